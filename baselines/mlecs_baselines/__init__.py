@@ -1,0 +1,1 @@
+"""Baselines that ship with mlecs-bench, one module each."""

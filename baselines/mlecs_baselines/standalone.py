@@ -1,0 +1,79 @@
+"""Standalone: every party trains its own model on its own data; nothing is sent (paper, section 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mlecs_bench.api import (
+    ALL_PARTS,
+    AlgorithmInfo,
+    Device,
+    Message,
+    Server,
+    Stage,
+    hookimpl,
+    option,
+    server_parts,
+    supervised_loss,
+    train_on_private,
+    train_stage,
+)
+
+
+@dataclass(frozen=True)
+class StandaloneOptions:
+    """Options of Standalone."""
+
+    use_public: bool = option(
+        False,
+        help="devices also train on their view of the public data, before the private data",
+        source="ours; the paper's devices use their own data only",
+    )
+
+
+class Standalone:
+    """Devices take the round's private steps, the server its steps on the public data; messages are empty."""
+
+    def __init__(self, options: StandaloneOptions) -> None:
+        self.options = options
+
+    def broadcast(self, server: Server, t: int) -> Mapping[str, Message]:
+        """Send nothing."""
+        return {}
+
+    def receive(self, device: Device, message: Message, t: int) -> None:
+        """Take nothing."""
+
+    def local_update(self, device: Device, t: int) -> Message:
+        """Minimise L_lb(D_j) over {E, proj, fus, spg, φ}; send nothing."""
+        model, budget = device.model, device.training.budget
+        if self.options.use_public:
+            stage = Stage("public", "public", t, budget.public, [(model, ALL_PARTS)])
+            train_stage(device, device.public, stage, supervised_loss(model, device.public, device.prompt))
+        train_on_private(device, t)
+        return Message()
+
+    def aggregate(self, server: Server, uploads: Mapping[str, Message], t: int) -> None:
+        """Minimise L_lb(D') over the server's model."""
+        parts = server_parts(server.training)
+        stage = Stage("server", "server", t, server.training.budget.server, [(server.model, parts)])
+        train_stage(server, server.train, stage, supervised_loss(server.model, server.train, server.prompt))
+
+
+@hookimpl
+def mlecs_algorithm() -> AlgorithmInfo:
+    """Return the card of Standalone."""
+    return AlgorithmInfo(
+        title="Standalone",
+        summary="every device and the server train alone on their own data",
+        paper="arXiv 2602.14107, section 4.1 (Baselines)",
+        build=Standalone,
+        options=StandaloneOptions,
+        exchanges=(),
+        server_score=True,
+        public_stage=lambda options: bool(options.use_public),
+        notes=(
+            "Devices do not see the public data, those of ML-ECS do; -o use_public=true adds a public stage of q steps.",
+        ),
+    )

@@ -1,0 +1,85 @@
+"""The only module a plugin author imports."""
+
+from mlecs_bench.blocks.aggregate import weighted_mean
+from mlecs_bench.blocks.alignment import PairIndex, Unmatched, answer_pairs, vocabulary_map
+from mlecs_bench.blocks.gram import contrastive_loss
+from mlecs_bench.blocks.supervised import (
+    ALL_PARTS,
+    Stage,
+    server_parts,
+    supervised_loss,
+    train_on_private,
+    train_stage,
+)
+from mlecs_bench.blocks.transfer import transfer_loss
+from mlecs_bench.data import (
+    Batch,
+    DataRequest,
+    Manifest,
+    Modality,
+    PartyData,
+    Prepared,
+    features_of,
+    open_prepared,
+    save_prepared,
+)
+from mlecs_bench.errors import AccessError, DataError, MlecsError, UsageError
+from mlecs_bench.hookspecs import Algorithm, AlgorithmInfo, CellRef, DatasetInfo, Exchange, hookimpl
+from mlecs_bench.messages import Message, with_kind
+from mlecs_bench.metrics import Metric
+from mlecs_bench.models.backbone import Backbone
+from mlecs_bench.models.texts import answer_text
+from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
+from mlecs_bench.options import NoOptions, option
+from mlecs_bench.parties import Device, Server
+from mlecs_bench.seeds import rng, torch_generator, torch_stream
+
+__all__ = [
+    "ALL_PARTS",
+    "AccessError",
+    "Algorithm",
+    "AlgorithmInfo",
+    "Backbone",
+    "Batch",
+    "CellRef",
+    "DataError",
+    "DataRequest",
+    "DatasetInfo",
+    "Device",
+    "Exchange",
+    "Manifest",
+    "Message",
+    "Metric",
+    "MlecsError",
+    "Modality",
+    "NoOptions",
+    "PairIndex",
+    "PartyData",
+    "Prepared",
+    "Representation",
+    "Server",
+    "Stage",
+    "Supervised",
+    "UnifiedModel",
+    "Unmatched",
+    "UsageError",
+    "answer_pairs",
+    "answer_text",
+    "contrastive_loss",
+    "features_of",
+    "hookimpl",
+    "open_prepared",
+    "option",
+    "rng",
+    "save_prepared",
+    "server_parts",
+    "supervised_loss",
+    "torch_generator",
+    "torch_stream",
+    "train_on_private",
+    "train_stage",
+    "transfer_loss",
+    "vocabulary_map",
+    "weighted_mean",
+    "with_kind",
+]

@@ -1,0 +1,1 @@
+"""Pure functions that algorithms share: no state, no knowledge of any algorithm."""

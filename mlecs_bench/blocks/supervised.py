@@ -1,0 +1,132 @@
+"""One training stage: some parameters, some data, a fixed number of optimiser steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mlecs_bench.seeds import rng, torch_stream
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mlecs_bench.data import PartyData
+    from mlecs_bench.models.unified import UnifiedModel
+    from mlecs_bench.parties import Device, Party, Training
+
+ALL_PARTS = ("encoder", "projector", "fusion", "prompt", "lora")
+"""Everything a party trains: encoders, the connector's three parts, and the adapter."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a round.
+
+    `budget` names what its steps count against ("private", "public" or "server"); `name` tells stages of one budget
+    apart. `models` lists what is trained: a model and its parts. Each model's gradient is clipped on its own, so
+    several models trained in one stage are as independent as with an optimiser each.
+    """
+
+    name: str
+    budget: str
+    round: int
+    steps: int
+    models: Sequence[tuple[UnifiedModel, Sequence[str]]]
+
+
+Loss = Callable[["np.ndarray[Any, Any]"], torch.Tensor]
+
+
+def batches(n: int, size: int, steps: int, generator: np.random.Generator) -> list[np.ndarray[Any, Any]]:
+    """Return `steps` batches of positions 0..n-1: every sample once per pass, passes shuffled, batches never short.
+
+    A dataset smaller than `size` gives batches of n.
+    """
+    size = min(size, n)
+    order: list[int] = []
+    result = []
+    for _ in range(steps):
+        if len(order) < size:
+            order = [int(i) for i in generator.permutation(n)]
+        taken, order = order[:size], order[size:]
+        result.append(_as_index(taken))
+    return result
+
+
+def _as_index(rows: Sequence[int]) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    return np.asarray(rows, dtype=np.int64)
+
+
+def train_stage(party: Party, data: PartyData, stage: Stage, loss: Loss) -> list[float]:
+    """Take `stage.steps` AdamW steps on `loss(rows of data)`; return the losses.
+
+    The optimiser is new in every stage, as in the authors' script. Batch order and dropout follow streams named by
+    party, round and stage, so neither other parties nor other algorithms can change them. Returns [] when there is
+    nothing to train on.
+    """
+    if stage.steps == 0 or len(data) == 0:
+        return []
+    order = batches(
+        len(data),
+        party.training.batch_size,
+        stage.steps,
+        rng(party.seed, "batches", party.id, stage.round, stage.budget),
+    )
+    losses = []
+    with ExitStack() as stack:
+        stack.enter_context(torch_stream(party.seed, "dropout", party.id, stage.round, stage.name))
+        for model, parts in stage.models:
+            stack.enter_context(model.only_trainable(parts))
+        optimiser, clipped = _optimiser(party, stage)
+        for positions in order:
+            value = loss(data.rows[positions])
+            optimiser.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            for parameters in clipped:
+                torch.nn.utils.clip_grad_norm_(parameters, party.training.clip_norm)
+            optimiser.step()
+            losses.append(value.detach())
+    party.count_steps(stage.budget, stage.steps)
+    values: list[float] = torch.stack(losses).tolist()
+    party.logs[stage.name] = sum(values) / len(values)
+    return values
+
+
+def _optimiser(party: Party, stage: Stage) -> tuple[torch.optim.Optimizer, list[list[torch.nn.Parameter]]]:
+    rates = party.training.learning_rates
+    by_part = {"encoder": rates.encoder, "lora": rates.lora}
+    groups = [
+        {"params": model.parameters([part]), "lr": by_part.get(part, rates.connector)}
+        for model, parts in stage.models
+        for part in parts
+    ]
+    groups = [g for g in groups if g["params"]]
+    clipped = [model.parameters(parts) for model, parts in stage.models]
+    return torch.optim.AdamW(groups, weight_decay=party.training.weight_decay, fused=True), clipped
+
+
+def supervised_loss(model: UnifiedModel, data: PartyData, prompt: str) -> Loss:
+    """Return L_lb (Eq. 12) of rows of `data` under `model`."""
+
+    def loss(rows: np.ndarray[Any, Any]) -> torch.Tensor:
+        return model.loss(data.batch(rows), prompt, data.targets(rows))
+
+    return loss
+
+
+def train_on_private(device: Device, t: int) -> list[float]:
+    """Minimise L_lb(D_j) over all of the device's parts for the round's private steps; return the losses."""
+    stage = Stage("private", "private", t, device.training.budget.private, [(device.model, ALL_PARTS)])
+    return train_stage(device, device.train, stage, supervised_loss(device.model, device.train, device.prompt))
+
+
+def server_parts(training: Training, trains_encoders: bool | None = None) -> tuple[str, ...]:
+    """Return the parts of the server's model that are trained; None leaves the encoders to the profile."""
+    with_encoders = training.server_trains_encoders if trains_encoders is None else trains_encoders
+    return ALL_PARTS if with_encoders else ALL_PARTS[1:]

@@ -1,0 +1,162 @@
+"""Knowledge transfer between two language models: the divergence of pooled predictions (paper Eq. 14).
+
+The paper speaks of pooled output logits and leaves the pooling open. Pooling here is over the vocabulary; it keeps
+the divergence finite for sparse predictions, which is the purpose the paper gives for it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch.nn import functional
+
+from mlecs_bench.blocks.alignment import PairIndex
+from mlecs_bench.errors import UsageError
+
+Pool = Literal["topk", "sorted", "avg", "none"]
+
+REST_FLOOR = 1e-8
+"""Least probability of the "rest" bin: it bounds what one bin can add to a divergence at 18.4 nats."""
+
+
+class PoolError(UsageError, ValueError):
+    """The pool asked for cannot compare these two models."""
+
+
+def transfer_loss(
+    teacher_logits: torch.Tensor,
+    student_logits: torch.Tensor,
+    pairs: PairIndex,
+    *,
+    pool: Pool,
+    k: int,
+    vocabulary_map: torch.Tensor | None,
+) -> torch.Tensor:
+    """Return the knowledge-transfer loss, a scalar in nats (paper Eq. 14): the student learns, the teacher does not.
+
+    `teacher_logits` (b, S_u, V_t) and `student_logits` (b, S_v, V_s) hold the rows that `pairs` counts: row 0 follows
+    the prompt. The teacher is the u side of `pairs`; take `pairs.swapped()` for the other direction. As printed, Eq. 14
+    sums over the positions of a sample. The paper's S = min(S1, S2) rows are here the aligned ones, which for one
+    tokenizer is the same. Eq. 15-16 also sum over all of D'; we take the mean over the samples of the batch, since the
+    loss would otherwise depend on how much public data there is.
+
+    Raises ValueError when the logits and the pairs are of different batches, PoolError as `pooled_kl`.
+    """
+    sides = (("teacher", teacher_logits, pairs.rows[0]), ("student", student_logits, pairs.rows[1]))
+    for side, logits, rows in sides:
+        if logits.dim() != 3 or logits.shape[0] != len(pairs) or logits.shape[1] < rows:
+            wanted = f"({len(pairs)}, at least {rows}, vocabulary)"
+            raise ValueError(f"{side} logits must be {wanted} for these pairs, got {tuple(logits.shape)}")
+    pairs = pairs.to(student_logits.device)
+    sample, column = pairs.mask.nonzero(as_tuple=True)
+    teacher_rows = teacher_logits[sample, pairs.u[sample, column]]  # (n, V_t), n pairs in the whole batch
+    student_rows = student_logits[sample, pairs.v[sample, column]]  # (n, V_s)
+    divergence = pooled_kl(teacher_rows, student_rows, pool, k, vocabulary_map)
+    return divergence.sum() / len(pairs)
+
+
+def pooled_kl(
+    teacher_logits: torch.Tensor,
+    student_logits: torch.Tensor,
+    pool: Pool,
+    k: int,
+    vocabulary_map: torch.Tensor | None,
+) -> torch.Tensor:
+    """Return KL(pool(teacher) || pool(student)) of every row, (n,) in nats: one summand of paper Eq. 14.
+
+    `teacher_logits` (n, V_t) is a constant, `student_logits` (n, V_s) gets gradients; both are computed in float32 at
+    least. Teacher first, as Eq. 15 and 16 name the arguments. The pools:
+
+    topk: the k most probable teacher tokens that the student has, each a bin, and "rest" for everything else. Ids
+      are matched through `vocabulary_map` (V_t,), student's id or -1; None means equal ids. Teacher ids of one
+      student id are one token: their probabilities add up.
+    sorted: both distributions sorted in descending order, the first k and "rest": needs no common vocabulary.
+    avg: adaptive average pooling of the logits over the vocabulary to k bins, then softmax.
+    none: the whole distributions; raises PoolError unless both vocabularies are the same.
+
+    "rest" = log(1 - sum of the k bins) with floor 1e-8, computed as the sum of the other tokens, which is the same
+    number without the cancellation. Values are >= 0 up to rounding and 0 only if the pooled distributions are equal.
+    """
+    if k < 1:
+        raise ValueError(f"the number of bins k must be at least 1, got {k}")
+    dtype = torch.promote_types(torch.promote_types(teacher_logits.dtype, student_logits.dtype), torch.float32)
+    teacher, student = teacher_logits.detach().to(dtype), student_logits.to(dtype)
+    if pool == "topk":
+        return _kl(*_top_bins(teacher.log_softmax(-1), student.log_softmax(-1), k, vocabulary_map))
+    if pool == "sorted":
+        k = min(k, teacher.shape[-1], student.shape[-1])
+        return _kl(_sorted_bins(teacher.log_softmax(-1), k), _sorted_bins(student.log_softmax(-1), k))
+    if pool == "avg":
+        teacher, student = (functional.adaptive_avg_pool1d(logits, k) for logits in (teacher, student))
+    elif pool == "none":
+        _check_same_vocabulary(teacher.shape[-1], student.shape[-1], vocabulary_map)
+    else:
+        raise ValueError(f"pool must be one of {', '.join(get_args(Pool))}, got '{pool}'")
+    return _kl(teacher.log_softmax(-1), student.log_softmax(-1))
+
+
+def _kl(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+    """Return sum p (log p - log q) over the last axis; a bin with p = 0 adds nothing, also where log p is -inf."""
+    p = log_p.exp()
+    return torch.where(p > 0, p * (log_p - log_q), 0).sum(-1)
+
+
+def _top_bins(
+    teacher: torch.Tensor, student: torch.Tensor, k: int, vocabulary_map: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the log-probabilities of the teacher's top k common tokens and of the rest, each (n, k + 1)."""
+    common, shared_ids = _on_shared_tokens(teacher, student.shape[-1], vocabulary_map)  # (n, m [+ 1]), (m,)
+    if not len(shared_ids):
+        raise PoolError("pool 'topk' needs tokens that both models have, the vocabulary map holds none; use sorted")
+    top = common[:, : len(shared_ids)].topk(min(k, len(shared_ids)), dim=-1).indices
+    return _with_rest(common, top), _with_rest(student, shared_ids[top])
+
+
+def _on_shared_tokens(
+    log_p: torch.Tensor, student_size: int, vocabulary_map: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the teacher's log-probabilities of the m tokens the student has, and the student's ids of these (m,).
+
+    If the teacher has other tokens, one more column holds their probability together, so that nothing is lost.
+    """
+    size = log_p.shape[-1]
+    if vocabulary_map is None:
+        m = min(size, student_size)
+        ids = torch.arange(m, device=log_p.device)
+        if m == size:
+            return log_p, ids
+        return torch.cat([log_p[:, :m], log_p[:, m:].logsumexp(-1, keepdim=True)], dim=-1), ids
+    table = vocabulary_map.to(log_p.device)
+    if len(table) != size:
+        raise ValueError(f"the vocabulary map must have the teacher's {size} ids, got {len(table)}")
+    ids, column = torch.unique(table, return_inverse=True)
+    mass = log_p.new_zeros(len(log_p), len(ids)).index_add_(-1, column, log_p.exp())
+    unmapped = int((ids < 0).sum())  # 1 if -1 occurs; `unique` sorts, so it is the first column
+    return mass.roll(-unmapped, dims=-1).log(), ids[unmapped:]
+
+
+def _sorted_bins(log_p: torch.Tensor, k: int) -> torch.Tensor:
+    """Return the k largest log-probabilities in descending order and that of the rest, (n, k + 1)."""
+    return _with_rest(log_p, log_p.topk(k, dim=-1).indices)
+
+
+def _with_rest(log_p: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Return the log-probabilities in `columns` (n, k) and of everything else together, (n, k + 1)."""
+    nothing = torch.finfo(log_p.dtype).min  # not -inf: its logsumexp has no gradient when nothing else is left
+    rest = log_p.scatter(-1, columns, nothing).logsumexp(-1, keepdim=True).clamp(min=math.log(REST_FLOOR))
+    return torch.cat([log_p.gather(-1, columns), rest], dim=-1)
+
+
+def _check_same_vocabulary(teacher_size: int, student_size: int, vocabulary_map: torch.Tensor | None) -> None:
+    if teacher_size != student_size:
+        sizes = f"{teacher_size} and {student_size} ids"
+        raise PoolError(f"pool 'none' needs two models of one vocabulary, got {sizes}; use topk or sorted")
+    if vocabulary_map is not None:
+        table = vocabulary_map.cpu()
+        moved = int(((table >= 0) & (table != torch.arange(len(table)))).sum())
+        if moved:
+            raise PoolError(
+                f"pool 'none' needs two models of one vocabulary, but {moved} ids differ; use topk or sorted"
+            )

@@ -1,0 +1,209 @@
+"""From a resolved spec and a seed to a record: the identity of a cell, and running it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlecs_bench.checkpoint import cell_lock, checkpoint_path, remove_checkpoint
+from mlecs_bench.data import Manifest, Prepared, Samples
+from mlecs_bench.metrics import Scorer, make_scorers
+from mlecs_bench.partition import rates_of
+from mlecs_bench.profiles import PROFILES, Profile, checkpoint_digest, file_digest
+from mlecs_bench.provenance import installed_version, now, provenance
+from mlecs_bench.registry import Loaded
+from mlecs_bench.results import SCHEMA, find_record, identity_key, write_record
+
+if TYPE_CHECKING:
+    from mlecs_bench.engine import Outcome
+    from mlecs_bench.federation import Federation
+    from mlecs_bench.hookspecs import AlgorithmInfo, DatasetInfo
+    from mlecs_bench.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """Everything a cell needs beside its seed: the resolved spec, its plugins, the prepared data and folders."""
+
+    spec: RunSpec
+    algorithm: Loaded[AlgorithmInfo]
+    dataset: Loaded[DatasetInfo]
+    prepared: Prepared
+    out: Path
+    cache_dir: Path
+
+    @property
+    def profile(self) -> Profile:
+        """The profile with the backbones that the spec names."""
+        return profile_of(self.spec)
+
+
+def profile_of(spec: RunSpec) -> Profile:
+    """Return the spec's profile with `slm` and `llm` replaced where the spec names others."""
+    profile = PROFILES[spec.profile]
+    other = {name: value for name, value in (("slm", spec.slm), ("llm", spec.llm)) if value is not None}
+    # Another backbone is not tiny because the profile's is: only the untouched profile is marked so.
+    return dataclasses.replace(profile, **other, tiny=profile.tiny and not other) if other else profile
+
+
+def scorers_of(plan: CellPlan) -> list[Scorer]:
+    """Return the scorers of the dataset's metrics that are installed."""
+    return make_scorers(plan.dataset.info.metrics, plan.prepared.manifest.labels, plan.cache_dir)
+
+
+def identity(plan: CellPlan, seed: int, profile_digests: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return everything that can change a number of this cell, as JSON values."""
+    spec, manifest, profile = plan.spec, plan.prepared.manifest, plan.profile
+    scorers = {s.name: s.identity for s in scorers_of(plan)}
+    return {
+        "algo": {
+            "name": plan.algorithm.name,
+            "distribution": plan.algorithm.distribution,
+            "version": plan.algorithm.version,
+            "options": _plain(spec.options),
+        },
+        "dataset": _dataset_identity(plan, manifest),
+        "rho": rates_of(spec.rho, manifest.modality_names),
+        "n_devices": spec.n_devices,
+        "min_modalities": spec.min_modalities,
+        "seed": seed,
+        "profile": {
+            "name": profile.name,
+            "tiny": profile.tiny,
+            "slm": {"name": _model_name(spec.slm, profile), "digest": profile_digests["slm"]},
+            "llm": {"name": _model_name(spec.llm, profile), "digest": profile_digests["llm"]},
+            "encoders": profile_digests["encoders"],
+        },
+        "training": _training_identity(spec, profile),
+        "evaluate": spec.evaluate,
+        "scorers": {name: scorers.get(name) for name in plan.dataset.info.metrics},
+        "numerics": {"torch": installed_version("torch"), "device": spec.device, "threads": spec.threads},
+    }
+
+
+def _dataset_identity(plan: CellPlan, manifest: Manifest) -> dict[str, Any]:
+    return {
+        "name": plan.dataset.name,
+        "version": manifest.version,
+        "view": manifest.view,
+        "synthetic": manifest.synthetic,
+        "task": manifest.task,
+        "digest": manifest.digest,
+        "options": _plain(plan.spec.data_options),
+        "split": plan.spec.split,
+        "modalities": list(manifest.modality_names),
+    }
+
+
+def _training_identity(spec: RunSpec, profile: Profile) -> dict[str, Any]:
+    values = dataclasses.asdict(profile)
+    for name in ("name", "summary", "slm", "llm", "encoders", "tiny", "device", "generation_batch"):
+        del values[name]
+    return _plain(values | {"rounds": spec.rounds, "steps": spec.steps, "budget": spec.budget})
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` with tuples as lists, as JSON reads them back."""
+    return {
+        k: list(v) if isinstance(v, tuple) else _plain(v) if isinstance(v, Mapping) else v for k, v in values.items()
+    }
+
+
+def _model_name(given: str | None, profile: Profile) -> str:
+    """Return the name of a backbone without the folders above it."""
+    return profile.name if given is None else Path(given).name
+
+
+def profile_digests(profile: Profile) -> dict[str, str | None]:
+    """Return the digests of a profile's weights."""
+    return {
+        "slm": checkpoint_digest(profile.slm),
+        "llm": checkpoint_digest(profile.llm),
+        "encoders": file_digest(profile.encoders),
+    }
+
+
+def run_cell(plan: CellPlan, seed: int, identity_: Mapping[str, Any], events: CellEvents) -> Path:
+    """Run or resume one cell and write its record; return the record's path.
+
+    Raises MlecsError for anything a user can mend.
+    """
+    key = identity_key(identity_)
+    path = checkpoint_path(plan.out, key)
+    with cell_lock(path):
+        existing = find_record(plan.out, identity_)
+        if existing is None:
+            record = _compute(plan, seed, identity_, path, events)
+            existing = write_record(plan.out, record)
+        remove_checkpoint(path)
+    return existing
+
+
+class CellEvents:
+    """What a cell tells whoever watches. `start(resumed_round)` comes first; the engine sends the rest."""
+
+    def start(self, resumed_round: int) -> None:
+        """The cell begins, or goes on after `resumed_round`."""
+
+    def device_end(self, round_: int, device: str) -> None:
+        """A device, or the server, has finished its part of a round."""
+
+    def round_end(self, round_: int, scores: Mapping[str, float]) -> None:
+        """A round has ended and is saved."""
+
+
+def _compute(
+    plan: CellPlan, seed: int, identity_: Mapping[str, Any], checkpoint: Path, events: CellEvents
+) -> dict[str, Any]:
+    from mlecs_bench.engine import Cell, CellRun, Events
+    from mlecs_bench.evaluation import Evaluator
+    from mlecs_bench.federation import build_federation
+    from mlecs_bench.options import build_options
+
+    started = now()
+    info, spec, profile = plan.algorithm.info, plan.spec, plan.profile
+    options = build_options(info.options, spec.options, f"algorithm '{plan.algorithm.name}'")
+    samples = Samples.open(plan.prepared)
+    federation = build_federation(spec, seed, samples, profile, public_stage=info.public_stage(options))
+    run = CellRun(
+        Cell(
+            algorithm=info.build(options),
+            federation=federation,
+            evaluator=Evaluator(plan.dataset.info, samples, scorers_of(plan), profile.generation_batch),
+            key=identity_key(identity_),
+            rounds=spec.rounds or profile.rounds,
+            evaluate_all=spec.evaluate == "all",
+            server_score=info.server_score,
+            checkpoint=checkpoint,
+            events=Events(events.device_end, events.round_end),
+        )
+    )
+    resumed = run.resume()
+    events.start(resumed)
+    outcome = run.run()
+    return _record(plan, identity_, federation, outcome) | {
+        "provenance": provenance(str(spec.device), started) | {"resumed_from_round": resumed}
+    }
+
+
+def _record(plan: CellPlan, identity_: Mapping[str, Any], federation: Federation, outcome: Outcome) -> dict[str, Any]:
+    parties = [federation.server, *federation.devices]
+    return {
+        "schema": SCHEMA,
+        "key": identity_key(identity_),
+        "identity": dict(identity_),
+        "realised": {
+            "modalities": {d.id: list(d.modalities) for d in federation.devices},
+            "redraws": federation.masks.redraws,
+            "rate": federation.masks.rate,
+            "samples": {p.id: {"train": len(p.train), "test": len(p.test)} for p in parties},
+            "unused_samples": federation.partition.unused,
+            "notes": list(plan.prepared.manifest.notes),
+        },
+        "metrics": outcome.metrics,
+        "comm": outcome.comm,
+        "cost": outcome.cost,
+    }

@@ -1,0 +1,79 @@
+"""Checkpoints: one safetensors file per cell, replaced atomically after every round."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from mlecs_bench.errors import MlecsError
+
+FOLDER = ".checkpoints"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a cell needs to go on: tensors of every party and the progress so far as JSON values."""
+
+    tensors: Mapping[str, torch.Tensor]
+    progress: Mapping[str, Any]
+
+
+def checkpoint_path(out: Path, key: str) -> Path:
+    """Return where the checkpoint of the cell with identity `key` lies."""
+    return out / FOLDER / f"{key[:16]}.safetensors"
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint; after a kill at any moment the old or the new one is there, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
+    data = save(tensors, metadata={"progress": json.dumps(checkpoint.progress, allow_nan=False)})
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def load_checkpoint(path: Path) -> Checkpoint | None:
+    """Return the checkpoint at `path`, or None when there is none; raises MlecsError for a file that is not one."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            progress = json.loads(file.metadata()["progress"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise MlecsError(f"{path} is not a checkpoint ({error}); delete it to start this cell again") from error
+    return Checkpoint(tensors, progress)
+
+
+@contextmanager
+def cell_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of a cell; raises MlecsError when another process runs it. A killed process frees its lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise MlecsError(
+                f"another process is running this cell ({path.stem}); wait for it or use another --out"
+            ) from error
+        yield
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Delete a finished cell's checkpoint and lock file."""
+    path.unlink(missing_ok=True)
+    path.with_suffix(".lock").unlink(missing_ok=True)

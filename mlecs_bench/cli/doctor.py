@@ -1,0 +1,240 @@
+"""`mlecs-bench doctor`: what this machine has, what is missing, and the command that gets it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from mlecs_bench import __version__
+from mlecs_bench.cli.config import CACHE_VARIABLE, DEFAULT_OUT, default_cache_dir
+from mlecs_bench.errors import MlecsError
+from mlecs_bench.registry import OWN_DISTRIBUTION, PLUGINS_VARIABLE, Registry
+from mlecs_bench.spec import RunSpec
+
+Status = Literal["ok", "missing", "warning"]
+CHECKPOINT_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+SHOWN_EXTRAS = ("bertscore",)
+"""The optional extras that users need; the developers' own is not among them."""
+SCRATCH_BYTES = 2 * 2**30
+"""Free space below which a folder is reported: prepared data of both datasets, checkpoints and records fit in it."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. `missing` means that the default run cannot work without it."""
+
+    topic: str
+    name: str
+    status: Status
+    found: str
+    cure: str = ""
+
+
+@click.command()
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Also look at this folder with your own data.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def doctor(ctx: click.Context, data_dir: Path | None, as_json: bool) -> None:
+    """Check that this machine has what a run needs."""
+    checks = [*_software(), *_hardware(), *_plugins(Registry.installed()), *_weights(), *_folders(), *_data(data_dir)]
+    healthy = all(check.status != "missing" for check in checks)
+    if as_json:
+        click.echo(json.dumps({"ok": healthy, "checks": [dataclasses.asdict(c) for c in checks]}, indent=2))
+    else:
+        click.echo(report_text(checks))
+    ctx.exit(0 if healthy else 1)
+
+
+def report_text(checks: Iterable[Check]) -> str:
+    """Return the checks as text: a block per topic, then what to do."""
+    marks = {"ok": "ok", "missing": "MISSING", "warning": "note"}
+    lines: list[str] = []
+    topic = ""
+    for check in checks:
+        if check.topic != topic:
+            topic = check.topic
+            lines += [f"{topic}:"]
+        cure = f" -> {check.cure}" if check.cure else ""
+        lines += [f"  {marks[check.status]:7}  {check.name}: {check.found}{cure}"]
+    needed = sum(check.status == "missing" for check in checks)
+    verdict = (
+        f"{needed} needed things are missing, see MISSING above" if needed else "The default run has all it needs."
+    )
+    return "\n".join([*lines, verdict])
+
+
+def _software() -> Iterator[Check]:
+    """Yield Python, mlecs-bench and each package that its metadata requires."""
+    topic = "software"
+    yield Check(topic, "python", "ok", platform.python_version())
+    try:
+        requirements = importlib.metadata.requires(OWN_DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        yield Check(topic, OWN_DISTRIBUTION, "missing", "not installed, so no plugin is found", _reinstall())
+        return
+    yield Check(topic, OWN_DISTRIBUTION, "ok", __version__)
+    for line in requirements:
+        yield from _requirement(topic, line)
+
+
+def _requirement(topic: str, line: str) -> Iterator[Check]:
+    """Check one requirement of the metadata, such as ``torch>=2.6`` or ``bert-score; extra == "bertscore"``."""
+    from packaging.requirements import Requirement
+
+    requirement = Requirement(line)
+    marker = requirement.marker
+    needed = marker is None or marker.evaluate({"extra": ""})
+    extra = next((e for e in SHOWN_EXTRAS if marker and not needed and marker.evaluate({"extra": e})), None)
+    if not needed and extra is None:
+        return
+    wanted = f"{requirement.name}{requirement.specifier}"
+    cure = f"pip install '{wanted}'"
+    lacking: Status = "warning" if extra else "missing"
+    purpose = f" (optional: {extra})" if extra else ""
+    try:
+        version = importlib.metadata.version(requirement.name)
+    except importlib.metadata.PackageNotFoundError:
+        yield Check(topic, requirement.name, lacking, f"not installed{purpose}", cure)
+        return
+    if requirement.specifier.contains(version, prereleases=True):
+        yield Check(topic, requirement.name, "ok", f"{version}{purpose}")
+    else:
+        yield Check(topic, requirement.name, lacking, f"{version}, but {wanted} is required{purpose}", cure)
+
+
+def _hardware() -> Iterator[Check]:
+    """Yield cores, threads and accelerators."""
+    topic = "hardware"
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Check(topic, "cpu", "ok", f"{platform.machine()}, {os.cpu_count()} cores, {affinity} usable here")
+    try:
+        import torch
+    except ImportError:
+        return
+    yield Check(
+        topic, "threads", "ok", f"torch would use {torch.get_num_threads()}; a run uses 1 unless --threads says"
+    )
+    if not torch.cuda.is_available():
+        yield Check(topic, "gpu", "ok", "none that torch can use; the profile mini needs none")
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        yield Check(topic, f"gpu cuda:{index}", "ok", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+
+
+def _plugins(registry: Registry) -> Iterator[Check]:
+    """Import every plugin and yield how that went; only those of mlecs-bench itself are needed."""
+    topic = "plugins"
+    if PLUGINS_VARIABLE in os.environ:
+        value = os.environ[PLUGINS_VARIABLE]
+        yield Check(topic, PLUGINS_VARIABLE, "warning", f"'{value}' limits which plugins are seen", "unset it for all")
+    for kind, load in (("algorithm", registry.algorithm), ("dataset", registry.dataset)):
+        for entry in registry.entries(kind):  # type: ignore[arg-type]  # both are kinds
+            origin = f"{entry.distribution} {entry.version}"
+            own = entry.distribution == OWN_DISTRIBUTION
+            try:
+                load(entry.name)
+            except MlecsError as error:
+                cure = _reinstall() if own else f"pip install --upgrade {entry.distribution}, or uninstall it"
+                yield Check(topic, f"{kind} {entry.name}", "missing" if own else "warning", str(error), cure)
+            else:
+                yield Check(topic, f"{kind} {entry.name}", "ok", origin)
+    manager, warnings = registry.observers()
+    yield from (Check(topic, f"observer {name}", "ok", "loads") for name, _ in manager.list_name_plugin())
+    yield from (Check(topic, "observer", "warning", line, "upgrade or uninstall it") for line in warnings)
+
+
+def _weights() -> Iterator[Check]:
+    """Yield the models of every profile; only those of the default profile are needed."""
+    from mlecs_bench.profiles import PROFILES
+
+    for profile in PROFILES.values():
+        lacking: Status = "missing" if profile.name == RunSpec.profile else "warning"
+        looked = [(side, *_model(source)) for side, source in (("slm", profile.slm), ("llm", profile.llm))]
+        if profile.encoders is not None:
+            looked.append(("encoders", *_files([profile.encoders])))
+        for name, found, cure in looked:
+            yield Check(f"weights of profile {profile.name}", name, lacking if cure else "ok", found, cure)
+
+
+def _model(source: str) -> tuple[str, str]:
+    """Return what was found of a language model, a folder or a hub id, and the cure ("" when all is there)."""
+    if Path(source).is_absolute():
+        return _files([Path(source) / name for name in CHECKPOINT_FILES])
+    from huggingface_hub import try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(source, "config.json"), str):
+        return f"{source} in the local Hugging Face cache", ""
+    return f"{source} is not in the local Hugging Face cache", f"hf download {source}"
+
+
+def _files(paths: Sequence[Path]) -> tuple[str, str]:
+    """Return what was found of files in one folder of the package, and the cure ("" when all are there)."""
+    folder = paths[0].parent
+    absent = [path for path in paths if not path.is_file()]
+    if absent:
+        return f"{folder} lacks {', '.join(path.name for path in absent)}", _reinstall(absent)
+    size = sum(path.stat().st_size for path in paths) / 2**20
+    return f"{folder if len(paths) > 1 else paths[0]}, {size:.1f} MiB", ""
+
+
+def _reinstall(absent: Sequence[Path] = ()) -> str:
+    """Return the command that restores mlecs-bench (or its `absent` files) from where it was installed from."""
+    for distribution in importlib.metadata.distributions(name=OWN_DISTRIBUTION):
+        origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+        if not origin.get("dir_info", {}).get("editable"):
+            if "url" in origin:
+                return f"pip install --force-reinstall --no-deps '{origin['url']}'"
+            continue
+        checkout = origin["url"].removeprefix("file://")
+        files = " ".join(f"'{path}'" for path in absent)
+        return f"git -C '{checkout}' restore {files}" if files else f"pip install -e '{checkout}'"
+    return f"install {OWN_DISTRIBUTION} again from where you got it"
+
+
+def _folders() -> Iterator[Check]:
+    """Yield the cache and the default output folder: writable, and with space left."""
+    yield _writable("cache", default_cache_dir(), f"set {CACHE_VARIABLE} to a folder you can write")
+    yield _writable("output", Path(DEFAULT_OUT), "give --out a folder you can write")
+
+
+def _writable(name: str, folder: Path, cure: str) -> Check:
+    """Check a folder, or the nearest existing one above it, without creating anything."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        return Check("folders", name, "missing", f"{folder} is not writable ({place})", cure)
+    free = shutil.disk_usage(place).free
+    status: Status = "ok" if free >= SCRATCH_BYTES else "warning"
+    return Check("folders", name, status, f"{folder} is writable, {free / 2**30:.1f} GiB free")
+
+
+def _data(data_dir: Path | None) -> Iterator[Check]:
+    """Yield where real data comes from, and what `data_dir` holds."""
+    registry = Registry.installed()
+    topic = "data"
+    if data_dir is None:
+        yield Check(topic, "--data-dir", "ok", "not given; runs without it use the synthetic stand-in")
+    elif not data_dir.is_dir():
+        yield Check(topic, str(data_dir), "missing", "is not a folder", "give --data-dir the folder with your data")
+    else:
+        names = sorted(path.name for path in data_dir.iterdir())
+        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        yield Check(topic, str(data_dir), "ok" if names else "warning", f"{len(names)} entries: {shown or 'empty'}")
+    for entry in registry.entries("dataset"):
+        try:
+            where = registry.dataset(entry.name).info.where_to_get
+        except MlecsError:
+            continue
+        if where:
+            yield Check(topic, entry.name, "ok", f"real data: {where}")

@@ -1,0 +1,115 @@
+"""The command `mlecs-bench`: its commands are imported only when they are used."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+
+from mlecs_bench import __version__
+from mlecs_bench.errors import MlecsError, did_you_mean
+
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C ended, as shells count it (128 + SIGINT)."""
+
+_QUIET_LIBRARIES = {
+    "HF_HUB_OFFLINE": "1",  # nothing is downloaded while a command runs
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",  # the live view shows progress
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",  # tokenizers warns when a process forks after using threads
+}
+
+
+@dataclass(frozen=True)
+class LazyCommand:
+    """Where a command is defined and the line that `--help` shows for it."""
+
+    target: str
+    summary: str
+
+
+COMMANDS = {
+    "list": LazyCommand("mlecs_bench.cli.listing:list_command", "List the installed algorithms, datasets, profiles."),
+    "show": LazyCommand("mlecs_bench.cli.show:show", "Show the card of an algorithm or a dataset."),
+    "doctor": LazyCommand("mlecs_bench.cli.doctor:doctor", "Check that this machine has what a run needs."),
+    "run": LazyCommand("mlecs_bench.cli.run:run", "Run one algorithm on one dataset at one rate."),
+    "report": LazyCommand("mlecs_bench.cli.report:report", "Build tables from records."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are named in `COMMANDS` and imported on first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command, or None when there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].target.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that `args` start with; raises click's UsageError with the nearest name."""
+        if args and args[0] not in COMMANDS and not ctx.resilient_parsing:
+            raise click.UsageError(f"No such command '{args[0]}'. {did_you_mean(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="mlecs-bench")
+def cli() -> None:
+    """Benchmark collaborative multimodal learning between edge devices and a cloud server."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    0: done. 1: it failed, for the reason on stderr. 2: the request was wrong. 130: interrupted. Anything that is not
+    an expected failure keeps its traceback.
+    """
+    for name, value in _QUIET_LIBRARIES.items():
+        os.environ.setdefault(name, value)
+    try:
+        code = cli.main(args=arguments, prog_name="mlecs-bench", standalone_mode=False)
+    except MlecsError as error:
+        return _fail(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
+    except click.ClickException as error:
+        return _fail(_click_message(error), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted", INTERRUPTED)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def _click_message(error: click.ClickException) -> str:
+    """Return click's message in one line, ending in the command whose help has the answer."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    hint = f" Try '{context.command_path} --help'." if context else ""
+    return f"{error.format_message()}{hint}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,285 @@
+"""The live view of a run: an observer plugin that turns events into lines on stderr.
+
+On a terminal there is one line per running cell and one for the whole run; elsewhere plain lines, at most one a
+second besides those for a finished round or cell.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+from mlecs_bench.hookspecs import CellRef, hookimpl
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+Clock = Callable[[], float]
+SERVER = "server"
+_STATE = "{task.fields[state]}"
+MIN_GAP = 1.0
+"""Seconds between two plain lines that report no finished round or cell."""
+
+
+class View(Protocol):
+    """What `run` needs of a live view besides its hooks."""
+
+    def say(self, text: str) -> None:
+        """Show one line now."""
+        ...
+
+    def data_progress(self, done: int, total: int, what: str) -> None:
+        """Show that `done` of `total` steps of preparing data are finished."""
+        ...
+
+    def close(self) -> None:
+        """Stop drawing."""
+        ...
+
+
+class Tally:
+    """Counts finished units, one per device and round, to tell how long the rest of a run will take.
+
+    Units that a checkpoint or an existing record already covers are left out of the rate: they cost no time now.
+    """
+
+    def __init__(self, n_cells: int, clock: Clock = time.monotonic) -> None:
+        self.n_cells = n_cells
+        self.cells_done = 0
+        self._clock = clock
+        self._first: float | None = None
+        self._units: dict[CellRef, int] = {}
+        self._open: dict[CellRef, int] = {}
+
+    def start(self, cell: CellRef, resumed_round: int) -> None:
+        """A cell begins after round `resumed_round`."""
+        if self._first is None:
+            self._first = self._clock()
+        self._units[cell] = 0
+        self._open[cell] = (cell.rounds - resumed_round) * cell.n_devices
+
+    def device(self, cell: CellRef) -> None:
+        """A device of `cell` finished a round."""
+        self._units[cell] = self._units.get(cell, 0) + 1
+        self._open[cell] = max(0, self._open.get(cell, 0) - 1)
+
+    def end(self, cell: CellRef) -> None:
+        """A cell is over, with a record, an error, or because its record exists already."""
+        self.cells_done += 1
+        self._open[cell] = 0
+
+    def eta(self) -> float | None:
+        """Return the seconds to go, or None before the first unit is finished."""
+        finished = sum(self._units.values())
+        if not finished or self._first is None:
+            return None
+        return (self._clock() - self._first) / finished * self._units_left()
+
+    def _units_left(self) -> int:
+        """Return the units of running cells plus those of cells that have not begun, which count as whole."""
+        whole = max((cell.rounds * cell.n_devices for cell in self._open), default=0)
+        unseen = max(0, self.n_cells - len(self._open))
+        return sum(self._open.values()) + unseen * whole
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time to go as h:mm:ss or m:ss; "?" when unknown."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def cell_name(cell: CellRef) -> str:
+    """Return a cell as the view names it."""
+    return f"{cell.algo} {cell.dataset} rho {cell.rho} seed {cell.seed}"
+
+
+def outcome(cell: CellRef, record: Mapping[str, Any] | None, error: str | None) -> str:
+    """Return the line that ends a cell."""
+    if error is not None:
+        return f"error: {cell_name(cell)}: {' '.join(error.split())}"
+    return f"done: {cell_name(cell)}" if record is not None else f"skipped: {cell_name(cell)}: its record exists"
+
+
+def scores_text(scores: Mapping[str, float]) -> str:
+    """Return the scores of a round as ``, name value, name value``."""
+    return "".join(f", {name} {value:.3f}" for name, value in scores.items())
+
+
+class QuietView:
+    """Shows errors only."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def say(self, text: str) -> None:
+        """Show nothing."""
+
+    def data_progress(self, done: int, total: int, what: str) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    @hookimpl
+    def mlecs_cell_end(self, cell: CellRef, record: Mapping[str, Any] | None, error: str | None) -> None:
+        """Show a failed cell."""
+        if error is not None:
+            print(outcome(cell, record, error), file=self._stream, flush=True)
+
+
+class PlainView:
+    """Writes lines, for logs and pipes."""
+
+    def __init__(self, n_cells: int, stream: TextIO, clock: Clock = time.monotonic) -> None:
+        self._tally = Tally(n_cells, clock)
+        self._stream = stream
+        self._clock = clock
+        self._last = -MIN_GAP
+
+    def say(self, text: str) -> None:
+        """Write one line now."""
+        self._last = self._clock()
+        print(text, file=self._stream, flush=True)
+
+    def data_progress(self, done: int, total: int, what: str) -> None:
+        """Write how far the preparation is, unless a line was just written."""
+        self._say_rarely(f"{what}: {done}/{total}")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    @hookimpl
+    def mlecs_cell_start(self, cell: CellRef, resumed_round: int) -> None:
+        """Write that a cell begins."""
+        self._tally.start(cell, resumed_round)
+        resumed = f", resumed after round {resumed_round}" if resumed_round else ""
+        self.say(f"{cell_name(cell)}: {cell.rounds} rounds, {cell.n_devices} devices{resumed}")
+
+    @hookimpl
+    def mlecs_device_end(self, cell: CellRef, round: int, device: str) -> None:
+        """Write that a device has finished, unless a line was just written."""
+        if device != SERVER:
+            self._tally.device(cell)
+        self._say_rarely(f"{cell_name(cell)}: round {round}/{cell.rounds}, {device} done{self._eta()}")
+
+    @hookimpl
+    def mlecs_round_end(self, cell: CellRef, round: int, scores: Mapping[str, float]) -> None:
+        """Write that a round has ended."""
+        self.say(f"{cell_name(cell)}: round {round}/{cell.rounds} done{self._eta()}{scores_text(scores)}")
+
+    @hookimpl
+    def mlecs_cell_end(self, cell: CellRef, record: Mapping[str, Any] | None, error: str | None) -> None:
+        """Write how a cell has ended."""
+        self._tally.end(cell)
+        self.say(f"{outcome(cell, record, error)} ({self._tally.cells_done}/{self._tally.n_cells} cells)")
+
+    def _eta(self) -> str:
+        return f", ETA {duration(self._tally.eta())}"
+
+    def _say_rarely(self, text: str) -> None:
+        if self._clock() - self._last >= MIN_GAP:
+            self.say(text)
+
+
+class LiveView:
+    """Draws one line per running cell and one for the whole run, on a terminal."""
+
+    def __init__(self, n_cells: int, stream: TextIO, clock: Clock = time.monotonic) -> None:
+        self._tally = Tally(n_cells, clock)
+        self._stream = stream
+        self._progress: Progress | None = None
+        self._whole: TaskID | None = None
+        self._data: TaskID | None = None
+        self._rows: dict[CellRef, TaskID] = {}
+
+    def say(self, text: str) -> None:
+        """Write one line now, above what is drawn; the drawing library is not needed for the first one."""
+        if self._progress is None:
+            print(text, file=self._stream, flush=True)
+        else:
+            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def data_progress(self, done: int, total: int, what: str) -> None:
+        """Draw how far the preparation is; the line goes when it is finished."""
+        progress = self._drawn()
+        if self._data is None:
+            self._data = progress.add_task(what, total=total, state="")
+        progress.update(self._data, description=what, completed=done, total=total, state=f"{done}/{total}")
+        if done >= total:
+            progress.remove_task(self._data)
+            self._data = None
+
+    def close(self) -> None:
+        """Stop drawing and leave the terminal as it was."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    @hookimpl
+    def mlecs_cell_start(self, cell: CellRef, resumed_round: int) -> None:
+        """Draw a line for the cell."""
+        self._tally.start(cell, resumed_round)
+        progress = self._drawn()
+        units = cell.rounds * cell.n_devices
+        done = resumed_round * cell.n_devices
+        state = f"round {resumed_round}/{cell.rounds}"
+        self._rows[cell] = progress.add_task(cell_name(cell), total=units, completed=done, state=state)
+
+    @hookimpl
+    def mlecs_device_end(self, cell: CellRef, round: int, device: str) -> None:
+        """Move the cell's line."""
+        is_server = device == SERVER
+        if not is_server:
+            self._tally.device(cell)
+        self._move(cell, advance=0 if is_server else 1, state=f"round {round}/{cell.rounds} {device}")
+
+    @hookimpl
+    def mlecs_round_end(self, cell: CellRef, round: int, scores: Mapping[str, float]) -> None:
+        """Show the round's scores beside the cell's line."""
+        self._move(cell, advance=0, state=f"round {round}/{cell.rounds} done{scores_text(scores)}")
+
+    @hookimpl
+    def mlecs_cell_end(self, cell: CellRef, record: Mapping[str, Any] | None, error: str | None) -> None:
+        """Replace the cell's line by one that stays."""
+        self._tally.end(cell)
+        progress = self._drawn()
+        if cell in self._rows:
+            progress.remove_task(self._rows.pop(cell))
+        self.say(outcome(cell, record, error))
+        self._update_whole(progress)
+
+    def _move(self, cell: CellRef, advance: int, state: str) -> None:
+        progress = self._drawn()
+        if cell in self._rows:
+            progress.update(self._rows[cell], advance=advance, state=state)
+        self._update_whole(progress)
+
+    def _update_whole(self, progress: Progress) -> None:
+        state = f"{self._tally.cells_done}/{self._tally.n_cells} cells, ETA {duration(self._tally.eta())}"
+        if self._whole is not None:
+            progress.update(self._whole, completed=self._tally.cells_done, state=state)
+
+    def _drawn(self) -> Progress:
+        """Return the drawing, started on first use."""
+        if self._progress is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn(_STATE, markup=False))
+            console = Console(file=self._stream)
+            self._progress = Progress(*columns, TimeElapsedColumn(), console=console)
+            self._progress.start()
+            self._whole = self._progress.add_task("all cells", total=self._tally.n_cells, state="")
+            self._update_whole(self._progress)
+        return self._progress
+
+
+def make_view(n_cells: int, stream: TextIO, quiet: bool) -> View:
+    """Return the view that suits `stream`."""
+    if quiet:
+        return QuietView(stream)
+    return LiveView(n_cells, stream) if stream.isatty() else PlainView(n_cells, stream)

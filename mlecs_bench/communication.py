@@ -1,0 +1,61 @@
+"""What a run transmitted, summed from the ledger, with the two shares that the tables print."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlecs_bench.link import Direction, Ledger
+from mlecs_bench.messages import SCALAR_KIND
+
+BOOKKEEPING_KINDS = (SCALAR_KIND, "ids")
+"""Counted in `full` but not in `paper`: a handful of integers, not model parameters or representations."""
+PAPER_RATIO = (
+    "tensors of every kind counted one way (the larger of up and down), without sample ids and scalars, "
+    "per device and round, over the parameters of the device's language model"
+)
+FULL_RATIO = (
+    "everything sent in both directions, per device and round, over the parameters of the device's language model"
+)
+
+
+def communication(ledger: Ledger, rounds: int, n_devices: int, device_params: int) -> dict[str, Any]:
+    """Return the record's `comm` block. `device_params`: parameters of a device's backbone (without adapters).
+
+    Totals are over the whole run, the broadcast after the last round included; the shares divide them by rounds and
+    devices.
+    """
+    directions: tuple[Direction, Direction] = ("down", "up")
+    entries = []
+    for kind in ledger.kinds():
+        for direction in directions:
+            rows = [e for e in ledger.entries if e.kind == kind and e.direction == direction]
+            if rows:
+                params, size = sum(e.params for e in rows), sum(e.bytes for e in rows)
+                entries.append(
+                    {"direction": direction, "kind": kind, "params": params, "bytes": size, "messages": len(rows)}
+                )
+    one_way = sum(
+        max(ledger.total(kind=kind, direction=d)[0] for d in directions)
+        for kind in ledger.kinds()
+        if kind not in BOOKKEEPING_KINDS
+    )
+    per_device_round = 1 / (rounds * n_devices * device_params)
+    return {
+        "entries": entries,
+        "rounds": rounds,
+        "n_devices": n_devices,
+        "device_params": device_params,
+        "ratios": {
+            "paper": {"value": one_way * per_device_round, "definition": PAPER_RATIO},
+            "full": {"value": ledger.total()[0] * per_device_round, "definition": FULL_RATIO},
+        },
+        "by_round": _by_round(ledger),
+    }
+
+
+def _by_round(ledger: Ledger) -> list[dict[str, int]]:
+    rows = []
+    for t in sorted({e.round for e in ledger.entries}):
+        up, down = ledger.total(round=t, direction="up"), ledger.total(round=t, direction="down")
+        rows.append({"round": t, "up_params": up[0], "down_params": down[0], "up_bytes": up[1], "down_bytes": down[1]})
+    return rows

@@ -1,0 +1,289 @@
+"""Data as the harness sees it: a manifest, an Arrow table, and views of it that a party cannot look around.
+
+A dataset plugin prepares a folder once (`Prepared`); every process then opens it with `Samples.open` without the
+plugin. A party gets `PartyData`: some sample ids through some modalities. Anything else raises `AccessError`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mlecs_bench.errors import AccessError, DataError
+
+if TYPE_CHECKING:
+    import datasets
+    import numpy as np
+    import torch
+
+Task = Literal["generation", "classification"]
+Encoding = Literal["frames", "image", "spectrogram", "tokens", "series", "vector"]
+MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One modality of a dataset: its name, the shape and dtype of a sample, and which kind of encoder reads it.
+
+    frames (T, H, W, C) uint8; image (H, W, C) uint8; spectrogram (F, T) float32; tokens (L,) int64;
+    series (T, C) float32; vector (F,) float32.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Literal["uint8", "float32", "int64"]
+    encoding: Encoding
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything about a prepared dataset that is not a sample.
+
+    `view` names what the numbers were measured on ("synthetic" or, say, "rgb, depth features, accelerometer"); tables
+    print it. `digest` is the sha256 of what the samples were made from. `labels` is empty for generation.
+    """
+
+    name: str
+    version: str
+    view: str
+    synthetic: bool
+    task: Task
+    modalities: tuple[Modality, ...]
+    prompt: str
+    labels: tuple[str, ...]
+    max_new_tokens: int
+    n_samples: int
+    digest: str
+    licence: str
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = self.modality_names
+        if list(names) != sorted(names) or len(set(names)) != len(names):
+            raise DataError(f"dataset '{self.name}' must list its modalities once each in sorted order, got {names}")
+
+    @property
+    def modality_names(self) -> tuple[str, ...]:
+        """The names of all modalities in the one fixed order, which is alphabetical."""
+        return tuple(m.name for m in self.modalities)
+
+    def modality(self, name: str) -> Modality:
+        """Return the modality called `name`."""
+        return next(m for m in self.modalities if m.name == name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the manifest as JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Manifest:
+        """Read what `to_json` wrote."""
+        modalities = tuple(Modality(**{**m, "shape": tuple(m["shape"])}) for m in values["modalities"])
+        lists = {name: tuple(values[name]) for name in ("labels", "notes")}
+        return cls(**{**values, "modalities": modalities, **lists})
+
+
+def _no_progress(done: int, total: int, what: str) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """What a dataset plugin is asked to prepare.
+
+    `data_dir` holds the user's files (None: make the synthetic stand-in); `cache_dir` is where prepared data lives;
+    `progress(done, total, what)` may be called as often as wanted.
+    """
+
+    data_dir: Path | None
+    cache_dir: Path
+    options: Any = None
+    progress: Callable[[int, int, str], None] = field(default=_no_progress, compare=False)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared dataset: its manifest and the folder that holds manifest.json and the Arrow table."""
+
+    manifest: Manifest
+    folder: Path
+
+
+def features_of(modalities: Sequence[Modality], extra: dict[str, Any] | None = None) -> datasets.Features:
+    """Return the Arrow schema of a prepared dataset.
+
+    Columns: ``id``, ``target``, ``group`` (samples of one group never cross a sequence split), ``stratum`` (what
+    a sequence split balances), per modality its flattened values and ``has_<modality>``, and `extra` columns.
+    """
+    import datasets
+
+    columns: dict[str, Any] = {name: datasets.Value("string") for name in ("id", "target", "group", "stratum")}
+    for m in modalities:
+        size = 1
+        for n in m.shape:
+            size *= n
+        columns[m.name] = datasets.List(datasets.Value(m.dtype), length=size)
+        columns[f"has_{m.name}"] = datasets.Value("bool")
+    return datasets.Features({**columns, **(extra or {})})
+
+
+def save_prepared(table: datasets.Dataset, manifest: Manifest, folder: Path) -> Prepared:
+    """Write `table` and `manifest` to `folder` atomically: a reader sees the whole folder or none."""
+    import os
+    import shutil
+    import tempfile
+
+    import datasets
+
+    datasets.disable_progress_bars()  # the run has its own progress view
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        table.save_to_disk(str(part / "table"))
+        (part / MANIFEST_FILE).write_text(json.dumps(manifest.to_json(), indent=1))
+        try:
+            os.rename(part, folder)
+        except OSError:
+            if not (folder / MANIFEST_FILE).is_file():
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return Prepared(manifest, folder)
+
+
+def open_prepared(folder: Path) -> Prepared | None:
+    """Return the prepared dataset in `folder`, or None when there is none."""
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        return None
+    try:
+        return Prepared(Manifest.from_json(json.loads(path.read_text())), folder)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is not a manifest ({error}); delete {folder} to prepare the data again") from error
+
+
+class Samples:
+    """A prepared dataset in memory: columns as arrays, shared by all parties of a process."""
+
+    def __init__(self, manifest: Manifest, table: datasets.Dataset) -> None:
+        self.manifest = manifest
+        self._table = table.with_format("arrow")
+        self.ids: tuple[str, ...] = tuple(self.column("id"))
+        self._arrays: dict[str, np.ndarray[Any, Any]] = {}
+
+    @classmethod
+    def open(cls, prepared: Prepared) -> Samples:
+        """Open a prepared folder; the Arrow file is memory-mapped."""
+        import datasets
+
+        return cls(prepared.manifest, datasets.load_from_disk(str(prepared.folder / "table")))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def column(self, name: str) -> list[Any]:
+        """Return a whole column of plain values (id, target, group, stratum, has_…, a dataset's own)."""
+        values: list[Any] = self._table.data.column(name).to_pylist()
+        return values
+
+    @cached_property
+    def column_names(self) -> tuple[str, ...]:
+        """The names of all columns."""
+        return tuple(self._table.column_names)
+
+    @cached_property
+    def targets(self) -> list[str]:
+        """The target text of every sample."""
+        return self.column("target")
+
+    def array(self, modality: str) -> np.ndarray[Any, Any]:
+        """Return all samples of a modality, (n, *shape), without copying what Arrow mapped where it can."""
+        import numpy as np
+
+        if modality not in self._arrays:
+            spec = self.manifest.modality(modality)
+            chunks = [np.asarray(c.flatten()) for c in self._table.data.column(modality).chunks]
+            flat = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+            self._arrays[modality] = flat.reshape(len(self), *spec.shape)
+        return self._arrays[modality]
+
+    @cached_property
+    def presence(self) -> dict[str, np.ndarray[Any, Any]]:
+        """For every modality a bool array (n,): does the sample have it?"""
+        import numpy as np
+
+        return {m: np.array(self.column(f"has_{m}"), dtype=bool) for m in self.manifest.modality_names}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some samples of one party: `index` (b,) in the dataset, inputs m → (b, *shape) and presence m → (b,) bool."""
+
+    index: np.ndarray[Any, Any]
+    inputs: dict[str, torch.Tensor]
+    present: dict[str, torch.Tensor]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+class PartyData:
+    """The samples `rows` of a dataset through `modalities` only: all that a party may ever see of it."""
+
+    def __init__(self, samples: Samples, rows: Sequence[int], modalities: Sequence[str], owner: str) -> None:
+        import numpy as np
+
+        self._samples = samples
+        self.owner = owner
+        self.rows = np.asarray(rows, dtype=np.int64)
+        self.rows.flags.writeable = False
+        self.modalities = tuple(m for m in samples.manifest.modality_names if m in set(modalities))
+        self._own = frozenset(int(r) for r in self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The dataset's manifest."""
+        return self._samples.manifest
+
+    def check_rows(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> None:
+        """Raise AccessError when one of `rows` is not this party's."""
+        foreign = [int(r) for r in rows if int(r) not in self._own]
+        if foreign:
+            sample = self._samples.ids[foreign[0]] if 0 <= foreign[0] < len(self._samples) else foreign[0]
+            raise AccessError(f"{self.owner} asked for sample '{sample}', which is not in its data")
+
+    def modality(self, name: str, rows: Sequence[int] | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return the values of one modality for `rows` (b, *shape); raises AccessError for what is not its own."""
+        if name not in self.modalities:
+            raise AccessError(f"{self.owner} asked for modality '{name}' but holds only {list(self.modalities)}")
+        self.check_rows(rows)
+        return self._samples.array(name)[rows]
+
+    def batch(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> Batch:
+        """Return `rows` through the held modalities."""
+        import numpy as np
+        import torch
+
+        index = np.asarray(rows, dtype=np.int64)
+        inputs = {m: torch.from_numpy(self.modality(m, index)) for m in self.modalities}
+        present = {m: torch.from_numpy(self._samples.presence[m][index]) for m in self.modalities}
+        return Batch(index, inputs, present)
+
+    def targets(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> list[str]:
+        """Return the target texts of `rows`."""
+        self.check_rows(rows)
+        return [self._samples.targets[int(r)] for r in rows]
+
+    def ids(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> list[str]:
+        """Return the sample ids of `rows`."""
+        self.check_rows(rows)
+        return [self._samples.ids[int(r)] for r in rows]

@@ -1,0 +1,50 @@
+"""Every error a user can cause: one line that says what is wrong, what was given and what to do next.
+
+`UsageError` ends a command with exit code 2, every other `MlecsError` with exit code 1. Neither prints a traceback;
+anything that is not an `MlecsError` is a defect and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MlecsError(Exception):
+    """Base of all expected failures; `str(error)` is the one line shown to the user."""
+
+    exit_code = 1
+
+
+class UsageError(MlecsError):
+    """The request itself is wrong: a flag, an option, a name."""
+
+    exit_code = 2
+
+
+class DataError(MlecsError):
+    """Data is missing, corrupt or inconsistent; the message names the file."""
+
+
+class PluginError(MlecsError):
+    """A plugin cannot be imported, is declared twice, or breaks its contract."""
+
+
+class AccessError(MlecsError):
+    """A party touched a modality or a sample that is not its own."""
+
+
+class RecordError(MlecsError):
+    """A record file is unreadable, invalid or of another schema version."""
+
+
+class MessageError(MlecsError):
+    """A message holds something that may not travel between parties."""
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Return a sentence with the nearest of `known`, or the list of them, to end an error about an unknown name."""
+    names = sorted(known)
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    listing = ", ".join(names) if names else "none"
+    return f"Did you mean '{near[0]}'? Known: {listing}" if near else f"Known: {listing}"

@@ -1,0 +1,47 @@
+"""Scores of one party at one moment: greedy answers to its test samples, compared with their targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlecs_bench.metrics import Metric, Scorer
+
+if TYPE_CHECKING:
+    from mlecs_bench.data import PartyData, Samples
+    from mlecs_bench.hookspecs import DatasetInfo
+    from mlecs_bench.models.unified import UnifiedModel
+
+
+class Evaluator:
+    """Scores any model on any party's test data, always in the same way."""
+
+    def __init__(self, info: DatasetInfo, samples: Samples, scorers: Sequence[Scorer], batch_size: int) -> None:
+        self._info = info
+        self._samples = samples
+        self._scorers = scorers
+        self._batch_size = batch_size
+        self._columns = {name: samples.column(name) for name in info.diagnostic_columns if name in samples.column_names}
+
+    def score(self, model: UnifiedModel, test: PartyData, prompt: str) -> dict[str, Metric]:
+        """Return every score of `model` on `test`."""
+        predictions = self.predict(model, test, prompt)
+        references = test.targets(test.rows)
+        scores = {s.name: s.score(predictions, references) for s in self._scorers}
+        return scores | dict(self._diagnose(test, predictions))
+
+    def predict(self, model: UnifiedModel, test: PartyData, prompt: str) -> list[str]:
+        """Return the model's answers to all samples of `test`."""
+        answers: list[str] = []
+        for start in range(0, len(test), self._batch_size):
+            batch = test.batch(test.rows[start : start + self._batch_size])
+            answers += model.generate(batch, prompt, test.manifest.max_new_tokens)
+        return answers
+
+    def _diagnose(self, test: PartyData, predictions: Sequence[str]) -> Mapping[str, Metric]:
+        if self._info.diagnose is None or not self._columns:
+            return {}
+        rows: dict[str, Sequence[Any]] = {
+            name: [values[int(r)] for r in test.rows] for name, values in self._columns.items()
+        }
+        return self._info.diagnose(rows, predictions)

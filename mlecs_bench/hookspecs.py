@@ -1,0 +1,147 @@
+"""What a plugin provides: the hooks, and the types that pass through them.
+
+A distribution declares an entry point in the group ``mlecs_bench.algorithms``, ``mlecs_bench.datasets`` or
+``mlecs_bench.observers``; the entry point's name is the name on the command line, and it points to a module (or
+object) that implements the hook of that group with `hookimpl`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import pluggy
+
+from mlecs_bench.data import DataRequest, Prepared, Task
+from mlecs_bench.options import NoOptions
+
+if TYPE_CHECKING:
+    from mlecs_bench.messages import Message
+    from mlecs_bench.metrics import Metric
+    from mlecs_bench.parties import Device, Server
+
+PROJECT = "mlecs_bench"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class Algorithm(Protocol):
+    """One federated algorithm: four functions around the messages of a round t = 1..T.
+
+    The object holds options only; all state lives on the parties. Round t is broadcast → receive → local_update →
+    aggregate for all devices; after round T one last broadcast → receive (t = T + 1).
+    """
+
+    def broadcast(self, server: Server, t: int) -> Mapping[str, Message]:
+        """Cloud: what goes down in round t, by device id. A device without an entry gets an empty message."""
+        ...
+
+    def receive(self, device: Device, message: Message, t: int) -> None:
+        """Device: take in what came down."""
+        ...
+
+    def local_update(self, device: Device, t: int) -> Message:
+        """Device: train; return what goes up."""
+        ...
+
+    def aggregate(self, server: Server, uploads: Mapping[str, Message], t: int) -> None:
+        """Cloud: merge the uploads (by device id) and train."""
+        ...
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One kind of tensor that an algorithm sends: kind, direction, what it is, its size in symbols."""
+
+    kind: str
+    direction: Literal["down", "up", "both"]
+    meaning: str
+    size: str
+
+
+@dataclass(frozen=True)
+class AlgorithmInfo:
+    """An algorithm plugin: how to build it and its card.
+
+    `build(options)` returns the algorithm. `server_score`: the server's model is trained and scored.
+    `public_stage(options)`: do devices take optimiser steps on the public data? `--budget equal` gives as many
+    private steps more to those that do not.
+    """
+
+    title: str
+    summary: str
+    paper: str
+    build: Callable[[Any], Algorithm]
+    options: type[Any] = NoOptions
+    exchanges: Sequence[Exchange] = ()
+    server_score: bool = False
+    public_stage: Callable[[Any], bool] = lambda options: False
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """A dataset plugin: how to prepare it and its card.
+
+    `prepare(request)` returns the prepared folder (from the cache where it can). `metrics` names the scores, headline
+    first. `diagnose(rows, predictions)` may add diagnostic scores from the prepared table's own columns: it is
+    given the columns in `diagnostic_columns` of the scored samples.
+    """
+
+    title: str
+    summary: str
+    task: Task
+    modalities: Sequence[str]
+    prepare: Callable[[DataRequest], Prepared]
+    metrics: Sequence[str]
+    options: type[Any] = NoOptions
+    splits: Sequence[str] = ("frame",)
+    diagnostic_columns: Sequence[str] = ()
+    diagnose: Callable[[Mapping[str, Sequence[Any]], Sequence[str]], Mapping[str, Metric]] | None = None
+    where_to_get: str = ""
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class CellRef:
+    """Names one cell of a run in events: one algorithm, dataset, rate and seed."""
+
+    algo: str
+    dataset: str
+    rho: str
+    seed: int
+    rounds: int
+    n_devices: int
+
+
+class HookSpecs:
+    """All hooks. A hook exists only if something in this project implements or calls it."""
+
+    @hookspec
+    def mlecs_algorithm(self) -> AlgorithmInfo:  # type: ignore[empty-body]  # a specification has no body
+        """Return the algorithm this plugin provides."""
+
+    @hookspec
+    def mlecs_dataset(self) -> DatasetInfo:  # type: ignore[empty-body]  # a specification has no body
+        """Return the dataset this plugin provides."""
+
+    @hookspec
+    def mlecs_data_progress(self, done: int, total: int, what: str) -> None:
+        """Data is being prepared: `done` of `total` of `what`."""
+
+    @hookspec
+    def mlecs_cell_start(self, cell: CellRef, resumed_round: int) -> None:
+        """A cell begins; `resumed_round` is the last finished round of its checkpoint, or 0."""
+
+    @hookspec
+    def mlecs_device_end(self, cell: CellRef, round: int, device: str) -> None:
+        """A device (or "server") has finished its work of a round."""
+
+    @hookspec
+    def mlecs_round_end(self, cell: CellRef, round: int, scores: Mapping[str, float]) -> None:
+        """A round has ended and its checkpoint is written; `scores` holds what was evaluated in it, if anything."""
+
+    @hookspec
+    def mlecs_cell_end(self, cell: CellRef, record: Mapping[str, Any] | None, error: str | None) -> None:
+        """A cell has ended with a record or with an error."""

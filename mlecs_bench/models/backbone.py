@@ -1,0 +1,161 @@
+"""B: a frozen causal language model that any number of LoRA adapters share."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mlecs_bench.errors import DataError, UsageError
+from mlecs_bench.profiles import LoraSettings
+from mlecs_bench.seeds import torch_generator
+
+LORA_TARGETS: dict[str, tuple[str, ...]] = {
+    "gpt2": ("c_attn", "c_proj"),
+    "gptj": ("q_proj", "k_proj", "v_proj", "out_proj", "fc_out"),
+    "llama": ("q_proj", "k_proj", "v_proj", "o_proj", "down_proj"),
+}
+"""Adapted projections by architecture: the attention's and the one that leaves the MLP, as {c_attn, c_proj} on GPT-2."""
+
+
+class Backbone:
+    """A frozen causal LM with its tokenizer. Adapters are added by name; exactly one is active at a time.
+
+    The base stays in evaluation mode: its weights are frozen, and only the adapters' own dropout is switched on in
+    training.
+    """
+
+    def __init__(self, source: str, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        self.source = source
+        self.device = device
+        config, model, tokenizer = _load(source, dtype)
+        self.model_type: str = config.model_type
+        self.hidden_size: int = config.hidden_size
+        self.vocab_size: int = config.vocab_size
+        self.max_positions: int = config.max_position_embeddings
+        self.n_parameters = sum(p.numel() for p in model.parameters())
+        self.tokenizer: Any = tokenizer
+        self.eos_id: int = tokenizer.eos_token_id
+        self._base: Any = model.requires_grad_(False).eval().to(device)
+        self._peft: Any = None
+        self._active: str | None = None
+        self._dropouts: dict[str, list[nn.Module]] = {}
+
+    def add_adapter(self, name: str, settings: LoraSettings, seed: int) -> None:
+        """Add a LoRA adapter: A drawn from the stream ("init", "lora") of `seed`, so it is equal on all parties; B = 0."""
+        from peft import LoraConfig, get_peft_model
+
+        config = LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            bias="none",
+            target_modules=list(settings.targets or LORA_TARGETS.get(self.model_type, ())) or "all-linear",
+            fan_in_fan_out=self.model_type == "gpt2",
+            task_type="CAUSAL_LM",
+        )
+        with warnings.catch_warnings():
+            # peft 0.21 reads an attribute that transformers 5 has renamed; nothing a user could mend.
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+            if self._peft is None:
+                self._peft = get_peft_model(self._base, config, adapter_name=name)
+            else:
+                self._peft.add_adapter(name, config)
+        generator = torch_generator(seed, "init", "lora")
+        for key, tensor in sorted(self.adapter(name).items()):
+            with torch.no_grad():
+                if "lora_A" in key:
+                    tensor.copy_(_kaiming_uniform(tensor.shape, generator))
+                else:
+                    tensor.zero_()
+        self._peft.eval()
+        self._active = None
+        self._dropouts[name] = [
+            m.lora_dropout[name] for m in self._peft.modules() if name in getattr(m, "lora_dropout", {})
+        ]
+
+    def adapter(self, name: str) -> dict[str, nn.Parameter]:
+        """Return φ of one adapter: module path and lora_A or lora_B → parameter, without the adapter's name."""
+        found = {}
+        for key, parameter in self._peft.named_parameters():
+            if "lora_" in key and f".{name}." in key:
+                short = key.removeprefix("base_model.model.").replace(f".{name}.weight", "")
+                found[short] = parameter
+        return found
+
+    def activate(self, name: str, training: bool) -> None:
+        """Let the adapter `name` act on the next forward passes, with its dropout in training."""
+        if self._active != name:
+            self._peft.set_adapter(name)
+            self._active = name
+        for module in self._dropouts[name]:
+            module.train(training)
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return the input embeddings of token ids, (..., H)."""
+        embedded: torch.Tensor = self._base.get_input_embeddings()(ids)
+        return embedded
+
+    def logits(self, embeds: torch.Tensor, keep: int) -> torch.Tensor:
+        """Return the logits (b, keep, V) of the last `keep` positions of inputs (b, S, H), in float32."""
+        output = self._peft(inputs_embeds=embeds, logits_to_keep=keep, use_cache=False)
+        return output.logits[:, -keep:].float()  # type: ignore[no-any-return]  # transformers is untyped here
+
+    @torch.no_grad()
+    def generate(self, embeds: torch.Tensor, max_new_tokens: int) -> list[str]:
+        """Return greedy continuations of inputs (b, S, H) as text, decoded with a key-value cache."""
+        ids = self._peft.generate(
+            inputs_embeds=embeds,
+            attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=self.eos_id,
+            eos_token_id=self.eos_id,
+        )
+        texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+
+def _load(source: str, dtype: torch.dtype) -> tuple[Any, Any, Any]:
+    """Load configuration, model and tokenizer from a folder or a hub id; raises UsageError in one line."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # the run has its own progress view
+    local = Path(source).is_dir()
+    if local and not (Path(source) / "config.json").is_file():
+        raise UsageError(f"{source} holds no config.json; give a folder saved by transformers' save_pretrained")
+    try:
+        config = AutoConfig.from_pretrained(source, local_files_only=local)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
+        model = AutoModelForCausalLM.from_pretrained(source, local_files_only=local, dtype=dtype)
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UsageError(f"cannot load a causal language model from '{source}': {first}") from error
+    if tokenizer.eos_token_id is None:
+        raise UsageError(f"the tokenizer of '{source}' has no end-of-sequence token; add eos_token to its config")
+    if not tokenizer.is_fast:
+        raise UsageError(f"the tokenizer of '{source}' has no character offsets; save a fast one (tokenizer.json)")
+    return config, model, tokenizer
+
+
+def _kaiming_uniform(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+    """Draw lora_A (r, in) as PEFT does: uniform in ±1/sqrt(in) (Kaiming with a = sqrt(5))."""
+    bound = shape[1] ** -0.5
+    return (torch.rand(shape, generator=generator) * 2 - 1) * bound
+
+
+def load_adapter(backbone: Backbone, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Overwrite φ of one adapter; raises DataError unless names and shapes are the adapter's own."""
+    own = backbone.adapter(name)
+    if set(own) != set(tensors):
+        raise DataError(f"adapter '{name}' and what came for it differ in {sorted(set(own) ^ set(tensors))[:2]}")
+    with torch.no_grad():
+        for key, parameter in own.items():
+            if parameter.shape != tensors[key].shape:
+                raise DataError(f"'{key}' has shape {tuple(tensors[key].shape)}, the adapter {tuple(parameter.shape)}")
+            parameter.copy_(tensors[key])

@@ -1,0 +1,150 @@
+"""One small encoder per encoding of a modality: raw batch (b, *shape) in, float32 features (b, dim) out.
+
+The encoders stand in for large pretrained extractors, so that a run takes minutes on a CPU. None of them keeps
+running statistics: a buffer that follows the data of one device would not survive an average over devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from mlecs_bench.data import Modality
+from mlecs_bench.errors import DataError
+
+TABLE_ROWS = 512
+"""Rows of the token table: ids beyond it share rows, so any vocabulary works and the table stays small."""
+
+_NORM_GROUPS = 4
+_RANK = {"frames": 4, "image": 3, "spectrogram": 2, "tokens": 1, "series": 2, "vector": 1}
+
+
+def build_encoder(modality: Modality, dim: int) -> nn.Module:
+    """Return a freshly initialised encoder of `modality` with `dim` outputs (weights from torch's current stream).
+
+    It maps a batch (b, *modality.shape) of the modality's dtype to float32 (b, dim); uint8 values are scaled to
+    [-1, 1] inside. Raises DataError when the shape does not fit the encoding.
+    """
+    rank = _RANK.get(modality.encoding)
+    if rank is None:
+        known = ", ".join(sorted(_RANK))
+        raise DataError(f"modality '{modality.name}' has no known encoding: {modality.encoding}; use one of {known}")
+    if len(modality.shape) != rank:
+        raise DataError(
+            f"modality '{modality.name}' is encoded as {modality.encoding}, which needs {rank} axes, "
+            f"but its shape is {modality.shape}; correct the dataset's manifest"
+        )
+    return _BUILDERS[modality.encoding](modality.shape, dim)
+
+
+def _conv_block(n_in: int, n_out: int, stride: int = 2) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(n_in, n_out, 3, stride, padding=1), nn.GroupNorm(_NORM_GROUPS, n_out), nn.GELU())
+
+
+def _to_float(values: Tensor) -> Tensor:
+    """Return `values` as float32, uint8 scaled from 0..255 to -1..1."""
+    return values.float() / 127.5 - 1.0 if values.dtype == torch.uint8 else values.float()
+
+
+class FramesEncoder(nn.Module):
+    """Frames (b, T, H, W, C) as T·C channels of one image, so that the first layer sees motion."""
+
+    def __init__(self, shape: tuple[int, ...], dim: int) -> None:
+        super().__init__()
+        self.body = _image_body(shape[0] * shape[3], dim)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Return features (b, dim) of `frames` (b, T, H, W, C)."""
+        b, t, h, w, c = frames.shape
+        stacked = _to_float(frames).permute(0, 1, 4, 2, 3).reshape(b, t * c, h, w)
+        features: Tensor = self.body(stacked)
+        return features
+
+
+class ImageEncoder(nn.Module):
+    """An image (b, H, W, C)."""
+
+    def __init__(self, shape: tuple[int, ...], dim: int) -> None:
+        super().__init__()
+        self.body = _image_body(shape[2], dim)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return features (b, dim) of `image` (b, H, W, C)."""
+        features: Tensor = self.body(_to_float(image).permute(0, 3, 1, 2))
+        return features
+
+
+def _image_body(channels: int, dim: int) -> nn.Sequential:
+    """Return the network behind images: two halvings, then a 4 × 4 grid, so place in the image is kept."""
+    blocks = (_conv_block(channels, 24), _conv_block(24, 32, stride=1), nn.AdaptiveAvgPool2d(4), nn.Flatten())
+    return nn.Sequential(*blocks, nn.Linear(32 * 16, 96), nn.GELU(), nn.Linear(96, dim))
+
+
+class SpectrogramEncoder(nn.Module):
+    """A spectrogram (b, F, T): pooled less along frequency than along time, where events may begin anywhere."""
+
+    def __init__(self, shape: tuple[int, ...], dim: int) -> None:
+        super().__init__()
+        blocks = (_conv_block(1, 16), _conv_block(16, 24), nn.AdaptiveAvgPool2d((6, 3)), nn.Flatten())
+        self.body = nn.Sequential(*blocks, nn.Linear(24 * 18, 64), nn.GELU(), nn.Linear(64, dim))
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        """Return features (b, dim) of `spectrogram` (b, F, T)."""
+        features: Tensor = self.body(spectrogram.float().unsqueeze(1))
+        return features
+
+
+class TokensEncoder(nn.Module):
+    """Token ids (b, L), 0 = padding: the mean of the words' vectors, then an MLP. Ids beyond the table wrap."""
+
+    def __init__(self, shape: tuple[int, ...], dim: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(TABLE_ROWS, 48)
+        self.body = nn.Sequential(nn.LayerNorm(48), nn.Linear(48, 64), nn.GELU(), nn.Linear(64, dim))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return features (b, dim) of `ids` (b, L); a row of padding only gives the features of no words."""
+        known = (ids != 0).unsqueeze(-1).float()
+        words = self.table(ids.long() % TABLE_ROWS) * known
+        features: Tensor = self.body(words.sum(dim=1) / known.sum(dim=1).clamp(min=1.0))
+        return features
+
+
+class SeriesEncoder(nn.Module):
+    """A series (b, T, C): two convolutions in time, then four stretches of it side by side."""
+
+    def __init__(self, shape: tuple[int, ...], dim: int) -> None:
+        super().__init__()
+        first = (nn.Conv1d(shape[1], 24, 3, padding=1), nn.GroupNorm(_NORM_GROUPS, 24), nn.GELU())
+        second = (nn.Conv1d(24, 32, 3, padding=1), nn.GELU(), nn.AdaptiveAvgPool1d(4), nn.Flatten())
+        self.body = nn.Sequential(*first, *second, nn.Linear(128, 64), nn.GELU(), nn.Linear(64, dim))
+
+    def forward(self, series: Tensor) -> Tensor:
+        """Return features (b, dim) of `series` (b, T, C)."""
+        features: Tensor = self.body(series.float().transpose(1, 2))
+        return features
+
+
+class VectorEncoder(nn.Module):
+    """A vector (b, F) of standardised features through an MLP."""
+
+    def __init__(self, shape: tuple[int, ...], dim: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(shape[0], 64), nn.GELU(), nn.Linear(64, dim))
+
+    def forward(self, vector: Tensor) -> Tensor:
+        """Return features (b, dim) of `vector` (b, F)."""
+        features: Tensor = self.body(vector.float())
+        return features
+
+
+_BUILDERS: dict[str, Callable[[tuple[int, ...], int], nn.Module]] = {
+    "frames": FramesEncoder,
+    "image": ImageEncoder,
+    "spectrogram": SpectrogramEncoder,
+    "tokens": TokensEncoder,
+    "series": SeriesEncoder,
+    "vector": VectorEncoder,
+}

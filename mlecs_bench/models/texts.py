@@ -1,0 +1,66 @@
+"""Prompt and answers as token ids of one tokenizer: every text is tokenised once per process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+PROMPT_TEMPLATE = "Instruction: {prompt} Output:"
+"""Plain words, so that no backbone needs new tokens whose frozen embeddings would be random."""
+
+
+def prompt_text(prompt: str) -> str:
+    """Return the text between soft prompt and answer."""
+    return PROMPT_TEMPLATE.format(prompt=prompt)
+
+
+def answer_text(target: str) -> str:
+    """Return the text that the model has to produce before the end-of-sequence token."""
+    return " " + target
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers of a batch: `ids` (b, a) with the end-of-sequence token last and padded with it, `mask` (b, a) bool."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+
+
+class Texts:
+    """The texts of one tokenizer, cached."""
+
+    def __init__(self, tokenizer: Any, eos_id: int, device: torch.device) -> None:
+        self._tokenizer = tokenizer
+        self._eos = eos_id
+        self._device = device
+        self._answers: dict[str, tuple[int, ...]] = {}
+        self._prompts: dict[str, torch.Tensor] = {}
+
+    def prompt(self, prompt: str) -> torch.Tensor:
+        """Return the ids (p,) of the prompt in its template."""
+        if prompt not in self._prompts:
+            ids = self._tokenizer(prompt_text(prompt), add_special_tokens=False)["input_ids"]
+            self._prompts[prompt] = torch.tensor(ids, dtype=torch.long, device=self._device)
+        return self._prompts[prompt]
+
+    def _answer(self, target: str) -> tuple[int, ...]:
+        if target not in self._answers:
+            ids = self._tokenizer(answer_text(target), add_special_tokens=False)["input_ids"]
+            self._answers[target] = (*ids, self._eos)
+        return self._answers[target]
+
+    def answers(self, targets: Sequence[str]) -> Answers:
+        """Return the answers of a batch."""
+        rows = [self._answer(t) for t in targets]
+        length = max(map(len, rows))
+        ids = torch.tensor([(*row, *([self._eos] * (length - len(row)))) for row in rows], dtype=torch.long)
+        mask = torch.arange(length)[None] < torch.tensor([len(row) for row in rows])[:, None]
+        return Answers(ids.to(self._device), mask.to(self._device))
+
+    def longest_answer(self, targets: Sequence[str]) -> int:
+        """Return the greatest number of tokens of any answer, the end-of-sequence token included."""
+        return max(len(self._answer(t)) for t in set(targets))

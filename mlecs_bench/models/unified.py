@@ -1,0 +1,188 @@
+"""M = {E, C, B}: encoders, connector and a language-model backbone with one LoRA adapter, as one trainable model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from mlecs_bench.data import Batch
+from mlecs_bench.errors import DataError, UsageError
+from mlecs_bench.models.backbone import Backbone, load_adapter
+from mlecs_bench.models.connector import Connector
+from mlecs_bench.models.texts import Answers, Texts
+
+PARTS = ("encoder", "projector", "fusion", "prompt", "lora")
+"""The trainable parts; "projector" includes the missing-modality embeddings, "prompt" is the soft-prompt generator."""
+
+
+@dataclass(frozen=True)
+class Representation:
+    """What the connector makes of a batch: h(m) (b, d_h) per modality, presence (b,) per modality, and s (b, d_s).
+
+    `fused` is None for a model without modalities.
+    """
+
+    hidden: dict[str, torch.Tensor]
+    present: dict[str, torch.Tensor]
+    fused: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """One supervised forward pass: L_lb (scalar), answer logits (b, a, V) and the answers behind them."""
+
+    loss: torch.Tensor
+    logits: torch.Tensor
+    answers: Answers
+
+
+class UnifiedModel:
+    """The unified model of one party. The frozen backbone is shared with others; all else is the party's own."""
+
+    def __init__(
+        self, name: str, backbone: Backbone, texts: Texts, encoders: nn.ModuleDict, connector: Connector
+    ) -> None:
+        self.name = name
+        self.backbone = backbone
+        self.texts = texts
+        self.encoders = encoders.to(backbone.device)
+        self.connector = connector.to(backbone.device)
+        self.modalities = connector.modalities
+
+    def encode(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Return z(m) (b, d_z) of every held modality."""
+        device = self.backbone.device
+        return {m: self.encoders[m](batch.inputs[m].to(device, non_blocking=True)) for m in self.modalities}
+
+    def represent(self, batch: Batch) -> Representation:
+        """Return h(m) and s of a batch (Eq. 4, 9)."""
+        hidden = self.connector.project(self.encode(batch), batch.present)
+        fused = self.connector.fuse(hidden) if self.modalities else None
+        return Representation(hidden, batch.present, fused)
+
+    def soft_prompt(self, representation: Representation, b: int) -> torch.Tensor:
+        """Return the P soft tokens (b, P, H) of a representation (Eq. 10)."""
+        if representation.fused is None:
+            return self.connector.constant_prompt(b)
+        return self.connector.soft_prompt(representation.fused)
+
+    def supervise(self, soft: torch.Tensor, prompt: str, targets: Sequence[str]) -> Supervised:
+        """Return L_lb of `targets` after [soft tokens ; prompt] (Eq. 10): mean cross-entropy over answer tokens.
+
+        Row k of the logits predicts answer token k; the last row of a sample predicts its end-of-sequence token.
+        """
+        answers = self.texts.answers(targets)
+        length = answers.ids.shape[1]
+        ids = torch.cat([self._prompt_ids(prompt, len(targets)), answers.ids[:, :-1]], dim=1)
+        embeds = torch.cat([soft, self.backbone.embed(ids)], dim=1)
+        logits = self.backbone.logits(embeds, keep=length)
+        # Padding stands behind every answer, so no real position attends to it; it only has to be left out here.
+        loss = nn.functional.cross_entropy(logits[answers.mask], answers.ids[answers.mask])
+        return Supervised(loss, logits, answers)
+
+    def _prompt_ids(self, prompt: str, b: int) -> torch.Tensor:
+        return self.texts.prompt(prompt).expand(b, -1)
+
+    def loss(self, batch: Batch, prompt: str, targets: Sequence[str]) -> torch.Tensor:
+        """Return L_lb of a batch (Eq. 12)."""
+        return self.supervise(self.soft_prompt(self.represent(batch), len(batch)), prompt, targets).loss
+
+    @torch.no_grad()
+    def generate(self, batch: Batch, prompt: str, max_new_tokens: int) -> list[str]:
+        """Return the model's greedy answers to a batch."""
+        self.switch(training=False)
+        soft = self.soft_prompt(self.represent(batch), len(batch))
+        ids = self._prompt_ids(prompt, len(batch))
+        return self.backbone.generate(torch.cat([soft, self.backbone.embed(ids)], dim=1), max_new_tokens)
+
+    def switch(self, training: bool) -> None:
+        """Make this model's adapter the active one and set dropout on (training) or off."""
+        self.encoders.train(training)
+        self.connector.train(training)
+        self.backbone.activate(self.name, training)
+
+    def part(self, name: str) -> dict[str, torch.Tensor]:
+        """Return the tensors of one part by name, for example "encoder" → {"rgb/0.weight": …}."""
+        if name == "lora":
+            return dict(self.backbone.adapter(self.name))
+        if name == "encoder":
+            return {_slash(key): p for key, p in self.encoders.named_parameters()}
+        if name == "projector":
+            connector = self.connector
+            own = {_slash(key): p for key, p in connector.projector.named_parameters()}
+            return own | {f"{m}/missing": p for m, p in connector.missing.items()}
+        if name == "fusion":
+            return dict(self.connector.fusion.named_parameters()) if self.modalities else {}
+        constant = {} if self.modalities else {"constant": self.connector.constant}
+        return dict(self.connector.prompt.named_parameters()) | constant
+
+    def parameters(self, parts: Iterable[str]) -> list[nn.Parameter]:
+        """Return the parameters of some parts in a fixed order."""
+        return [p for part in parts for _, p in sorted(self.part(part).items()) if isinstance(p, nn.Parameter)]
+
+    @contextmanager
+    def only_trainable(self, parts: Sequence[str]) -> Iterator[None]:
+        """Within the block gradients flow into `parts` alone, so nothing is computed for what is frozen."""
+        self.switch(training=True)
+        chosen = {id(p) for p in self.parameters(parts)}
+        everything = self.parameters(PARTS)
+        for p in everything:
+            p.requires_grad_(id(p) in chosen)
+        try:
+            yield
+        finally:
+            for p in everything:
+                p.requires_grad_(False)
+                p.grad = None
+
+    def load_part(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Overwrite some tensors of a part (all of them for "lora"); raises DataError for a name or shape it lacks."""
+        if name == "lora":
+            load_adapter(self.backbone, self.name, tensors)
+            return
+        own = self.part(name)
+        with torch.no_grad():
+            for key, tensor in tensors.items():
+                if key not in own or own[key].shape != tensor.shape:
+                    raise DataError(f"{self.name} has no '{name}/{key}' of shape {tuple(tensor.shape)}")
+                own[key].copy_(tensor)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return copies of all trainable tensors, named ``part/name``."""
+        return {
+            f"{part}/{key}": tensor.detach().to("cpu", copy=True)
+            for part in PARTS
+            for key, tensor in sorted(self.part(part).items())
+        }
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Read what `state` returned."""
+        for part in PARTS:
+            prefix = f"{part}/"
+            tensors = {key[len(prefix) :]: t for key, t in state.items() if key.startswith(prefix)}
+            self.load_part(part, tensors)
+
+    def check_length(self, prompt: str, longest_answer: int) -> None:
+        """Raise UsageError unless soft tokens, prompt and the longest answer fit into the backbone's positions."""
+        soft = self.connector.sizes.soft_tokens
+        needed = soft + len(self.texts.prompt(prompt)) + longest_answer
+        if needed > self.backbone.max_positions:
+            raise UsageError(
+                f"'{self.backbone.source}' has {self.backbone.max_positions} positions but {needed} are needed "
+                f"({soft} soft tokens, prompt, {longest_answer} answer tokens); choose a longer model"
+            )
+
+
+def _slash(key: str) -> str:
+    """Turn a parameter's "rgb.0.weight" into "rgb/0.weight": the modality becomes a level of the name."""
+    return key.replace(".", "/", 1)
+
+
+def state_bytes(state: Mapping[str, Any]) -> int:
+    """Return the size of a state in bytes."""
+    return sum(t.numel() * t.element_size() for t in state.values())

@@ -1,0 +1,140 @@
+"""Options of a plugin: a frozen dataclass whose fields know their help text and where the default comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Union
+
+from mlecs_bench.errors import UsageError, did_you_mean
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a plugin that has none."""
+
+
+def option(default: Any, *, help: str, source: str) -> Any:
+    """Declare one field of an options dataclass.
+
+    `help` is shown by `mlecs-bench show`; `source` says where the default comes from (a section of a paper, the
+    authors' script, "ours"). The field's annotation decides what `-o name=value` accepts: int, float, bool, str, a
+    Literal, any of these or None, or a tuple of them written with commas.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "source": source})
+
+
+def build_options(cls: type[Any], given: Mapping[str, object], owner: str) -> Any:
+    """Return `cls` filled from `given` (strings are parsed by the field's type).
+
+    Raises UsageError for an unknown name, a wrong type, or a value the dataclass itself refuses with ValueError.
+    """
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in names:
+            raise UsageError(f"{owner} has no option '{name}'. {did_you_mean(name, names)}")
+        try:
+            values[name] = parse_value(value, hints[name])
+        except ValueError as error:
+            raise UsageError(f"option '{name}' of {owner} must be {error}, got {value!r}") from error
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise UsageError(f"{owner}: {error}") from error
+
+
+def parse_value(value: object, hint: Any) -> Any:
+    """Return `value` as the annotation `hint` asks for; raises ValueError naming what was expected."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value in args:
+            return value
+        raise ValueError("one of " + ", ".join(str(a) for a in args))
+    if origin in (Union, types.UnionType):
+        return _parse_optional(value, args)
+    if origin is tuple:
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            raise ValueError("a list with commas")
+        return tuple(parse_value(p.strip() if isinstance(p, str) else p, args[0]) for p in parts)
+    return _parse_scalar(value, hint)
+
+
+def _parse_optional(value: object, args: tuple[Any, ...]) -> Any:
+    if value is None or (isinstance(value, str) and value.lower() == "none"):
+        return None
+    return parse_value(value, next(a for a in args if a is not types.NoneType))
+
+
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+def _parse_scalar(value: object, hint: Any) -> Any:
+    if hint is bool:
+        if isinstance(value, bool):
+            return value
+        text = str(value).lower()
+        if text in _TRUE + _FALSE:
+            return text in _TRUE
+        raise ValueError("true or false")
+    if isinstance(value, bool):
+        raise ValueError(_type_name(hint))
+    if hint is float and isinstance(value, str | int | float):
+        return _number(float, value)
+    if hint is int and isinstance(value, str | int):
+        return _number(int, value)
+    if hint is str and isinstance(value, str):
+        return value
+    raise ValueError(_type_name(hint))
+
+
+def _number(kind: type[int] | type[float], value: str | int | float) -> int | float:
+    try:
+        return kind(value)
+    except ValueError:
+        raise ValueError(_type_name(kind)) from None
+
+
+def _type_name(hint: Any) -> str:
+    return {int: "an integer", float: "a number", str: "a text"}.get(hint, str(hint))
+
+
+def option_rows(cls: type[Any]) -> list[dict[str, str]]:
+    """Return one row per option: name, type, default, help, source (for `mlecs-bench show`)."""
+    hints = typing.get_type_hints(cls)
+    return [
+        {
+            "name": field.name,
+            "type": hint_text(hints[field.name]),
+            "default": default_text(field.default),
+            "help": str(field.metadata.get("help", "")),
+            "source": str(field.metadata.get("source", "")),
+        }
+        for field in dataclasses.fields(cls)
+    ]
+
+
+def hint_text(hint: Any) -> str:
+    """Return an annotation the way a user would write the value."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return "|".join(str(a) for a in args)
+    if origin in (Union, types.UnionType):
+        return "|".join("none" if a is types.NoneType else hint_text(a) for a in args)
+    if origin is tuple:
+        return f"{hint_text(args[0])},..."
+    return str(getattr(hint, "__name__", hint))
+
+
+def default_text(value: object) -> str:
+    """Return a default the way a user would type it."""
+    if isinstance(value, tuple):
+        return ",".join(default_text(v) for v in value)
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return str(value)

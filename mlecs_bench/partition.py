@@ -1,0 +1,155 @@
+"""Who holds what: the cut of the samples over public part and devices, and the draw of modality masks.
+
+Both are pure functions of (data, seed, rate, N): nothing is stored on disk, and no algorithm can influence them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mlecs_bench.errors import DataError, UsageError
+from mlecs_bench.seeds import rng
+
+TRAIN_SHARE = 0.9
+"""Share of a party's samples used for training in the frame split (paper, section 4.1)."""
+SEQUENCE_TEST_SHARE = 0.3
+"""Least share of a party's sequences kept for testing in the sequence split: with fewer the noise drowns margins."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one party."""
+
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A quarter of the samples is public, three quarters are spread evenly over the devices."""
+
+    public: Part
+    devices: tuple[Part, ...]
+    unused: int
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The modalities of every device, how many rows were drawn again because they were empty, and the realised rate."""
+
+    devices: tuple[tuple[str, ...], ...]
+    redraws: int
+    rate: float
+
+
+def split_frames(n: int, n_devices: int, seed: int) -> Partition:
+    """Cut n samples at random: n // 4 public, the same number times three spread evenly, 90 % of each for training.
+
+    Rounds the training part down. Raises UsageError when a party would have no sample to train or test on.
+    """
+    order = [int(i) for i in rng(seed, "partition").permutation(n)]
+    quarter = n // 4
+    share = 3 * quarter // n_devices
+    if min(share, quarter) < math.ceil(1 / (1 - TRAIN_SHARE)):
+        raise UsageError(f"{n} samples are too few for {n_devices} devices; use fewer devices or more data")
+    public = _cut(order[:quarter])
+    starts = [quarter + j * share for j in range(n_devices)]
+    devices = tuple(_cut(order[start : start + share]) for start in starts)
+    return Partition(public, devices, n - quarter - n_devices * share)
+
+
+def _cut(rows: Sequence[int]) -> Part:
+    n_train = math.floor(TRAIN_SHARE * len(rows))
+    return Part(tuple(rows[:n_train]), tuple(rows[n_train:]))
+
+
+def split_sequences(groups: Sequence[str], strata: Sequence[str], n_devices: int, seed: int) -> Partition:
+    """Deal whole sequences: a quarter of every stratum is public, the rest goes round the devices in turn.
+
+    At every party at least 30 % of its sequences are for testing, stratum by stratum as far as they divide.
+    `groups` and `strata` name the sequence and the stratum of each sample. Raises UsageError when a party would get
+    fewer than two sequences.
+    """
+    rows: dict[str, list[int]] = {}
+    stratum: dict[str, str] = {}
+    for row, (group, kind) in enumerate(zip(groups, strata, strict=True)):
+        rows.setdefault(group, []).append(row)
+        stratum[group] = kind
+    public: list[str] = []
+    dealt: list[list[str]] = [[] for _ in range(n_devices)]
+    turn = 0
+    for kind in sorted(set(stratum.values())):
+        names = sorted(g for g in rows if stratum[g] == kind)
+        names = [names[int(i)] for i in rng(seed, "partition", kind).permutation(len(names))]
+        n_public = len(names) // 4
+        public += names[:n_public]
+        for name in names[n_public:]:
+            dealt[turn % n_devices].append(name)
+            turn += 1
+    if min(len(public), *(len(d) for d in dealt)) < 2:
+        raise UsageError(
+            f"{len(rows)} sequences are too few for {n_devices} devices: each needs two; use fewer devices or --split frame"
+        )
+    parts = [_hold_out(party, stratum, rows) for party in [public, *dealt]]
+    return Partition(parts[0], tuple(parts[1:]), 0)
+
+
+def _hold_out(party: Sequence[str], stratum: Mapping[str, str], rows: Mapping[str, Sequence[int]]) -> Part:
+    """Keep the last sequences of each stratum for testing, and more of the largest until the share is reached."""
+    train = {kind: [g for g in party if stratum[g] == kind] for kind in sorted({stratum[g] for g in party})}
+    test: list[str] = []
+    for names in train.values():
+        for _ in range(math.ceil(SEQUENCE_TEST_SHARE * len(names)) if len(names) > 1 else 0):
+            test.append(names.pop())
+    while len(test) < math.ceil(SEQUENCE_TEST_SHARE * len(party)):
+        test.append(max(train.values(), key=len).pop())
+    kept = [g for names in train.values() for g in names]
+    return Part(_rows_of(kept, rows), _rows_of(test, rows))
+
+
+def _rows_of(groups: Sequence[str], rows: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+    return tuple(row for group in sorted(groups) for row in rows[group])
+
+
+def draw_masks(rates: Mapping[str, float], n_devices: int, seed: int, min_modalities: int = 1) -> Masks:
+    """Draw M_j: device j holds modality m with probability rates[m], independently (paper, section 4.1).
+
+    A device with fewer than `min_modalities` modalities is drawn again from its own stream, and the redraws are
+    counted. `rate` is the realised share of (device, modality) pairs held.
+    """
+    names = sorted(rates)
+    devices: list[tuple[str, ...]] = []
+    redraws = 0
+    for j in range(n_devices):
+        stream = rng(seed, "masks", j)
+        while True:
+            draws = stream.random(len(names))
+            held = tuple(name for name, draw in zip(names, draws, strict=True) if draw < rates[name])
+            if len(held) >= min_modalities:
+                break
+            redraws += 1
+        devices.append(held)
+    return Masks(tuple(devices), redraws, sum(map(len, devices)) / (n_devices * len(names)))
+
+
+def rates_of(rho: float | Mapping[str, float], modalities: Sequence[str]) -> dict[str, float]:
+    """Return the rate of every modality; raises UsageError when `rho` names one the dataset lacks or leaves one out."""
+    if not isinstance(rho, Mapping):
+        return {m: float(rho) for m in modalities}
+    unknown = sorted(set(rho) - set(modalities))
+    missing = sorted(set(modalities) - set(rho))
+    if unknown or missing:
+        wrong = f"unknown modality '{unknown[0]}'" if unknown else f"no rate for modality '{missing[0]}'"
+        raise UsageError(f"rho has {wrong}; the dataset's modalities are {', '.join(modalities)}")
+    return {m: float(rho[m]) for m in modalities}
+
+
+def partition(groups: Sequence[str], strata: Sequence[str], split: str, n_devices: int, seed: int) -> Partition:
+    """Return the partition by the named split, "frame" or "sequence"; raises DataError for any other."""
+    if split == "frame":
+        return split_frames(len(groups), n_devices, seed)
+    if split == "sequence":
+        return split_sequences(groups, strata, n_devices, seed)
+    raise DataError(f"unknown split '{split}'; use frame or sequence")

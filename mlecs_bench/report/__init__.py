@@ -1,0 +1,1 @@
+"""Tables from records: reads records only and recomputes everything else."""

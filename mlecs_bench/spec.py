@@ -1,0 +1,102 @@
+"""RunSpec: everything a user can ask of a run that can change a number, frozen and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mlecs_bench.errors import UsageError
+from mlecs_bench.seeds import PROTOCOL_SEEDS
+
+Budget = Literal["paper", "equal"]
+Rho = float | Mapping[str, float]
+
+
+def check_rate(rate: object, what: str) -> None:
+    """Raise UsageError unless `rate` is a number in (0, 1]."""
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1:
+        raise UsageError(f"{what} must be in (0, 1], got {rate}")
+
+
+def rho_text(rho: Rho) -> str:
+    """Return a rate as it is written on the command line."""
+    if isinstance(rho, Mapping):
+        return ",".join(f"{name}={rho[name]:g}" for name in sorted(rho))
+    return f"{rho:g}"
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run: an algorithm on a dataset at one rate, over one or more seeds.
+
+    None stands for "as the profile or the dataset says" until `protocol.resolve` fills it in. `rho` is one rate or a
+    rate per modality. `steps` is q, the optimiser steps of one stage. `data_dir` is where the user's files are; it is
+    not part of a record's identity, the digest of the data is.
+    """
+
+    algo: str
+    dataset: str
+    rho: Rho
+    n_devices: int = 3
+    profile: str = "mini"
+    seeds: tuple[int, ...] = PROTOCOL_SEEDS
+    options: Mapping[str, Any] = field(default_factory=dict)
+    data_options: Mapping[str, Any] = field(default_factory=dict)
+    rounds: int | None = None
+    steps: int | None = None
+    split: str | None = None
+    budget: Budget = "paper"
+    evaluate: Literal["last", "all"] = "last"
+    min_modalities: int = 1
+    slm: str | None = None
+    llm: str | None = None
+    data_dir: str | None = None
+    device: str | None = None
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        rates = self.rho if isinstance(self.rho, Mapping) else {"rho": self.rho}
+        if not rates:
+            raise UsageError("rho names no modality; give one rate, or name=rate for each modality")
+        for name, rate in rates.items():
+            check_rate(rate, "rho" if name == "rho" else f"rho of {name}")
+        counts = {"n_devices": self.n_devices, "rounds": self.rounds, "steps": self.steps, "threads": self.threads}
+        for name, count in counts.items():
+            if count is not None and (not isinstance(count, int) or count < 1):
+                raise UsageError(f"{name.replace('_', '-')} must be a whole number of at least 1, got {count}")
+        self._check_choices()
+
+    def _check_choices(self) -> None:
+        if self.budget not in ("paper", "equal"):
+            raise UsageError(f"budget must be paper or equal, got {self.budget}")
+        if self.evaluate not in ("last", "all"):
+            raise UsageError(f"evaluate must be last or all, got {self.evaluate}")
+        if self.min_modalities not in (0, 1):
+            raise UsageError(f"min-modalities must be 0 or 1, got {self.min_modalities}")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise UsageError(f"seeds must be different whole numbers, got {list(self.seeds)}")
+
+    def to_json(self) -> str:
+        """Return the spec as JSON with sorted keys; `from_json` reads it back to an equal spec."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> RunSpec:
+        """Read what `to_json` wrote; raises UsageError for a key that is no field."""
+        return cls.from_mapping(json.loads(text))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> RunSpec:
+        """Build a spec from plain values; raises UsageError naming an unknown or a missing key."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise UsageError(f"unknown setting '{unknown[0]}'; known: {', '.join(sorted(known))}")
+        missing = [name for name in ("algo", "dataset", "rho") if name not in values]
+        if missing:
+            raise UsageError(f"setting '{missing[0]}' is missing; give --{missing[0]}")
+        seeds = values.get("seeds", PROTOCOL_SEEDS)
+        return cls(**{**values, "seeds": tuple(seeds)})

@@ -1,0 +1,1 @@
+"""Plugins that ship with mlecs-bench: ML-ECS and the datasets."""

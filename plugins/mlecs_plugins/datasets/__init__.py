@@ -1,0 +1,1 @@
+"""Dataset plugins that ship with mlecs-bench."""

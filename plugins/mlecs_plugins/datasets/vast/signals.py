@@ -1,0 +1,140 @@
+"""What a synthetic clip looks and sounds like: frames, spectrogram and subtitle words drawn from its slot values.
+
+All functions work on whole columns: slot name → value indices (n,). The noise levels are set such that small encoders
+read most slots well and none perfectly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .words import FILLER_IDS, SUBTITLE_IDS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Slots = Mapping[str, np.ndarray[Any, Any]]
+
+N_FRAMES, SIZE, CHANNELS = 4, 16, 3
+N_BANDS, N_TICKS = 24, 24
+N_WORDS = 24
+
+PIXEL_NOISE = 40
+TEXTURE_SWING = 26
+COLOURS = ((200, 40, 40), (50, 80, 210), (40, 170, 60), (220, 200, 50), (235, 235, 235), (25, 25, 25))
+SHAPES = (
+    (".####.", "######", "######", "######", "######", ".####."),
+    ("##..##", "##..##", "######", "######", ".####.", "..##.."),
+    ("......", ".####.", "######", "######", "#.##.#", "......"),
+    ("..#...", "..##..", "..###.", "######", ".####.", "......"),
+    ("......", "##..##", ".####.", "..##..", "..##..", "......"),
+    ("..##..", "..##..", ".####.", "..##..", "..##..", ".#..#."),
+    ("..##..", "..##..", "..##..", ".####.", ".####.", "######"),
+    ("....##", "...###", "#####.", "#####.", "#...#.", "#...#."),
+)
+_BOX = len(SHAPES[0])
+MOTIONS = (
+    ((0, 0), (0, 2), (0, 4), (0, 6)),
+    ((3, 0), (0, 0), (3, 0), (0, 0)),
+    ((0, 0), (0, 0), (0, 0), (0, 0)),
+    ((6, 0), (4, 0), (2, 0), (0, 0)),
+    ((0, 0), (2, 0), (4, 0), (6, 0)),
+    ((0, 0), (0, 2), (0, 0), (0, 2)),
+)
+"""Action → (down, right) offset of the shape in each frame."""
+
+SOUND_NOISE = 1.0
+WORD_SHARES = {"topic": 0.16, "tone": 0.14, "voice": 0.09}
+"""How likely a subtitle word hints at each slot; the rest is filler."""
+WORD_CONFUSION = 0.15
+"""The share of hints that point to a random value instead of the clip's."""
+
+
+def draw_vision(slots: Slots, generator: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Return frames (n, 4, 16, 16, 3) uint8: a coloured shape (object, colour) moving (action) on a texture (place)."""
+    import numpy as np
+
+    n = len(slots["object"])
+    noise = generator.integers(-PIXEL_NOISE, PIXEL_NOISE + 1, size=(n, N_FRAMES, SIZE, SIZE, CHANNELS), dtype=np.int8)
+    canvas = noise.astype(np.int16) + _texture(slots["place"], generator)[:, None, :, :, None]
+    masks = np.array([[[c == "#" for c in row] for row in shape] for shape in SHAPES])[slots["object"]]
+    tint = np.array(COLOURS, dtype=np.int16)[slots["colour"]] - np.int16(110)
+    offsets = np.array(MOTIONS)[slots["action"]]
+    room = SIZE - _BOX - offsets.max(axis=1)
+    corner = (generator.random((n, 2)) * (room + 1)).astype(np.int64)
+    clip, row, col = np.nonzero(masks)
+    for t in range(N_FRAMES):
+        y = corner[clip, 0] + offsets[clip, t, 0] + row
+        x = corner[clip, 1] + offsets[clip, t, 1] + col
+        canvas[clip, t, y, x] = noise[clip, t, y, x] + tint[clip]
+    return np.clip(canvas + np.int16(110), 0, 255).astype(np.uint8)
+
+
+def _texture(place: np.ndarray[Any, Any], generator: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Return waves (n, 16, 16) int16 whose direction (4) and length (2) tell the place; their phase is random."""
+    import numpy as np
+
+    y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+    angle = np.float32(np.pi / 4) * (place % 4).astype(np.float32)[:, None, None]
+    pace = np.where(place < 4, 0.7, 1.5).astype(np.float32)[:, None, None]
+    phase = generator.random((len(place), 1, 1), dtype=np.float32) * np.float32(2 * np.pi)
+    wave = np.sin(pace * (np.cos(angle) * x + np.sin(angle) * y) + phase)
+    return np.rint(TEXTURE_SWING * wave).astype(np.int16)
+
+
+def draw_audio(slots: Slots, generator: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Return spectrograms (n, 24, 24) float32: a steady hum (place), an event pattern (sound) and overtones (voice)."""
+    import numpy as np
+
+    n = len(slots["sound"])
+    band = np.arange(N_BANDS, dtype=np.float32)
+    centres = np.linspace(1, N_BANDS - 2, 8, dtype=np.float32)[slots["place"]]
+    hum = np.exp(-0.5 * ((band - centres[:, None]) / 1.2) ** 2)
+    shift = generator.integers(0, N_TICKS, size=n)
+    event = np.array([_event(v) for v in range(8)], dtype=np.float32)
+    ticks = (np.arange(N_TICKS) + shift[:, None]) % N_TICKS
+    events = event[slots["sound"][:, None, None], np.arange(N_BANDS)[None, :, None], ticks[:, None, :]]
+    spacing = np.array([3, 4, 5, 7])[slots["voice"]]
+    overtones = (np.arange(N_BANDS)[None, :] % spacing[:, None] == 1).astype(np.float32)
+    speaking = np.repeat(generator.random((n, N_TICKS // 4)) < 0.6, 4, axis=1).astype(np.float32)
+    noise = generator.standard_normal((n, N_BANDS, N_TICKS), dtype=np.float32) * np.float32(SOUND_NOISE)
+    level = np.float32(0.8)
+    return noise + level * hum[:, :, None] + 2 * level * events + level * overtones[:, :, None] * speaking[:, None, :]
+
+
+def _event(value: int) -> np.ndarray[Any, Any]:
+    """Return the pattern (24, 24) of one sound: glides, bursts and pulses of different pace."""
+    import numpy as np
+
+    band, tick = np.mgrid[0:N_BANDS, 0:N_TICKS]
+    patterns = (
+        (band - tick) % 12 == 0,
+        (band + tick) % 12 == 0,
+        (tick % 4 == 0) & (band > 12),
+        (tick < 8) & (band < 5),
+        (tick % 12 < 2) & (band % 4 < 2),
+        (tick % 2 == 0) & (band < 8),
+        (tick % 12 < 6) & (band > 18),
+        (tick % 6 < 2) & (band > 6) & (band < 14),
+    )
+    return patterns[value].astype(np.float32)
+
+
+def draw_subtitle(slots: Slots, generator: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Return word ids (n, 24) int64, 0 = padding: 12 to 24 words, some of which hint at topic, tone and voice."""
+    import numpy as np
+
+    n = len(slots["topic"])
+    words = np.array(FILLER_IDS)[generator.integers(0, len(FILLER_IDS), size=(n, N_WORDS))]
+    kind, lower = generator.random((n, N_WORDS)), 0.0
+    for name, share in WORD_SHARES.items():
+        table = np.array(SUBTITLE_IDS[name])
+        value = np.broadcast_to(slots[name][:, None], (n, N_WORDS))
+        astray = generator.random((n, N_WORDS)) < WORD_CONFUSION
+        value = np.where(astray, generator.integers(0, len(table), size=(n, N_WORDS)), value)
+        hints = table[value, generator.integers(0, table.shape[1], size=(n, N_WORDS))]
+        words = np.where((kind >= lower) & (kind < lower + share), hints, words)
+        lower += share
+    length = generator.integers(N_WORDS // 2, N_WORDS + 1, size=n)
+    return np.where(np.arange(N_WORDS)[None, :] < length[:, None], words, 0).astype(np.int64)

@@ -1,0 +1,48 @@
+"""Cross-modal contrastive learning on devices (paper, section 3.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlecs_bench.api import Device, Representation, Stage, contrastive_loss, train_stage
+from mlecs_plugins.ml_ecs.anchors import anchors_for
+
+TRAINED = ("projector", "fusion", "prompt", "lora")
+"""The encoders rest in this stage, as in the first stage of the authors' script; the paper does not say."""
+
+
+def stack_hidden(representation: Representation, modalities: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return h(m) of `modalities` as (b, k, d_h) and their presence (b, k)."""
+    hidden = torch.stack([representation.hidden[m] for m in modalities], dim=1)
+    present = torch.stack([representation.present[m] for m in modalities], dim=1)
+    return hidden, present.to(hidden.device)
+
+
+def align(device: Device, t: int, temperature: float) -> None:
+    """Minimise L^ccl(D'_j) = L_lb(D'_j) + ½ (L^A2O + L^O2A) (Eq. 11) for the round's public steps.
+
+    The anchors s' are constants. A device without modalities has nothing to align and minimises L_lb alone.
+    """
+    model, data = device.model, device.public
+    volumes: list[torch.Tensor] = []
+
+    def loss(rows: np.ndarray[Any, Any]) -> torch.Tensor:
+        batch = data.batch(rows)
+        representation = model.represent(batch)
+        soft = model.soft_prompt(representation, len(batch))
+        total = model.supervise(soft, device.prompt, data.targets(rows)).loss
+        if model.modalities:
+            hidden, present = stack_hidden(representation, model.modalities)
+            contrast, matched, mismatched = contrastive_loss(anchors_for(device, rows), hidden, temperature, present)
+            volumes.append(torch.stack([matched.detach(), mismatched.detach()]))
+            total = total + contrast
+        return total
+
+    stage = Stage("ccl", "public", t, device.training.budget.public, [(model, TRAINED)])
+    train_stage(device, data, stage, loss)
+    if volumes:
+        matched, mismatched = torch.stack(volumes).mean(dim=0).tolist()
+        device.logs |= {"volume_matched": matched, "volume_mismatched": mismatched}

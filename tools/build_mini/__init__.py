@@ -1,0 +1,1 @@
+"""Rebuilds the embedded profile `mini` from nothing: python -m tools.build_mini."""
