@@ -44,9 +44,10 @@ class CellPlan:
 def profile_of(spec: RunSpec) -> Profile:
     """Return the spec's profile with `slm` and `llm` replaced where the spec names others."""
     profile = PROFILES[spec.profile]
-    other = {name: value for name, value in (("slm", spec.slm), ("llm", spec.llm)) if value is not None}
+    if spec.slm is None and spec.llm is None:
+        return profile
     # Another backbone is not tiny because the profile's is: only the untouched profile is marked so.
-    return dataclasses.replace(profile, **other, tiny=profile.tiny and not other) if other else profile
+    return dataclasses.replace(profile, slm=spec.slm or profile.slm, llm=spec.llm or profile.llm, tiny=False)
 
 
 def scorers_of(plan: CellPlan) -> list[Scorer]:

@@ -52,9 +52,9 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            progress = json.loads(file.metadata()["progress"])
+            progress = dict(json.loads(file.metadata()["progress"]).items())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, AttributeError, ValueError, KeyError, TypeError) as error:
         raise MlecsError(f"{path} is not a checkpoint ({error}); delete it to start this cell again") from error
     return Checkpoint(tensors, progress)
 

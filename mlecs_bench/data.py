@@ -134,8 +134,10 @@ def features_of(modalities: Sequence[Modality], extra: dict[str, Any] | None = N
 
 
 def save_prepared(table: datasets.Dataset, manifest: Manifest, folder: Path) -> Prepared:
-    """Write `table` and `manifest` to `folder` atomically: a reader sees the whole folder or none."""
-    import os
+    """Write `table` and `manifest` to `folder` atomically: a reader sees the whole folder or none.
+
+    Where another process was first, its folder stays and is returned.
+    """
     import shutil
     import tempfile
 
@@ -148,10 +150,12 @@ def save_prepared(table: datasets.Dataset, manifest: Manifest, folder: Path) -> 
         table.save_to_disk(str(part / "table"))
         (part / MANIFEST_FILE).write_text(json.dumps(manifest.to_json(), indent=1))
         try:
-            os.rename(part, folder)
+            part.rename(folder)
         except OSError:
-            if not (folder / MANIFEST_FILE).is_file():
+            first = open_prepared(folder)
+            if first is None:
                 raise
+            return first
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return Prepared(manifest, folder)
@@ -179,10 +183,18 @@ class Samples:
 
     @classmethod
     def open(cls, prepared: Prepared) -> Samples:
-        """Open a prepared folder; the Arrow file is memory-mapped."""
+        """Open a prepared folder; the Arrow file is memory-mapped. Raises DataError when it cannot be read."""
         import datasets
 
-        return cls(prepared.manifest, datasets.load_from_disk(str(prepared.folder / "table")))
+        path = prepared.folder / "table"
+        try:
+            table = datasets.load_from_disk(str(path))
+        except (OSError, ValueError) as error:
+            cause = str(error).partition("\n")[0]
+            raise DataError(
+                f"{path} is not a table ({cause}); delete {prepared.folder} to prepare the data again"
+            ) from error
+        return cls(prepared.manifest, table)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -254,36 +266,41 @@ class PartyData:
         """The dataset's manifest."""
         return self._samples.manifest
 
-    def check_rows(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> None:
-        """Raise AccessError when one of `rows` is not this party's."""
-        foreign = [int(r) for r in rows if int(r) not in self._own]
+    def check_rows(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return `rows` as an index (b,) int64; raises AccessError unless all are numbers of this party's rows."""
+        import numpy as np
+
+        index = np.asarray(rows)
+        if index.ndim != 1 or (index.size and index.dtype.kind not in "iu"):
+            # A mask or a fraction would select other samples than those that were checked.
+            raise AccessError(f"{self.owner} asked for samples by {index.dtype} {index.shape}; give a list of rows")
+        index = index.astype(np.int64)
+        foreign = [int(r) for r in index if int(r) not in self._own]
         if foreign:
             sample = self._samples.ids[foreign[0]] if 0 <= foreign[0] < len(self._samples) else foreign[0]
             raise AccessError(f"{self.owner} asked for sample '{sample}', which is not in its data")
+        return index
 
     def modality(self, name: str, rows: Sequence[int] | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return the values of one modality for `rows` (b, *shape); raises AccessError for what is not its own."""
         if name not in self.modalities:
             raise AccessError(f"{self.owner} asked for modality '{name}' but holds only {list(self.modalities)}")
-        self.check_rows(rows)
-        return self._samples.array(name)[rows]
+        values: np.ndarray[Any, Any] = self._samples.array(name)[self.check_rows(rows)]
+        return values
 
     def batch(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> Batch:
         """Return `rows` through the held modalities."""
-        import numpy as np
         import torch
 
-        index = np.asarray(rows, dtype=np.int64)
+        index = self.check_rows(rows)
         inputs = {m: torch.from_numpy(self.modality(m, index)) for m in self.modalities}
         present = {m: torch.from_numpy(self._samples.presence[m][index]) for m in self.modalities}
         return Batch(index, inputs, present)
 
     def targets(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> list[str]:
         """Return the target texts of `rows`."""
-        self.check_rows(rows)
-        return [self._samples.targets[int(r)] for r in rows]
+        return [self._samples.targets[r] for r in self.check_rows(rows)]
 
     def ids(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> list[str]:
         """Return the sample ids of `rows`."""
-        self.check_rows(rows)
-        return [self._samples.ids[int(r)] for r in rows]
+        return [self._samples.ids[r] for r in self.check_rows(rows)]

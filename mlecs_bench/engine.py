@@ -1,4 +1,4 @@
-"""The engine: runs one cell round by round. It owns the loop, the moments of evaluation, the budgets and checkpoints."""
+"""The engine: runs one cell round by round and owns loop, moments of evaluation, budgets and checkpoints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlecs_bench.federation import Federation
     from mlecs_bench.hookspecs import Algorithm
     from mlecs_bench.metrics import Metric
-    from mlecs_bench.parties import Device, Party
+    from mlecs_bench.parties import Device, Party, Server
 
 Scores = dict[str, dict[str, Any]]
 
@@ -29,8 +29,8 @@ Scores = dict[str, dict[str, Any]]
 class Events:
     """What the engine tells whoever watches: a device (or the server) is done, a round is done and saved."""
 
-    device_end: Callable[[int, str], None] = lambda round_, device: None
-    round_end: Callable[[int, Mapping[str, float]], None] = lambda round_, scores: None
+    device_end: Callable[[int, str], None] = lambda _round, _device: None
+    round_end: Callable[[int, Mapping[str, float]], None] = lambda _round, _scores: None
 
 
 @dataclass
@@ -98,7 +98,7 @@ class CellRun:
             party.load_state({k.removeprefix(prefix): t for k, t in saved.tensors.items() if k.startswith(prefix)})
         return self._progress.round
 
-    def _parties(self) -> list[Any]:
+    def _parties(self) -> list[Server | Device]:
         return [self._server, *self._devices]
 
     def _round(self, t: int) -> None:
@@ -129,7 +129,7 @@ class CellRun:
             message = messages.get(device.id, Message())
             self._cell.algorithm.receive(device, self._link.carry(message, device.id, "down", t), t)
 
-    def _score(self, party: Any) -> Scores:
+    def _score(self, party: Party) -> Scores:
         started = time.perf_counter()
         scores = self._cell.evaluator.score(party.model, party.test, party.prompt)
         self._add_seconds("evaluation", time.perf_counter() - started)

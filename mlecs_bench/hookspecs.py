@@ -76,7 +76,7 @@ class AlgorithmInfo:
     options: type[Any] = NoOptions
     exchanges: Sequence[Exchange] = ()
     server_score: bool = False
-    public_stage: Callable[[Any], bool] = lambda options: False
+    public_stage: Callable[[Any], bool] = lambda _: False
     notes: Sequence[str] = ()
 
 

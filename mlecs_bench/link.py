@@ -67,8 +67,9 @@ class Ledger:
             params[kind] = params.get(kind, 0) + tensor.numel()
             size[kind] = size.get(kind, 0) + tensor.numel() * tensor.element_size()
         if message.scalars:
-            params[SCALAR_KIND] = len(message.scalars)
-            size[SCALAR_KIND] = len(message.scalars) * SCALAR_BYTES
+            count = len(message.scalars)
+            params[SCALAR_KIND] = params.get(SCALAR_KIND, 0) + count
+            size[SCALAR_KIND] = size.get(SCALAR_KIND, 0) + count * SCALAR_BYTES
         self.entries += [Entry(round_, device, direction, kind, params[kind], size[kind]) for kind in sorted(params)]
 
     def total(self, **where: str | int) -> tuple[int, int]:

@@ -38,6 +38,8 @@ class Message:
         for name, value in self.scalars.items():
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise MessageError(f"scalar '{name}' is a {type(value).__name__}; send int or float")
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise MessageError(f"scalar '{name}' does not fit into 64 bits; send it as a tensor")
             if not math.isfinite(value):
                 raise MessageError(f"scalar '{name}' is {value}; send finite numbers")
 
@@ -48,7 +50,7 @@ class Message:
         """
         tensors = {}
         for name, tensor in self.tensors.items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            if not _is_finite(tensor):
                 raise MessageError(f"tensor '{name}' holds NaN or infinity; training has diverged: lower the rate")
             tensors[name] = tensor.detach().to("cpu", copy=True).contiguous()
         return Message(tensors, dict(self.scalars))
@@ -61,7 +63,8 @@ class Message:
     def to_bytes(self) -> bytes:
         """Return the message in safetensors form; the scalars are its metadata."""
         tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in self.tensors.items()}
-        return save(tensors, metadata={"scalars": json.dumps(dict(self.scalars), allow_nan=False)})
+        data: bytes = save(tensors, metadata={"scalars": json.dumps(dict(self.scalars), allow_nan=False)})
+        return data
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Message:
@@ -69,10 +72,16 @@ class Message:
         try:
             tensors = load(data)
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            scalars = json.loads(header["__metadata__"]["scalars"])
-        except (SafetensorError, KeyError, ValueError) as error:
+            scalars = dict(json.loads(header["__metadata__"]["scalars"]).items())
+        except (SafetensorError, AttributeError, KeyError, ValueError) as error:
             raise MessageError(f"{len(data)} bytes are not a message: {error}") from error
         return cls(tensors, scalars)
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    # torch has no isfinite for some 8-bit floats; every one of them is exact in float32.
+    tensor = tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
+    return bool(torch.isfinite(tensor).all())
 
 
 def kind_of(name: str) -> str:

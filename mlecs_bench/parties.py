@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 import torch
 
@@ -35,14 +36,31 @@ class Training:
     server_trains_encoders: bool
 
 
-class Party:
-    """What device and server have in common: an id, a seed, training settings, a prompt, a counter of steps and memory."""
+class Own(TypedDict):
+    """What every party is made with: its model and the data that model is trained and tested on."""
 
-    def __init__(self, id_: str, seed: int, training: Training, prompt: str) -> None:
+    model: UnifiedModel
+    train: PartyData
+    test: PartyData
+
+
+class Party:
+    """What device and server have in common.
+
+    An id, a seed, training settings, a model with the data it is trained and tested on, the prompt put to it, and
+    `memory`: named tensors that an algorithm keeps between rounds. `steps` and `logs` are of the current round.
+    """
+
+    def __init__(
+        self, id_: str, seed: int, training: Training, *, model: UnifiedModel, train: PartyData, test: PartyData
+    ) -> None:
         self.id = id_
         self.seed = seed
         self.training = training
-        self.prompt = prompt
+        self.model = model
+        self.train = train
+        self.test = test
+        self.prompt = train.manifest.prompt
         self.memory: dict[str, torch.Tensor] = {}
         self.steps: dict[str, int] = {}
         self.logs: dict[str, float] = {}
@@ -69,24 +87,10 @@ class Device(Party):
     """Edge device j: its unified model, its private data and its view of the public data.
 
     `train`, `test`: D_j; `public`: the training part of D'_j, the public samples through its own modalities.
-    `memory` holds what an algorithm keeps between rounds.
     """
 
-    def __init__(  # noqa: PLR0913  # a party is made in one place, by name
-        self,
-        id_: str,
-        seed: int,
-        training: Training,
-        *,
-        model: UnifiedModel,
-        train: PartyData,
-        test: PartyData,
-        public: PartyData,
-    ) -> None:
-        super().__init__(id_, seed, training, train.manifest.prompt)
-        self.model = model
-        self.train = train
-        self.test = test
+    def __init__(self, id_: str, seed: int, training: Training, *, public: PartyData, **own: Unpack[Own]) -> None:
+        super().__init__(id_, seed, training, **own)
         self.public = public
 
     @property
@@ -112,21 +116,16 @@ class Server(Party):
     `devices` maps every device's id to its modalities.
     """
 
-    def __init__(  # noqa: PLR0913  # a party is made in one place, by name
+    def __init__(
         self,
         seed: int,
         training: Training,
         *,
-        model: UnifiedModel,
         make_twin: Callable[[], UnifiedModel],
-        train: PartyData,
-        test: PartyData,
         devices: Mapping[str, Sequence[str]],
+        **own: Unpack[Own],
     ) -> None:
-        super().__init__("server", seed, training, train.manifest.prompt)
-        self.model = model
-        self.train = train
-        self.test = test
+        super().__init__("server", seed, training, **own)
         self.devices = {id_: tuple(devices[id_]) for id_ in sorted(devices)}
         self._make_twin = make_twin
         self._twin: UnifiedModel | None = None

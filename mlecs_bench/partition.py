@@ -52,11 +52,11 @@ def split_frames(n: int, n_devices: int, seed: int) -> Partition:
     order = [int(i) for i in rng(seed, "partition").permutation(n)]
     quarter = n // 4
     share = 3 * quarter // n_devices
-    if min(share, quarter) < math.ceil(1 / (1 - TRAIN_SHARE)):
-        raise UsageError(f"{n} samples are too few for {n_devices} devices; use fewer devices or more data")
     public = _cut(order[:quarter])
     starts = [quarter + j * share for j in range(n_devices)]
     devices = tuple(_cut(order[start : start + share]) for start in starts)
+    if not all(part.train and part.test for part in (public, *devices)):
+        raise UsageError(f"{n} samples are too few for {n_devices} devices; use fewer devices or more data")
     return Partition(public, devices, n - quarter - n_devices * share)
 
 
@@ -90,7 +90,8 @@ def split_sequences(groups: Sequence[str], strata: Sequence[str], n_devices: int
             turn += 1
     if min(len(public), *(len(d) for d in dealt)) < 2:
         raise UsageError(
-            f"{len(rows)} sequences are too few for {n_devices} devices: each needs two; use fewer devices or --split frame"
+            f"{len(rows)} sequences are too few for {n_devices} devices, each needs two; "
+            "use fewer devices or --split frame"
         )
     parts = [_hold_out(party, stratum, rows) for party in [public, *dealt]]
     return Partition(parts[0], tuple(parts[1:]), 0)

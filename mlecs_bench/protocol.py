@@ -53,7 +53,7 @@ class CellResult:
     skipped: bool = False
 
 
-class Interrupted(MlecsError):
+class Interrupted(MlecsError):  # noqa: N818  # it is no error: the user asked for it
     """The user pressed Ctrl-C; finished rounds are on disk."""
 
     exit_code = 130
@@ -128,18 +128,21 @@ def run(
     digests = profile_digests(plan.profile)
     jobs = [Job(spec, seed, prepared.folder, execution, identity(plan, seed, digests)) for seed in spec.seeds]
     found = {job.seed: find_record(execution.out, job.identity) for job in jobs}
-    results = {seed: CellResult(seed, path, read_record(path), skipped=True) for seed, path in found.items() if path}
-    for seed in results:
-        observers.hook.mlecs_cell_end(cell=cell_ref(spec, seed), record=results[seed].record, error=None)
-    todo = [job for job in jobs if job.seed not in results]
+    dispatcher = Dispatcher(spec, observers)
+    for seed, path in found.items():
+        if path is not None:
+            dispatcher.end(CellResult(seed, path, read_record(path), skipped=True))
+    todo = [job for job in jobs if found[job.seed] is None]
     workers = min(execution.workers or os.cpu_count() or 1, len(todo))
     try:
-        runner = _run_here if workers <= 1 else _run_in_pool
-        for result in runner(todo, workers, Dispatcher(spec, observers)):
-            results[result.seed] = result
+        if workers > 1:
+            _run_in_pool(todo, workers, dispatcher)
+        else:
+            for job in todo:
+                dispatcher.end(_run_job(job, dispatcher))
     except KeyboardInterrupt:
-        raise Interrupted(len(results), len(jobs), RESUME_HINT) from None
-    return [results[seed] for seed in spec.seeds]
+        raise Interrupted(len(dispatcher.results), len(jobs), RESUME_HINT) from None
+    return [dispatcher.results[seed] for seed in spec.seeds]
 
 
 @dataclass(frozen=True)
@@ -171,11 +174,12 @@ def cell_ref(spec: RunSpec, seed: int) -> CellRef:
 
 
 class Dispatcher:
-    """Turns events of cells, from here or from a worker, into calls of the observers' hooks."""
+    """Turns events of cells, from here or from a worker, into calls of the observers' hooks, and keeps the results."""
 
     def __init__(self, spec: RunSpec, observers: pluggy.PluginManager) -> None:
         self._spec = spec
         self._hook = observers.hook
+        self.results: dict[int, CellResult] = {}
 
     def __call__(self, seed: int, what: str, *values: Any) -> None:
         """Pass on one event."""
@@ -187,10 +191,10 @@ class Dispatcher:
         elif what == "round_end":
             self._hook.mlecs_round_end(cell=cell, round=values[0], scores=values[1])
 
-    def end(self, result: CellResult) -> CellResult:
-        """Tell that a cell has ended."""
+    def end(self, result: CellResult) -> None:
+        """Keep the result of a cell that has ended, and tell it."""
+        self.results[result.seed] = result
         self._hook.mlecs_cell_end(cell=cell_ref(self._spec, result.seed), record=result.record, error=result.error)
-        return result
 
 
 class _Forward(CellEvents):
@@ -234,10 +238,6 @@ def _use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _run_here(jobs: Sequence[Job], workers: int, dispatcher: Dispatcher) -> list[CellResult]:
-    return [dispatcher.end(_run_job(job, dispatcher)) for job in jobs]
-
-
 _EVENTS: Any = None  # a worker's end of the event queue, set once when the worker starts
 
 
@@ -253,7 +253,7 @@ def _work(job: Job) -> CellResult:
     return _run_job(job, lambda *event: _EVENTS.put(event))
 
 
-def _run_in_pool(jobs: Sequence[Job], workers: int, dispatcher: Dispatcher) -> list[CellResult]:
+def _run_in_pool(jobs: Sequence[Job], workers: int, dispatcher: Dispatcher) -> None:
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
     threads = jobs[0].spec.threads
@@ -262,7 +262,7 @@ def _run_in_pool(jobs: Sequence[Job], workers: int, dispatcher: Dispatcher) -> l
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(events, threads))
     try:
         futures = {pool.submit(_work, job): job for job in jobs}
-        return _collect(futures, events, dispatcher)
+        _collect(futures, events, dispatcher)
     except KeyboardInterrupt:
         _stop_workers(pool)
         raise
@@ -276,16 +276,14 @@ def _stop_workers(pool: ProcessPoolExecutor) -> None:
         process.kill()
 
 
-def _collect(futures: dict[Future[CellResult], Job], events: Any, dispatcher: Dispatcher) -> list[CellResult]:
-    results = []
+def _collect(futures: Mapping[Future[CellResult], Job], events: Any, dispatcher: Dispatcher) -> None:
     waiting = dict(futures)
     while waiting:
         _drain(events, dispatcher)
         for future in [f for f in waiting if f.done()]:
             job = waiting.pop(future)
             _drain(events, dispatcher)
-            results.append(dispatcher.end(_result_of(future, job)))
-    return results
+            dispatcher.end(_result_of(future, job))
 
 
 def _drain(events: Any, dispatcher: Dispatcher) -> None:

@@ -48,7 +48,7 @@ def torch_stream(seed: int, *path: str | int) -> Iterator[None]:
     """Let torch's global generator (dropout draws from it) follow the stream `path`; restore it afterwards."""
     import torch
 
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(stream_key(seed, *path) % 2**63)
         yield

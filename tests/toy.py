@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from unittest import mock
 
 import datasets
 import numpy as np
@@ -13,13 +16,21 @@ from transformers import GPT2Config, GPTJConfig, LlamaConfig, PreTrainedTokenize
 from transformers.models.gpt2 import GPT2LMHeadModel
 from transformers.models.gptj import GPTJForCausalLM
 from transformers.models.llama import LlamaForCausalLM
-
 from transformers.utils.logging import disable_progress_bar
 
-from mlecs_bench.data import Manifest, Modality, Prepared, Samples, features_of, save_prepared
+from mlecs_baselines import multi_fedavg, standalone
+from mlecs_bench.data import Manifest, Modality, PartyData, Prepared, Samples, features_of, save_prepared
+from mlecs_bench.engine import Cell, CellRun, Outcome
+from mlecs_bench.evaluation import Evaluator
 from mlecs_bench.federation import Federation, build_federation
+from mlecs_bench.hookspecs import AlgorithmInfo, DatasetInfo
+from mlecs_bench.metrics import Metric
+from mlecs_bench.models.unified import UnifiedModel
+from mlecs_bench.options import build_options
+from mlecs_bench.partition import Masks
 from mlecs_bench.profiles import MINI, LearningRates, Profile
 from mlecs_bench.spec import RunSpec
+from mlecs_plugins.ml_ecs import plugin as ml_ecs
 
 disable_progress_bar()
 WORDS = ("red", "blue", "loud", "quiet", "happy", "sad")
@@ -28,7 +39,13 @@ MODALITIES = (
     Modality("text", (5,), "int64", "tokens"),
     Modality("video", (6,), "float32", "vector"),
 )
+NAMES = tuple(m.name for m in MODALITIES)
 N_SAMPLES = 160
+ALGORITHMS: dict[str, AlgorithmInfo] = {
+    "ml-ecs": ml_ecs.mlecs_algorithm(),
+    "standalone": standalone.mlecs_algorithm(),
+    "multi-fedavg": multi_fedavg.mlecs_algorithm(),
+}
 
 
 def corpus() -> list[str]:
@@ -181,3 +198,74 @@ def toy_federation(
 ) -> Federation:
     """Return a federation on the toy dataset."""
     return build_federation(toy_spec(**changes), seed, samples, profile, public_stage=public_stage)
+
+
+def federation_of(
+    profile: Profile, samples: Samples, held: Sequence[Sequence[str]], seed: int = 27, **changes: object
+) -> Federation:
+    """Return a federation whose devices hold the modality sets `held` instead of drawn ones."""
+    sets = tuple(tuple(sorted(h)) for h in held)
+    masks = Masks(sets, 0, sum(map(len, sets)) / (len(sets) * len(MODALITIES)))
+    with mock.patch("mlecs_bench.federation.draw_masks", return_value=masks):
+        return toy_federation(profile, samples, seed, n_devices=len(sets), **changes)  # type: ignore[arg-type]
+
+
+class TextDigest:
+    """A score that any change of any answer changes."""
+
+    name = "digest"
+    identity = "crc32 of the answers"
+
+    def score(self, predictions: Sequence[str], references: Sequence[str]) -> Metric:
+        """Return the checksum of the predictions as a fraction."""
+        return Metric(zlib.crc32(repr(list(predictions)).encode()) / 2**32, len(references))
+
+
+class LossEvaluator(Evaluator):
+    """Scores the answers' digest and the loss on the test samples: sensitive to every bit of a model."""
+
+    def score(self, model: UnifiedModel, test: PartyData, prompt: str) -> dict[str, Metric]:
+        """Return both scores."""
+        scores = super().score(model, test, prompt)
+        with torch.no_grad():
+            loss = float(model.loss(test.batch(test.rows), prompt, test.targets(test.rows)))
+        return scores | {"loss": Metric(loss, len(test), higher_is_better=False)}
+
+
+def evaluator(samples: Samples) -> LossEvaluator:
+    """Return what scores toy models."""
+    info = DatasetInfo("toy", "", "generation", NAMES, prepare=lambda _: None, metrics=("digest",))  # type: ignore[arg-type,return-value]
+    return LossEvaluator(info, samples, [TextDigest()], 64)
+
+
+def toy_cell(algo: str, federation: Federation, samples: Samples, **changes: object) -> Cell:
+    """Return a cell of one of `ALGORITHMS`; `options` and the fields of Cell may be given."""
+    info = ALGORITHMS[algo]
+    options = build_options(info.options, changes.pop("options", {}), algo)  # type: ignore[arg-type]
+    values: dict[str, object] = {
+        "algorithm": info.build(options),
+        "federation": federation,
+        "evaluator": evaluator(samples),
+        "key": "k",
+        "rounds": federation.server.training.rounds,
+        "evaluate_all": False,
+        "server_score": info.server_score,
+    }
+    return Cell(**(values | changes))  # type: ignore[arg-type]
+
+
+def run_toy(algo: str, federation: Federation, samples: Samples, **changes: object) -> Outcome:
+    """Run a cell to its end."""
+    return CellRun(toy_cell(algo, federation, samples, **changes)).run()
+
+
+def state_of(federation: Federation) -> dict[str, torch.Tensor]:
+    """Return the states of all parties, named ``party:name``."""
+    parties = (federation.server, *federation.devices)
+    return {f"{p.id}:{name}": tensor for p in parties for name, tensor in p.state().items()}
+
+
+def differing(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> set[str]:
+    """Return the names under which two states are not equal bit for bit, or which only one of them has."""
+    same = {k for k in one.keys() & other.keys() if one[k].dtype == other[k].dtype and torch.equal(one[k], other[k])}
+    return (one.keys() | other.keys()) - same

@@ -73,7 +73,5 @@ def mlecs_algorithm() -> AlgorithmInfo:
         exchanges=(),
         server_score=True,
         public_stage=lambda options: bool(options.use_public),
-        notes=(
-            "Devices do not see the public data, those of ML-ECS do; -o use_public=true adds a public stage of q steps.",
-        ),
+        notes=("Devices do not see the public data, those of ML-ECS do: -o use_public=true adds a public stage.",),
     )

@@ -25,6 +25,7 @@ float32 or float64. Against the unsmoothed determinant the smoothing costs about
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -90,7 +91,6 @@ def pairwise_volume(anchors: Tensor, others: Tensor, present: Tensor | None = No
     """
     _check_shapes(anchors, others, present)
     if present is None:
-        present = torch.ones(others.shape[:2], dtype=torch.bool, device=others.device)
         empty = len(others) if others.shape[1] == 0 else 0
     else:
         others = torch.where(present.unsqueeze(-1), others, 0)
@@ -140,19 +140,20 @@ def contrastive_loss(
 
 
 class _PairwiseVolume(torch.autograd.Function):
-    """(U, d), (B, m, d), (B, m) bool -> (U, B); forward and backward as derived in the module docstring."""
+    """(U, d), (B, m, d), (B, m) bool or None -> (U, B); forward and backward as derived in the module docstring."""
 
     @staticmethod
-    def forward(ctx: Any, anchors: Tensor, others: Tensor, present: Tensor) -> Tensor:
+    def forward(ctx: Any, anchors: Tensor, others: Tensor, present: Tensor | None) -> Tensor:
         """Return the volumes; keep what the backward formulas name."""
-        with torch.autocast(anchors.device.type, enabled=False):  # autocast would do the products in half precision
+        with _full_precision(anchors.device.type):
             dtype = _working_dtype(anchors, others)
             wide_rows, row_factors = _unit_rows(anchors, EPSILON)
             set_rows, set_factors = _unit_rows(others, EPSILON)
             factor, basis = _factorise(set_rows, present)
             own = factor.diagonal(dim1=-2, dim2=-1).prod(dim=-1).to(dtype)  # W
-            rows, bases = wide_rows.to(dtype), basis.transpose(0, 1).contiguous().to(dtype)
-            lengths = torch.where(row_factors > 0, 1.0, EPSILON).to(dtype)  # a zero anchor keeps only ε
+            rows = wide_rows.to(dtype)
+            bases = rows.new_empty(others.shape[1], *others.shape[::2]).copy_(basis.transpose(0, 1))
+            lengths = (row_factors > 0).to(dtype).clamp_min_(EPSILON)  # Gram diagonal: 1, or ε for a zero anchor
             products, distances = _distances(rows, bases, lengths)
         per_sample = wide_rows, row_factors, set_rows, set_factors, factor, basis
         ctx.save_for_backward(*per_sample, own, rows, bases, products, distances)
@@ -165,14 +166,14 @@ class _PairwiseVolume(torch.autograd.Function):
         """Return the gradients of anchors and others."""
         wide_rows, row_factors, set_rows, set_factors, factor, basis, own, *kept = ctx.saved_tensors
         grad_anchors = grad_others = None
-        with torch.autocast(grad.device.type, enabled=False):
+        with _full_precision(grad.device.type):
             for_rows, sums, sigma = _contract(grad, own, tuple(kept))
             if ctx.needs_input_grad[0]:
-                grad_anchors = _unit_rows_backward(-for_rows.double(), wide_rows, row_factors).to(ctx.dtypes[0])
+                grad_anchors = _unit_rows_backward(for_rows, wide_rows, row_factors).to(ctx.dtypes[0])
             if ctx.needs_input_grad[1]:
                 sums = sums.transpose(0, 1).double()  # T (B, m, d)
-                mixing = sums @ basis.mT
-                mixing.diagonal(dim1=-2, dim2=-1).add_(sigma.double().unsqueeze(-1))  # σ I + T Qᵀ
+                mixing = torch.bmm(sums, basis.mT)
+                mixing.diagonal(dim1=-2, dim2=-1).add_(sigma.unsqueeze(-1))  # σ I + T Qᵀ
                 inner = torch.baddbmm(sums, mixing, basis, beta=-1)
                 for_sets = torch.linalg.solve_triangular(factor.mT, inner, upper=True)
                 grad_others = _unit_rows_backward(for_sets, set_rows, set_factors).to(ctx.dtypes[1])
@@ -192,7 +193,7 @@ class _MatchingLoss(torch.autograd.Function):
         logits = volumes * (-1 / temperature)
         by_row = logits.log_softmax(dim=1)
         by_column = logits.log_softmax(dim=0)
-        loss = (by_row.diagonal() + by_column.diagonal()).mean() * -0.5
+        loss = (by_row.trace() + by_column.trace()) * (-0.5 / len(volumes))
         if ctx.needs_input_grad[0]:
             gradient = by_row.exp_().add_(by_column.exp_())
             gradient.diagonal().sub_(2)
@@ -209,6 +210,13 @@ class _MatchingLoss(torch.autograd.Function):
 def _apply(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
     result: Tensor = function.apply(*inputs)  # type: ignore[no-untyped-call]  # torch leaves `apply` untyped
     return result
+
+
+def _full_precision(device_type: str) -> AbstractContextManager[Any]:
+    """Return a context without autocast, which would do the matrix products in half precision."""
+    if torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()  # entering torch.autocast costs as much as several products of a batch of 16
 
 
 def _working_dtype(*tensors: Tensor) -> torch.dtype:
@@ -229,7 +237,7 @@ def _check_shapes(anchors: Tensor, others: Tensor, present: Tensor | None) -> No
 def _mean_volumes(volumes: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean of the diagonal and of the rest of (b, b) volumes, b >= 2."""
     b = len(volumes)
-    matched = volumes.diagonal().sum()
+    matched = volumes.trace()
     return matched / b, (volumes.sum() - matched) / (b * (b - 1))
 
 
@@ -240,21 +248,22 @@ def _unit_rows(vectors: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """
     wide = vectors.double()
     norms = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-    directed = norms > max(SMALLEST_NORM, torch.finfo(vectors.dtype).tiny)
-    factors = directed * (1 - eps) ** 0.5 / torch.where(directed, norms, 1.0)
+    shortest = max(SMALLEST_NORM, torch.finfo(vectors.dtype).tiny)
+    factors = (norms > shortest) * ((1 - eps) ** 0.5 / norms.clamp_min(shortest))
     return wide * factors, factors
 
 
 def _unit_rows_backward(grad: Tensor, rows: Tensor, factors: Tensor) -> Tensor:
     """Return the gradient of the raw vectors: the part of `grad` across the rows, times the factors."""
-    along = (grad * rows).sum(dim=-1, keepdim=True)
-    return torch.addcmul(grad, along, rows, value=-1 / (1 - EPSILON)).mul_(factors)
+    wide = grad.double()
+    along = (wide * rows).sum(dim=-1, keepdim=True)
+    return torch.addcmul(wide, along, rows, value=-1 / (1 - EPSILON)).mul_(factors)
 
 
-def _factorise(rows: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+def _factorise(rows: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return L (B, m, m) and Q (B, m, d) of each sample's O (B, m, d), float64; absent vectors are zero rows."""
-    gram = rows @ rows.mT
-    gram.diagonal(dim1=-2, dim2=-1).add_(torch.where(present, EPSILON, 1.0))
+    gram = torch.bmm(rows, rows.mT)
+    gram.diagonal(dim1=-2, dim2=-1).add_(EPSILON if present is None else torch.where(present, EPSILON, 1.0))
     factor = torch.linalg.cholesky_ex(gram)[0]  # positive definite by ε; `_ex` lets NaN pass through as NaN
     return factor, torch.linalg.solve_triangular(factor, rows, upper=False)
 
@@ -276,17 +285,17 @@ def _distances(rows: Tensor, bases: Tensor, lengths: Tensor) -> tuple[Tensor, Te
 
 
 def _contract(grad: Tensor, own: Tensor, kept: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return Σ_v H Qᵀ p (U, d), T (m, B, d) and σ (B,) from G (U, B), W (B,) and what `_distances` saw and made."""
+    """Return -Σ_v H Qᵀ p (U, d), T (m, B, d) and σ (B,) from G (U, B), W (B,) and what `_distances` saw and made."""
     rows, bases, products, distances = kept
     m, n_sets, _ = bases.shape
     columns = bases.flatten(0, 1)  # (m B, d)
-    for_rows, for_columns, sigma = torch.empty_like(rows), torch.zeros_like(columns), torch.zeros_like(own)
+    for_rows, for_columns, sigma = torch.zeros_like(rows), torch.zeros_like(columns), torch.zeros_like(own)
     for start in range(0, len(rows), ANCHOR_BLOCK):
         block = slice(start, start + ANCHOR_BLOCK)
         weights = grad[block] * own
         sigma += (weights * distances[block]).sum(dim=0)
         weights.div_(distances[block])  # H
         weighted = (products[block].view(-1, m, n_sets) * weights.unsqueeze(1)).flatten(1)
-        torch.mm(weighted, columns, out=for_rows[block])
+        for_rows[block].addmm_(weighted, columns, alpha=-1)
         for_columns.addmm_(weighted.T, rows[block])
     return for_rows, for_columns.view_as(bases), sigma

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mlecs_bench.errors import MlecsError
 from mlecs_bench.seeds import rng, torch_stream
 
 if TYPE_CHECKING:
@@ -42,9 +44,10 @@ Loss = Callable[["np.ndarray[Any, Any]"], torch.Tensor]
 
 
 def batches(n: int, size: int, steps: int, generator: np.random.Generator) -> list[np.ndarray[Any, Any]]:
-    """Return `steps` batches of positions 0..n-1: every sample once per pass, passes shuffled, batches never short.
+    """Return `steps` batches of positions 0..n-1: passes shuffled, batches never short.
 
-    A dataset smaller than `size` gives batches of n.
+    A pass takes every sample once, except the n mod size that would not fill a batch; so no batch holds a sample
+    twice. A dataset smaller than `size` gives batches of n.
     """
     size = min(size, n)
     order: list[int] = []
@@ -68,7 +71,7 @@ def train_stage(party: Party, data: PartyData, stage: Stage, loss: Loss) -> list
 
     The optimiser is new in every stage, as in the authors' script. Batch order and dropout follow streams named by
     party, round and stage, so neither other parties nor other algorithms can change them. Returns [] when there is
-    nothing to train on.
+    nothing to train on; raises MlecsError when a loss is not finite.
     """
     if stage.steps == 0 or len(data) == 0:
         return []
@@ -94,6 +97,8 @@ def train_stage(party: Party, data: PartyData, stage: Stage, loss: Loss) -> list
             losses.append(value.detach())
     party.count_steps(stage.budget, stage.steps)
     values: list[float] = torch.stack(losses).tolist()
+    if not all(map(math.isfinite, values)):
+        raise MlecsError(f"{party.id} diverged in stage {stage.name} of round {stage.round}: lower the learning rates")
     party.logs[stage.name] = sum(values) / len(values)
     return values
 

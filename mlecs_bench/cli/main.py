@@ -100,7 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    line = " ".join(message.split())
+    print(line if code == INTERRUPTED else f"error: {line}", file=sys.stderr)
     return code
 
 

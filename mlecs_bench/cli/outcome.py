@@ -48,3 +48,14 @@ def transmitted_text(summary: Mapping[str, Any]) -> str:
     lines += [f"Share of the device model ({summary['device_params']:,} parameters):"]
     lines += [f"  {name}: {100 * r['value']:.3f} % = {r['definition']}" for name, r in summary["ratios"].items()]
     return "\n".join(lines)
+
+
+def honest_line(records: Sequence[Record]) -> str:
+    """Return what the numbers may not be taken for: synthetic data and tiny models are not the paper's setting."""
+    identities = [record["identity"] for record in records]
+    causes = []
+    if any(identity["dataset"]["synthetic"] for identity in identities):
+        causes.append("the data is a synthetic stand-in")
+    if any(identity["profile"]["tiny"] for identity in identities):
+        causes.append(f"the models of profile {identities[0]['profile']['name']} are tiny")
+    return f"Do not compare these numbers with the paper's: {' and '.join(causes)}." if causes else ""

@@ -29,10 +29,6 @@ class View(Protocol):
         """Show one line now."""
         ...
 
-    def data_progress(self, done: int, total: int, what: str) -> None:
-        """Show that `done` of `total` steps of preparing data are finished."""
-        ...
-
     def close(self) -> None:
         """Stop drawing."""
         ...
@@ -69,12 +65,16 @@ class Tally:
         self.cells_done += 1
         self._open[cell] = 0
 
+    def has_started(self, cell: CellRef) -> bool:
+        """Tell whether `cell` began in this run."""
+        return cell in self._units
+
     def eta(self) -> float | None:
-        """Return the seconds to go, or None before the first unit is finished."""
-        finished = sum(self._units.values())
-        if not finished or self._first is None:
+        """Return the seconds to go; None before the first unit is finished, and when only final scores are left."""
+        finished, left = sum(self._units.values()), self._units_left()
+        if not finished or self._first is None or (not left and self.cells_done < self.n_cells):
             return None
-        return (self._clock() - self._first) / finished * self._units_left()
+        return (self._clock() - self._first) / finished * left
 
     def _units_left(self) -> int:
         """Return the units of running cells plus those of cells that have not begun, which count as whole."""
@@ -97,11 +97,11 @@ def cell_name(cell: CellRef) -> str:
     return f"{cell.algo} {cell.dataset} rho {cell.rho} seed {cell.seed}"
 
 
-def outcome(cell: CellRef, record: Mapping[str, Any] | None, error: str | None) -> str:
-    """Return the line that ends a cell."""
+def outcome(cell: CellRef, error: str | None, started: bool) -> str:
+    """Return the line that ends a cell; of a traceback it holds the last line, which names the error."""
     if error is not None:
-        return f"error: {cell_name(cell)}: {' '.join(error.split())}"
-    return f"done: {cell_name(cell)}" if record is not None else f"skipped: {cell_name(cell)}: its record exists"
+        return f"error: {cell_name(cell)}: {error.strip().splitlines()[-1] if error.strip() else 'unknown'}"
+    return f"done: {cell_name(cell)}" if started else f"skipped: {cell_name(cell)}: its record exists"
 
 
 def scores_text(scores: Mapping[str, float]) -> str:
@@ -118,9 +118,6 @@ class QuietView:
     def say(self, text: str) -> None:
         """Show nothing."""
 
-    def data_progress(self, done: int, total: int, what: str) -> None:
-        """Show nothing."""
-
     def close(self) -> None:
         """Nothing is open."""
 
@@ -128,7 +125,7 @@ class QuietView:
     def mlecs_cell_end(self, cell: CellRef, record: Mapping[str, Any] | None, error: str | None) -> None:
         """Show a failed cell."""
         if error is not None:
-            print(outcome(cell, record, error), file=self._stream, flush=True)
+            print(outcome(cell, error, started=True), file=self._stream, flush=True)
 
 
 class PlainView:
@@ -145,7 +142,8 @@ class PlainView:
         self._last = self._clock()
         print(text, file=self._stream, flush=True)
 
-    def data_progress(self, done: int, total: int, what: str) -> None:
+    @hookimpl
+    def mlecs_data_progress(self, done: int, total: int, what: str) -> None:
         """Write how far the preparation is, unless a line was just written."""
         self._say_rarely(f"{what}: {done}/{total}")
 
@@ -175,7 +173,8 @@ class PlainView:
     def mlecs_cell_end(self, cell: CellRef, record: Mapping[str, Any] | None, error: str | None) -> None:
         """Write how a cell has ended."""
         self._tally.end(cell)
-        self.say(f"{outcome(cell, record, error)} ({self._tally.cells_done}/{self._tally.n_cells} cells)")
+        line = outcome(cell, error, self._tally.has_started(cell))
+        self.say(f"{line} ({self._tally.cells_done}/{self._tally.n_cells} cells)")
 
     def _eta(self) -> str:
         return f", ETA {duration(self._tally.eta())}"
@@ -203,7 +202,8 @@ class LiveView:
         else:
             self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def data_progress(self, done: int, total: int, what: str) -> None:
+    @hookimpl
+    def mlecs_data_progress(self, done: int, total: int, what: str) -> None:
         """Draw how far the preparation is; the line goes when it is finished."""
         progress = self._drawn()
         if self._data is None:
@@ -249,7 +249,7 @@ class LiveView:
         progress = self._drawn()
         if cell in self._rows:
             progress.remove_task(self._rows.pop(cell))
-        self.say(outcome(cell, record, error))
+        self.say(outcome(cell, error, self._tally.has_started(cell)))
         self._update_whole(progress)
 
     def _move(self, cell: CellRef, advance: int, state: str) -> None:

@@ -49,7 +49,7 @@ def _algorithm_card(loaded: Loaded[AlgorithmInfo]) -> Card:
     facts = {
         "paper": info.paper,
         "server_score": info.server_score,
-        "public_stage": info.public_stage,
+        "public_stage": bool(info.public_stage(info.options())),
         "exchanges": exchanges,
     }
     return _card("algorithm", loaded, facts)
@@ -94,7 +94,7 @@ def card_text(card: Card) -> str:
 _FACTS = {
     "paper": "Paper",
     "server_score": "Server model is trained and scored",
-    "public_stage": "Devices train on the public data",
+    "public_stage": "Devices train on the public data (by default)",
     "task": "Task",
     "modalities": "Modalities",
     "metrics": "Metrics, headline first",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ LORA_TARGETS: dict[str, tuple[str, ...]] = {
     "gptj": ("q_proj", "k_proj", "v_proj", "out_proj", "fc_out"),
     "llama": ("q_proj", "k_proj", "v_proj", "o_proj", "down_proj"),
 }
-"""Adapted projections by architecture: the attention's and the one that leaves the MLP, as {c_attn, c_proj} on GPT-2."""
+"""Adapted projections by architecture: those of attention and the one out of the MLP, as {c_attn, c_proj} on GPT-2."""
 
 
 class Backbone:
@@ -32,6 +32,7 @@ class Backbone:
     def __init__(self, source: str, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         self.source = source
         self.device = device
+        self.dtype = dtype
         config, model, tokenizer = _load(source, dtype)
         self.model_type: str = config.model_type
         self.hidden_size: int = config.hidden_size
@@ -46,7 +47,7 @@ class Backbone:
         self._dropouts: dict[str, list[nn.Module]] = {}
 
     def add_adapter(self, name: str, settings: LoraSettings, seed: int) -> None:
-        """Add a LoRA adapter: A drawn from the stream ("init", "lora") of `seed`, so it is equal on all parties; B = 0."""
+        """Add a LoRA adapter: A from the stream ("init", "lora") of `seed`, so equal on all parties; B = 0."""
         from peft import LoraConfig, get_peft_model
 
         config = LoraConfig(
@@ -102,14 +103,16 @@ class Backbone:
 
     def logits(self, embeds: torch.Tensor, keep: int) -> torch.Tensor:
         """Return the logits (b, keep, V) of the last `keep` positions of inputs (b, S, H), in float32."""
-        output = self._peft(inputs_embeds=embeds, logits_to_keep=keep, use_cache=False)
-        return output.logits[:, -keep:].float()  # type: ignore[no-any-return]  # transformers is untyped here
+        logits: torch.Tensor = self._peft(
+            inputs_embeds=embeds.to(self.dtype), logits_to_keep=keep, use_cache=False
+        ).logits
+        return logits[:, -keep:].float()
 
     @torch.no_grad()
     def generate(self, embeds: torch.Tensor, max_new_tokens: int) -> list[str]:
         """Return greedy continuations of inputs (b, S, H) as text, decoded with a key-value cache."""
         ids = self._peft.generate(
-            inputs_embeds=embeds,
+            inputs_embeds=embeds.to(self.dtype),
             attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device),
             max_new_tokens=max_new_tokens,
             do_sample=False,
@@ -122,7 +125,8 @@ class Backbone:
 
 def _load(source: str, dtype: torch.dtype) -> tuple[Any, Any, Any]:
     """Load configuration, model and tokenizer from a folder or a hub id; raises UsageError in one line."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # the run has its own progress view
@@ -132,20 +136,36 @@ def _load(source: str, dtype: torch.dtype) -> tuple[Any, Any, Any]:
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=local)
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-        model = AutoModelForCausalLM.from_pretrained(source, local_files_only=local, dtype=dtype)
-    except (OSError, ValueError, KeyError) as error:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source, local_files_only=local, dtype=dtype, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
         raise UsageError(f"cannot load a causal language model from '{source}': {first}") from error
+    _check_loaded(source, report["missing_keys"], tokenizer, config.vocab_size)
+    # A checkpoint may bring its own decoding (repetition penalty, sampling): greedy means greedy for all.
+    model.generation_config = GenerationConfig()
+    return config, model, tokenizer
+
+
+def _check_loaded(source: str, missing: Collection[str], tokenizer: Any, vocab_size: int) -> None:
+    """Raise UsageError for what transformers lets pass: weights drawn at random, a tokenizer that cannot serve."""
+    if missing:
+        raise UsageError(f"'{source}' lacks {len(missing)} weights, such as {min(missing)}; save the whole model")
     if tokenizer.eos_token_id is None:
         raise UsageError(f"the tokenizer of '{source}' has no end-of-sequence token; add eos_token to its config")
     if not tokenizer.is_fast:
         raise UsageError(f"the tokenizer of '{source}' has no character offsets; save a fast one (tokenizer.json)")
-    return config, model, tokenizer
+    if not tokenizer("Output:", add_special_tokens=False)["input_ids"]:  # an empty one, for a folder without any
+        raise UsageError(f"'{source}' holds no usable tokenizer; save tokenizer.json beside the model")
+    n_tokens = max(tokenizer.vocab_size, tokenizer.eos_token_id + 1)
+    if n_tokens > vocab_size:
+        raise UsageError(f"the tokenizer of '{source}' has {n_tokens} tokens, its model {vocab_size}; save its own")
 
 
 def _kaiming_uniform(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
     """Draw lora_A (r, in) as PEFT does: uniform in ±1/sqrt(in) (Kaiming with a = sqrt(5))."""
-    bound = shape[1] ** -0.5
+    bound: float = shape[1] ** -0.5
     return (torch.rand(shape, generator=generator) * 2 - 1) * bound
 
 

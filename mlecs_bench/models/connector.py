@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,7 @@ class Connector(nn.Module):
     """
 
     def __init__(
-        self, modalities: Sequence[str], sizes: ConnectorSizes, stream: Callable[[str], torch.random.fork_rng]
+        self, modalities: Sequence[str], sizes: ConnectorSizes, stream: Callable[[str], AbstractContextManager[None]]
     ) -> None:
         super().__init__()
         self.modalities = tuple(modalities)

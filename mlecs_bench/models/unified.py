@@ -55,9 +55,15 @@ class UnifiedModel:
         self.modalities = connector.modalities
 
     def encode(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Return z(m) (b, d_z) of every held modality."""
+        """Return z(m) (b, d_z) of every held modality; what is stored for an absent sample is never read."""
         device = self.backbone.device
-        return {m: self.encoders[m](batch.inputs[m].to(device, non_blocking=True)) for m in self.modalities}
+        z = {}
+        for m in self.modalities:
+            x, present = batch.inputs[m], batch.present[m]
+            if not bool(present.all()):  # a NaN would pass through the mask behind the projector as NaN * 0 gradients
+                x = torch.where(present.view(-1, *[1] * (x.dim() - 1)), x, torch.zeros((), dtype=x.dtype))
+            z[m] = self.encoders[m](x.to(device, non_blocking=True))
+        return z
 
     def represent(self, batch: Batch) -> Representation:
         """Return h(m) and s of a batch (Eq. 4, 9)."""
@@ -106,10 +112,10 @@ class UnifiedModel:
         self.connector.train(training)
         self.backbone.activate(self.name, training)
 
-    def part(self, name: str) -> dict[str, torch.Tensor]:
+    def part(self, name: str) -> dict[str, nn.Parameter]:
         """Return the tensors of one part by name, for example "encoder" → {"rgb/0.weight": …}."""
         if name == "lora":
-            return dict(self.backbone.adapter(self.name))
+            return self.backbone.adapter(self.name)
         if name == "encoder":
             return {_slash(key): p for key, p in self.encoders.named_parameters()}
         if name == "projector":
@@ -123,7 +129,7 @@ class UnifiedModel:
 
     def parameters(self, parts: Iterable[str]) -> list[nn.Parameter]:
         """Return the parameters of some parts in a fixed order."""
-        return [p for part in parts for _, p in sorted(self.part(part).items()) if isinstance(p, nn.Parameter)]
+        return [p for part in parts for _, p in sorted(self.part(part).items())]
 
     @contextmanager
     def only_trainable(self, parts: Sequence[str]) -> Iterator[None]:
@@ -161,10 +167,13 @@ class UnifiedModel:
         }
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Read what `state` returned."""
+        """Read what `state` returned; raises DataError for a state of another model."""
         for part in PARTS:
             prefix = f"{part}/"
             tensors = {key[len(prefix) :]: t for key, t in state.items() if key.startswith(prefix)}
+            lacking = self.part(part).keys() - tensors.keys()
+            if lacking:
+                raise DataError(f"the state for {self.name} lacks '{prefix}{min(lacking)}'; it is of another model")
             self.load_part(part, tensors)
 
     def check_length(self, prompt: str, longest_answer: int) -> None:

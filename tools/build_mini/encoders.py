@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
-from mlecs_bench.api import Modality, rng, torch_stream
-from mlecs_bench.models.encoders import build_encoder
 from mlecs_plugins.datasets.ur_fall import card
 from mlecs_plugins.datasets.ur_fall.synthetic import synthetic_pool
 from mlecs_plugins.datasets.vast.synthetic import MODALITIES as VAST_MODALITIES
 from mlecs_plugins.datasets.vast.synthetic import pool
 from mlecs_plugins.datasets.vast.words import SHOWN_BY, SLOTS
+from torch import Tensor, nn
+
+from mlecs_bench.api import Modality, rng, torch_stream
+from mlecs_bench.models.encoders import build_encoder
 
 Array = np.ndarray[Any, Any]
 DIM = 64
@@ -79,11 +79,27 @@ def pretrain_encoder(task: Task, seed: int) -> tuple[nn.Module, dict[str, float]
         loss.backward()
         optimizer.step()
         schedule.step()
-    return encoder, _accuracies(encoder, probes, task, n_train)
+    scores = _accuracies(encoder, probes, task, n_train)
+    _standardise(encoder, task.values[:n_train])
+    return encoder, scores
 
 
 def _loss(probe: nn.Module, features: Tensor, answers: Array) -> Tensor:
     return nn.functional.cross_entropy(probe(features), torch.from_numpy(answers))
+
+
+@torch.no_grad()
+def _standardise(encoder: nn.Module, values: Array) -> None:
+    """Shift and scale the last layer such that the outputs have mean 0 and together variance 1.
+
+    All modalities then reach the connector at the same size, and one learning rate fits all of them.
+    """
+    last = encoder.get_submodule("body")[-1]
+    features = encoder(torch.from_numpy(values))
+    mean = features.mean(dim=0)
+    size = (features - mean).square().mean().sqrt()
+    last.weight.div_(size)
+    last.bias.sub_(mean).div_(size)
 
 
 @torch.no_grad()

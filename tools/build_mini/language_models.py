@@ -85,9 +85,26 @@ class Conditioned(nn.Module):
         self.table = nn.Embedding(CONDITION_ROWS, width)
         nn.init.normal_(self.table.weight, std=0.1)
 
+    def place(self, vectors: Tensor, training: bool) -> Tensor:
+        import os
+        v = os.environ.get("PLACE", "fixed")
+        if v == "fixed":
+            return vectors
+        b = len(vectors)
+        if v == "sum" or (v == "rand" and not training):
+            return vectors.sum(dim=1, keepdim=True).expand(-1, POSITIONS, -1) * POSITIONS**-0.5
+        if v == "signed":  # fixed mixing by an orthogonal (Hadamard) matrix
+            h = torch.tensor([[1.0]])
+            while len(h) < POSITIONS:
+                h = torch.cat([torch.cat([h, h], 1), torch.cat([h, -h], 1)], 0)
+            return torch.einsum("ps,bsd->bpd", h * POSITIONS**-0.5, vectors)
+        gate = (torch.rand(b, POSITIONS, POSITIONS) < torch.rand(b, 1, 1)).float()
+        gate[:, torch.arange(POSITIONS), torch.arange(POSITIONS)] = 1.0
+        return torch.einsum("bps,bsd->bpd", gate, vectors) / gate.sum(dim=2, keepdim=True).sqrt()
+
     def embed(self, conditions: Tensor, ids: Tensor, noise: float = 0.0) -> Tensor:
         """Return input vectors (b, 8 + L, width) of `conditions` (b, 8) and token `ids` (b, L)."""
-        vectors = self.table(conditions)
+        vectors = self.place(self.table(conditions), bool(noise))
         if noise:
             size = self.table.weight.detach().square().mean().sqrt()
             vectors = vectors + noise * size * torch.randn_like(vectors)

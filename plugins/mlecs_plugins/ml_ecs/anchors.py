@@ -1,4 +1,4 @@
-"""The server's fused representations s'(t), which are the anchors of the devices' contrastive loss (Algorithm 1, l. 3)."""
+"""The server's fused representations s'(t): the anchors of the devices' contrastive loss (Algorithm 1, l. 3)."""
 
 from __future__ import annotations
 

@@ -24,12 +24,13 @@ def mlecs_algorithm() -> AlgorithmInfo:
             Exchange("scalar", "up", "|M_j|", "1"),
         ),
         server_score=True,
-        public_stage=lambda options: True,
+        public_stage=lambda _: True,
         notes=(
             "Eq. 7-8 are printed without a minus sign and with one index on both sides; the loss here is the "
             "cross-entropy over -V/τ in both directions, as in GRAM.",
-            "Vectors are normalised before the volume; a missing modality is left out of the set, never filled with zeros.",
-            "AMT trains encoders and LoRA as printed; -o amt_trains=encoder,lora,connector is what the authors' script does.",
+            "Vectors are normalised before the volume; a missing modality is left out of the set.",
+            "AMT trains encoders and LoRA as printed; the authors' script also trains the connector: "
+            "-o amt_trains=encoder,lora,connector.",
             "Knowledge transfer sums over aligned positions (Eq. 14) and averages over the samples of a batch.",
         ),
     )

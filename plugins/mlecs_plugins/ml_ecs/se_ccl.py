@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from mlecs_bench.api import (
-    Backbone,
     PairIndex,
     Representation,
     Server,
@@ -94,7 +93,8 @@ def mutual_transfer(
     """Return KT(slm → llm) + KT(llm → slm) (Eq. 14) over positions where both models have read the same text."""
     small, large = server.twin.backbone, server.model.backbone
     pairs = PairIndex.of([pairs_between(small.tokenizer, large.tokenizer, answer_text(t)) for t in targets])
-    to_llm, to_slm = maps_between(small, large, options.kt_vocabulary)
+    to_llm = map_between(small.tokenizer, large.tokenizer, small.vocab_size, large.vocab_size, options.kt_vocabulary)
+    to_slm = map_between(large.tokenizer, small.tokenizer, large.vocab_size, small.vocab_size, options.kt_vocabulary)
     pool, k = options.kt_pool, options.kt_bins
     into_llm = transfer_loss(slm.logits, llm.logits, pairs, pool=pool, k=k, vocabulary_map=to_llm)
     into_slm = transfer_loss(llm.logits, slm.logits, pairs.swapped(), pool=pool, k=k, vocabulary_map=to_slm)
@@ -108,13 +108,6 @@ def pairs_between(slm: Any, llm: Any, text: str) -> list[tuple[int, int]]:
 
 
 @lru_cache(maxsize=4)
-def maps_between(slm: Backbone, llm: Backbone, unmatched: Unmatched) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the vocabulary maps slm → llm and llm → slm, on the models' device, computed once per pair."""
-    sizes = slm.vocab_size, llm.vocab_size
-    there = vocabulary_map(
-        slm.tokenizer, llm.tokenizer, teacher_size=sizes[0], student_size=sizes[1], unmatched=unmatched
-    )
-    back = vocabulary_map(
-        llm.tokenizer, slm.tokenizer, teacher_size=sizes[1], student_size=sizes[0], unmatched=unmatched
-    )
-    return there.to(slm.device), back.to(slm.device)
+def map_between(teacher: Any, student: Any, teacher_size: int, student_size: int, unmatched: Unmatched) -> torch.Tensor:
+    """Return the vocabulary map of a pair of tokenizers, computed once; a key that held the models would keep them."""
+    return vocabulary_map(teacher, student, teacher_size=teacher_size, student_size=student_size, unmatched=unmatched)

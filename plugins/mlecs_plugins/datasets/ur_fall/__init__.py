@@ -1,0 +1,44 @@
+"""UR-FALL: which posture a person has in a video frame, from accelerometer, depth map and video.
+
+With a data folder it reads the UR Fall Detection data set; without one it generates a stand-in of the same shape.
+"""
+
+from __future__ import annotations
+
+from mlecs_bench.api import DataRequest, DatasetInfo, Prepared, hookimpl
+from mlecs_plugins.datasets.ur_fall import card
+
+
+def prepare(request: DataRequest) -> Prepared:
+    """Return the prepared dataset of `request` (NumPy and Arrow are imported here, not by `mlecs-bench list`)."""
+    from mlecs_plugins.datasets.ur_fall.prepare import prepare as prepare_samples
+
+    return prepare_samples(request)
+
+
+@hookimpl
+def mlecs_dataset() -> DatasetInfo:
+    """Return the card of the dataset."""
+    return DatasetInfo(
+        title="UR Fall Detection",
+        summary="11,544 video frames of 70 sequences (30 falls, 40 daily activities): not lying, temporary pose or lying",
+        task="classification",
+        modalities=tuple(m.name for m in card.modalities(card.UrFallOptions())),
+        prepare=prepare,
+        metrics=("f1_macro", "f1_weighted"),
+        options=card.UrFallOptions,
+        splits=("frame", "sequence"),
+        where_to_get=(
+            f"{card.PAGE} (University of Rzeszow, {card.LICENCE}): both urfall-cam0 label files and, for each sequence, "
+            "its accelerometer file, its synchronisation file, and its video or the archive of its rgb frames"
+        ),
+        notes=(
+            "Targets are the label words 'not lying', 'temporary pose' and 'lying on the ground'; labels=digits asks "
+            "for 0, 1 and 2 instead.",
+            "Frames of one sequence are near-duplicates: scores of the frame split are higher than those of held-out "
+            "sequences (--split sequence).",
+            "Without a SEQ-data.csv the frames of a sequence are timed at 30 per second; frames beyond the end of the "
+            "accelerometer recording have no acce. The manifest counts both.",
+            "Without a data folder the samples are generated: they test the harness and say nothing about people.",
+        ),
+    )

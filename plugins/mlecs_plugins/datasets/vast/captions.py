@@ -53,8 +53,8 @@ STYLES = (
     ),
     Style(
         (
-            "{colour} {object} {action} near {place} , {sound} , {voice} voice giving {tone} views on {topic} .",
-            "{sound} , {colour} {object} {action} near {place} , {voice} voice giving {tone} views on {topic} .",
+            "{colour} {object} {action} near {place} , {sound} , {voice} voice on {topic} , {tone} .",
+            "{sound} , {colour} {object} {action} near {place} , {voice} voice on {topic} , {tone} .",
         ),
         liked=2,
         first_share=0.7,

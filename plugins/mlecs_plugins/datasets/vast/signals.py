@@ -20,7 +20,7 @@ N_FRAMES, SIZE, CHANNELS = 4, 16, 3
 N_BANDS, N_TICKS = 24, 24
 N_WORDS = 24
 
-PIXEL_NOISE = 40
+PIXEL_NOISE = 28
 TEXTURE_SWING = 26
 COLOURS = ((200, 40, 40), (50, 80, 210), (40, 170, 60), (220, 200, 50), (235, 235, 235), (25, 25, 25))
 SHAPES = (
@@ -47,7 +47,7 @@ MOTIONS = (
 SOUND_NOISE = 1.0
 WORD_SHARES = {"topic": 0.16, "tone": 0.14, "voice": 0.09}
 """How likely a subtitle word hints at each slot; the rest is filler."""
-WORD_CONFUSION = 0.15
+WORD_CONFUSION = 0.1
 """The share of hints that point to a random value instead of the clip's."""
 
 

@@ -1,0 +1,225 @@
+"""Markdown tables in the layout of the paper's Table 1: a row per dataset, rate and algorithm."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mlecs_bench.report.frame import STATS, Cell, Moment, Row, build_rows, expected_seeds
+from mlecs_bench.results import rho_label
+
+ABSENT = "-"
+ROW_PATHS = ("algo.name", "rho.", "n_devices")
+"""Parts of an identity that have a column of their own; a difference in any other is a footnote."""
+
+_MOMENTS = {
+    "local": "after local_update of the last round (moment local)",
+    "received": "after the broadcast that follows the last round (moment received)",
+}
+_LEGEND = (
+    "Per seed the average, the best and the worst device; then mean ± sd (ddof = 1) over seeds. "
+    f"'{ABSENT}': the algorithm has no such score, or its scorer is not installed."
+)
+_SENT = (
+    "sent: parameters in both directions, the broadcast after the last round included, divided by devices and rounds"
+)
+
+
+def build_table(records: Sequence[Mapping[str, Any]], moment: Moment = "local") -> str:
+    """Return the Markdown of all `records`, scored on the devices at `moment`.
+
+    There is one table per dataset, data view, profile and set of scorers, because numbers of different ones do not
+    belong together. Raises RecordError when a seed of a cell occurs twice.
+    """
+    tables: dict[str, list[Row]] = {}
+    for row in build_rows(records):
+        tables.setdefault(_table_key(row), []).append(row)
+    return "\n\n".join(_table(rows, moment) for rows in tables.values()) + "\n"
+
+
+def _table_key(row: Row) -> str:
+    data, profile = row.identity["dataset"], row.identity["profile"]
+    key = [data["name"], data["view"], data["synthetic"], profile["name"], _is_tiny(row), row.identity["scorers"]]
+    return json.dumps(key, sort_keys=True)
+
+
+def _table(rows: Sequence[Row], moment: Moment) -> str:
+    from tabulate import tabulate
+
+    marks, footnotes = _footnotes(rows)
+    metrics = list(rows[0].identity["scorers"])
+    expected = expected_seeds(rows)
+    body = [_cells(row, marks.get(row.group, ""), metrics, moment, expected) for row in rows]
+    headers = _headers(rows, metrics)
+    align = ["left"] * 4 + ["right"] * (len(headers) - 4)
+    text = tabulate(body, headers=headers, tablefmt="github", disable_numparse=True, colalign=align)
+    notes = [*_notes(rows, expected), *footnotes]
+    parts = [f"### {rows[0].identity['dataset']['name']}", _caption(rows, metrics, moment), text]
+    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)])
+
+
+def _headers(rows: Sequence[Row], metrics: Sequence[str]) -> list[str]:
+    headers = ["rho", "devices", "algorithm", "seeds"]
+    for metric in metrics:
+        lower = any(not row.directions.get(metric, True) for row in rows)
+        headers += [f"{metric}{' (lower is better)' if lower else ''} {stat}" for stat in STATS]
+    return [*headers, "sent", *(f"share ({name})" for name in rows[0].traffic.shares)]
+
+
+def _cells(row: Row, mark: str, metrics: Sequence[str], moment: Moment, expected: Sequence[int]) -> list[str]:
+    n, total = len(row.seeds), len(expected)
+    cells = [
+        rho_label(row.identity["rho"]),
+        str(row.identity["n_devices"]),
+        f"{row.identity['algo']['name']} {mark}".strip(),
+        str(n) if n == total else f"n={n}/{total}",
+    ]
+    cells += [_score(row.cell(moment, metric, stat), n) for metric in metrics for stat in STATS]
+    cells.append(f"{row.traffic.params:,.0f}")
+    cells += [f"{100 * value:.3g} %" for value, _ in row.traffic.shares.values()]
+    return [cell.replace("|", "\\|") for cell in cells]
+
+
+def _score(cell: Cell | None, n_seeds: int) -> str:
+    """Return a score as text; a score that some of the row's seeds lack says how many it has."""
+    if cell is None:
+        return ABSENT
+    spread = "" if cell.sd is None else f" ± {cell.sd:.3f}"
+    lacking = f" (n={len(cell.values)}/{n_seeds})" if len(cell.values) < n_seeds else ""
+    return f"{cell.mean:.3f}{spread}{lacking}"
+
+
+def _caption(rows: Sequence[Row], metrics: Sequence[str], moment: Moment) -> str:
+    data = rows[0].identity["dataset"]
+    plan = ", ".join(
+        (
+            f"profile {rows[0].identity['profile']['name']}",
+            f"data: {data['view']}",
+            f"split {_common(rows, lambda i: i['dataset']['split'])}",
+            f"budget {_common(rows, lambda i: i['training']['budget'])}",
+            _common(rows, lambda i: f"{i['training']['rounds']} rounds x {i['training']['steps']} steps"),
+        )
+    )
+    scorers = "; ".join(f"{m}: {rows[0].identity['scorers'][m] or 'scorer not installed'}" for m in metrics)
+    lines = [f"{plan[0].upper()}{plan[1:]}; scores {_MOMENTS[moment]}.", f"{_LEGEND} Scorers: {scorers}."]
+    return "\n\n".join([*_honest_line(rows[0]), " ".join(lines)])
+
+
+def _honest_line(row: Row) -> list[str]:
+    """Return the sentence that keeps a number from being taken for the paper's, where there is a reason."""
+    synthetic = row.identity["dataset"]["synthetic"]
+    if synthetic and _is_tiny(row):
+        return ["**Synthetic stand-in on tiny backbones: not comparable with the paper.**"]
+    if synthetic:
+        return ["**Synthetic stand-in: not comparable with the paper.**"]
+    return ["**Tiny backbones: not comparable with the paper.**"] if _is_tiny(row) else []
+
+
+def _is_tiny(row: Row) -> bool:
+    profile = row.identity["profile"]
+    return bool(profile.get("tiny", profile["name"] == "mini"))
+
+
+def _common(rows: Sequence[Row], value: Callable[[Mapping[str, Any]], object]) -> str:
+    """Return what all rows share, or every value with a pointer to the footnotes."""
+    found = list(dict.fromkeys(str(value(row.identity)) for row in rows))
+    return found[0] if len(found) == 1 else " or ".join(found) + " (see notes)"
+
+
+def _notes(rows: Sequence[Row], expected: Sequence[int]) -> list[str]:
+    shares = {(name, definition): None for row in rows for name, (_, definition) in row.traffic.shares.items()}
+    notes = [_SENT, *(f"share ({name}): {definition}" for name, definition in shares)]
+    for row in rows:
+        missing = [seed for seed in expected if seed not in row.seeds]
+        if missing:
+            seeds = ", ".join(str(seed) for seed in missing)
+            where = f"{row.identity['algo']['name']} at rho {rho_label(row.identity['rho'])}"
+            notes.append(f"{where}, {row.identity['n_devices']} devices: no record of seed {seeds}")
+    return notes
+
+
+def _footnotes(rows: Sequence[Row]) -> tuple[dict[str, str], list[str]]:
+    """Return the mark of each row that differs from the others, by group, and the lines that explain the marks."""
+    different = {group: text for group, text in differences(rows).items() if text}
+    texts = list(dict.fromkeys(different.values()))
+    marks = {group: f"[{texts.index(text) + 1}]" for group, text in different.items()}
+    return marks, [f"[{i}] {text}" for i, text in enumerate(texts, start=1)]
+
+
+def differences(rows: Sequence[Row]) -> dict[str, str]:
+    """Return by group what sets a row apart from most rows of its table, or "" for nothing.
+
+    Settings are compared over all rows, an algorithm's own options and version over the rows of that algorithm.
+    """
+    flat = {row.group: flatten(row.identity) for row in rows}
+    found: dict[str, list[str]] = {row.group: [] for row in rows}
+    paths = sorted({path for values in flat.values() for path in values if not path.startswith(ROW_PATHS)})
+    for path in paths:
+        for peers in _peers(rows, path):
+            values = {group: flat[group].get(path, "absent") for group in peers}
+            usual = Counter(values.values()).most_common(1)[0][0]
+            for group, value in values.items():
+                if value != usual:
+                    found[group].append(f"{path} = {value} (other rows: {usual})")
+    return {group: "; ".join(texts) for group, texts in found.items()}
+
+
+def _peers(rows: Sequence[Row], path: str) -> list[list[str]]:
+    """Return the groups of rows whose values at `path` should agree."""
+    if not path.startswith("algo."):
+        return [[row.group for row in rows]]
+    by_algo: dict[str, list[str]] = {}
+    for row in rows:
+        by_algo.setdefault(row.identity["algo"]["name"], []).append(row.group)
+    return list(by_algo.values())
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return the leaves of nested objects as texts, by dotted path; a digest keeps eight digits."""
+    flat: dict[str, str] = {}
+    for name, item in value.items():
+        path = f"{prefix}{name}"
+        if isinstance(item, Mapping):
+            flat |= flatten(item, f"{path}.")
+        else:
+            text = item if isinstance(item, str) else json.dumps(item)
+            flat[path] = text[:8] if re.fullmatch("[0-9a-f]{64}", text) else text
+    return flat
+
+
+def row_summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the tables show, and both moments and all diagnostic scores, as JSON values."""
+    rows = build_rows(records)
+    return {"schema": "mlecs-bench/report/1", "rows": [_summary(row) for row in rows]}
+
+
+def _summary(row: Row) -> dict[str, Any]:
+    scores: dict[str, Any] = {}
+    for (moment, metric, stat), cell in row.cells.items():
+        scores.setdefault(moment, {}).setdefault(metric, {})[stat] = _cell_json(cell)
+    return {
+        "group": row.group,
+        "identity": dict(row.identity),
+        "seeds": list(row.seeds),
+        "scores": {
+            "client": {m: scores[m] for m in ("local", "received") if m in scores},
+            "server": {metric: stats["server"] for metric, stats in scores["server"].items()}
+            if "server" in scores
+            else None,
+        },
+        "higher_is_better": dict(row.directions),
+        "comm": {
+            "params_per_device_and_round": row.traffic.params,
+            "device_params": row.traffic.device_params,
+            "shares": {n: {"value": v, "definition": text} for n, (v, text) in row.traffic.shares.items()},
+        },
+        "records": sorted(record["key"] for record in row.records),
+    }
+
+
+def _cell_json(cell: Cell) -> dict[str, Any]:
+    values = {str(seed): value for seed, value in cell.values.items()}
+    return {"mean": cell.mean, "sd": cell.sd, "n": len(cell.values), "values": values}

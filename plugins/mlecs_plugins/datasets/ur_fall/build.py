@@ -1,0 +1,91 @@
+"""From blocks of samples to the prepared Arrow table and its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlecs_bench.api import Manifest, Modality, Prepared, features_of, save_prepared
+from mlecs_plugins.datasets.ur_fall import card
+
+if TYPE_CHECKING:
+    import datasets
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The samples of one sequence: frame numbers (T,), label indices (T,), per modality values (T, *shape), presence (T,)."""
+
+    sequence: str
+    stratum: str
+    frames: Array
+    labels: Array
+    values: dict[str, Array]
+    present: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the samples come from, as the manifest tells it."""
+
+    view: str
+    synthetic: bool
+    digest: str
+    licence: str
+    notes: tuple[str, ...]
+
+
+def save_blocks(blocks: Sequence[Block], options: card.UrFallOptions, origin: Origin, folder: Path) -> Prepared:
+    """Write the prepared dataset to `folder`."""
+    table = build_table(blocks, options)
+    manifest = Manifest(
+        name=card.NAME,
+        version="1",
+        view=origin.view,
+        synthetic=origin.synthetic,
+        task="classification",
+        modalities=card.modalities(options),
+        prompt=card.PROMPT,
+        labels=card.label_texts(options),
+        max_new_tokens=card.MAX_NEW_TOKENS,
+        n_samples=len(table),
+        digest=origin.digest,
+        licence=origin.licence,
+        notes=origin.notes,
+    )
+    return save_prepared(table, manifest, folder)
+
+
+def build_table(blocks: Sequence[Block], options: card.UrFallOptions) -> datasets.Dataset:
+    """Return the Arrow table of all blocks; a sample's id is its sequence and frame, as in "fall-01/0007"."""
+    import datasets
+    import pyarrow as pa
+
+    texts = card.label_texts(options)
+    modalities = card.modalities(options)
+    columns: dict[str, Any] = {
+        "id": [f"{b.sequence}/{frame:04d}" for b in blocks for frame in b.frames.tolist()],
+        "target": [texts[label] for b in blocks for label in b.labels.tolist()],
+        "group": [b.sequence for b in blocks for _ in b.frames],
+        "stratum": [b.stratum for b in blocks for _ in b.frames],
+    }
+    for m in modalities:
+        columns[m.name] = _flat_lists([b.values[m.name] for b in blocks], m)
+        columns[f"has_{m.name}"] = np.concatenate([b.present[m.name] for b in blocks])
+    features = features_of(modalities)
+    return datasets.Dataset(pa.table(columns, schema=features.arrow_schema))
+
+
+def _flat_lists(arrays: Sequence[Array], modality: Modality) -> Any:
+    """Return an Arrow array with one list of fixed length per sample, without a Python object per value."""
+    import pyarrow as pa
+
+    flat = np.concatenate([a.reshape(-1) for a in arrays]).astype(modality.dtype, copy=False)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), int(np.prod(modality.shape)))

@@ -1,0 +1,179 @@
+"""Finding the files of UR-FALL in a folder, whatever its layout, and their digests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mlecs_bench.api import DataError
+from mlecs_plugins.datasets.ur_fall import card
+from mlecs_plugins.datasets.ur_fall.problems import Problems
+
+MAX_DEPTH = 5  # folders below DIR that are searched: a wrong DIR such as / must not take minutes
+SETTLED_SECONDS = 2.0  # a younger file may still change without its time stamp showing it
+Panel = Literal["rgb", "d"]
+IMAGE_NAME = re.compile(r"(?P<sequence>(fall|adl)-\d+)-cam0-(?P<panel>rgb|d)-(?P<frame>\d+)\.png", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Where the pictures of a sequence are: a zip of PNG, PNG files by frame number, or a video."""
+
+    kind: Literal["zip", "images", "video"]
+    path: Path
+    images: tuple[tuple[int, Path], ...] = ()
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files of the source."""
+        return [path for _, path in self.images] or [self.path]
+
+
+@dataclass(frozen=True)
+class SequenceFiles:
+    """The files of one sequence; `sync` and `depth` may be missing."""
+
+    acc: Path
+    sync: Path | None
+    rgb: ImageSource
+    depth: ImageSource | None
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files that are read."""
+        optional = [] if self.sync is None else [self.sync]
+        depth = [] if self.depth is None else self.depth.paths
+        return [self.acc, *optional, *self.rgb.paths, *depth]
+
+
+class FileIndex:
+    """All files below a folder by name; raises DataError when the folder does not exist."""
+
+    def __init__(self, data_dir: Path) -> None:
+        if not data_dir.is_dir():
+            what = "is not a folder" if data_dir.exists() else "does not exist"
+            raise DataError(f"ur-fall: {data_dir} {what}; give the folder that holds the files of {card.PAGE}")
+        self.data_dir = data_dir
+        self._by_name: dict[str, list[Path]] = {}
+        self._images: dict[tuple[str, str], dict[int, Path]] = {}
+        for path in _walk(data_dir):
+            self._by_name.setdefault(path.name.lower(), []).append(path)
+        self._index_images()
+
+    def find(self, name: str, problems: Problems) -> Path | None:
+        """Return the file called `name`; notes a problem when there are several that differ."""
+        found = self._by_name.get(name.lower(), [])
+        if len(found) > 1 and len({sha256_of(path) for path in found}) > 1:
+            places = ", ".join(path.relative_to(self.data_dir).as_posix() for path in found)
+            problems.add(name, f"is there {len(found)} times with different content ({places}); keep one")
+        return found[0] if found else None
+
+    def images(self, sequence: str, panel: Panel) -> tuple[tuple[int, Path], ...]:
+        """Return the loose PNG files of a sequence as (frame, path) in order."""
+        return tuple(sorted(self._images.get((sequence, panel), {}).items()))
+
+    def _index_images(self) -> None:
+        for name, paths in self._by_name.items():
+            match = IMAGE_NAME.fullmatch(name)
+            if match:
+                frames = self._images.setdefault((match["sequence"], match["panel"]), {})
+                frames[int(match["frame"])] = paths[0]
+
+
+def _walk(data_dir: Path) -> list[Path]:
+    """Return all visible files at most MAX_DEPTH folders below `data_dir`, sorted."""
+    found: list[Path] = []
+    for folder, subfolders, names in os.walk(data_dir, followlinks=True):
+        depth = len(Path(folder).relative_to(data_dir).parts)
+        subfolders[:] = [] if depth >= MAX_DEPTH else [name for name in subfolders if not name.startswith(".")]
+        found += [Path(folder, name) for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def locate(index: FileIndex, sequence: str, with_depth: bool, problems: Problems) -> SequenceFiles | None:
+    """Return the files of `sequence`, or None after noting what is missing."""
+    video = index.find(f"{sequence}-cam0.mp4", problems)
+    acc = index.find(f"{sequence}-acc.csv", problems)
+    rgb = _image_source(index, sequence, "rgb", video, problems)
+    if acc is None:
+        problems.add_missing(f"{sequence}-acc.csv", "the accelerometer of the sequence")
+    if rgb is None:
+        problems.add_missing(f"{sequence}-cam0.mp4 or {sequence}-cam0-rgb.zip", "the video of the sequence")
+    if acc is None or rgb is None:
+        return None
+    depth = _image_source(index, sequence, "d", video, problems) if with_depth else None
+    return SequenceFiles(acc, index.find(f"{sequence}-data.csv", problems), rgb, depth)
+
+
+def _image_source(
+    index: FileIndex, sequence: str, panel: Panel, video: Path | None, problems: Problems
+) -> ImageSource | None:
+    """Return the best source: PNG without losses before video; a few loose rgb pictures do not replace a video."""
+    archive = index.find(f"{sequence}-cam0-{panel}.zip", problems)
+    if archive is not None:
+        return ImageSource("zip", archive)
+    images = index.images(sequence, panel)
+    if video is not None and (panel == "rgb" or not images):
+        return ImageSource("video", video)
+    return ImageSource("images", images[0][1].parent, images) if images else None
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file's content in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Digests:
+    """The sha256 of files, remembered by path, size and time stamp in a JSON file."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._known = _load(store)
+
+    def of(self, paths: Iterable[Path], progress: Callable[[int, int, str], None]) -> list[tuple[str, str]]:
+        """Return (file name, sha256) of every path, sorted, and remember them."""
+        unique = sorted(set(paths))
+        digests = []
+        for done, path in enumerate(unique, start=1):
+            digests.append((path.name, self._digest(path)))
+            progress(done, len(unique), "checking files")
+        self._save()
+        return sorted(digests)
+
+    def _digest(self, path: Path) -> str:
+        status = path.stat()
+        key, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns]
+        known = self._known.get(key)
+        if known is not None and known[:2] == stamp:
+            return str(known[2])
+        digest = sha256_of(path)
+        if time.time() - status.st_mtime > SETTLED_SECONDS:
+            self._known[key] = [*stamp, digest]
+        return digest
+
+    def _save(self) -> None:
+        self._store.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(prefix=f".{self._store.name}-", dir=self._store.parent)
+        with os.fdopen(handle, "w") as file:
+            json.dump(self._known, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(part).replace(self._store)
+
+
+def _load(store: Path) -> dict[str, list[int | str]]:
+    """Return the remembered digests; a file that is missing or damaged counts as empty, for it is only a cache."""
+    try:
+        values = json.loads(store.read_text())
+        return {str(key): [int(size), int(stamp), str(digest)] for key, (size, stamp, digest) in values.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}

@@ -1,0 +1,154 @@
+"""Pictures of UR-FALL, 24 x 32, from zip archives of PNG, PNG files or videos.
+
+A picture is reduced by exact area averages, so its size must be a multiple of 24 x 32. Readers raise FileProblem.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlecs_plugins.datasets.ur_fall import card
+from mlecs_plugins.datasets.ur_fall.files import IMAGE_NAME, ImageSource, Panel
+from mlecs_plugins.datasets.ur_fall.problems import FileProblem
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+DEPTH_CODES = 65535
+FULL_SCALE_MM = {"fall": 6000.0, "adl": 7000.0}
+"""Millimetres of the largest depth code, by stratum: mm = C * P / 65535 (the data set's page)."""
+SHOWN_MM = 7000.0
+"""Millimetres that the largest grey level of the depth modality stands for."""
+
+
+def read_pictures(source: ImageSource, frames: Sequence[int], panel: Panel, full_scale: float) -> dict[int, Array]:
+    """Return those of `frames` that the source has: rgb (24, 32, 3) uint8, or depth (24, 32, 1) uint8.
+
+    `full_scale` is the depth in mm of the largest code; rgb does not use it.
+    """
+    wanted = set(frames)
+    if source.kind == "video":
+        return _from_video(source, wanted, panel, full_scale)
+    images = _zip_images(source, wanted, panel) if source.kind == "zip" else _loose_images(source, wanted)
+    reduce = _reduce_rgb if panel == "rgb" else lambda image: _reduce_depth(image, full_scale / DEPTH_CODES)
+    return {frame: reduce(_decode(data, name, panel)) for frame, name, data in images}
+
+
+def _zip_images(source: ImageSource, wanted: set[int], panel: Panel) -> Iterator[tuple[int, str, bytes]]:
+    """Yield (frame, name, content) of the wanted PNG in a zip archive."""
+    try:
+        with zipfile.ZipFile(source.path) as archive:
+            for name in sorted(archive.namelist()):
+                match = IMAGE_NAME.fullmatch(name.rpartition("/")[2])
+                if match and match["panel"].lower() == panel and int(match["frame"]) in wanted:
+                    yield int(match["frame"]), name, archive.read(name)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise FileProblem(f"is not a whole zip archive ({_short(error)})") from error
+
+
+def _loose_images(source: ImageSource, wanted: set[int]) -> Iterator[tuple[int, str, bytes]]:
+    for frame, path in source.images:
+        if frame in wanted:
+            yield frame, path.name, path.read_bytes()
+
+
+def _decode(data: bytes, name: str, panel: Panel) -> Array:
+    """Return a PNG as an array: rgb (H, W, 3) uint8 or depth (H, W) of 16-bit codes."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if panel == "rgb":
+                return np.asarray(image.convert("RGB"))
+            if not image.mode.startswith("I"):
+                raise FileProblem(f"{name} is not a 16-bit depth image (its mode is {image.mode})")
+            return np.asarray(image).astype(np.int64)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise FileProblem(f"{name} is not a whole PNG ({_short(error)})") from error
+
+
+def _from_video(source: ImageSource, wanted: set[int], panel: Panel, full_scale: float) -> dict[int, Array]:
+    """Decode a video up to the last wanted frame: plain rgb, or depth on the left and rgb on the right."""
+    pictures = {}
+    for number, picture in _video_frames(source, max(wanted)):
+        height, width = picture.shape[:2]
+        side_by_side = 3 * width == 8 * height
+        if not side_by_side and 3 * width != 4 * height:
+            raise FileProblem(f"is {width}x{height}, which is neither 4:3 nor two pictures of 4:3 side by side")
+        if panel == "d" and not side_by_side:
+            return {}
+        if number in wanted and panel == "rgb":
+            pictures[number] = _reduce_rgb(picture[:, width // 2 :] if side_by_side else picture)
+        elif number in wanted:
+            grey = picture[:, : width // 2].mean(axis=2)
+            pictures[number] = _grey_levels(_averages(grey, "depth half"), full_scale / 255)
+    return pictures
+
+
+def _video_frames(source: ImageSource, last: int) -> Iterator[tuple[int, Array]]:
+    """Yield (number from 1 on, (H, W, 3) uint8) of the frames of a video up to number `last`."""
+    import av
+
+    number = 0
+    try:
+        with av.open(str(source.path)) as container:
+            if not container.streams.video:
+                raise FileProblem("has no video in it")
+            for packet in container.demux(container.streams.video[0]):
+                for frame in packet.decode():
+                    number += 1
+                    if packet.is_corrupt or frame.is_corrupt:
+                        raise FileProblem(f"is damaged at frame {number}")
+                    yield number, frame.to_ndarray(format="rgb24")
+                    if number == last:
+                        return
+    except av.FFmpegError as error:
+        after = f" after frame {number}" if number else ""
+        raise FileProblem(f"cannot be decoded{after} ({error.strerror or type(error).__name__})") from error
+
+
+def _reduce_rgb(picture: Array) -> Array:
+    """Return area averages (24, 32, 3) uint8, rounded, of a picture (H, W, 3)."""
+    return np.rint(_averages(picture, "picture")).astype(np.uint8)
+
+
+def _reduce_depth(codes: Array, millimetres: float) -> Array:
+    """Return a depth image (24, 32, 1) from codes (H, W) of `millimetres` each; code 0 is no measurement, not 0 mm.
+
+    A cell is the average of its measured pixels, and 0 when it has none.
+    """
+    share = _averages((codes > 0).astype(np.float64), "depth image")
+    measured = np.divide(_averages(codes, "depth image"), share, out=np.zeros_like(share), where=share > 0)
+    return _grey_levels(measured, millimetres)
+
+
+def _grey_levels(values: Array, millimetres: float) -> Array:
+    """Return (24, 32, 1) uint8: 0..7000 mm as 0..255."""
+    levels = np.clip(values * millimetres * (255 / SHOWN_MM), 0, 255)
+    return np.rint(levels).astype(np.uint8)[..., None]
+
+
+def _averages(picture: Array, what: str) -> Array:
+    """Return the mean of each cell of a 24 x 32 grid over a picture (H, W[, C])."""
+    height, width = picture.shape[:2]
+    if height % card.IMAGE_HEIGHT or width % card.IMAGE_WIDTH:
+        raise FileProblem(f"has a {what} of {width}x{height}, which is no multiple of 32x24")
+    rows, columns = height // card.IMAGE_HEIGHT, width // card.IMAGE_WIDTH
+    total = np.uint32 if picture.dtype == np.uint8 else picture.dtype
+    sums = np.add.reduceat(picture, np.arange(0, height, rows), axis=0, dtype=total)
+    means: Array = np.add.reduceat(sums, np.arange(0, width, columns), axis=1) / (rows * columns)
+    return means
+
+
+def _short(error: BaseException) -> str:
+    """Return the first line of an error's text, without objects' addresses."""
+    return re.sub(r"<.*>", "the data", str(error).splitlines()[0] if str(error) else type(error).__name__)

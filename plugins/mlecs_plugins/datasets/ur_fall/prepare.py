@@ -1,0 +1,112 @@
+"""Prepares UR-FALL once: the user's files or the stand-in become one Arrow table in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlecs_bench.api import DataError, DataRequest, Prepared, open_prepared
+from mlecs_plugins.datasets.ur_fall import card, synthetic
+from mlecs_plugins.datasets.ur_fall.build import Block, Origin, save_blocks
+from mlecs_plugins.datasets.ur_fall.files import Digests, FileIndex
+from mlecs_plugins.datasets.ur_fall.problems import Problems
+from mlecs_plugins.datasets.ur_fall.reader import READER_VERSION, Repairs, make_plans, read_plans
+
+
+def prepare(request: DataRequest) -> Prepared:
+    """Return the prepared dataset of `request`, from the cache where it is there.
+
+    Raises DataError that names every missing, damaged or inconsistent file, one line each.
+    """
+    options = card.UrFallOptions() if request.options is None else request.options
+    if request.data_dir is None:
+        return _prepare_synthetic(request, options)
+    return _prepare_real(request, options, Path(request.data_dir))
+
+
+def _prepare_synthetic(request: DataRequest, options: card.UrFallOptions) -> Prepared:
+    digest = _digest_of({**synthetic.parameters(), "labels": options.labels, "depth": options.depth})
+    folder = _cache(request) / digest[:32]
+    ready = open_prepared(folder)
+    if ready is not None:
+        return ready
+    sequences = synthetic.make_sequences(synthetic.DATASET_SEED, depth=options.depth)
+    request.progress(len(sequences), len(sequences), "generating sequences")
+    note = "generated: lengths, label runs and class shares are about the real ones, everything else is invented"
+    origin = Origin("synthetic", True, digest, card.SYNTHETIC_LICENCE, (note,))
+    return save_blocks([_block(s) for s in sequences], options, origin, folder)
+
+
+def _block(sequence: synthetic.Sequence) -> Block:
+    frames = np.arange(1, len(sequence.labels) + 1)
+    present = {m: np.ones(len(frames), dtype=bool) for m in sequence.arrays}
+    return Block(sequence.name, sequence.stratum, frames, sequence.labels, sequence.arrays, present)
+
+
+def _prepare_real(request: DataRequest, options: card.UrFallOptions, data_dir: Path) -> Prepared:
+    problems = Problems(data_dir)
+    plans, used = make_plans(FileIndex(data_dir), options, problems)
+    digest = ""
+    if not problems.lines:
+        digest = _files_digest(request, options, used)
+        ready = open_prepared(_cache(request) / digest[:32])
+        if ready is not None:
+            return ready
+    blocks, repairs = read_plans(plans, options, problems, request.progress)
+    problems.raise_if_any()
+    if not any(block.present["depth"].any() for block in blocks):
+        raise DataError(_no_depth(data_dir))
+    depth = "depth images" if options.depth == "image" else "depth features"
+    notes = notes_of(repairs, len(blocks))
+    origin = Origin(f"rgb, {depth}, accelerometer", False, digest, card.LICENCE, notes)
+    return save_blocks(blocks, options, origin, _cache(request) / digest[:32])
+
+
+def _files_digest(request: DataRequest, options: card.UrFallOptions, used: Sequence[Path]) -> str:
+    """Return the sha256 of the reader's version, the options and the name and content of every file that is read."""
+    contents = Digests(_cache(request) / "file-digests.json").of(used, request.progress)
+    return _digest_of({"reader": READER_VERSION, "labels": options.labels, "depth": options.depth, "files": contents})
+
+
+def _cache(request: DataRequest) -> Path:
+    return Path(request.cache_dir) / card.NAME
+
+
+def _digest_of(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _no_depth(data_dir: Path) -> str:
+    return (
+        f"ur-fall: depth=image, but no labelled frame has a depth image in {data_dir} (looked for SEQ-cam0-d.zip, "
+        "SEQ-cam0-d-NNN.png and side-by-side SEQ-cam0.mp4 of 640x240); "
+        f"get them from {card.PAGE} or use depth=features"
+    )
+
+
+def notes_of(repairs: Repairs, n_sequences: int) -> tuple[str, ...]:
+    """Return one sentence for each kind of thing the reader had to assume, repair or leave out."""
+    notes = []
+    if repairs.assumed_rate:
+        count = len(repairs.assumed_rate)
+        notes.append(
+            f"{count} of {n_sequences} sequences have no SEQ-data.csv: their frames were timed at 30 per second"
+        )
+    if repairs.no_acce:
+        where = ", ".join(f"{name} {count}" for name, count in repairs.no_acce.items())
+        notes.append(
+            f"{sum(repairs.no_acce.values())} frames lie outside their accelerometer recording and have no acce ({where})"
+        )
+    if repairs.unordered:
+        notes.append(f"accelerometer time stamps were not in order and were sorted: {', '.join(repairs.unordered)}")
+    if repairs.wrong_totals:
+        names = ", ".join(repairs.wrong_totals)
+        notes.append(f"SV_total disagrees with the axes in single rows, and the axes were used: {names}")
+    if repairs.no_depth:
+        notes.append(f"{repairs.no_depth} frames have no depth image")
+    return tuple(notes)

@@ -1,0 +1,168 @@
+"""The real UR-FALL: joins labels, accelerometer and pictures of every sequence by frame number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlecs_bench.api import DataError
+from mlecs_plugins.datasets.ur_fall import card
+from mlecs_plugins.datasets.ur_fall.accelerometer import frame_times, windows
+from mlecs_plugins.datasets.ur_fall.build import Block
+from mlecs_plugins.datasets.ur_fall.files import FileIndex, ImageSource, Panel, SequenceFiles, locate
+from mlecs_plugins.datasets.ur_fall.frames import FULL_SCALE_MM, read_pictures
+from mlecs_plugins.datasets.ur_fall.problems import FileProblem, Problems
+from mlecs_plugins.datasets.ur_fall.tables import Labels, Recording, read_label_tables, read_recording, read_sync
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+READER_VERSION = 1
+"""Part of the cache key: raise it when the same files would give other samples."""
+
+
+@dataclass
+class Repairs:
+    """What the reader had to assume or leave out; it becomes the notes of the manifest."""
+
+    assumed_rate: list[str] = field(default_factory=list)
+    no_acce: dict[str, int] = field(default_factory=dict)
+    unordered: list[str] = field(default_factory=list)
+    wrong_totals: list[str] = field(default_factory=list)
+    no_depth: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The labelled frames of a sequence and the files that the rest of its samples comes from."""
+
+    labels: Labels
+    files: SequenceFiles
+
+
+def make_plans(index: FileIndex, options: card.UrFallOptions, problems: Problems) -> tuple[list[Plan], list[Path]]:
+    """Return what to read, and all files of it; notes what is missing. Raises DataError when there is no label file."""
+    tables = _find_tables(index, problems)
+    plans = []
+    for labels in read_label_tables(tables, problems):
+        files = locate(index, labels.sequence, options.depth == "image", problems)
+        if files is not None:
+            plans.append(Plan(labels, files))
+    return plans, [path for path, _ in tables] + [path for plan in plans for path in plan.files.paths]
+
+
+def _find_tables(index: FileIndex, problems: Problems) -> list[tuple[Path, str]]:
+    """Return the label files as (path, stratum)."""
+    tables: list[tuple[Path, str]] = []
+    missing = []
+    for stratum, word in card.STRATA.items():
+        name = f"urfall-cam0-{word}.csv"
+        found = index.find(name, problems)
+        if found is not None:
+            tables.append((found, stratum))
+        else:
+            missing.append(name)
+    if len(missing) == len(card.STRATA) and not problems.lines:
+        raise DataError(_nothing_found(index.data_dir))
+    for name in missing:
+        problems.add_missing(name, "the labels of all its sequences")
+    return tables
+
+
+def _nothing_found(data_dir: Path) -> str:
+    return (
+        f"ur-fall: {data_dir} has none of the label files urfall-cam0-falls.csv and urfall-cam0-adls.csv; it must hold "
+        "them and, for each sequence SEQ, SEQ-acc.csv, SEQ-cam0.mp4 or SEQ-cam0-rgb.zip, and if there is one "
+        f"SEQ-data.csv, in any subfolders; download them from {card.PAGE} (UR Fall Detection, University of Rzeszow)"
+    )
+
+
+def read_plans(
+    plans: list[Plan],
+    options: card.UrFallOptions,
+    problems: Problems,
+    progress: Callable[[int, int, str], None],
+) -> tuple[list[Block], Repairs]:
+    """Read the samples of all plans, noting problems; a sequence with a problem is left out."""
+    repairs = Repairs()
+    blocks = []
+    for done, plan in enumerate(plans, start=1):
+        one = _read_sequence(plan, options, problems, repairs)
+        if one is not None:
+            blocks.append(one)
+        progress(done, len(plans), "reading sequences")
+    return blocks, repairs
+
+
+def _read_sequence(plan: Plan, options: card.UrFallOptions, problems: Problems, repairs: Repairs) -> Block | None:
+    before = len(problems.lines)
+    acce = _read_acce(plan, problems, repairs)
+    rgb = _read_panel(plan, plan.files.rgb, "rgb", problems)
+    if rgb is not None and not rgb[1].all():
+        problems.add(plan.files.rgb.path.name, _lacking(plan.labels, rgb[1]))
+    depth: tuple[Array, Array] | None = (plan.labels.features, np.ones(len(plan.labels.frames), dtype=bool))
+    if options.depth == "image":
+        depth = _read_panel(plan, plan.files.depth, "d", problems)
+    if len(problems.lines) > before or acce is None or rgb is None or depth is None:
+        return None
+    repairs.no_depth += int((~depth[1]).sum())
+    parts = {"acce": acce, "depth": depth, "rgb": rgb}
+    values, present = ({m: part[k] for m, part in parts.items()} for k in (0, 1))
+    return Block(plan.labels.sequence, plan.labels.stratum, plan.labels.frames, plan.labels.labels, values, present)
+
+
+def _lacking(labels: Labels, found: Array) -> str:
+    lost = labels.frames[~found]
+    return f"lacks {len(lost)} of the frames that {labels.table} labels, the first of them frame {lost[0]}"
+
+
+def _read_panel(plan: Plan, source: ImageSource | None, panel: Panel, problems: Problems) -> tuple[Array, Array] | None:
+    """Return the pictures (T, 24, 32, C) of a sequence and their presence (T,); None after a problem."""
+    frames = plan.labels.frames.tolist()
+    shape = (len(frames), card.IMAGE_HEIGHT, card.IMAGE_WIDTH, 3 if panel == "rgb" else 1)
+    pictures = np.zeros(shape, dtype=np.uint8)
+    present = np.zeros(len(frames), dtype=bool)
+    if source is None:
+        return pictures, present
+    with problems.about(source.path):
+        found = read_pictures(source, frames, panel, FULL_SCALE_MM[plan.labels.stratum])
+        for row, frame in enumerate(frames):
+            if frame in found:
+                pictures[row], present[row] = found[frame], True
+        return pictures, present
+    return None
+
+
+def _read_acce(plan: Plan, problems: Problems, repairs: Repairs) -> tuple[Array, Array] | None:
+    """Return the accelerometer windows (T, 15, 3) of a sequence and their presence (T,); None after a problem."""
+    recording: Recording | None = None
+    times: Array | None = None
+    with problems.about(plan.files.acc):
+        recording = read_recording(plan.files.acc)
+    with problems.about(plan.files.sync or plan.files.acc):
+        sync = None if plan.files.sync is None else read_sync(plan.files.sync)
+        times = frame_times(plan.labels.frames, sync)
+    if recording is None or times is None:
+        return None
+    values, present = windows(recording, times)
+    _note_repairs(plan, recording, present, repairs)
+    return values, present
+
+
+def _note_repairs(plan: Plan, recording: Recording, present: Array, repairs: Repairs) -> None:
+    name = plan.labels.sequence
+    if plan.files.sync is None:
+        repairs.assumed_rate.append(name)
+    if not present.all():
+        repairs.no_acce[name] = int((~present).sum())
+    if recording.unordered:
+        repairs.unordered.append(name)
+    if recording.wrong_totals:
+        repairs.wrong_totals.append(name)

@@ -1,0 +1,130 @@
+"""Rebuild the embedded profile: python -m tools.build_mini [--out FOLDER]. Minutes on one CPU thread, no network."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerFast
+
+from mlecs_bench.api import torch_stream
+
+from .card import ModelReport, write_card
+from .encoders import named_tensors, pretrain_encoder, ur_fall_tasks, vast_tasks
+from .language_models import (
+    LLM_RECIPE,
+    SLM_RECIPE,
+    Conditioned,
+    Recipe,
+    gate_scores,
+    mean_tokens,
+    new_llm,
+    new_slm,
+    pretrain,
+)
+from .segmentation import LLM_LONGEST, LLM_VOCABULARY, SLM_VOCABULARY, train_tokenizer
+from .texts import clip_pairs, tokenizer_texts
+
+PROFILE = Path(__file__).resolve().parents[2] / "mlecs_bench" / "profiles" / "mini"
+SEED, GATE_SEED = 1, 2
+GATE = 0.95
+
+
+class GateError(RuntimeError):
+    """A language model did not learn to copy its condition."""
+
+
+def build_model(name: str, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, folder: Path) -> ModelReport:
+    """Pretrain the model `name` (slm, llm), write it to `folder`/`name`; raises GateError below the gate."""
+    with torch_stream(SEED, "mini", name):
+        base = {"slm": new_slm, "llm": new_llm}[name](len(tokenizer), tokenizer.eos_token_id)
+        model = Conditioned(base, base.config.n_embd)
+    loss = pretrain(model, tokenizer, recipe, SEED)
+    gate = gate_scores(model, tokenizer, GATE_SEED)
+    if min(gate["slots_all"], gate["posture"]) < GATE:
+        raise GateError(f"{name} reaches {gate}, less than {GATE}: more steps or another seed are needed")
+    base.save_pretrained(str(folder / name))
+    tokenizer.save_pretrained(str(folder / name))
+    summaries = clip_pairs(GATE_SEED, 500).answers
+    return ModelReport(
+        name,
+        type(base).__name__,
+        base.num_parameters(),
+        len(tokenizer),
+        recipe.steps,
+        loss,
+        mean_tokens(tokenizer, summaries),
+        gate,
+    )
+
+
+def build_encoders(folder: Path) -> dict[str, dict[str, float]]:
+    """Pretrain all encoders and write encoders.safetensors; return the probe accuracies per encoder."""
+    tensors, scores = {}, {}
+    for task in [*vast_tasks(SEED), *ur_fall_tasks(SEED)]:
+        encoder, accuracies = pretrain_encoder(task, SEED)
+        tensors.update(named_tensors(task, encoder))
+        scores[f"{task.dataset}/{task.modality.name}"] = accuracies
+        print(f"encoder {task.dataset}/{task.modality.name}: {accuracies}", flush=True)
+    save_file(dict(sorted(tensors.items())), str(folder / "encoders.safetensors"), metadata={"format": "pt"})
+    return scores
+
+
+def build(folder: Path) -> None:
+    """Write the whole profile to the empty `folder`."""
+    texts = tokenizer_texts(SEED, 6000)
+    tokenizers = {
+        "slm": (train_tokenizer(texts, SLM_VOCABULARY, None), SLM_RECIPE),
+        "llm": (train_tokenizer(texts, LLM_VOCABULARY, LLM_LONGEST), LLM_RECIPE),
+    }
+    encoders = build_encoders(folder)
+    models = []
+    for name, (tokenizer, recipe) in tokenizers.items():
+        models.append(build_model(name, tokenizer, recipe, folder))
+        print(models[-1], flush=True)
+    write_card(folder, SEED, models, encoders)
+
+
+def replace(built: Path, target: Path) -> None:
+    """Put `built` in the place of `target`, whose __init__.py, if any, is kept."""
+    old = target.with_name(f".{target.name}-old")
+    if target.exists():
+        for kept in target.glob("*.py"):
+            shutil.copy2(kept, built / kept.name)
+        target.replace(old)
+    built.replace(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def main() -> int:
+    """Build into a temporary folder beside the target, then exchange the two."""
+    parser = argparse.ArgumentParser(prog="python -m tools.build_mini", description=__doc__)
+    parser.add_argument("--out", type=Path, default=PROFILE, help="where to write the profile")
+    target: Path = parser.parse_args().out.resolve()
+    torch.set_num_threads(1)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    part.chmod(0o755)
+    start = time.process_time()
+    try:
+        build(part)
+        replace(part, target)
+    except GateError as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    print(f"{target} written in {time.process_time() - start:.0f} s of CPU time")
+    return 0
+
+
+if __name__ == "__main__":
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    sys.exit(main())
