@@ -1,7 +1,7 @@
 """The only module a plugin author imports."""
 
 from mlecs_bench.blocks.aggregate import weighted_mean
-from mlecs_bench.blocks.alignment import PairIndex, Unmatched, answer_pairs, vocabulary_map
+from mlecs_bench.blocks.alignment import PairIndex, Unmatched, agreement, answer_pairs, vocabulary_map
 from mlecs_bench.blocks.gram import contrastive_loss
 from mlecs_bench.blocks.supervised import (
     ALL_PARTS,
@@ -11,7 +11,7 @@ from mlecs_bench.blocks.supervised import (
     train_on_private,
     train_stage,
 )
-from mlecs_bench.blocks.transfer import transfer_loss
+from mlecs_bench.blocks.transfer import Pool, transfer_loss
 from mlecs_bench.data import (
     Batch,
     DataRequest,
@@ -55,6 +55,7 @@ __all__ = [
     "NoOptions",
     "PairIndex",
     "PartyData",
+    "Pool",
     "Prepared",
     "Representation",
     "Server",
@@ -63,6 +64,7 @@ __all__ = [
     "UnifiedModel",
     "Unmatched",
     "UsageError",
+    "agreement",
     "answer_pairs",
     "answer_text",
     "contrastive_loss",

@@ -43,3 +43,15 @@ def samples(prepared):
     from mlecs_bench.data import Samples
 
     return Samples.open(prepared)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(profile, tmp_path_factory: pytest.TempPathFactory):
+    """Folders of random tiny models by architecture: gpt2, gptj, llama."""
+    import toy
+
+    return {
+        "gpt2": profile.slm,
+        "gptj": profile.llm,
+        "llama": str(toy.make_llama(tmp_path_factory.mktemp("llama") / "llama")),
+    }

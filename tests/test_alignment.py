@@ -6,13 +6,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from mlecs_bench.blocks import alignment
 from mlecs_bench.blocks.alignment import (
-    PairIndex,
     agreement,
     align_positions,
     answer_pairs,
@@ -43,13 +41,13 @@ TEXTS = (
 )
 
 
-def byte_level(vocab_size: int, trim_offsets: bool = True, **special: str) -> PreTrainedTokenizerFast:
+def byte_level(vocab_size: int, trim_offsets: bool = True, **roles: str) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer the way GPT-2's was made."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=trim_offsets)
-    special = special or {"eos_token": "<|endoftext|>"}
+    special = {f"{role}_token": token for role, token in (roles or {"eos": "<|endoftext|>"}).items()}
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -187,8 +185,8 @@ def test_a_mark_that_shares_a_span_with_the_next_token_is_no_boundary():
 
 
 def test_a_token_without_a_place_in_the_text_breaks_no_boundary():
-    with_mark = [(0, 2), (0, 0), (2, 4)]  # templates give added tokens the span (0, 0)
-    assert align_positions(with_mark, [(0, 2), (2, 4)]) == [(0, 0), (2, 1), (3, 2)]
+    with_mark = [(0, 2), (2, 3), (0, 0), (3, 4)]  # templates give added tokens the span (0, 0)
+    assert align_positions(with_mark, [(0, 2), (2, 3), (3, 4)]) == [(0, 0), (1, 1), (3, 2), (4, 3)]
 
 
 def test_the_end_is_paired_when_one_tokenizer_drops_the_last_space():
@@ -248,42 +246,16 @@ def test_byte_level_spans_do_not_depend_on_the_trimming_of_spaces(text):
     assert token_spans(trimmed, text)[1] == token_spans(kept, text)[1] == [tuple(span) for span in expected]
 
 
-def test_spans_of_a_text_with_a_special_token_count_its_own_characters(bpe_small):
-    pieces, spans = token_spans(bpe_small, "é<|endoftext|> a")
-    assert spans[pieces.index("<|endoftext|>")] == (1, 14)
-    assert spans[-1][1] == 16
+def test_spans_of_a_text_with_a_special_token_count_its_own_characters():
+    pieces, spans = token_spans(byte_level(280, eos="«end»"), " «end»a")
+    assert pieces == ["Ġ", "«end»", "a"]
+    assert spans == [(0, 1), (1, 6), (6, 7)]
 
 
 def test_a_prepended_space_leaves_the_offset_mapping_in_charge():
     tokenizer = byte_level(280)
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     assert token_spans(tokenizer, "dog")[1][-1][1] == 3
-
-
-# The index of a batch
-
-
-def test_pair_index_pads_and_masks():
-    index = PairIndex.of([[(0, 0), (2, 1)], [(0, 0)], [(0, 0), (1, 3), (4, 5)]])
-    assert index.u.tolist() == [[0, 2, 0], [0, 0, 0], [0, 1, 4]]
-    assert index.v.tolist() == [[0, 1, 0], [0, 0, 0], [0, 3, 5]]
-    assert index.mask.tolist() == [[True, True, False], [True, False, False], [True, True, True]]
-    assert (index.u.dtype, index.mask.dtype) == (torch.int64, torch.bool)
-    assert index.rows == (5, 6)
-    assert len(index) == 3
-
-
-def test_swapping_a_pair_index_twice_changes_nothing():
-    index = PairIndex.of([[(0, 0), (2, 1)], [(1, 4)]])
-    once, twice = index.swapped(), index.swapped().swapped()
-    assert (once.u.tolist(), once.v.tolist(), once.rows) == (index.v.tolist(), index.u.tolist(), (5, 3))
-    assert (twice.u.tolist(), twice.v.tolist(), twice.rows) == (index.u.tolist(), index.v.tolist(), index.rows)
-
-
-def test_pair_index_without_samples_is_refused_but_a_sample_may_have_no_pairs():
-    with pytest.raises(ValueError, match="at least one sample"):
-        PairIndex.of([])
-    assert PairIndex.of([[], []]).mask.shape == (2, 0)
 
 
 # Vocabularies
@@ -356,6 +328,29 @@ def test_byte_pieces_map_to_the_byte_and_to_themselves():
     table, ids = vocabulary_map(teacher, student).tolist(), student.get_vocab()
     assert table[1:] == [ids["Ċ"], ids["a"], ids["ð"], ids["a"]]
     assert vocabulary_map(student, teacher).tolist()[ids["a"]] == 4
+
+
+def test_special_tokens_beyond_the_logits_are_left_out():
+    one, other = word_list(["a", "b", "</s>"], eos="</s>"), word_list(["b", "a", "c", "<end>"], eos="<end>")
+    assert vocabulary_map(one, other, student_size=3).tolist() == [1, 0, -1]
+    assert vocabulary_map(one, other, teacher_size=2).tolist() == [1, 0]
+
+
+def test_special_tokens_are_read_as_written_and_matched_by_their_string():
+    teacher = byte_level(280, eos="«end»", pad="«é»")
+    student = word_list(["a", "</s>", "«é»"], extra_special=("«é»",), eos="</s>")
+    table = vocabulary_map(teacher, student, unmatched="drop")
+    assert table[teacher.pad_token_id] == 2
+
+
+def test_every_byte_of_the_byte_level_alphabet_is_read_back():
+    characters = [chr(code) for code in range(0x180)]
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str
+    backend = Tokenizer(models.BPE({split(c)[0][0]: i for i, c in enumerate(characters)}, []))
+    backend.decoder = decoders.ByteLevel()
+    student = word_list(["no", *characters])
+    table = vocabulary_map(PreTrainedTokenizerFast(tokenizer_object=backend), student, unmatched="drop")
+    assert table.tolist() == list(range(1, len(characters) + 1))
 
 
 def plain_edit_distance(a: str, b: str) -> int:

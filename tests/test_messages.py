@@ -132,10 +132,11 @@ def test_a_tensor_without_a_kind_is_refused():
         Message({"a": torch.ones(1)})
 
 
-@pytest.mark.parametrize("length", range(len(SOUND.to_bytes())))
-def test_a_message_cut_off_anywhere_is_not_a_message(length):
-    with pytest.raises(MessageError, match=f"{length} bytes are not a message"):
-        Message.from_bytes(SOUND.to_bytes()[:length])
+def test_a_message_cut_off_anywhere_is_not_a_message():
+    data = SOUND.to_bytes()
+    for length in range(len(data)):
+        with pytest.raises(MessageError, match=f"^{length} bytes are not a message"):
+            Message.from_bytes(data[:length])
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -11,6 +11,8 @@ from unittest import mock
 import datasets
 import numpy as np
 import torch
+from mlecs_baselines import multi_fedavg, standalone
+from mlecs_plugins.ml_ecs import plugin as ml_ecs
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPTJConfig, LlamaConfig, PreTrainedTokenizerFast
 from transformers.models.gpt2 import GPT2LMHeadModel
@@ -18,7 +20,6 @@ from transformers.models.gptj import GPTJForCausalLM
 from transformers.models.llama import LlamaForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from mlecs_baselines import multi_fedavg, standalone
 from mlecs_bench.data import Manifest, Modality, PartyData, Prepared, Samples, features_of, save_prepared
 from mlecs_bench.engine import Cell, CellRun, Outcome
 from mlecs_bench.evaluation import Evaluator
@@ -30,7 +31,6 @@ from mlecs_bench.options import build_options
 from mlecs_bench.partition import Masks
 from mlecs_bench.profiles import MINI, LearningRates, Profile
 from mlecs_bench.spec import RunSpec
-from mlecs_plugins.ml_ecs import plugin as ml_ecs
 
 disable_progress_bar()
 WORDS = ("red", "blue", "loud", "quiet", "happy", "sad")
@@ -54,7 +54,7 @@ def corpus() -> list[str]:
 
 
 def _save_tokenizer(tokenizer: Tokenizer, folder: Path) -> PreTrainedTokenizerFast:
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>")
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>")  # noqa: S106  # a token, no secret
     fast.save_pretrained(folder)
     return fast
 

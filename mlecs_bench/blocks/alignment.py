@@ -25,7 +25,7 @@ Pair = tuple[int, int]
 Unmatched = Literal["edit-distance", "drop"]
 
 MAX_EDIT_PAIRS = 4_000_000
-"""Largest number of (unmatched token, candidate) pairs for which edit distances are computed: a second of work."""
+"""Largest number of (unmatched token, candidate) pairs for which edit distances are computed: about two seconds."""
 
 
 def align_positions(

@@ -10,7 +10,7 @@ Forward. Let M = L Lᵀ (Cholesky) and Q = L⁻¹ O. Adding an anchor to the set
     V_uv = W_v D_uv,   W_v = sqrt(det M_v) = Π diag L_v,   D_uv = sqrt(1 - |Q_v a_u|²) >= sqrt(ε).
 
 W is the volume of the sample's own vectors and D the distance of the anchor to their span. Q_v a_u for all pairs is one
-matrix product of (U, d) with (d, (k - 1) B); no U x B x k x k tensor exists.
+matrix product of (U, d) with (d, (k - 1) B). The largest tensor is that of size U x (k - 1) B; no U x B x k x k exists.
 
 Backward. With G = ∂loss/∂V, H_uv = G_uv W_v / D_uv, p_uv = Q_v a_u and T_v = Σ_u H_uv p_uv a_uᵀ,
 
@@ -25,7 +25,6 @@ float32 or float64. Against the unsmoothed determinant the smoothing costs about
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -112,7 +111,8 @@ def contrastive_loss(
     contrasted), and τ is added (τ = 1 is the paper). Negatives are the batch, the positive included (U = b).
 
     Samples without any present vector are skipped, their anchors too. With fewer than two samples left there is
-    nothing to contrast: loss and both means are 0, and the loss can still be backpropagated (gradient 0).
+    nothing to contrast: loss and both means are 0 (leave such a batch out of an average), and the loss can still be
+    backpropagated (gradient 0).
 
     Args:
         anchors: (b, d); row v belongs to sample v.
@@ -145,16 +145,15 @@ class _PairwiseVolume(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, anchors: Tensor, others: Tensor, present: Tensor | None) -> Tensor:
         """Return the volumes; keep what the backward formulas name."""
-        with _full_precision(anchors.device.type):
-            dtype = _working_dtype(anchors, others)
-            wide_rows, row_factors = _unit_rows(anchors, EPSILON)
-            set_rows, set_factors = _unit_rows(others, EPSILON)
-            factor, basis = _factorise(set_rows, present)
-            own = factor.diagonal(dim1=-2, dim2=-1).prod(dim=-1).to(dtype)  # W
-            rows = wide_rows.to(dtype)
-            bases = rows.new_empty(others.shape[1], *others.shape[::2]).copy_(basis.transpose(0, 1))
-            lengths = (row_factors > 0).to(dtype).clamp_min_(EPSILON)  # Gram diagonal: 1, or ε for a zero anchor
-            products, distances = _distances(rows, bases, lengths)
+        dtype = _working_dtype(anchors, others)
+        wide_rows, row_factors = _unit_rows(anchors, EPSILON)
+        set_rows, set_factors = _unit_rows(others, EPSILON)
+        factor, basis = _factorise(set_rows, present)
+        own = factor.diagonal(dim1=-2, dim2=-1).prod(dim=-1).to(dtype)  # W
+        rows = wide_rows.to(dtype)
+        bases = rows.new_empty(others.shape[1], *others.shape[::2]).copy_(basis.transpose(0, 1))
+        lengths = (row_factors > 0).to(dtype)  # squared, of the smoothed anchor; the floor is enough for a zero one
+        products, distances = _distances(rows, bases, lengths)
         per_sample = wide_rows, row_factors, set_rows, set_factors, factor, basis
         ctx.save_for_backward(*per_sample, own, rows, bases, products, distances)
         ctx.dtypes = anchors.dtype, others.dtype
@@ -166,17 +165,16 @@ class _PairwiseVolume(torch.autograd.Function):
         """Return the gradients of anchors and others."""
         wide_rows, row_factors, set_rows, set_factors, factor, basis, own, *kept = ctx.saved_tensors
         grad_anchors = grad_others = None
-        with _full_precision(grad.device.type):
-            for_rows, sums, sigma = _contract(grad, own, tuple(kept))
-            if ctx.needs_input_grad[0]:
-                grad_anchors = _unit_rows_backward(for_rows, wide_rows, row_factors).to(ctx.dtypes[0])
-            if ctx.needs_input_grad[1]:
-                sums = sums.transpose(0, 1).double()  # T (B, m, d)
-                mixing = torch.bmm(sums, basis.mT)
-                mixing.diagonal(dim1=-2, dim2=-1).add_(sigma.unsqueeze(-1))  # σ I + T Qᵀ
-                inner = torch.baddbmm(sums, mixing, basis, beta=-1)
-                for_sets = torch.linalg.solve_triangular(factor.mT, inner, upper=True)
-                grad_others = _unit_rows_backward(for_sets, set_rows, set_factors).to(ctx.dtypes[1])
+        for_rows, sums, sigma = _contract(grad, own, tuple(kept))
+        if ctx.needs_input_grad[0]:
+            grad_anchors = _unit_rows_backward(for_rows, wide_rows, row_factors).to(ctx.dtypes[0])
+        if ctx.needs_input_grad[1]:
+            sums = sums.transpose(0, 1).double()  # T (B, m, d)
+            mixing = torch.bmm(sums, basis.mT)
+            mixing.diagonal(dim1=-2, dim2=-1).add_(sigma.unsqueeze(-1))  # σ I + T Qᵀ
+            inner = torch.baddbmm(sums, mixing, basis, beta=-1)
+            for_sets = torch.linalg.solve_triangular(factor.mT, inner, upper=True)
+            grad_others = _unit_rows_backward(for_sets, set_rows, set_factors).to(ctx.dtypes[1])
         return grad_anchors, grad_others, None
 
 
@@ -210,13 +208,6 @@ class _MatchingLoss(torch.autograd.Function):
 def _apply(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
     result: Tensor = function.apply(*inputs)  # type: ignore[no-untyped-call]  # torch leaves `apply` untyped
     return result
-
-
-def _full_precision(device_type: str) -> AbstractContextManager[Any]:
-    """Return a context without autocast, which would do the matrix products in half precision."""
-    if torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()  # entering torch.autocast costs as much as several products of a batch of 16
 
 
 def _working_dtype(*tensors: Tensor) -> torch.dtype:
@@ -269,7 +260,10 @@ def _factorise(rows: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def _distances(rows: Tensor, bases: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Return p (U, m B), grouped by vector, and D (U, B) of anchors (U, d), Q (m, B, d) and diagonals (U, 1)."""
+    """Return p (U, m B), grouped by vector, and D (U, B) of anchors (U, d), Q (m, B, d) and squared lengths (U, 1).
+
+    Products with `out=` and in place (here and in `_contract`) keep their type inside torch.autocast.
+    """
     m, n_sets, _ = bases.shape
     columns = bases.flatten(0, 1).T  # (d, m B)
     products = rows.new_empty(len(rows), m * n_sets)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mlecs_bench.errors import MlecsError
+from mlecs_bench.errors import MlecsError, PluginError
 from mlecs_bench.seeds import rng, torch_stream
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ class Stage:
 
     `budget` names what its steps count against ("private", "public" or "server"); `name` tells stages of one budget
     apart. `models` lists what is trained: a model and its parts. Each model's gradient is clipped on its own, so
-    several models trained in one stage are as independent as with an optimiser each.
+    several models trained in one stage are as independent as with an optimiser each. They need a backbone each,
+    since a backbone has one active adapter at a time.
     """
 
     name: str
@@ -71,8 +72,9 @@ def train_stage(party: Party, data: PartyData, stage: Stage, loss: Loss) -> list
 
     The optimiser is new in every stage, as in the authors' script. Batch order and dropout follow streams named by
     party, round and stage, so neither other parties nor other algorithms can change them. Returns [] when there is
-    nothing to train on; raises MlecsError when a loss is not finite.
+    nothing to train on; raises MlecsError when a loss is not finite, PluginError when models share a backbone.
     """
+    _check_backbones(stage)
     if stage.steps == 0 or len(data) == 0:
         return []
     order = batches(
@@ -101,6 +103,13 @@ def train_stage(party: Party, data: PartyData, stage: Stage, loss: Loss) -> list
         raise MlecsError(f"{party.id} diverged in stage {stage.name} of round {stage.round}: lower the learning rates")
     party.logs[stage.name] = sum(values) / len(values)
     return values
+
+
+def _check_backbones(stage: Stage) -> None:
+    # Activating one adapter freezes the others of its backbone: all but the last would rest without a word.
+    if len({id(model.backbone) for model, _ in stage.models}) < len(stage.models):
+        names = " and ".join(model.name for model, _ in stage.models)
+        raise PluginError(f"stage {stage.name} trains {names} on one backbone; give each a stage of its own")
 
 
 def _optimiser(party: Party, stage: Stage) -> tuple[torch.optim.Optimizer, list[list[torch.nn.Parameter]]]:

@@ -144,7 +144,7 @@ def _sorted_bins(log_p: torch.Tensor, k: int) -> torch.Tensor:
 
 def _with_rest(log_p: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """Return the log-probabilities in `columns` (n, k) and of everything else together, (n, k + 1)."""
-    nothing = torch.finfo(log_p.dtype).min  # not -inf: its logsumexp has no gradient when nothing else is left
+    nothing = torch.finfo(log_p.dtype).min  # finite, so that the gradient cannot become NaN when no other token is left
     rest = log_p.scatter(-1, columns, nothing).logsumexp(-1, keepdim=True).clamp(min=math.log(REST_FLOOR))
     return torch.cat([log_p.gather(-1, columns), rest], dim=-1)
 

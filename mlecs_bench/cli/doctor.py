@@ -68,7 +68,7 @@ def report_text(checks: Iterable[Check]) -> str:
         lines += [f"  {marks[check.status]:7}  {check.name}: {check.found}{cure}"]
     needed = sum(check.status == "missing" for check in checks)
     verdict = (
-        f"{needed} needed things are missing, see MISSING above" if needed else "The default run has all it needs."
+        f"The default run lacks what is marked MISSING: {needed}." if needed else "The default run has all it needs."
     )
     return "\n".join([*lines, verdict])
 

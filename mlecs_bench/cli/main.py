@@ -38,7 +38,7 @@ COMMANDS = {
     "show": LazyCommand("mlecs_bench.cli.show:show", "Show the card of an algorithm or a dataset."),
     "doctor": LazyCommand("mlecs_bench.cli.doctor:doctor", "Check that this machine has what a run needs."),
     "run": LazyCommand("mlecs_bench.cli.run:run", "Run one algorithm on one dataset at one rate."),
-    "report": LazyCommand("mlecs_bench.cli.report:report", "Build tables from records."),
+    "report": LazyCommand("mlecs_bench.cli.report:report", "Build tables from the records in FOLDER."),
 }
 
 

@@ -44,21 +44,20 @@ class Tally:
         self.n_cells = n_cells
         self.cells_done = 0
         self._clock = clock
-        self._first: float | None = None
+        self._started: dict[CellRef, float] = {}
         self._units: dict[CellRef, int] = {}
         self._open: dict[CellRef, int] = {}
 
     def start(self, cell: CellRef, resumed_round: int) -> None:
         """A cell begins after round `resumed_round`."""
-        if self._first is None:
-            self._first = self._clock()
+        self._started[cell] = self._clock()
         self._units[cell] = 0
         self._open[cell] = (cell.rounds - resumed_round) * cell.n_devices
 
     def device(self, cell: CellRef) -> None:
         """A device of `cell` finished a round."""
-        self._units[cell] = self._units.get(cell, 0) + 1
-        self._open[cell] = max(0, self._open.get(cell, 0) - 1)
+        self._units[cell] += 1
+        self._open[cell] = max(0, self._open[cell] - 1)
 
     def end(self, cell: CellRef) -> None:
         """A cell is over, with a record, an error, or because its record exists already."""
@@ -72,9 +71,14 @@ class Tally:
     def eta(self) -> float | None:
         """Return the seconds to go; None before the first unit is finished, and when only final scores are left."""
         finished, left = sum(self._units.values()), self._units_left()
-        if not finished or self._first is None or (not left and self.cells_done < self.n_cells):
+        if not finished or (not left and self.cells_done < self.n_cells):
             return None
-        return (self._clock() - self._first) / finished * left
+        return (self._clock() - min(self._started.values())) / finished * left
+
+    def cell_eta(self, cell: CellRef) -> float | None:
+        """Return the seconds to go for a running cell; None where `eta` would tell none."""
+        finished, left = self._units.get(cell, 0), self._open.get(cell, 0)
+        return (self._clock() - self._started[cell]) / finished * left if finished and left else None
 
     def _units_left(self) -> int:
         """Return the units of running cells plus those of cells that have not begun, which count as whole."""
@@ -255,7 +259,8 @@ class LiveView:
     def _move(self, cell: CellRef, advance: int, state: str) -> None:
         progress = self._drawn()
         if cell in self._rows:
-            progress.update(self._rows[cell], advance=advance, state=state)
+            eta = f", ETA {duration(self._tally.cell_eta(cell))}"
+            progress.update(self._rows[cell], advance=advance, state=state + eta)
         self._update_whole(progress)
 
     def _update_whole(self, progress: Progress) -> None:

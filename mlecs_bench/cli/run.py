@@ -123,6 +123,8 @@ def _execute(request: Request, quiet: bool) -> tuple[RunSpec, list[CellResult]]:
 
 
 def _result_json(spec: RunSpec, results: Sequence[CellResult]) -> dict[str, Any]:
+    from mlecs_bench.report import row_summary
+
     records = [result.record for result in results if result.record is not None]
     cells = [
         {"seed": r.seed, "path": str(r.path) if r.path else None, "skipped": r.skipped, "error": r.error}
@@ -132,6 +134,7 @@ def _result_json(spec: RunSpec, results: Sequence[CellResult]) -> dict[str, Any]
         "spec": json.loads(spec.to_json()),
         "cells": cells,
         "metrics": {str(r.seed): _final_scores(r.record) for r in results if r.record is not None},
+        "summary": row_summary(records) if records else None,
         "transmitted": transmitted(records),
         "note": honest_line(records),
     }
@@ -144,14 +147,14 @@ def _final_scores(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _result_text(results: Sequence[CellResult]) -> str:
     """Return the table row, what was transmitted, where the records are, and what the numbers are not."""
-    from mlecs_bench.report.markdown import build_table
+    from mlecs_bench.report import build_table
 
     records = [result.record for result in results if result.record is not None]
     paths = sorted({result.path.parent for result in results if result.path is not None})
     parts = [
-        build_table(records),
+        build_table(records).strip(),
         transmitted_text(transmitted(records)),
-        f"{len(records)} records in {', '.join(str(path) for path in paths)}",
+        f"{len(records)} record{'s' * (len(records) != 1)} in {', '.join(str(path) for path in paths)}",
         honest_line(records),
     ]
     return "\n\n".join(part for part in parts if part)

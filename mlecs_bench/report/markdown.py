@@ -56,7 +56,7 @@ def _table(rows: Sequence[Row], moment: Moment) -> str:
     headers = _headers(rows, metrics)
     align = ["left"] * 4 + ["right"] * (len(headers) - 4)
     text = tabulate(body, headers=headers, tablefmt="github", disable_numparse=True, colalign=align)
-    notes = [*_notes(rows, expected), *footnotes]
+    notes = [*_notes(rows, marks, expected), *footnotes]
     parts = [f"### {rows[0].identity['dataset']['name']}", _caption(rows, metrics, moment), text]
     return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)])
 
@@ -129,15 +129,16 @@ def _common(rows: Sequence[Row], value: Callable[[Mapping[str, Any]], object]) -
     return found[0] if len(found) == 1 else " or ".join(found) + " (see notes)"
 
 
-def _notes(rows: Sequence[Row], expected: Sequence[int]) -> list[str]:
+def _notes(rows: Sequence[Row], marks: Mapping[str, str], expected: Sequence[int]) -> list[str]:
     shares = {(name, definition): None for row in rows for name, (_, definition) in row.traffic.shares.items()}
     notes = [_SENT, *(f"share ({name}): {definition}" for name, definition in shares)]
     for row in rows:
         missing = [seed for seed in expected if seed not in row.seeds]
         if missing:
             seeds = ", ".join(str(seed) for seed in missing)
-            where = f"{row.identity['algo']['name']} at rho {rho_label(row.identity['rho'])}"
-            notes.append(f"{where}, {row.identity['n_devices']} devices: no record of seed {seeds}")
+            algorithm = f"{row.identity['algo']['name']} {marks.get(row.group, '')}".strip()
+            where = f"rho {rho_label(row.identity['rho'])}, {row.identity['n_devices']} devices"
+            notes.append(f"{algorithm} at {where}: no record of seed {seeds}")
     return notes
 
 
@@ -150,7 +151,7 @@ def _footnotes(rows: Sequence[Row]) -> tuple[dict[str, str], list[str]]:
 
 
 def differences(rows: Sequence[Row]) -> dict[str, str]:
-    """Return by group what sets a row apart from most rows of its table, or "" for nothing.
+    """Return by group what sets a row apart from most records of its table, or "" for nothing.
 
     Settings are compared over all rows, an algorithm's own options and version over the rows of that algorithm.
     """
@@ -159,21 +160,24 @@ def differences(rows: Sequence[Row]) -> dict[str, str]:
     paths = sorted({path for values in flat.values() for path in values if not path.startswith(ROW_PATHS)})
     for path in paths:
         for peers in _peers(rows, path):
-            values = {group: flat[group].get(path, "absent") for group in peers}
-            usual = Counter(values.values()).most_common(1)[0][0]
+            values = {row.group: flat[row.group].get(path, "absent") for row in peers}
+            records: Counter[str] = Counter()
+            for row in peers:
+                records[values[row.group]] += len(row.records)
+            usual = records.most_common(1)[0][0]
             for group, value in values.items():
                 if value != usual:
                     found[group].append(f"{path} = {value} (other rows: {usual})")
     return {group: "; ".join(texts) for group, texts in found.items()}
 
 
-def _peers(rows: Sequence[Row], path: str) -> list[list[str]]:
-    """Return the groups of rows whose values at `path` should agree."""
+def _peers(rows: Sequence[Row], path: str) -> list[list[Row]]:
+    """Return the sets of rows whose values at `path` should agree."""
     if not path.startswith("algo."):
-        return [[row.group for row in rows]]
-    by_algo: dict[str, list[str]] = {}
+        return [list(rows)]
+    by_algo: dict[str, list[Row]] = {}
     for row in rows:
-        by_algo.setdefault(row.identity["algo"]["name"], []).append(row.group)
+        by_algo.setdefault(row.identity["algo"]["name"], []).append(row)
     return list(by_algo.values())
 
 

@@ -23,8 +23,11 @@ class MlEcsOptions:
         source="paper, section 3.2",
     )
     kt_weight: float = option(1.0, help="λ of the knowledge-transfer losses", source="paper Eq. 15-16 (weight 1)")
-    kt_pool: Literal["topk", "sorted", "avg", "none"] = option(
-        "topk", help="how output logits are pooled before the divergence", source="ours; FedMKT pools the top K"
+    kt_pool: Literal["auto", "topk", "sorted", "avg", "none"] = option(
+        "auto",
+        help="how output logits are pooled before the divergence; auto: topk where 95 % of the two vocabularies "
+        "agree, else sorted, which needs no map between them",
+        source="ours; FedMKT pools the top K",
     )
     kt_bins: int = option(128, help="K, the number of pooled bins", source="FedMKT")
     kt_vocabulary: Literal["edit-distance", "drop"] = option(

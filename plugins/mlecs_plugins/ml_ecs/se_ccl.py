@@ -11,11 +11,13 @@ import torch
 
 from mlecs_bench.api import (
     PairIndex,
+    Pool,
     Representation,
     Server,
     Stage,
     Supervised,
     Unmatched,
+    agreement,
     answer_pairs,
     answer_text,
     contrastive_loss,
@@ -28,6 +30,8 @@ from mlecs_bench.api import (
 from mlecs_plugins.ml_ecs.ccl import stack_hidden
 from mlecs_plugins.ml_ecs.options import MlEcsOptions
 
+AGREEMENT_FOR_TOPK = 0.95
+"""Least share of ids with the same string in both vocabularies for pooling token by token."""
 SLM_TRAINED = ("prompt", "lora")
 """φ^slm and the SLM's own soft-prompt generator; its input s is the server's and detached."""
 
@@ -95,7 +99,8 @@ def mutual_transfer(
     pairs = PairIndex.of([pairs_between(small.tokenizer, large.tokenizer, answer_text(t)) for t in targets])
     to_llm = map_between(small.tokenizer, large.tokenizer, small.vocab_size, large.vocab_size, options.kt_vocabulary)
     to_slm = map_between(large.tokenizer, small.tokenizer, large.vocab_size, small.vocab_size, options.kt_vocabulary)
-    pool, k = options.kt_pool, options.kt_bins
+    pool = pool_between(small.tokenizer, large.tokenizer) if options.kt_pool == "auto" else options.kt_pool
+    k = options.kt_bins
     into_llm = transfer_loss(slm.logits, llm.logits, pairs, pool=pool, k=k, vocabulary_map=to_llm)
     into_slm = transfer_loss(llm.logits, slm.logits, pairs.swapped(), pool=pool, k=k, vocabulary_map=to_slm)
     return into_llm + into_slm
@@ -105,6 +110,16 @@ def mutual_transfer(
 def pairs_between(slm: Any, llm: Any, text: str) -> list[tuple[int, int]]:
     """Return the aligned positions of one answer, computed once per process."""
     return answer_pairs(slm, llm, text)
+
+
+@lru_cache(maxsize=4)
+def pool_between(slm: Any, llm: Any) -> Pool:
+    """Return the pool for two tokenizers: topk compares token by token, which needs (nearly) one vocabulary.
+
+    Where words are split differently, a map of tokens moves the teacher's mass to tokens that do not continue the
+    text in the student's own segmentation, and the student unlearns to write.
+    """
+    return "topk" if agreement(slm, llm) >= AGREEMENT_FOR_TOPK else "sorted"
 
 
 @lru_cache(maxsize=4)

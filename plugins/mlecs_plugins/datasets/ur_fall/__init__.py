@@ -21,7 +21,7 @@ def mlecs_dataset() -> DatasetInfo:
     """Return the card of the dataset."""
     return DatasetInfo(
         title="UR Fall Detection",
-        summary="11,544 video frames of 70 sequences (30 falls, 40 daily activities): not lying, temporary pose or lying",
+        summary="11,544 video frames of 30 falls and 40 daily activities: not lying, temporary pose or lying",
         task="classification",
         modalities=tuple(m.name for m in card.modalities(card.UrFallOptions())),
         prepare=prepare,
@@ -29,8 +29,8 @@ def mlecs_dataset() -> DatasetInfo:
         options=card.UrFallOptions,
         splits=("frame", "sequence"),
         where_to_get=(
-            f"{card.PAGE} (University of Rzeszow, {card.LICENCE}): both urfall-cam0 label files and, for each sequence, "
-            "its accelerometer file, its synchronisation file, and its video or the archive of its rgb frames"
+            f"{card.PAGE} (University of Rzeszow, {card.LICENCE}): both urfall-cam0 label files and, for each "
+            "sequence, its accelerometer file, its synchronisation file, and its video or the archive of its rgb frames"
         ),
         notes=(
             "Targets are the label words 'not lying', 'temporary pose' and 'lying on the ground'; labels=digits asks "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlecs_plugins.datasets.ur_fall import card
-from mlecs_plugins.datasets.ur_fall.problems import FileProblem
+from mlecs_plugins.datasets.ur_fall.problems import FileError
 from mlecs_plugins.datasets.ur_fall.tables import Recording
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ FRAME_MS = 1000 / card.FRAME_RATE
 def frame_times(frames: Array, sync: dict[int, float] | None) -> Array:
     """Return the time (T,) of frames in ms after the start: from the synchronisation, else at 30 frames per second.
 
-    Raises FileProblem when the synchronisation lacks one of the frames.
+    Raises FileError when the synchronisation lacks one of the frames.
     """
     if sync is None:
         return (frames - 1) * FRAME_MS
     missing = [int(k) for k in frames if int(k) not in sync]
     if missing:
-        raise FileProblem(f"has no time for {len(missing)} labelled frames, the first of them frame {missing[0]}")
+        raise FileError(f"has no time for {len(missing)} labelled frames, the first of them frame {missing[0]}")
     return np.array([sync[int(k)] for k in frames])
 
 

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Block:
-    """The samples of one sequence: frame numbers (T,), label indices (T,), per modality values (T, *shape), presence (T,)."""
+    """The samples of one sequence: frame numbers (T,), label indices (T,), and per modality its values and presence.
+
+    `values` are (T, *shape) in the modality's dtype, `present` (T,) bool.
+    """
 
     sequence: str
     stratum: str

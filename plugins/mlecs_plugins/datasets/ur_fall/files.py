@@ -17,10 +17,10 @@ from mlecs_bench.api import DataError
 from mlecs_plugins.datasets.ur_fall import card
 from mlecs_plugins.datasets.ur_fall.problems import Problems
 
-MAX_DEPTH = 5  # folders below DIR that are searched: a wrong DIR such as / must not take minutes
+MAX_DEPTH = 3  # folders below DIR that are searched: a wrong DIR such as / must not take minutes
 SETTLED_SECONDS = 2.0  # a younger file may still change without its time stamp showing it
 Panel = Literal["rgb", "d"]
-IMAGE_NAME = re.compile(r"(?P<sequence>(fall|adl)-\d+)-cam0-(?P<panel>rgb|d)-(?P<frame>\d+)\.png", re.IGNORECASE)
+IMAGE_NAME = re.compile(r"(?P<source>(fall|adl)-\d+-cam0-(rgb|d))-(?P<frame>\d+)\.png", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,18 @@ class ImageSource:
 
 @dataclass(frozen=True)
 class SequenceFiles:
-    """The files of one sequence; `sync` and `depth` may be missing."""
+    """The files of one sequence. It can do without `sync` and `depth`; without the others it has no samples."""
 
-    acc: Path
+    acc: Path | None
     sync: Path | None
-    rgb: ImageSource
+    rgb: ImageSource | None
     depth: ImageSource | None
 
     @property
     def paths(self) -> list[Path]:
         """All files that are read."""
-        optional = [] if self.sync is None else [self.sync]
-        depth = [] if self.depth is None else self.depth.paths
-        return [self.acc, *optional, *self.rgb.paths, *depth]
+        tables = [path for path in (self.acc, self.sync) if path is not None]
+        return tables + [path for source in (self.rgb, self.depth) if source is not None for path in source.paths]
 
 
 class FileIndex:
@@ -63,7 +62,7 @@ class FileIndex:
             raise DataError(f"ur-fall: {data_dir} {what}; give the folder that holds the files of {card.PAGE}")
         self.data_dir = data_dir
         self._by_name: dict[str, list[Path]] = {}
-        self._images: dict[tuple[str, str], dict[int, Path]] = {}
+        self._images: dict[str, dict[int, Path]] = {}
         for path in _walk(data_dir):
             self._by_name.setdefault(path.name.lower(), []).append(path)
         self._index_images()
@@ -76,15 +75,19 @@ class FileIndex:
             problems.add(name, f"is there {len(found)} times with different content ({places}); keep one")
         return found[0] if found else None
 
+    def has(self, name: str) -> bool:
+        """Is there at least one file called `name`?"""
+        return name.lower() in self._by_name
+
     def images(self, sequence: str, panel: Panel) -> tuple[tuple[int, Path], ...]:
         """Return the loose PNG files of a sequence as (frame, path) in order."""
-        return tuple(sorted(self._images.get((sequence, panel), {}).items()))
+        return tuple(sorted(self._images.get(f"{sequence}-cam0-{panel}", {}).items()))
 
     def _index_images(self) -> None:
         for name, paths in self._by_name.items():
             match = IMAGE_NAME.fullmatch(name)
             if match:
-                frames = self._images.setdefault((match["sequence"], match["panel"]), {})
+                frames = self._images.setdefault(match["source"], {})
                 frames[int(match["frame"])] = paths[0]
 
 
@@ -98,17 +101,16 @@ def _walk(data_dir: Path) -> list[Path]:
     return sorted(found)
 
 
-def locate(index: FileIndex, sequence: str, with_depth: bool, problems: Problems) -> SequenceFiles | None:
-    """Return the files of `sequence`, or None after noting what is missing."""
-    video = index.find(f"{sequence}-cam0.mp4", problems)
-    acc = index.find(f"{sequence}-acc.csv", problems)
+def locate(index: FileIndex, sequence: str, with_depth: bool, problems: Problems) -> SequenceFiles:
+    """Return the files of `sequence`, and note which of them are missing."""
+    acc_name, video_name, archive_name = f"{sequence}-acc.csv", f"{sequence}-cam0.mp4", f"{sequence}-cam0-rgb.zip"
+    acc = index.find(acc_name, problems)
+    video = index.find(video_name, problems)
     rgb = _image_source(index, sequence, "rgb", video, problems)
-    if acc is None:
-        problems.add_missing(f"{sequence}-acc.csv", "the accelerometer of the sequence")
-    if rgb is None:
-        problems.add_missing(f"{sequence}-cam0.mp4 or {sequence}-cam0-rgb.zip", "the video of the sequence")
-    if acc is None or rgb is None:
-        return None
+    if not index.has(acc_name):
+        problems.add_missing(acc_name, "the accelerometer of the sequence")
+    if rgb is None and not index.has(video_name) and not index.has(archive_name):
+        problems.add_missing(f"{video_name} or {archive_name}", "the video of the sequence")
     depth = _image_source(index, sequence, "d", video, problems) if with_depth else None
     return SequenceFiles(acc, index.find(f"{sequence}-data.csv", problems), rgb, depth)
 

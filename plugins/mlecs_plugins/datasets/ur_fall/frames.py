@@ -1,6 +1,6 @@
 """Pictures of UR-FALL, 24 x 32, from zip archives of PNG, PNG files or videos.
 
-A picture is reduced by exact area averages, so its size must be a multiple of 24 x 32. Readers raise FileProblem.
+A picture is reduced by exact area averages, so its size must be a multiple of 24 x 32. Readers raise FileError.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from mlecs_plugins.datasets.ur_fall import card
 from mlecs_plugins.datasets.ur_fall.files import IMAGE_NAME, ImageSource, Panel
-from mlecs_plugins.datasets.ur_fall.problems import FileProblem
+from mlecs_plugins.datasets.ur_fall.problems import FileError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,21 +38,22 @@ def read_pictures(source: ImageSource, frames: Sequence[int], panel: Panel, full
     wanted = set(frames)
     if source.kind == "video":
         return _from_video(source, wanted, panel, full_scale)
-    images = _zip_images(source, wanted, panel) if source.kind == "zip" else _loose_images(source, wanted)
+    images = _zip_images(source, wanted) if source.kind == "zip" else _loose_images(source, wanted)
     reduce = _reduce_rgb if panel == "rgb" else lambda image: _reduce_depth(image, full_scale / DEPTH_CODES)
     return {frame: reduce(_decode(data, name, panel)) for frame, name, data in images}
 
 
-def _zip_images(source: ImageSource, wanted: set[int], panel: Panel) -> Iterator[tuple[int, str, bytes]]:
+def _zip_images(source: ImageSource, wanted: set[int]) -> Iterator[tuple[int, str, bytes]]:
     """Yield (frame, name, content) of the wanted PNG in a zip archive."""
+    stem = source.path.stem.lower()
     try:
         with zipfile.ZipFile(source.path) as archive:
             for name in sorted(archive.namelist()):
                 match = IMAGE_NAME.fullmatch(name.rpartition("/")[2])
-                if match and match["panel"].lower() == panel and int(match["frame"]) in wanted:
+                if match and match["source"].lower() == stem and int(match["frame"]) in wanted:
                     yield int(match["frame"]), name, archive.read(name)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise FileProblem(f"is not a whole zip archive ({_short(error)})") from error
+        raise FileError(f"is not a whole zip archive ({_short(error)})") from error
 
 
 def _loose_images(source: ImageSource, wanted: set[int]) -> Iterator[tuple[int, str, bytes]]:
@@ -70,20 +71,23 @@ def _decode(data: bytes, name: str, panel: Panel) -> Array:
             if panel == "rgb":
                 return np.asarray(image.convert("RGB"))
             if not image.mode.startswith("I"):
-                raise FileProblem(f"{name} is not a 16-bit depth image (its mode is {image.mode})")
+                raise FileError(f"{name} is not a 16-bit depth image (its mode is {image.mode})")
             return np.asarray(image).astype(np.int64)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise FileProblem(f"{name} is not a whole PNG ({_short(error)})") from error
+        raise FileError(f"{name} is not a whole PNG ({_short(error)})") from error
 
 
 def _from_video(source: ImageSource, wanted: set[int], panel: Panel, full_scale: float) -> dict[int, Array]:
-    """Decode a video up to the last wanted frame: plain rgb, or depth on the left and rgb on the right."""
+    """Decode a video up to the last wanted frame: plain rgb, or depth on the left and rgb on the right.
+
+    Depth in a video has 8 bits, 255 for `full_scale`, and black pixels count as 0 mm: compression blurs which they are.
+    """
     pictures = {}
     for number, picture in _video_frames(source, max(wanted)):
         height, width = picture.shape[:2]
         side_by_side = 3 * width == 8 * height
         if not side_by_side and 3 * width != 4 * height:
-            raise FileProblem(f"is {width}x{height}, which is neither 4:3 nor two pictures of 4:3 side by side")
+            raise FileError(f"is {width}x{height}, which is neither 4:3 nor two pictures of 4:3 side by side")
         if panel == "d" and not side_by_side:
             return {}
         if number in wanted and panel == "rgb":
@@ -102,18 +106,18 @@ def _video_frames(source: ImageSource, last: int) -> Iterator[tuple[int, Array]]
     try:
         with av.open(str(source.path)) as container:
             if not container.streams.video:
-                raise FileProblem("has no video in it")
+                raise FileError("has no video in it")
             for packet in container.demux(container.streams.video[0]):
                 for frame in packet.decode():
                     number += 1
                     if packet.is_corrupt or frame.is_corrupt:
-                        raise FileProblem(f"is damaged at frame {number}")
+                        raise FileError(f"is damaged at frame {number}")
                     yield number, frame.to_ndarray(format="rgb24")
                     if number == last:
                         return
     except av.FFmpegError as error:
         after = f" after frame {number}" if number else ""
-        raise FileProblem(f"cannot be decoded{after} ({error.strerror or type(error).__name__})") from error
+        raise FileError(f"cannot be decoded{after} ({error.strerror or type(error).__name__})") from error
 
 
 def _reduce_rgb(picture: Array) -> Array:
@@ -141,7 +145,7 @@ def _averages(picture: Array, what: str) -> Array:
     """Return the mean of each cell of a 24 x 32 grid over a picture (H, W[, C])."""
     height, width = picture.shape[:2]
     if height % card.IMAGE_HEIGHT or width % card.IMAGE_WIDTH:
-        raise FileProblem(f"has a {what} of {width}x{height}, which is no multiple of 32x24")
+        raise FileError(f"has a {what} of {width}x{height}, which is no multiple of 32x24")
     rows, columns = height // card.IMAGE_HEIGHT, width // card.IMAGE_WIDTH
     total = np.uint32 if picture.dtype == np.uint8 else picture.dtype
     sums = np.add.reduceat(picture, np.arange(0, height, rows), axis=0, dtype=total)

@@ -99,9 +99,8 @@ def notes_of(repairs: Repairs, n_sequences: int) -> tuple[str, ...]:
         )
     if repairs.no_acce:
         where = ", ".join(f"{name} {count}" for name, count in repairs.no_acce.items())
-        notes.append(
-            f"{sum(repairs.no_acce.values())} frames lie outside their accelerometer recording and have no acce ({where})"
-        )
+        count = sum(repairs.no_acce.values())
+        notes.append(f"{count} frames lie outside their accelerometer recording and have no acce ({where})")
     if repairs.unordered:
         notes.append(f"accelerometer time stamps were not in order and were sorted: {', '.join(repairs.unordered)}")
     if repairs.wrong_totals:

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a user's files, gathered so that one run names all of it."""
+"""The problems of a user's files, gathered so that one run names them all."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mlecs_bench.api import DataError
 MAX_LINES = 20
 
 
-class FileProblem(Exception):
+class FileError(Exception):
     """What is wrong with one file; whoever knows the file's name catches it."""
 
 
-def first_of(problems: Sequence[str]) -> FileProblem:
+def first_of(problems: Sequence[str]) -> FileError:
     """Return the problem of a file with many bad rows: the first of them, and how many more there are."""
     more = f" (and {len(problems) - 1} more like it)" if len(problems) > 1 else ""
-    return FileProblem(problems[0] + more)
+    return FileError(problems[0] + more)
 
 
 class Problems:
@@ -39,10 +39,10 @@ class Problems:
     @contextmanager
     def about(self, path: Path) -> Iterator[None]:
         """Note the problem that reading `path` runs into, if any, and go on after the block."""
-        name = path.relative_to(self._data_dir).as_posix()
+        name = path.relative_to(self._data_dir).as_posix() if path != self._data_dir else str(path)
         try:
             yield
-        except FileProblem as problem:
+        except FileError as problem:
             self.add(name, str(problem))
         except OSError as error:
             self.add(name, f"cannot be read ({error.strerror or error})")

@@ -14,7 +14,7 @@ from mlecs_plugins.datasets.ur_fall.accelerometer import frame_times, windows
 from mlecs_plugins.datasets.ur_fall.build import Block
 from mlecs_plugins.datasets.ur_fall.files import FileIndex, ImageSource, Panel, SequenceFiles, locate
 from mlecs_plugins.datasets.ur_fall.frames import FULL_SCALE_MM, read_pictures
-from mlecs_plugins.datasets.ur_fall.problems import FileProblem, Problems
+from mlecs_plugins.datasets.ur_fall.problems import FileError, Problems
 from mlecs_plugins.datasets.ur_fall.tables import Labels, Recording, read_label_tables, read_recording, read_sync
 
 if TYPE_CHECKING:
@@ -52,9 +52,7 @@ def make_plans(index: FileIndex, options: card.UrFallOptions, problems: Problems
     tables = _find_tables(index, problems)
     plans = []
     for labels in read_label_tables(tables, problems):
-        files = locate(index, labels.sequence, options.depth == "image", problems)
-        if files is not None:
-            plans.append(Plan(labels, files))
+        plans.append(Plan(labels, locate(index, labels.sequence, options.depth == "image", problems)))
     return plans, [path for path, _ in tables] + [path for plan in plans for path in plan.files.paths]
 
 
@@ -67,7 +65,7 @@ def _find_tables(index: FileIndex, problems: Problems) -> list[tuple[Path, str]]
         found = index.find(name, problems)
         if found is not None:
             tables.append((found, stratum))
-        else:
+        elif not index.has(name):
             missing.append(name)
     if len(missing) == len(card.STRATA) and not problems.lines:
         raise DataError(_nothing_found(index.data_dir))
@@ -105,8 +103,6 @@ def _read_sequence(plan: Plan, options: card.UrFallOptions, problems: Problems, 
     before = len(problems.lines)
     acce = _read_acce(plan, problems, repairs)
     rgb = _read_panel(plan, plan.files.rgb, "rgb", problems)
-    if rgb is not None and not rgb[1].all():
-        problems.add(plan.files.rgb.path.name, _lacking(plan.labels, rgb[1]))
     depth: tuple[Array, Array] | None = (plan.labels.features, np.ones(len(plan.labels.frames), dtype=bool))
     if options.depth == "image":
         depth = _read_panel(plan, plan.files.depth, "d", problems)
@@ -136,6 +132,8 @@ def _read_panel(plan: Plan, source: ImageSource | None, panel: Panel, problems: 
         for row, frame in enumerate(frames):
             if frame in found:
                 pictures[row], present[row] = found[frame], True
+        if panel == "rgb" and not present.all():
+            raise FileError(_lacking(plan.labels, present))
         return pictures, present
     return None
 

@@ -163,7 +163,7 @@ def _wander(random: np.random.Generator, length: int, memory: float) -> Array:
 
 
 def _accelerations(random: np.random.Generator, cue: Array) -> Array:
-    """Return windows (T, 15, 3) in g: gravity in a direction of the sequence's own, plus motion as strong as the cue."""
+    """Return windows (T, 15, 3) in g: gravity in the sequence's own direction, plus motion as strong as the cue."""
     padded = np.pad(cue, card.MARGIN, mode="edge")
     gravity = np.array([0.0, 1.0, 0.0]) + 0.35 * random.standard_normal(3)
     gravity /= np.linalg.norm(gravity)
@@ -200,20 +200,20 @@ def _pictures(random: np.random.Generator, cue: Array) -> Array:
     """Return video frames (T, 24, 32, 3) uint8: a clothed person in a room with its own light, and pixel noise."""
     body = _body(random, cue)[..., None]
     room = _room(random)
-    clothes = room.mean(axis=(0, 1)) - random.uniform(50, 85, 3)
-    noise = 12 * random.standard_normal((len(cue), *room.shape), dtype=np.float32)
+    clothes = room.mean(axis=(0, 1)) - random.uniform(60, 85, 3)
+    noise = 8 * random.standard_normal((len(cue), *room.shape), dtype=np.float32)
     picture: Array = np.clip((1 - body) * room + body * clothes + noise, 0, 255).astype(np.uint8)
     return picture
 
 
 def _room(random: np.random.Generator) -> Array:
     """Return an empty room (24, 32, 3): wall, floor and two pieces of furniture."""
-    wall = random.uniform(90, 160) + 12 * random.standard_normal(3)
+    wall = random.uniform(110, 150) + 8 * random.standard_normal(3)
     room = np.broadcast_to(wall, (card.IMAGE_HEIGHT, card.IMAGE_WIDTH, 3)).copy()
-    room[18:] -= random.uniform(10, 35)
+    room[18:] -= random.uniform(10, 25)
     for _ in range(2):
         top, left = int(random.integers(6, 18)), int(random.integers(0, 26))
-        room[top : top + 7, left : left + 6] += 18 * random.standard_normal(3)
+        room[top : top + 7, left : left + 6] += 10 * random.standard_normal(3)
     return room
 
 

@@ -1,6 +1,6 @@
 """The CSV files of UR-FALL: labels with depth features, accelerometer, synchronisation.
 
-Each may have a header or none, and LF or CR LF. A reader raises FileProblem with the line number of the first bad row.
+Each may have a header or none, and LF or CR LF. A reader raises FileError with the line number of the first bad row.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from mlecs_plugins.datasets.ur_fall import card
-from mlecs_plugins.datasets.ur_fall.problems import FileProblem, Problems, first_of
+from mlecs_plugins.datasets.ur_fall.problems import FileError, Problems, first_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,6 +54,15 @@ class Labels:
     features: Array
 
 
+class LabelRow(NamedTuple):
+    """One row of a label file; `label` is an index, `features` are standardised."""
+
+    sequence: str
+    frame: int
+    label: int
+    features: list[float]
+
+
 @dataclass(frozen=True)
 class Recording:
     """One accelerometer file: time in ms (N,) strictly increasing, axes in g (N, 3), and what had to be repaired."""
@@ -68,26 +77,24 @@ def read_labels(path: Path, stratum: str) -> list[Labels]:
     """Read a label file (sequence, frame, label, 8 features), whose sequences must all be of `stratum`."""
     import numpy as np
 
-    rows = _parse(path, 11, 1, lambda cells: _label_row(cells, stratum))
     seen: dict[tuple[str, int], int] = {}
-    for line, (sequence, frame, _, _) in rows:
-        earlier = seen.setdefault((sequence, frame), line)
+    by_sequence: dict[str, list[LabelRow]] = {}
+    for line, row in _parse(path, 11, 1, lambda cells: _label_row(cells, stratum)):
+        earlier = seen.setdefault((row.sequence, row.frame), line)
         if earlier != line:
-            raise FileProblem(f"line {line}: frame {frame} of {sequence} is already on line {earlier}")
-    by_sequence: dict[str, list[tuple[int, int, list[float]]]] = {}
-    for _, (sequence, *rest) in rows:
-        by_sequence.setdefault(sequence, []).append(rest)  # type: ignore[arg-type]  # the rest of a 4-tuple
+            raise FileError(f"line {line}: frame {row.frame} of {row.sequence} is already on line {earlier}")
+        by_sequence.setdefault(row.sequence, []).append(row)
     tables = []
-    for sequence, entries in sorted(by_sequence.items()):
-        entries.sort(key=lambda entry: entry[0])
-        frames, labels, features = zip(*entries, strict=True)
-        values = np.array(features, dtype=np.float32)
-        tables.append(Labels(sequence, stratum, path.name, np.array(frames), np.array(labels), values))
+    for sequence, rows in sorted(by_sequence.items()):
+        rows.sort(key=lambda row: row.frame)
+        frames, labels = np.array([row.frame for row in rows]), np.array([row.label for row in rows])
+        features = np.array([row.features for row in rows], dtype=np.float32)
+        tables.append(Labels(sequence, stratum, path.name, frames, labels, features))
     return tables
 
 
-def _label_row(cells: list[str], stratum: str) -> tuple[str, int, int, list[float]]:
-    """Return (sequence, frame, label index, standardised features); raises ValueError saying what is wrong."""
+def _label_row(cells: list[str], stratum: str) -> LabelRow:
+    """Return a row with standardised features; raises ValueError saying what is wrong."""
     sequence = cells[0].lower()
     if not SEQUENCE.fullmatch(sequence) or not sequence.startswith(stratum):
         raise ValueError(f"sequence '{cells[0]}' is not '{stratum}-' and a number")
@@ -96,7 +103,7 @@ def _label_row(cells: list[str], stratum: str) -> tuple[str, int, int, list[floa
     if cells[2] not in {str(code) for code in card.CODES}:
         raise ValueError(f"label '{cells[2]}' is not -1, 0 or 1")
     features = [_standardised(name, cell) for name, cell in zip(FEATURES, cells[3:], strict=True)]
-    return sequence, int(cells[1]), card.CODES.index(int(cells[2])), features
+    return LabelRow(sequence, int(cells[1]), card.CODES.index(int(cells[2])), features)
 
 
 def _standardised(name: str, cell: str) -> float:
@@ -119,7 +126,7 @@ def read_recording(path: Path) -> Recording:
     values = np.array([row for _, row in rows])
     wrong = np.abs(np.sqrt((values[:, 2:] ** 2).sum(axis=1)) - values[:, 1]) > SV_TOLERANCE
     if wrong.sum() > max(1, len(values) // 10):
-        raise FileProblem(
+        raise FileError(
             f"SV_total is not the root of the squares of the axes in {wrong.sum()} of {len(values)} rows; "
             "the columns must be time in ms, SV_total, x, y, z"
         )
@@ -134,9 +141,9 @@ def read_sync(path: Path) -> dict[int, float]:
     latest = -math.inf
     for line, (frame, time) in sorted(rows, key=lambda row: row[1][0]):
         if frame != int(frame) or int(frame) in times:
-            raise FileProblem(f"line {line}: frame {frame:g} is not a whole number or is there twice")
+            raise FileError(f"line {line}: frame {frame:g} is not a whole number or is there twice")
         if time <= latest:
-            raise FileProblem(f"line {line}: the time of frame {frame:g} is not after that of the frame before")
+            raise FileError(f"line {line}: the time of frame {frame:g} is not after that of the frame before")
         times[int(frame)] = latest = time
     return times
 
@@ -167,7 +174,7 @@ def _parse(path: Path, width: int, texts: int, parse: Callable[[list[str]], Row]
     if bad:
         raise first_of(bad)
     if not parsed:
-        raise FileProblem("is empty")
+        raise FileError("is empty")
     return parsed
 
 
@@ -178,7 +185,7 @@ def _cells(path: Path) -> list[tuple[int, list[str]]]:
             reader = csv.reader(file)
             return [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise FileProblem(f"is not a CSV text file ({error})") from error
+        raise FileError(f"is not a CSV text file ({error})") from error
 
 
 def _is_number(cell: str) -> bool:

@@ -1,0 +1,106 @@
+"""Two plugins of a fake distribution and a stand-in for protocol.run, for tests of the command line."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+from hand_made import make_record, with_identity
+
+from mlecs_bench import protocol
+from mlecs_bench.cli import main as cli_main
+from mlecs_bench.hookspecs import AlgorithmInfo, CellRef, DatasetInfo, Exchange, hookimpl
+from mlecs_bench.options import option
+from mlecs_bench.registry import Entry, Registry
+from mlecs_bench.results import record_name
+from mlecs_bench.spec import rho_text
+
+
+@dataclass(frozen=True)
+class Options:
+    rank: int = option(8, help="Rank of the adapters.", source="paper, section 4.3")
+    mode: Literal["mean", "max"] = option("mean", help="How to merge.", source="")
+
+
+class Alpha:
+    @hookimpl
+    def mlecs_algorithm(self):
+        return AlgorithmInfo(
+            title="Alpha method",
+            summary="Averages everything.",
+            paper="arXiv 0000.00000",
+            build=lambda options: None,
+            options=Options,
+            exchanges=(Exchange("lora", "both", "the adapters", "r (d_in + d_out)"),),
+            notes=("Departs from Eq. 3.",),
+        )
+
+
+class Toy:
+    @hookimpl
+    def mlecs_dataset(self):
+        return DatasetInfo(
+            title="Toy data",
+            summary="Ten samples.",
+            task="generation",
+            modalities=("audio", "vision"),
+            prepare=lambda request: None,
+            metrics=("rouge_lsum", "bertscore"),
+            splits=("frame", "sequence"),
+            where_to_get="made on the spot",
+        )
+
+
+ENTRIES = (
+    Entry("alpha", "algorithm", "acme", "1.2", "acme_plugins:alpha"),
+    Entry("toy", "dataset", "acme", "1.2", "acme_plugins:toy"),
+    Entry("gone", "algorithm", "acme", "1.2", "acme_gone"),
+)
+
+
+def install(monkeypatch: pytest.MonkeyPatch, entries=ENTRIES) -> None:
+    """Let only `entries` be installed; what main() sets in the environment is undone after the test."""
+    module = types.ModuleType("acme_plugins")
+    module.alpha, module.toy = Alpha(), Toy()
+    monkeypatch.setitem(sys.modules, "acme_plugins", module)
+    monkeypatch.setattr(Registry, "installed", classmethod(lambda cls: cls(entries)))
+    for name, value in cli_main._QUIET_LIBRARIES.items():
+        monkeypatch.setenv(name, os.environ.get(name, value))
+
+
+def call_main(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run the command line; return exit code, stdout and stderr."""
+    code = cli_main.main(list(arguments))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+class FakeProtocol:
+    """Stands in for protocol.run: remembers what it was given, tells the observers, and ends as it is told."""
+
+    def __init__(self, tmp_path):
+        self.folder = tmp_path
+        self.errors = {}
+        self.raises = None
+        self.spec = self.execution = None
+
+    def __call__(self, spec, execution, observers, registry=None):
+        self.spec, self.execution = spec, execution
+        results = [self._result(spec, seed) for seed in spec.seeds]
+        for result in results:
+            ref = CellRef(spec.algo, spec.dataset, rho_text(spec.rho), result.seed, spec.rounds, spec.n_devices)
+            observers.hook.mlecs_cell_start(cell=ref, resumed_round=0)
+            observers.hook.mlecs_cell_end(cell=ref, record=result.record, error=result.error)
+        if self.raises:
+            raise self.raises
+        return results
+
+    def _result(self, spec, seed):
+        if seed in self.errors:
+            return protocol.CellResult(seed, error=self.errors[seed])
+        record = with_identity(make_record(algo=spec.algo, dataset=spec.dataset, seed=seed), profile={"tiny": True})
+        return protocol.CellResult(seed, self.folder / record_name(record["identity"]), record)
