@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlecs_bench.checkpoint import cell_lock, checkpoint_path, remove_checkpoint
 from mlecs_bench.data import Manifest, Prepared, Samples
 from mlecs_bench.metrics import Scorer, make_scorers
+from mlecs_bench.options import build_options, plain
 from mlecs_bench.partition import rates_of
 from mlecs_bench.profiles import PROFILES, Profile, checkpoint_digest, file_digest
 from mlecs_bench.provenance import installed_version, now, provenance
@@ -64,7 +65,7 @@ def identity(plan: CellPlan, seed: int, profile_digests: Mapping[str, str | None
             "name": plan.algorithm.name,
             "distribution": plan.algorithm.distribution,
             "version": plan.algorithm.version,
-            "options": _plain(spec.options),
+            "options": plain(spec.options),
         },
         "dataset": _dataset_identity(plan, manifest),
         "rho": rates_of(spec.rho, manifest.modality_names),
@@ -93,24 +94,18 @@ def _dataset_identity(plan: CellPlan, manifest: Manifest) -> dict[str, Any]:
         "synthetic": manifest.synthetic,
         "task": manifest.task,
         "digest": manifest.digest,
-        "options": _plain(plan.spec.data_options),
+        "options": plain(plan.spec.data_options),
         "split": plan.spec.split,
         "modalities": list(manifest.modality_names),
     }
 
 
 def _training_identity(spec: RunSpec, profile: Profile) -> dict[str, Any]:
-    values = dataclasses.asdict(profile)
+    values: dict[str, Any] = dataclasses.asdict(profile)
     for name in ("name", "summary", "slm", "llm", "encoders", "tiny", "device", "generation_batch"):
         del values[name]
-    return _plain(values | {"rounds": spec.rounds, "steps": spec.steps, "budget": spec.budget})
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `values` with tuples as lists, as JSON reads them back."""
-    return {
-        k: list(v) if isinstance(v, tuple) else _plain(v) if isinstance(v, Mapping) else v for k, v in values.items()
-    }
+    settings: dict[str, Any] = plain(values | {"rounds": spec.rounds, "steps": spec.steps, "budget": spec.budget})
+    return settings
 
 
 def _model_name(given: str | None, profile: Profile) -> str:
@@ -162,7 +157,6 @@ def _compute(
     from mlecs_bench.engine import Cell, CellRun, Events
     from mlecs_bench.evaluation import Evaluator
     from mlecs_bench.federation import build_federation
-    from mlecs_bench.options import build_options
 
     started = now()
     info, spec, profile = plan.algorithm.info, plan.spec, plan.profile
@@ -173,7 +167,13 @@ def _compute(
         Cell(
             algorithm=info.build(options),
             federation=federation,
-            evaluator=Evaluator(plan.dataset.info, samples, scorers_of(plan), profile.generation_batch),
+            evaluator=Evaluator(
+                plan.dataset.info,
+                samples,
+                scorers_of(plan),
+                profile.generation_batch,
+                {"bertscore": profile.bertscore_samples},
+            ),
             key=identity_key(identity_),
             rounds=spec.rounds or profile.rounds,
             evaluate_all=spec.evaluate == "all",

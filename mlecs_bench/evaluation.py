@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.metrics import Metric, Scorer
@@ -16,8 +17,17 @@ if TYPE_CHECKING:
 class Evaluator:
     """Scores any model on any party's test data, always in the same way."""
 
-    def __init__(self, info: DatasetInfo, samples: Samples, scorers: Sequence[Scorer], batch_size: int) -> None:
+    def __init__(
+        self,
+        info: DatasetInfo,
+        samples: Samples,
+        scorers: Sequence[Scorer],
+        batch_size: int,
+        limits: Mapping[str, int | None] = MappingProxyType({}),
+    ) -> None:
+        """Score with `scorers`, generating `batch_size` answers at a time; `limits`: samples that a scorer sees."""
         self._info = info
+        self._limits = limits
         self._samples = samples
         self._scorers = scorers
         self._batch_size = batch_size
@@ -27,7 +37,10 @@ class Evaluator:
         """Return every score of `model` on `test`."""
         predictions = self.predict(model, test, prompt)
         references = test.targets(test.rows)
-        scores = {s.name: s.score(predictions, references) for s in self._scorers}
+        scores = {}
+        for scorer in self._scorers:
+            chosen = spread(len(test), self._limits.get(scorer.name))
+            scores[scorer.name] = scorer.score([predictions[i] for i in chosen], [references[i] for i in chosen])
         return scores | dict(self._diagnose(test, predictions))
 
     def predict(self, model: UnifiedModel, test: PartyData, prompt: str) -> list[str]:
@@ -45,3 +58,10 @@ class Evaluator:
             name: [values[int(r)] for r in test.rows] for name, values in self._columns.items()
         }
         return self._info.diagnose(rows, predictions)
+
+
+def spread(n: int, limit: int | None) -> list[int]:
+    """Return `limit` of the positions 0..n-1, spread evenly; all of them when there are no more, or no limit."""
+    if limit is None or limit >= n:
+        return list(range(n))
+    return [i * n // limit for i in range(limit)]

@@ -60,7 +60,24 @@ def rouge_lsum(predictions: Sequence[str], references: Sequence[str]) -> Metric:
 def _rouge_scorer() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rougeLsum"], use_stemmer=True)
+    return RougeScorer(["rougeLsum"], tokenizer=_StemmingTokenizer())
+
+
+class _StemmingTokenizer:
+    """rouge-score's own tokenizer with its own stemmer, which takes most of the time: a word is stemmed once."""
+
+    def __init__(self) -> None:
+        from nltk.stem.porter import PorterStemmer
+
+        self._stemmer = PorterStemmer()
+        self.stem = lru_cache(maxsize=1 << 16)(self._stemmer.stem)
+
+    def tokenize(self, text: str) -> list[str]:
+        """Return the stemmed tokens of `text`, as `RougeScorer(use_stemmer=True)` makes them."""
+        from rouge_score.tokenize import tokenize
+
+        tokens: list[str] = tokenize(text, self)
+        return tokens
 
 
 def label_of(prediction: str, labels: Sequence[str]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -46,6 +47,15 @@ def build_options(cls: type[Any], given: Mapping[str, object], owner: str) -> An
         return cls(**values)
     except ValueError as error:
         raise UsageError(f"{owner}: {error}") from error
+
+
+def plain(values: Any) -> Any:
+    """Return JSON values: dataclasses and mappings as dicts, tuples as lists."""
+    if dataclasses.is_dataclass(values) and not isinstance(values, type):
+        return plain(dataclasses.asdict(values))
+    if isinstance(values, Mapping):
+        return {key: plain(value) for key, value in values.items()}
+    return [plain(value) for value in values] if isinstance(values, tuple | list) else values
 
 
 def parse_value(value: object, hint: Any) -> Any:
@@ -95,9 +105,12 @@ def _parse_scalar(value: object, hint: Any) -> Any:
 
 def _number(kind: type[int] | type[float], value: str | int | float) -> int | float:
     try:
-        return kind(value)
+        number = kind(value)
     except ValueError:
         raise ValueError(_type_name(kind)) from None
+    if not math.isfinite(number):
+        raise ValueError("a finite number")
+    return number
 
 
 def _type_name(hint: Any) -> str:

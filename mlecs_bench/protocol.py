@@ -19,7 +19,7 @@ from mlecs_bench.cell import CellEvents, CellPlan, identity, profile_digests, pr
 from mlecs_bench.data import DataRequest, Prepared, open_prepared
 from mlecs_bench.errors import MlecsError, UsageError, did_you_mean
 from mlecs_bench.hookspecs import CellRef
-from mlecs_bench.options import build_options
+from mlecs_bench.options import build_options, plain
 from mlecs_bench.partition import rates_of
 from mlecs_bench.profiles import PROFILES
 from mlecs_bench.registry import Registry
@@ -82,8 +82,8 @@ def resolve(spec: RunSpec, registry: Registry) -> RunSpec:
     rates_of(spec.rho, sorted(dataset.info.modalities))
     resolved = dataclasses.replace(
         spec,
-        options=dataclasses.asdict(options),
-        data_options=dataclasses.asdict(data_options),
+        options=plain(options),
+        data_options=plain(data_options),
         rounds=spec.rounds or profile.rounds,
         steps=spec.steps or profile.steps,
         split=split,

@@ -65,7 +65,7 @@ class RunSpec:
             check_rate(rate, "rho" if name == "rho" else f"rho of {name}")
         counts = {"n_devices": self.n_devices, "rounds": self.rounds, "steps": self.steps, "threads": self.threads}
         for name, count in counts.items():
-            if count is not None and (not isinstance(count, int) or count < 1):
+            if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
                 raise UsageError(f"{name.replace('_', '-')} must be a whole number of at least 1, got {count}")
         self._check_choices()
 
@@ -76,7 +76,8 @@ class RunSpec:
             raise UsageError(f"evaluate must be last or all, got {self.evaluate}")
         if self.min_modalities not in (0, 1):
             raise UsageError(f"min-modalities must be 0 or 1, got {self.min_modalities}")
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+        whole = all(isinstance(seed, int) and not isinstance(seed, bool) for seed in self.seeds)
+        if not whole or not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise UsageError(f"seeds must be different whole numbers, got {list(self.seeds)}")
 
     def to_json(self) -> str:
@@ -85,8 +86,12 @@ class RunSpec:
 
     @classmethod
     def from_json(cls, text: str) -> RunSpec:
-        """Read what `to_json` wrote; raises UsageError for a key that is no field."""
-        return cls.from_mapping(json.loads(text))
+        """Read what `to_json` wrote; raises UsageError for text that is not JSON or a key that is no field."""
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise UsageError(f"a spec must be a JSON object, got {text[:40]!r} ({error})") from error
+        return cls.from_mapping(values)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> RunSpec:

@@ -57,6 +57,10 @@ def assert_is_round(path, round_):
     assert torch.equal(loaded.tensors["d00:lora/a"], torch.full((50,), float(round_)))
 
 
+def names_beside(path):
+    return sorted(p.name for p in path.parent.iterdir())
+
+
 @pytest.fixture
 def path(tmp_path):
     return checkpoint_path(tmp_path, "0123456789abcdef" * 4)
@@ -85,7 +89,7 @@ def test_there_is_none_before_the_first_and_the_last_one_counts(path):
     for round_ in (1, 2, 3):
         save_checkpoint(path, checkpoint_of(round_))
         assert_is_round(path, round_)
-    assert os.listdir(path.parent) == [path.name]
+    assert names_beside(path) == [path.name]
 
 
 def test_cells_have_files_of_their_own_beside_the_records(tmp_path):
@@ -109,7 +113,7 @@ def test_a_crash_before_the_rename_keeps_the_old_checkpoint(path, monkeypatch, m
     assert_is_round(path, 1)
     save_checkpoint(path, checkpoint_of(3))
     assert_is_round(path, 3)
-    assert os.listdir(path.parent) == [path.name], "what the crash left behind is gone"
+    assert names_beside(path) == [path.name], "what the crash left behind is gone"
 
 
 def test_progress_that_is_not_json_keeps_the_old_checkpoint(path):
@@ -153,7 +157,7 @@ def test_removing_a_cell_leaves_no_file_and_may_be_done_twice(path):
     save_checkpoint(path, checkpoint_of(1))
     with cell_lock(path):
         remove_checkpoint(path)
-    assert os.listdir(path.parent) == []
+    assert names_beside(path) == []
     remove_checkpoint(path)
     assert load_checkpoint(path) is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import partial
 
 import click
@@ -92,6 +93,13 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(cli, "get_command", lambda context, name: failing(ZeroDivisionError("defect")))
     with pytest.raises(ZeroDivisionError, match="defect"):
         main(["list"])
+
+
+def test_a_command_keeps_libraries_offline_unless_the_user_says_otherwise(call, monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "debug")
+    call("--version")
+    assert (os.environ["HF_HUB_OFFLINE"], os.environ["TRANSFORMERS_VERBOSITY"]) == ("1", "debug")
 
 
 # list and show

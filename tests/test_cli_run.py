@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import types
 from functools import partial
 
 import pytest
 from cli_fakes import FakeProtocol, call_main, install
 
 from mlecs_bench import protocol
+from mlecs_bench.cli import run as run_module
 from mlecs_bench.cli.config import default_cache_dir
 from mlecs_bench.spec import RunSpec
 
@@ -170,6 +173,18 @@ def test_an_interrupted_run_says_how_to_go_on(call, fake_run):
     fake_run.raises = protocol.Interrupted(1, 2, "Run the same command again.")
     code, out, err = call(*RUN, "--n-seeds", "2", "--quiet")
     assert (code, out, err) == (130, "", "interrupted: 1 of 2 cells are done. Run the same command again.\n")
+
+
+@pytest.mark.parametrize("error", [None, protocol.Interrupted(0, 1, ""), KeyError("defect")])
+def test_the_view_is_closed_however_a_run_ends(monkeypatch, capsys, fake_run, error):
+    install(monkeypatch)
+    events = []
+    view = types.SimpleNamespace(say=lambda text: events.append("say"), close=lambda: events.append("close"))
+    monkeypatch.setattr(run_module, "make_view", lambda n_cells, stream, quiet: view)
+    fake_run.raises = error
+    with contextlib.suppress(KeyError):
+        call_main(capsys, *RUN, "--n-seeds", "1")
+    assert (events[0], events[-1]) == ("say", "close")
 
 
 # run --config

@@ -293,7 +293,7 @@ ACCESSES = {
 @pytest.mark.parametrize("rows", [[0], [4, 0], [1, 4, 7, 11], [-1], [-N + 4], [N], [10**9], range(N)])
 def test_the_samples_of_others_are_refused_whatever_asks_for_them(party, access, rows):
     for form in (list(rows), np.array(rows)):
-        with pytest.raises(AccessError, match="d00 asked for sample '.*', which is not in its data"):
+        with pytest.raises(AccessError, match=r"d00 asked for sample '.*', which is not in its data"):
             ACCESSES[access](party, form)
 
 

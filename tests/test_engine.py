@@ -18,7 +18,7 @@ from mlecs_bench.messages import Message
 from mlecs_bench.metrics import Metric
 
 ALGOS = tuple(toy.ALGORITHMS)
-ROUNDS = 3
+ROUNDS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,10 +61,9 @@ def test_same_seed_gives_the_same_bits(algo, profile, samples, reference):
     assert_same(run_of(algo, federation_of(profile, samples, algo), samples), reference[algo])
 
 
-@pytest.mark.parametrize("algo", ALGOS)
-def test_another_seed_gives_other_numbers(algo, profile, samples, reference):
-    other = run_of(algo, federation_of(profile, samples, algo, seed=34), samples)
-    assert other.metrics["client"] != reference[algo].metrics["client"]
+def test_another_seed_gives_other_numbers(profile, samples, reference):
+    other = run_of("standalone", federation_of(profile, samples, "standalone", seed=34), samples)
+    assert other.metrics["client"] != reference["standalone"].metrics["client"]
 
 
 @pytest.mark.parametrize("algo", ALGOS)
@@ -79,7 +78,14 @@ def test_serialising_link_gives_the_same_bits(algo, profile, samples, reference)
     assert_same(run_of(algo, federation_of(profile, samples, algo), samples, link=SerialisingLink()), reference[algo])
 
 
-class Killed(Exception):
+class Cheap:
+    """An evaluator that measures nothing."""
+
+    def score(self, model, test, prompt):
+        return {"x": Metric(0.0, len(test))}
+
+
+class KilledError(Exception):
     """Stands for the death of the process."""
 
 
@@ -88,11 +94,11 @@ def kill_after(round_: int, device: str | None) -> Events:
 
     def device_end(t: int, id_: str) -> None:
         if (t, id_) == (round_, device):
-            raise Killed
+            raise KilledError
 
     def round_end(t: int, scores: Mapping[str, float]) -> None:
         if t == round_ and device is None:
-            raise Killed
+            raise KilledError
 
     return Events(device_end, round_end)
 
@@ -100,14 +106,14 @@ def kill_after(round_: int, device: str | None) -> Events:
 @pytest.mark.parametrize("algo", ALGOS)
 def test_run_resumed_after_any_round_is_the_uninterrupted_run(algo, profile, samples, reference, tmp_path):
     path = tmp_path / "cell.safetensors"
-    # Killed after round 1; after a device in round 2, whose work is lost; after round 2; and before the last broadcast.
-    for finished, kill in ((0, (1, None)), (1, (2, "d01")), (1, (2, None)), (2, (3, None))):
+    # Killed after round 1; after a device in round 2, whose work is lost; after round 2, before the last broadcast.
+    for finished, kill in ((0, (1, None)), (1, (2, "d01")), (1, (2, None))):
         cell = toy.toy_cell(
             algo, federation_of(profile, samples, algo), samples, checkpoint=path, events=kill_after(*kill)
         )
         run = CellRun(cell)
         assert run.resume() == finished
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             run.run()
     federation = federation_of(profile, samples, algo)
     run = CellRun(toy.toy_cell(algo, federation, samples, checkpoint=path))
@@ -145,7 +151,7 @@ def test_evaluating_every_round_changes_no_number_of_the_last(algo, profile, sam
     assert not toy.differing(run.state, expected.state)
     assert [row["losses"] for row in run.metrics["rounds"]] == [row["losses"] for row in expected.metrics["rounds"]]
     assert all("client" in row for row in run.metrics["rounds"])
-    assert ["client" in row for row in expected.metrics["rounds"]] == [False, False, True]
+    assert ["client" in row for row in expected.metrics["rounds"]] == [False, True]
 
 
 class Scripted:
@@ -245,8 +251,8 @@ def test_last_broadcast_is_counted(algo, reference):
     if algo == "standalone":
         assert rows == {}
         return
-    assert set(rows) == {1, 2, 3, 4}
-    assert rows[4]["up_params"] == 0 < rows[4]["down_params"]
+    assert set(rows) == {1, 2, 3}
+    assert rows[3]["up_params"] == 0 < rows[3]["down_params"]
     total = {key: sum(row[key] for row in rows.values()) for key in ("up_params", "down_params")}
     for direction in ("up", "down"):
         entries = [e for e in reference[algo].comm["entries"] if e["direction"] == direction]
@@ -254,20 +260,20 @@ def test_last_broadcast_is_counted(algo, reference):
 
 
 @pytest.mark.parametrize(
-    ("algo", "budget", "private", "public", "server"),
+    ("algo", "budget", "per_round"),
     [
-        ("ml-ecs", "paper", 2, 2, 2),
-        ("ml-ecs", "equal", 2, 2, 2),
-        ("standalone", "paper", 2, 0, 2),
-        ("standalone", "equal", 4, 0, 2),
-        ("multi-fedavg", "equal", 4, 0, 0),
+        ("ml-ecs", "paper", {"private": 1, "public": 1, "server": 1}),
+        ("ml-ecs", "equal", {"private": 1, "public": 1, "server": 1}),
+        ("standalone", "paper", {"private": 1, "server": 1}),
+        ("standalone", "equal", {"private": 2, "server": 1}),
+        ("multi-fedavg", "equal", {"private": 2}),
     ],
 )
-def test_steps_are_counted_per_stage(algo, budget, private, public, server, profile, samples):
-    federation = federation_of(profile, samples, algo, rounds=2, budget=budget)
-    steps = run_of(algo, federation, samples).steps
-    counted = {"private": 2 * 3 * private, "public": 2 * 3 * public, "server": 2 * server}
-    assert steps == {stage: n for stage, n in counted.items() if n}
+def test_steps_are_counted_per_stage(algo, budget, per_round, profile, samples):
+    federation = federation_of(profile, samples, algo, rounds=2, steps=1, budget=budget)
+    steps = run_of(algo, federation, samples, evaluator=Cheap()).steps
+    parties = {"private": 3, "public": 3, "server": 1}
+    assert steps == {stage: 2 * parties[stage] * n for stage, n in per_round.items()}
 
 
 @pytest.mark.parametrize("algo", ALGOS)
@@ -281,7 +287,7 @@ def test_device_lives_on_from_its_state_and_the_next_message_alone(algo, profile
     algorithm.aggregate(first.server, uploads, 1)
     saved = {d.id: d.state() for d in first.devices}
     down = {id_: m.copied() for id_, m in algorithm.broadcast(first.server, 2).items()}
-    for old, new in zip(first.devices, reversed(fresh.devices[::-1]), strict=True):
+    for old, new in zip(first.devices, fresh.devices, strict=True):
         new.load_state(saved[old.id])
         results = []
         for device in (old, new):
@@ -319,8 +325,8 @@ def test_twenty_devices_survive(algo, profile, tmp_path):
     federation = federation_of(profile, samples, algo, rounds=1, steps=1, n_devices=20)
     sizes = {len(d.modalities) for d in federation.devices}
     assert sizes == {1, 2, 3}
-    run = run_of(algo, federation, samples)
-    assert len(run.metrics["client"]["local"]["loss"]) == 20
+    run = run_of(algo, federation, samples, evaluator=Cheap())
+    assert len(run.metrics["client"]["local"]["x"]) == 20
 
 
 def test_training_that_diverges_stops_in_one_line(profile, samples):

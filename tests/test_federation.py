@@ -172,6 +172,9 @@ def test_parameters_grow_by_the_devices_own_parts_alone(profile, tmp_path):
     assert own == sum(4 * p.numel() for part in PARTS for p in few.devices[0].model.part(part).values())
     assert sum(reachable(many).values()) - sum(reachable(few).values()) == 17 * own
     assert len({id(d.model.backbone._base) for d in many.devices}) == 1
+    addresses = [p.untyped_storage().data_ptr() for d in many.devices for p in d.model.parameters(PARTS)]
+    assert len(set(addresses)) == len(addresses), "no two devices may share what they train"
+    assert set(addresses) < set(reachable(many))
 
 
 PEAK = """
@@ -187,7 +190,8 @@ import dataclasses, pathlib
 
 torch.set_num_threads(1)
 folder = pathlib.Path(sys.argv[2])
-profile = dataclasses.replace(MINI, slm=str(folder / "slm"), llm=sys.argv[3], encoders=None, soft_tokens=3, batch_size=1)
+models = {"slm": str(folder / "slm"), "llm": sys.argv[3], "encoders": None}
+profile = dataclasses.replace(MINI, **models, soft_tokens=3, batch_size=1)
 samples = Samples.open(open_prepared(folder / "data"))
 
 def measure(n):

@@ -116,6 +116,16 @@ def test_cells_with_a_record_or_an_error_are_no_work_left(clock):
     assert tally.eta() == pytest.approx(10 * 6)
 
 
+def test_the_rate_is_that_of_the_whole_run(clock):
+    tally = tally_after(clock, 2, devices_done=6)
+    tally.end(cell())
+    tally.start(cell(seed=34), 0)
+    clock.now += 17
+    tally.device(cell(seed=34))
+    assert tally.eta() == pytest.approx((60 + 17) / 7 * 5)
+    assert tally.cell_eta(cell(seed=34)) == pytest.approx(17 * 5)
+
+
 def test_nothing_is_foretold_while_only_the_final_scores_are_left(clock):
     tally = tally_after(clock, 1, devices_done=6)
     assert tally.eta() is None
@@ -196,6 +206,20 @@ def test_a_resumed_a_skipped_and_a_failed_cell_are_told_apart(stream, plain, clo
         "ml-ecs vast rho 0.5 seed 27: 2 rounds, 3 devices, resumed after round 1",
         "error: ml-ecs vast rho 0.5 seed 27: KeyError: 'd00' (2/2 cells)",
     ]
+
+
+@pytest.mark.parametrize("view_name", ["plain", "live"])
+def test_events_that_come_after_the_end_of_their_cell_change_nothing(view_name, request, clock):
+    view = request.getfixturevalue(view_name)
+    run = Run(view, clock)
+    run.end(cell(), error="no space left")
+    run.start(cell())
+    run.round(cell(), 1)
+    text = view._stream.getvalue()
+    assert "2 rounds, 3 devices" not in text
+    assert view._tally._open == {cell(): 0}
+    if view_name == "live":
+        assert list(rows(view)) == ["all cells"]
 
 
 # Quiet

@@ -180,6 +180,13 @@ def test_one_distribution_found_twice_is_no_conflict(site):
     assert (loaded.distribution, loaded.version) == ("Acme_FL", "1.1")  # the first on the path, which Python imports
 
 
+def test_a_name_that_one_distribution_declares_twice_counts_once(site):
+    info = site.install("acme-fl", {LIST_OF_ALGORITHMS: {"noop": "acme_noop"}}, acme_noop=ALGORITHM)
+    with (info / "entry_points.txt").open("a") as file:
+        file.write("noop = acme_noop_again\n")
+    assert Registry.installed().algorithm("noop").distribution == "acme-fl"
+
+
 def test_a_distribution_with_damaged_metadata_does_not_stop_the_listing(site):
     (site.install("acme-fl", {LIST_OF_ALGORITHMS: {"noop": "acme_noop"}}, acme_noop=ALGORITHM) / "METADATA").unlink()
     assert Registry.installed().algorithm("noop").version == "unknown"

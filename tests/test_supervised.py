@@ -1,4 +1,4 @@
-"""One training stage: its batches, what it changes and what it leaves, and that its steps are AdamW's."""
+"""One training stage: what it changes and what it leaves, which streams it follows, and that its steps are AdamW's."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import contextlib
 import copy
 import dataclasses
 import itertools
-from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 import toy
+from adamw import adamw_by_hand, quadratic
 
 from mlecs_bench.blocks.supervised import (
     ALL_PARTS,
@@ -100,46 +100,6 @@ def equal(one, other):
 
 def frozen_weights(backbone):
     return {k: p.detach().clone() for k, p in backbone._peft.named_parameters() if "lora_" not in k}
-
-
-# ----------------------------------------------------------------------------------------------------------- batches
-
-
-@pytest.mark.parametrize("seed", [27, 34])
-@pytest.mark.parametrize(("n", "size"), [(1, 1), (1, 4), (3, 8), (8, 8), (12, 4), (13, 4), (15, 4), (100, 7)])
-def test_a_pass_takes_every_sample_once_except_those_that_fill_no_batch(n, size, seed):
-    full = min(n, size)
-    per_pass = n // full
-    drawn = batches(n, size, 5 * per_pass, rng(seed, "batches"))
-    assert [len(b) for b in drawn] == [full] * (5 * per_pass)
-    for start in range(0, len(drawn), per_pass):
-        taken = Counter(np.concatenate(drawn[start : start + per_pass]).tolist())
-        assert set(taken.values()) == {1}
-        assert set(taken) <= set(range(n))
-        assert len(taken) == n - n % full
-    assert {b.dtype for b in drawn} == {np.dtype(np.int64)}
-
-
-@pytest.mark.parametrize("n", [9, 10, 11, 12])
-def test_every_sample_gets_its_turn_in_the_long_run(n):
-    taken = Counter(np.concatenate(batches(n, 4, 4000, rng(27, "batches"))).tolist())
-    counts = [taken[i] for i in range(n)]
-    assert min(counts) > 0.9 * 16_000 / n
-    assert max(counts) < 1.1 * 16_000 / n
-
-
-def test_passes_are_shuffled_anew():
-    drawn = batches(40, 4, 30, rng(27, "batches"))
-    passes = [tuple(np.concatenate(drawn[start : start + 10]).tolist()) for start in (0, 10, 20)]
-    assert len(set(passes)) == 3
-    assert tuple(range(40)) not in passes
-
-
-@pytest.mark.parametrize("steps", [0, 1, 7])
-def test_more_steps_only_append_batches(steps):
-    few, many = (batches(13, 4, k, rng(27, "batches")) for k in (steps, 20))
-    assert len(few) == steps
-    assert all(np.array_equal(a, b) for a, b in zip(few, many, strict=False))
 
 
 # -------------------------------------------------------------------------------------------- what a stage may change
@@ -305,39 +265,6 @@ def test_stages_of_one_budget_differ_in_dropout(device):
 # --------------------------------------------------------------------------------------------------------- optimiser
 
 
-def quadratic(models, parts, factors):
-    """Return the loss Σ factor(step) · Σ (p - 0.5)² of each model, and no dropout."""
-    steps = itertools.count()
-
-    def loss(rows):
-        step = next(steps)
-        total = torch.zeros(())
-        for model, factor in zip(models, factors, strict=True):
-            squares = sum((p - 0.5).square().sum() for p in model.parameters(parts))
-            total = total + factor * 10.0 ** (step % 3) * squares
-        return total
-
-    return loss
-
-
-def adamw_by_hand(tensors, rates, factor, steps, training):
-    """Take the steps of AdamW on `quadratic` in float64 (Loshchilov and Hutter 2019, algorithm 2)."""
-    values = [t.detach().double().numpy().copy() for t in tensors]
-    first, second = ([np.zeros_like(v) for v in values] for _ in range(2))
-    for step in range(steps):
-        gradients = [2 * factor * 10.0 ** (step % 3) * (v - 0.5) for v in values]
-        norm = np.sqrt(sum((g**2).sum() for g in gradients))
-        scale = min(1.0, training.clip_norm / (norm + 1e-6))
-        for i, gradient in enumerate(gradients):
-            g = scale * gradient
-            first[i] = 0.9 * first[i] + 0.1 * g
-            second[i] = 0.999 * second[i] + 0.001 * g**2
-            values[i] = values[i] * (1 - rates[i] * training.weight_decay)
-            corrected = np.sqrt(second[i] / (1 - 0.999 ** (step + 1))) + 1e-8
-            values[i] = values[i] - rates[i] * first[i] / (1 - 0.9 ** (step + 1)) / corrected
-    return values
-
-
 @pytest.mark.parametrize("clip_norm", [1.0, 1e9])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
 def test_steps_equal_adamw_with_clipping_by_hand_and_each_part_has_its_rate(device, clip_norm, weight_decay):
@@ -381,7 +308,7 @@ def test_models_trained_together_are_clipped_each_on_its_own(device, server):
 @pytest.mark.parametrize("second", ["another device's", "the same"])
 def test_models_of_one_backbone_are_not_trained_together(device, bare, second):
     models = [(device.model, ("prompt",)), (device.model if second == "the same" else bare.model, ("lora",))]
-    with pytest.raises(PluginError, match="stage tune trains d00 and d0[01] on one backbone"):
+    with pytest.raises(PluginError, match=r"stage tune trains d00 and d0[01] on one backbone"):
         train(device, models=models)
 
 

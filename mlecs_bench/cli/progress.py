@@ -48,16 +48,20 @@ class Tally:
         self._units: dict[CellRef, int] = {}
         self._open: dict[CellRef, int] = {}
 
-    def start(self, cell: CellRef, resumed_round: int) -> None:
-        """A cell begins after round `resumed_round`."""
+    def start(self, cell: CellRef, resumed_round: int) -> bool:
+        """A cell begins after round `resumed_round`; False when it is over already: a worker's events may come late."""
+        if cell in self._open:
+            return False
         self._started[cell] = self._clock()
         self._units[cell] = 0
         self._open[cell] = (cell.rounds - resumed_round) * cell.n_devices
+        return True
 
     def device(self, cell: CellRef) -> None:
         """A device of `cell` finished a round."""
-        self._units[cell] += 1
-        self._open[cell] = max(0, self._open[cell] - 1)
+        if cell in self._units:
+            self._units[cell] += 1
+            self._open[cell] = max(0, self._open[cell] - 1)
 
     def end(self, cell: CellRef) -> None:
         """A cell is over, with a record, an error, or because its record exists already."""
@@ -157,7 +161,8 @@ class PlainView:
     @hookimpl
     def mlecs_cell_start(self, cell: CellRef, resumed_round: int) -> None:
         """Write that a cell begins."""
-        self._tally.start(cell, resumed_round)
+        if not self._tally.start(cell, resumed_round):
+            return
         resumed = f", resumed after round {resumed_round}" if resumed_round else ""
         self.say(f"{cell_name(cell)}: {cell.rounds} rounds, {cell.n_devices} devices{resumed}")
 
@@ -226,7 +231,8 @@ class LiveView:
     @hookimpl
     def mlecs_cell_start(self, cell: CellRef, resumed_round: int) -> None:
         """Draw a line for the cell."""
-        self._tally.start(cell, resumed_round)
+        if not self._tally.start(cell, resumed_round):
+            return
         progress = self._drawn()
         units = cell.rounds * cell.n_devices
         done = resumed_round * cell.n_devices

@@ -44,6 +44,7 @@ class Backbone:
         self._base: Any = model.requires_grad_(False).eval().to(device)
         self._peft: Any = None
         self._active: str | None = None
+        self._adapters: dict[str, dict[str, nn.Parameter]] = {}
         self._dropouts: dict[str, list[nn.Module]] = {}
 
     def add_adapter(self, name: str, settings: LoraSettings, seed: int) -> None:
@@ -66,6 +67,8 @@ class Backbone:
                 self._peft = get_peft_model(self._base, config, adapter_name=name)
             else:
                 self._peft.add_adapter(name, config)
+        # Kept: walking all adapters at every look-up would cost the square of the number of devices.
+        self._adapters[name] = self._find_adapter(name)
         generator = torch_generator(seed, "init", "lora")
         for key, tensor in sorted(self.adapter(name).items()):
             with torch.no_grad():
@@ -81,6 +84,9 @@ class Backbone:
 
     def adapter(self, name: str) -> dict[str, nn.Parameter]:
         """Return φ of one adapter: module path and lora_A or lora_B → parameter, without the adapter's name."""
+        return dict(self._adapters[name])
+
+    def _find_adapter(self, name: str) -> dict[str, nn.Parameter]:
         found = {}
         for key, parameter in self._peft.named_parameters():
             if "lora_" in key and f".{name}." in key:

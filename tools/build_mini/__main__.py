@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
 from mlecs_bench.api import torch_stream
 
@@ -90,6 +91,8 @@ def build(folder: Path) -> None:
         models.append(build_model(name, tokenizer, recipe, folder))
         print(models[-1], flush=True)
     write_card(folder, SEED, models, encoders)
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def replace(built: Path, target: Path) -> None:
@@ -109,6 +112,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=PROFILE, help="where to write the profile")
     target: Path = parser.parse_args().out.resolve()
     torch.set_num_threads(1)
+    disable_progress_bar()
     target.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     part.chmod(0o755)

@@ -36,7 +36,7 @@ class Recipe:
 
 
 SLM_RECIPE = Recipe(steps=900, rate=3e-3)
-LLM_RECIPE = Recipe(steps=500, rate=3e-3)
+LLM_RECIPE = Recipe(steps=450, rate=3e-3)
 
 
 def new_slm(vocabulary: int, end: int) -> GPT2LMHeadModel:
@@ -51,7 +51,6 @@ def new_slm(vocabulary: int, end: int) -> GPT2LMHeadModel:
             activation_function="gelu_pytorch_tanh",
             bos_token_id=end,
             eos_token_id=end,
-            pad_token_id=end,
             **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
         )
     )
@@ -69,7 +68,6 @@ def new_llm(vocabulary: int, end: int) -> GPTJForCausalLM:
             rotary_dim=16,
             bos_token_id=end,
             eos_token_id=end,
-            pad_token_id=end,
             tie_word_embeddings=False,
             **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
         )
@@ -85,26 +83,9 @@ class Conditioned(nn.Module):
         self.table = nn.Embedding(CONDITION_ROWS, width)
         nn.init.normal_(self.table.weight, std=0.1)
 
-    def place(self, vectors: Tensor, training: bool) -> Tensor:
-        import os
-        v = os.environ.get("PLACE", "fixed")
-        if v == "fixed":
-            return vectors
-        b = len(vectors)
-        if v == "sum" or (v == "rand" and not training):
-            return vectors.sum(dim=1, keepdim=True).expand(-1, POSITIONS, -1) * POSITIONS**-0.5
-        if v == "signed":  # fixed mixing by an orthogonal (Hadamard) matrix
-            h = torch.tensor([[1.0]])
-            while len(h) < POSITIONS:
-                h = torch.cat([torch.cat([h, h], 1), torch.cat([h, -h], 1)], 0)
-            return torch.einsum("ps,bsd->bpd", h * POSITIONS**-0.5, vectors)
-        gate = (torch.rand(b, POSITIONS, POSITIONS) < torch.rand(b, 1, 1)).float()
-        gate[:, torch.arange(POSITIONS), torch.arange(POSITIONS)] = 1.0
-        return torch.einsum("bps,bsd->bpd", gate, vectors) / gate.sum(dim=2, keepdim=True).sqrt()
-
     def embed(self, conditions: Tensor, ids: Tensor, noise: float = 0.0) -> Tensor:
         """Return input vectors (b, 8 + L, width) of `conditions` (b, 8) and token `ids` (b, L)."""
-        vectors = self.place(self.table(conditions), bool(noise))
+        vectors = self.table(conditions)
         if noise:
             size = self.table.weight.detach().square().mean().sqrt()
             vectors = vectors + noise * size * torch.randn_like(vectors)
@@ -190,6 +171,7 @@ def answer(model: Conditioned, tokenizer: PreTrainedTokenizerFast, pairs: Pairs,
         attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long),
         max_new_tokens=max_new_tokens,
         do_sample=False,
+        pad_token_id=tokenizer.eos_token_id,
     )
     texts: list[str] = tokenizer.batch_decode(ids, skip_special_tokens=True)
     return [text.strip() for text in texts]

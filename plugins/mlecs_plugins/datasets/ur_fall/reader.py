@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
+    Part = tuple[Array, Array]  # one modality of a sequence: values (T, *shape), presence (T,)
 
 READER_VERSION = 1
 """Part of the cache key: raise it when the same files would give other samples."""
@@ -100,13 +101,11 @@ def read_plans(
 
 
 def _read_sequence(plan: Plan, options: card.UrFallOptions, problems: Problems, repairs: Repairs) -> Block | None:
-    before = len(problems.lines)
-    acce = _read_acce(plan, problems, repairs)
-    rgb = _read_panel(plan, plan.files.rgb, "rgb", problems)
-    depth: tuple[Array, Array] | None = (plan.labels.features, np.ones(len(plan.labels.frames), dtype=bool))
-    if options.depth == "image":
-        depth = _read_panel(plan, plan.files.depth, "d", problems)
-    if len(problems.lines) > before or acce is None or rgb is None or depth is None:
+    files = plan.files
+    acce = None if files.acc is None else _read_acce(plan.labels, files.acc, files.sync, problems, repairs)
+    rgb = None if files.rgb is None else _read_pictures(plan.labels, files.rgb, "rgb", problems)
+    depth = _read_depth(plan, options, problems)
+    if acce is None or rgb is None or depth is None:
         return None
     repairs.no_depth += int((~depth[1]).sum())
     parts = {"acce": acce, "depth": depth, "rgb": rgb}
@@ -119,45 +118,51 @@ def _lacking(labels: Labels, found: Array) -> str:
     return f"lacks {len(lost)} of the frames that {labels.table} labels, the first of them frame {lost[0]}"
 
 
-def _read_panel(plan: Plan, source: ImageSource | None, panel: Panel, problems: Problems) -> tuple[Array, Array] | None:
+def _read_depth(plan: Plan, options: card.UrFallOptions, problems: Problems) -> Part | None:
+    if options.depth == "features":
+        return plan.labels.features, np.ones(len(plan.labels.frames), dtype=bool)
+    if plan.files.depth is not None:
+        return _read_pictures(plan.labels, plan.files.depth, "d", problems)
+    return _blank_pictures(plan.labels, "d")
+
+
+def _blank_pictures(labels: Labels, panel: Panel) -> Part:
+    shape = (len(labels.frames), card.IMAGE_HEIGHT, card.IMAGE_WIDTH, 3 if panel == "rgb" else 1)
+    return np.zeros(shape, dtype=np.uint8), np.zeros(len(labels.frames), dtype=bool)
+
+
+def _read_pictures(labels: Labels, source: ImageSource, panel: Panel, problems: Problems) -> Part | None:
     """Return the pictures (T, 24, 32, C) of a sequence and their presence (T,); None after a problem."""
-    frames = plan.labels.frames.tolist()
-    shape = (len(frames), card.IMAGE_HEIGHT, card.IMAGE_WIDTH, 3 if panel == "rgb" else 1)
-    pictures = np.zeros(shape, dtype=np.uint8)
-    present = np.zeros(len(frames), dtype=bool)
-    if source is None:
-        return pictures, present
+    pictures, present = _blank_pictures(labels, panel)
     with problems.about(source.path):
-        found = read_pictures(source, frames, panel, FULL_SCALE_MM[plan.labels.stratum])
-        for row, frame in enumerate(frames):
+        found = read_pictures(source, labels.frames.tolist(), panel, FULL_SCALE_MM[labels.stratum])
+        for row, frame in enumerate(labels.frames.tolist()):
             if frame in found:
                 pictures[row], present[row] = found[frame], True
         if panel == "rgb" and not present.all():
-            raise FileError(_lacking(plan.labels, present))
+            raise FileError(_lacking(labels, present))
         return pictures, present
     return None
 
 
-def _read_acce(plan: Plan, problems: Problems, repairs: Repairs) -> tuple[Array, Array] | None:
+def _read_acce(labels: Labels, acc: Path, sync: Path | None, problems: Problems, repairs: Repairs) -> Part | None:
     """Return the accelerometer windows (T, 15, 3) of a sequence and their presence (T,); None after a problem."""
     recording: Recording | None = None
     times: Array | None = None
-    with problems.about(plan.files.acc):
-        recording = read_recording(plan.files.acc)
-    with problems.about(plan.files.sync or plan.files.acc):
-        sync = None if plan.files.sync is None else read_sync(plan.files.sync)
-        times = frame_times(plan.labels.frames, sync)
+    with problems.about(acc):
+        recording = read_recording(acc)
+    with problems.about(sync or acc):
+        times = frame_times(labels.frames, None if sync is None else read_sync(sync))
     if recording is None or times is None:
         return None
     values, present = windows(recording, times)
-    _note_repairs(plan, recording, present, repairs)
+    if sync is None:
+        repairs.assumed_rate.append(labels.sequence)
+    _note_repairs(labels.sequence, recording, present, repairs)
     return values, present
 
 
-def _note_repairs(plan: Plan, recording: Recording, present: Array, repairs: Repairs) -> None:
-    name = plan.labels.sequence
-    if plan.files.sync is None:
-        repairs.assumed_rate.append(name)
+def _note_repairs(name: str, recording: Recording, present: Array, repairs: Repairs) -> None:
     if not present.all():
         repairs.no_acce[name] = int((~present).sum())
     if recording.unordered:

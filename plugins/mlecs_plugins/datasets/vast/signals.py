@@ -14,13 +14,14 @@ from .words import FILLER_IDS, SUBTITLE_IDS
 if TYPE_CHECKING:
     import numpy as np
 
-    Slots = Mapping[str, np.ndarray[Any, Any]]
+    Array = np.ndarray[Any, Any]
+    Slots = Mapping[str, Array]
 
 N_FRAMES, SIZE, CHANNELS = 4, 16, 3
 N_BANDS, N_TICKS = 24, 24
 N_WORDS = 24
 
-PIXEL_NOISE = 28
+PIXEL_NOISE = 24
 TEXTURE_SWING = 26
 COLOURS = ((200, 40, 40), (50, 80, 210), (40, 170, 60), (220, 200, 50), (235, 235, 235), (25, 25, 25))
 SHAPES = (
@@ -45,13 +46,14 @@ MOTIONS = (
 """Action → (down, right) offset of the shape in each frame."""
 
 SOUND_NOISE = 1.0
-WORD_SHARES = {"topic": 0.16, "tone": 0.14, "voice": 0.09}
+LEVEL = 0.8
+WORD_SHARES = {"topic": 0.2, "tone": 0.17, "voice": 0.1}
 """How likely a subtitle word hints at each slot; the rest is filler."""
 WORD_CONFUSION = 0.1
 """The share of hints that point to a random value instead of the clip's."""
 
 
-def draw_vision(slots: Slots, generator: np.random.Generator) -> np.ndarray[Any, Any]:
+def draw_vision(slots: Slots, generator: np.random.Generator) -> Array:
     """Return frames (n, 4, 16, 16, 3) uint8: a coloured shape (object, colour) moving (action) on a texture (place)."""
     import numpy as np
 
@@ -68,10 +70,11 @@ def draw_vision(slots: Slots, generator: np.random.Generator) -> np.ndarray[Any,
         y = corner[clip, 0] + offsets[clip, t, 0] + row
         x = corner[clip, 1] + offsets[clip, t, 1] + col
         canvas[clip, t, y, x] = noise[clip, t, y, x] + tint[clip]
-    return np.clip(canvas + np.int16(110), 0, 255).astype(np.uint8)
+    frames: Array = np.clip(canvas + np.int16(110), 0, 255).astype(np.uint8)
+    return frames
 
 
-def _texture(place: np.ndarray[Any, Any], generator: np.random.Generator) -> np.ndarray[Any, Any]:
+def _texture(place: Array, generator: np.random.Generator) -> Array:
     """Return waves (n, 16, 16) int16 whose direction (4) and length (2) tell the place; their phase is random."""
     import numpy as np
 
@@ -80,10 +83,11 @@ def _texture(place: np.ndarray[Any, Any], generator: np.random.Generator) -> np.
     pace = np.where(place < 4, 0.7, 1.5).astype(np.float32)[:, None, None]
     phase = generator.random((len(place), 1, 1), dtype=np.float32) * np.float32(2 * np.pi)
     wave = np.sin(pace * (np.cos(angle) * x + np.sin(angle) * y) + phase)
-    return np.rint(TEXTURE_SWING * wave).astype(np.int16)
+    texture: Array = np.rint(TEXTURE_SWING * wave).astype(np.int16)
+    return texture
 
 
-def draw_audio(slots: Slots, generator: np.random.Generator) -> np.ndarray[Any, Any]:
+def draw_audio(slots: Slots, generator: np.random.Generator) -> Array:
     """Return spectrograms (n, 24, 24) float32: a steady hum (place), an event pattern (sound) and overtones (voice)."""
     import numpy as np
 
@@ -99,11 +103,13 @@ def draw_audio(slots: Slots, generator: np.random.Generator) -> np.ndarray[Any, 
     overtones = (np.arange(N_BANDS)[None, :] % spacing[:, None] == 1).astype(np.float32)
     speaking = np.repeat(generator.random((n, N_TICKS // 4)) < 0.6, 4, axis=1).astype(np.float32)
     noise = generator.standard_normal((n, N_BANDS, N_TICKS), dtype=np.float32) * np.float32(SOUND_NOISE)
-    level = np.float32(0.8)
-    return noise + level * hum[:, :, None] + 2 * level * events + level * overtones[:, :, None] * speaking[:, None, :]
+    level = np.float32(LEVEL)
+    spectrogram: Array = noise + level * hum[:, :, None] + 2 * level * events
+    spectrogram += level * overtones[:, :, None] * speaking[:, None, :]
+    return spectrogram
 
 
-def _event(value: int) -> np.ndarray[Any, Any]:
+def _event(value: int) -> Array:
     """Return the pattern (24, 24) of one sound: glides, bursts and pulses of different pace."""
     import numpy as np
 
@@ -118,10 +124,11 @@ def _event(value: int) -> np.ndarray[Any, Any]:
         (tick % 12 < 6) & (band > 18),
         (tick % 6 < 2) & (band > 6) & (band < 14),
     )
-    return patterns[value].astype(np.float32)
+    pattern: Array = patterns[value].astype(np.float32)
+    return pattern
 
 
-def draw_subtitle(slots: Slots, generator: np.random.Generator) -> np.ndarray[Any, Any]:
+def draw_subtitle(slots: Slots, generator: np.random.Generator) -> Array:
     """Return word ids (n, 24) int64, 0 = padding: 12 to 24 words, some of which hint at topic, tone and voice."""
     import numpy as np
 
@@ -137,4 +144,5 @@ def draw_subtitle(slots: Slots, generator: np.random.Generator) -> np.ndarray[An
         words = np.where((kind >= lower) & (kind < lower + share), hints, words)
         lower += share
     length = generator.integers(N_WORDS // 2, N_WORDS + 1, size=n)
-    return np.where(np.arange(N_WORDS)[None, :] < length[:, None], words, 0).astype(np.int64)
+    ids: Array = np.where(np.arange(N_WORDS)[None, :] < length[:, None], words, 0).astype(np.int64)
+    return ids

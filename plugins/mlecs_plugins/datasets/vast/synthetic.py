@@ -72,9 +72,14 @@ def pool(seed: int, n: int, *, with_inputs: bool = True) -> Clips:
     return Clips(slots, texts, draw_inputs(slots, seed, "pool") if with_inputs else {})
 
 
+def benchmark_slots(n: int = N_SAMPLES) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the slot values of the benchmark's clips, slot name → indices (n,)."""
+    return draw_slots(rng(DATA_SEED, "vast", "clips", "slots"), n, for_pool=False)
+
+
 def benchmark(n: int = N_SAMPLES) -> Clips:
     """Return the clips of the benchmark, always the same."""
-    slots = draw_slots(rng(DATA_SEED, "vast", "clips", "slots"), n, for_pool=False)
+    slots = benchmark_slots(n)
     texts = captions.write_captions(slots, rng(DATA_SEED, "vast", "clips", "summaries"))
     return Clips(slots, texts, draw_inputs(slots, DATA_SEED, "clips"))
 
@@ -87,9 +92,10 @@ def digest() -> str:
         "n": N_SAMPLES,
         "slots": SLOTS,
         "subtitle_words": SUBTITLE_WORDS,
-        "style": [captions.STYLES[captions.CLIP_STYLE].templates, captions.LIKED_SHARE],
-        "noise": [signals.PIXEL_NOISE, signals.TEXTURE_SWING, signals.SOUND_NOISE, signals.WORD_CONFUSION],
-        "word_shares": signals.WORD_SHARES,
+        "summaries": [captions.STYLES[captions.CLIP_STYLE].templates, captions.LIKED_SHARE],
+        "vision": [signals.COLOURS, signals.SHAPES, signals.MOTIONS, signals.PIXEL_NOISE, signals.TEXTURE_SWING],
+        "audio": [signals.LEVEL, signals.SOUND_NOISE],
+        "subtitle": [signals.WORD_SHARES, signals.WORD_CONFUSION],
     }
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
