@@ -46,9 +46,10 @@ def test_the_mean_equals_a_loop_over_the_holders(seed, dtype):
         torch.testing.assert_close(tensor.to(torch.float64), expected, rtol=rtol, atol=rtol * 1e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("seed", range(3))
-def test_the_order_of_devices_and_names_does_not_change_a_bit(seed):
-    states, weights = random_states(seed)
+def test_the_order_of_devices_and_names_does_not_change_a_bit(seed, dtype):
+    states, weights = random_states(seed, dtype=dtype)
     expected = weighted_mean(states, weights)
     for order in itertools.permutations(states):
         shuffled = {j: dict(reversed(states[j].items())) for j in order}

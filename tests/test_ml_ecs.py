@@ -341,7 +341,9 @@ def test_temperature_acts_on_the_contrast(profile, samples):
     ("values", "match"),
     [
         ({"temperature": 0.0}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
         ({"kt_weight": -1.0}, "kt_weight"),
+        ({"kt_weight": float("nan")}, "kt_weight"),
         ({"kt_bins": 0}, "kt_bins"),
         ({"amt_trains": ()}, "amt_trains"),
         ({"amt_trains": ("lora", "lora")}, "amt_trains"),

@@ -1,394 +1,190 @@
-"""One training stage: what it changes and what it leaves, which streams it follows, and that its steps are AdamW's."""
+"""Laws of a training stage: which samples, which parameters, how many steps, and from which random stream."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import dataclasses
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 import toy
-from adamw import adamw_by_hand, quadratic
 
-from mlecs_bench.blocks.supervised import (
-    ALL_PARTS,
-    Stage,
-    batches,
-    server_parts,
-    supervised_loss,
-    train_on_private,
-    train_stage,
-)
+from mlecs_bench.blocks import supervised
+from mlecs_bench.blocks.supervised import ALL_PARTS, Stage, batches, server_parts, supervised_loss, train_stage
 from mlecs_bench.data import PartyData
-from mlecs_bench.errors import MlecsError, PluginError
-from mlecs_bench.parties import Budget
-from mlecs_bench.partition import draw_masks
-from mlecs_bench.profiles import LearningRates
-from mlecs_bench.seeds import rng, torch_stream
-
-CONNECTOR = ("projector", "fusion", "prompt")
-RATES = LearningRates(encoder=1e-3, connector=5e-3, lora=2e-2)
-RHO = 0.5
-
-
-def seed_with_a_full_and_an_empty_device():
-    """Return a seed whose first device holds all modalities and whose second holds none."""
-    rates = {m.name: RHO for m in toy.MODALITIES}
-    wanted = (tuple(rates), ())
-    return next(seed for seed in itertools.count() if draw_masks(rates, 2, seed, 0).devices == wanted)
-
-
-@pytest.fixture(scope="module")
-def federation(profile, samples):
-    seed = seed_with_a_full_and_an_empty_device()
-    return toy.toy_federation(profile, samples, seed, rho=RHO, n_devices=2, min_modalities=0)
-
-
-@contextlib.contextmanager
-def as_built(party):
-    """Give the party back its state, counters and settings afterwards."""
-    state, training = party.state(), party.training
-    try:
-        yield party
-    finally:
-        party.load_state(state)
-        party.steps, party.logs, party.training = {}, {}, training
+from mlecs_bench.federation import Federation
+from mlecs_bench.models.unified import PARTS
+from mlecs_bench.parties import Device
+from mlecs_bench.profiles import LearningRates, LoraSettings
+from mlecs_bench.seeds import rng
 
 
 @pytest.fixture
-def device(federation):
-    """A device with every modality."""
-    with as_built(federation.devices[0]) as party:
-        yield party
+def federation(profile, samples) -> Federation:
+    return toy.federation_of(profile, samples, [("audio", "text"), toy.NAMES], steps=3, rounds=2)
 
 
 @pytest.fixture
-def bare(federation):
-    """A device without any modality."""
-    with as_built(federation.devices[1]) as party:
-        yield party
+def device(federation) -> Device:
+    return federation.devices[0]
 
 
-@pytest.fixture
-def server(federation):
-    with as_built(federation.server) as party:
-        yield party
-
-
-def stage_of(party, parts=ALL_PARTS, **changes):
-    values = {"name": "tune", "budget": "private", "round": 1, "steps": 3, "models": [(party.model, parts)]}
+def stage_of(device: Device, parts=ALL_PARTS, **changes) -> Stage:
+    values = {"name": "private", "budget": "private", "round": 1, "steps": 3, "models": [(device.model, parts)]}
     return Stage(**(values | changes))
 
 
-def train(party, parts=ALL_PARTS, **changes):
-    return train_stage(
-        party, party.train, stage_of(party, parts, **changes), supervised_loss(party.model, party.train, party.prompt)
-    )
-
-
-def changed_parts(before, after):
-    assert set(before) == set(after)
-    return {name.split("/")[1] for name in before if not torch.equal(before[name], after[name])}
-
-
-def equal(one, other):
-    return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def frozen_weights(backbone):
-    return {k: p.detach().clone() for k, p in backbone._peft.named_parameters() if "lora_" not in k}
-
-
-# -------------------------------------------------------------------------------------------- what a stage may change
-
-
-@pytest.mark.parametrize(
-    "parts", [*((part,) for part in ALL_PARTS), ("encoder", "lora"), (*CONNECTOR, "lora"), ALL_PARTS], ids="+".join
-)
-def test_only_the_named_parts_change(federation, device, parts):
-    others = [federation.server, federation.devices[1]]
-    before, elsewhere = device.state(), [party.state() for party in others]
-    weights = frozen_weights(device.model.backbone)
-    train(device, parts)
-    assert changed_parts(before, device.state()) == set(parts)
-    assert all(equal(party.state(), state) for party, state in zip(others, elsewhere, strict=True))
-    assert equal(frozen_weights(device.model.backbone), weights)
-
-
-def test_the_server_trains_its_own_model_only(federation, server):
-    before, devices = server.state(), [d.state() for d in federation.devices]
-    train(server, ("fusion", "lora"), budget="server")
-    assert changed_parts(before, server.state()) == {"fusion", "lora"}
-    assert all(equal(d.state(), state) for d, state in zip(federation.devices, devices, strict=True))
-
-
-def test_a_device_without_modalities_trains_its_constant_prompt_and_its_adapter(bare):
-    before = bare.state()
-    assert len(train(bare, ALL_PARTS)) == 3
-    changed = {name for name, tensor in bare.state().items() if not torch.equal(tensor, before[name])}
-    assert "model/prompt/constant" in changed
-    assert {name.split("/")[1] for name in changed} == {"prompt", "lora"}
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_no_parameter_wants_or_keeps_a_gradient_afterwards(device, fails):
-    seen = []
-
-    def loss(rows):
-        seen.append({part: {p.requires_grad for p in device.model.parameters([part])} for part in ALL_PARTS})
-        if fails and len(seen) == 2:
-            raise ZeroDivisionError
-        return device.model.loss(device.train.batch(rows), device.prompt, device.train.targets(rows))
-
-    outcome = pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext()
-    with outcome:
-        train_stage(device, device.train, stage_of(device, ("encoder", "lora")), loss)
-    assert seen[0] == {part: {part in ("encoder", "lora")} for part in ALL_PARTS}
-    everything = [*device.model.parameters(ALL_PARTS), *device.model.backbone._base.parameters()]
-    assert not any(p.requires_grad for p in everything)
-    assert all(p.grad is None for p in everything)
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_the_global_generator_of_torch_is_where_it_was(device, fails):
-    torch.manual_seed(5)
-    before = torch.get_rng_state()
+def train(device: Device, **changes) -> list[float]:
     loss = supervised_loss(device.model, device.train, device.prompt)
+    return train_stage(device, device.train, stage_of(device, **changes), loss)
 
-    def failing(rows):
-        loss(rows)
-        raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext():
-        train_stage(device, device.train, stage_of(device), failing if fails else loss)
+@pytest.mark.parametrize(("n", "size", "steps"), [(12, 4, 9), (10, 4, 8), (7, 7, 4), (3, 8, 5)])
+def test_every_pass_takes_each_sample_at_most_once_and_batches_are_never_short(n, size, steps):
+    taken = batches(n, size, steps, rng(1, "x"))
+    assert [len(b) for b in taken] == [min(n, size)] * steps
+    per_pass = n // min(n, size)
+    for start in range(0, steps, per_pass):
+        one_pass = np.concatenate(taken[start : start + per_pass])
+        assert max(Counter(one_pass.tolist()).values()) == 1
+    assert {int(i) for b in taken for i in b} <= set(range(n))
+    if per_pass * min(n, size) == n:
+        assert set(np.concatenate(taken[:per_pass]).tolist()) == set(range(n))
+
+
+def test_passes_are_shuffled_anew():
+    taken = batches(12, 4, 6, rng(1, "x"))
+    one, two = (np.concatenate(taken[i : i + 3]).tolist() for i in (0, 3))
+    assert sorted(one) == sorted(two)
+    assert one != two != list(range(12))
+
+
+def test_stage_is_adamw_with_clipped_gradients_and_a_rate_per_part(profile, samples):
+    rates = LearningRates(encoder=1e-3, connector=3e-3, lora=2e-3)
+    quiet = dataclasses.replace(
+        profile, lora=LoraSettings(dropout=0.0), connector_dropout=0.0, clip_norm=0.05, learning_rates=rates
+    )
+    one, other = (toy.federation_of(quiet, samples, [toy.NAMES], steps=3).devices[0] for _ in range(2))
+    ours = train(one)
+    model, by_part = other.model, {"encoder": rates.encoder, "lora": rates.lora}
+    positions = batches(len(other.train), 4, 3, rng(other.seed, "batches", other.id, 1, "private"))
+    oracle = []
+    with model.only_trainable(PARTS):
+        groups = [{"params": model.parameters([p]), "lr": by_part.get(p, rates.connector)} for p in PARTS]
+        optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
+        for rows in (other.train.rows[p] for p in positions):
+            loss = model.loss(other.train.batch(rows), other.prompt, other.train.targets(rows))
+            optimiser.zero_grad()
+            loss.backward()
+            grads = [p.grad for p in model.parameters(PARTS) if p.grad is not None]
+            norm = torch.stack([g.square().sum() for g in grads]).sum().sqrt()
+            assert norm > 0.05, "clipping must act"
+            for g in grads:
+                g.mul_(0.05 / (norm + 1e-6))
+            optimiser.step()
+            oracle.append(float(loss.detach()))
+    assert ours == pytest.approx(oracle, rel=1e-6)
+    mine, theirs = one.model.state(), model.state()
+    for key in mine:
+        torch.testing.assert_close(mine[key], theirs[key], rtol=1e-4, atol=2e-5, msg=key)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_only_the_named_part_moves(part, device):
+    before = device.model.state()
+    train(device, parts=(part,))
+    moved = {k.split("/")[0] for k in toy.differing(before, device.model.state())}
+    assert moved == {part}
+
+
+def test_stage_counts_its_steps_and_logs_its_mean_loss(device):
+    losses = train(device, name="first")
+    again = train(device, name="second", steps=2)
+    assert (len(losses), len(again)) == (3, 2)
+    assert device.steps == {"private": 5}
+    assert device.logs == {"first": pytest.approx(np.mean(losses)), "second": pytest.approx(np.mean(again))}
+
+
+def test_training_lowers_the_loss(device):
+    losses = train(device, steps=40)
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.1
+
+
+def test_without_steps_or_data_nothing_happens(device, samples):
+    before = device.state()
+    assert train(device, steps=0) == []
+    nothing = PartyData(samples, [], device.modalities, device.id)
+    assert train_stage(device, nothing, stage_of(device), supervised_loss(device.model, nothing, "")) == []
+    assert device.steps == {}
+    assert not toy.differing(before, device.state())
+
+
+def test_fewer_samples_than_a_batch_still_train(device, samples):
+    few = PartyData(samples, device.train.rows[:2], device.modalities, device.id)
+    losses = train_stage(device, few, stage_of(device), supervised_loss(device.model, few, device.prompt))
+    assert len(losses) == 3
+
+
+def test_streams_depend_on_party_round_and_stage_and_on_nothing_else(profile, samples):
+    def first_loss(draws: int, j: int = 0, **changes) -> float:
+        held = [("audio", "text"), ("audio", "text")]
+        device = toy.federation_of(profile, samples, held, steps=3).devices[j]
+        torch.rand(draws)
+        return train(device, **changes)[0]
+
+    reference = first_loss(0)
+    assert first_loss(13) == reference
+    others = {first_loss(0, round=2), first_loss(0, name="other"), first_loss(0, j=1)}
+    assert reference not in others
+    assert len(others) == 3
+
+
+def test_global_generator_is_left_as_it_was(device):
+    before = torch.get_rng_state()
+    train(device)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("why", ["no steps", "no samples"])
-def test_a_stage_with_nothing_to_do_does_nothing(device, samples, why):
-    before = device.state()
-    data = PartyData(samples, [], toy.WORDS, "d00") if why == "no samples" else device.train
-    steps = 0 if why == "no steps" else 3
+def test_batches_do_not_depend_on_the_stage_name_so_algorithms_are_paired(device):
+    seen: list[tuple[int, ...]] = []
 
     def loss(rows):
-        raise AssertionError("nothing to train on, yet a loss was asked for")
+        seen.append(tuple(map(int, rows)))
+        return device.model.loss(device.train.batch(rows), device.prompt, device.train.targets(rows))
 
-    assert train_stage(device, data, stage_of(device, steps=steps), loss) == []
-    assert equal(device.state(), before)
-    assert (device.steps, device.logs) == ({}, {})
-
-
-def test_steps_are_counted_by_budget_and_losses_logged_by_stage(device):
-    first = train(device, steps=2, name="a")
-    second = train(device, steps=3, name="b")
-    third = train(device, steps=1, name="c", budget="public")
-    assert [len(losses) for losses in (first, second, third)] == [2, 3, 1]
-    assert device.steps == {"private": 5, "public": 1}
-    assert device.logs == {"a": pytest.approx(np.mean(first)), "b": pytest.approx(np.mean(second)), "c": third[0]}
+    for name in ("private", "amt"):
+        train_stage(device, device.train, stage_of(device, name=name), loss)
+    assert seen[:3] == seen[3:]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_names_party_stage_and_round(device, value):
-    def loss(rows):
-        return sum(p.sum() for p in device.model.parameters(["prompt"])) * value
+def test_two_models_in_one_stage_train_as_if_alone(profile, samples):
+    quiet = dataclasses.replace(profile, lora=LoraSettings(dropout=0.0), connector_dropout=0.0)
 
-    with pytest.raises(MlecsError, match="d00 diverged in stage tune of round 4"):
-        train_stage(device, device.train, stage_of(device, ("prompt",), round=4), loss)
+    def trained(chosen: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        server = toy.federation_of(quiet, samples, [toy.NAMES], steps=3).server
+        models = {"model": server.model, "twin": server.twin}
+        data = server.train
+        losses = {n: supervised_loss(models[n], data, server.prompt) for n in chosen}
+        stage = Stage("s", "server", 1, 3, [(models[n], ALL_PARTS) for n in chosen])
+        train_stage(server, data, stage, lambda rows: torch.stack([f(rows) for f in losses.values()]).sum())
+        return server.state()
 
-
-# ----------------------------------------------------------------------------------------------------------- streams
-
-
-def test_the_same_seed_gives_the_same_bits_whatever_happened_before(federation, device):
-    outcomes = []
-    for disturbance in range(2):
-        with as_built(device):
-            torch.manual_seed(disturbance)
-            torch.rand(disturbance * 100)
-            if disturbance:
-                with as_built(federation.server) as server, as_built(federation.devices[1]) as other:
-                    train(server, budget="server")
-                    train(other)
-            losses = train(device)
-            outcomes.append((losses, device.state()))
-    (first, one), (second, other_state) = outcomes
-    assert first == second
-    assert equal(one, other_state)
+    both, first, second = trained(("model", "twin")), trained(("model",)), trained(("twin",))
+    for key, tensor in both.items():
+        alone = first if key.startswith("model/") else second
+        assert torch.equal(tensor, alone[key]), key
 
 
-def rows_of_stage(party, data=None, **changes):
-    """Return the rows that each step's loss is asked for."""
-    asked = []
-
-    def loss(rows):
-        asked.append(rows.tolist())
-        return sum(p.square().sum() for p in party.model.parameters(["prompt"]))
-
-    train_stage(party, party.train if data is None else data, stage_of(party, ("prompt",), **changes), loss)
-    return asked
+def test_gradients_and_trainability_do_not_outlive_the_stage(device):
+    train(device)
+    assert not any(p.requires_grad or p.grad is not None for p in device.model.parameters(PARTS))
 
 
-def test_the_loss_gets_rows_of_the_partys_own_data(device):
-    asked = rows_of_stage(device, steps=12)
-    per_pass = len(device.train) // device.training.batch_size
-    positions = batches(len(device.train), 4, 12, rng(device.seed, "batches", "d00", 1, "private"))
-    assert asked == [device.train.rows[p].tolist() for p in positions]
-    assert {len(rows) for rows in asked} == {4}
-    first_pass = [row for rows in asked[:per_pass] for row in rows]
-    assert len(set(first_pass)) == len(first_pass)
-    assert set(first_pass) <= set(device.train.rows.tolist())
-
-
-def test_batches_follow_party_round_and_budget_but_not_the_stages_name(device, bare):
-    same_data = device.train
-    orders = {
-        "base": rows_of_stage(device),
-        "round": rows_of_stage(device, round=2),
-        "budget": rows_of_stage(device, budget="public"),
-        "party": rows_of_stage(bare, same_data),
-    }
-    assert len({str(order) for order in orders.values()}) == 4
-    assert rows_of_stage(device, name="another") == orders["base"]
-
-
-def test_stages_of_one_budget_differ_in_dropout(device):
-    losses = []
-    for name in ("a", "b", "a"):
-        with as_built(device):
-            losses.append(train(device, name=name))
-    assert losses[0] == losses[2] != losses[1]
-
-
-# --------------------------------------------------------------------------------------------------------- optimiser
-
-
-@pytest.mark.parametrize("clip_norm", [1.0, 1e9])
-@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
-def test_steps_equal_adamw_with_clipping_by_hand_and_each_part_has_its_rate(device, clip_norm, weight_decay):
-    training = dataclasses.replace(
-        device.training, learning_rates=RATES, clip_norm=clip_norm, weight_decay=weight_decay
-    )
-    rate = {"encoder": RATES.encoder, "lora": RATES.lora} | dict.fromkeys(CONNECTOR, RATES.connector)
-    rates = [rate[part] for part in ALL_PARTS for _ in device.model.parameters([part])]
-    start = [p.detach().clone() for p in device.model.parameters(ALL_PARTS)]
-    expected = adamw_by_hand(start, rates, 1.0, 5, training)
-    device.training = training
-    train_stage(device, device.train, stage_of(device, steps=5), quadratic([device.model], ALL_PARTS, [1.0]))
-    for got, begun, wanted in zip(device.model.parameters(ALL_PARTS), start, expected, strict=True):
-        np.testing.assert_allclose(got.detach().numpy() - begun.numpy(), wanted - begun.numpy(), rtol=2e-3, atol=1e-6)
-
-
-def test_clipping_changes_the_steps_when_gradients_grow(device):
-    ends = []
-    for clip_norm in (1.0, 1e9):
-        with as_built(device):
-            device.training = dataclasses.replace(device.training, clip_norm=clip_norm)
-            train_stage(device, device.train, stage_of(device, steps=5), quadratic([device.model], ALL_PARTS, [1.0]))
-            ends.append(device.state())
-    assert max((ends[0][name] - ends[1][name]).abs().max() for name in ends[0]) > 1e-4
-
-
-def test_models_trained_together_are_clipped_each_on_its_own(device, server):
-    parts, models = ("prompt", "lora"), [device.model, server.model]
-    factors = [1e4, 1e-4]
-    alone = []
-    for model, factor in zip(models, factors, strict=True):
-        with as_built(device), as_built(server):
-            stage = stage_of(device, models=[(model, parts)], steps=5)
-            train_stage(device, device.train, stage, quadratic([model], parts, [factor]))
-            alone.append(model.state())
-    stage = stage_of(device, models=[(model, parts) for model in models], steps=5)
-    train_stage(device, device.train, stage, quadratic(models, parts, factors))
-    assert [equal(model.state(), state) for model, state in zip(models, alone, strict=True)] == [True, True]
-
-
-@pytest.mark.parametrize("second", ["another device's", "the same"])
-def test_models_of_one_backbone_are_not_trained_together(device, bare, second):
-    models = [(device.model, ("prompt",)), (device.model if second == "the same" else bare.model, ("lora",))]
-    with pytest.raises(PluginError, match=r"stage tune trains d00 and d0[01] on one backbone"):
-        train(device, models=models)
-
-
-@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
-@pytest.mark.parametrize("parts", [("prompt",), ("encoder", "lora"), ALL_PARTS], ids="+".join)
-def test_a_supervised_step_equals_a_torch_optim_step_on_a_copy(device, parts, weight_decay):
-    device.training = dataclasses.replace(device.training, learning_rates=RATES, weight_decay=weight_decay)
-    model = device.model
-    rows = device.train.rows[batches(len(device.train), 4, 1, rng(device.seed, "batches", "d00", 1, "private"))[0]]
-    with torch_stream(device.seed, "dropout", "d00", 1, "tune"), model.only_trainable(parts):
-        loss = model.loss(device.train.batch(rows), device.prompt, device.train.targets(rows))
-        gradients = torch.autograd.grad(loss, model.parameters(parts), allow_unused=True)
-        copies = [copy.deepcopy(p.detach()).requires_grad_() for p in model.parameters(parts)]
-    rate = {"encoder": RATES.encoder, "lora": RATES.lora} | dict.fromkeys(CONNECTOR, RATES.connector)
-    rates = [rate[part] for part in parts for _ in model.parameters([part])]
-    groups = [{"params": [p], "lr": lr} for p, lr in zip(copies, rates, strict=True)]
-    oracle = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=False, foreach=False)
-    for tensor, gradient in zip(copies, gradients, strict=True):
-        tensor.grad = gradient
-    torch.nn.utils.clip_grad_norm_(copies, device.training.clip_norm)
-    oracle.step()
-    losses = train(device, parts, steps=1)
-    assert losses == [loss.item()]
-    for got, wanted in zip(model.parameters(parts), copies, strict=True):
-        torch.testing.assert_close(got.detach(), wanted.detach(), rtol=1e-5, atol=1e-7)
-
-
-def test_the_optimiser_is_new_in_every_stage(device):
-    def run(*steps):
-        with as_built(device):
-            for k in steps:
-                train_stage(device, device.train, stage_of(device, steps=k), quadratic([device.model], ALL_PARTS, [1]))
-            return device.state()
-
-    once = run(2)
-    with as_built(device):
-        device.load_state(once)
-        fresh = device.model.state()
-        train_stage(device, device.train, stage_of(device, steps=2), quadratic([device.model], ALL_PARTS, [1]))
-        twice = device.state()
-    assert equal(run(2, 2), twice)
-    assert not equal(run(4), twice), "moments carried over would make two stages of two steps one of four"
-    assert not equal(device.model.state(), fresh)
-
-
-# ----------------------------------------------------------------------------------------------------- ready-made uses
-
-
-def test_the_supervised_loss_is_the_models_on_those_rows(device):
-    rows = device.train.rows[:4]
-    device.model.switch(training=False)
-    with torch.no_grad():
-        loss = supervised_loss(device.model, device.train, device.prompt)(rows)
-        wanted = device.model.loss(device.train.batch(rows), device.prompt, device.train.targets(rows))
-    assert torch.equal(loss, wanted)
-
-
-def test_private_training_takes_the_budget_over_all_parts(device):
-    device.training = dataclasses.replace(device.training, budget=Budget(private=4, public=9, server=9))
-    before = device.state()
-    assert len(train_on_private(device, 1)) == 4
-    assert device.steps == {"private": 4}
-    assert set(device.logs) == {"private"}
-    assert changed_parts(before, device.state()) == set(ALL_PARTS)
-
-
-def test_training_learns_what_resting_does_not(device):
-    budget, losses = Budget(private=25, public=0, server=0), []
-    for rates in (RATES, LearningRates(0, 0, 0)):
-        with as_built(device):
-            device.training = dataclasses.replace(device.training, budget=budget, learning_rates=rates)
-            losses.append(train_on_private(device, 1))
-    trained, resting = losses
-    assert trained[0] == resting[0]
-    assert all(a < b - 0.05 for a, b in zip(trained[-10:], resting[-10:], strict=True))
-
-
-@pytest.mark.parametrize("profile_trains", [True, False])
-@pytest.mark.parametrize("asked", [None, True, False])
-def test_the_profile_decides_on_the_servers_encoders_unless_asked(device, profile_trains, asked):
-    training = dataclasses.replace(device.training, server_trains_encoders=profile_trains)
-    wanted = profile_trains if asked is None else asked
-    assert server_parts(training, asked) == (("encoder", *CONNECTOR, "lora") if wanted else (*CONNECTOR, "lora"))
+@pytest.mark.parametrize(("profile_says", "asked"), list(itertools.product((True, False), (None, True, False))))
+def test_server_encoders_are_trained_as_asked_and_else_as_the_profile_says(profile_says, asked, device):
+    training = dataclasses.replace(device.training, server_trains_encoders=profile_says)
+    expected = profile_says if asked is None else asked
+    assert ("encoder" in server_parts(training, asked)) == expected
+    assert set(server_parts(training, asked)) | {"encoder"} == set(supervised.ALL_PARTS)

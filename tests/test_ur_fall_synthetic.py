@@ -43,7 +43,7 @@ def test_stand_in_has_the_real_size_and_shapes(stand_in: Prepared, opened: Sampl
     manifest = stand_in.manifest
     assert (manifest.view, manifest.synthetic, manifest.labels) == ("synthetic", True, card.WORDS)
     assert len(opened) == len(set(opened.ids)) == manifest.n_samples == N_FRAMES
-    kinds = {group: stratum for group, stratum in zip(opened.column("group"), opened.column("stratum"), strict=True)}
+    kinds = dict(zip(opened.column("group"), opened.column("stratum"), strict=True))
     assert Counter(kinds.values()) == {"fall": 30, "adl": 40}
     for name, (shape, dtype) in {
         "acce": ((15, 3), "float32"),

@@ -79,7 +79,7 @@ class ImageEncoder(nn.Module):
 def _image_body(channels: int, dim: int) -> nn.Sequential:
     """Return the network behind images: two halvings, then a 4 × 4 grid, so place in the image is kept."""
     blocks = (_conv_block(channels, 24), _conv_block(24, 32, stride=1), nn.AdaptiveAvgPool2d(4), nn.Flatten())
-    return nn.Sequential(*blocks, nn.Linear(32 * 16, 80), nn.GELU(), nn.Linear(80, dim))
+    return nn.Sequential(*blocks, nn.Linear(32 * 16, 72), nn.GELU(), nn.Linear(72, dim))
 
 
 class SpectrogramEncoder(nn.Module):

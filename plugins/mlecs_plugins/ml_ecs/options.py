@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,10 +41,10 @@ class MlEcsOptions:
     )
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"option 'temperature' must be above 0, got {self.temperature}")
-        if self.kt_weight < 0:
-            raise ValueError(f"option 'kt_weight' must be at least 0, got {self.kt_weight}")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"option 'temperature' must be above 0 and finite, got {self.temperature}")
+        if not 0 <= self.kt_weight < math.inf:
+            raise ValueError(f"option 'kt_weight' must be at least 0 and finite, got {self.kt_weight}")
         if self.kt_bins < 1:
             raise ValueError(f"option 'kt_bins' must be at least 1, got {self.kt_bins}")
         if not self.amt_trains or len(set(self.amt_trains)) != len(self.amt_trains):

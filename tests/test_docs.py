@@ -1,0 +1,76 @@
+"""What the documentation says is what the program does."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from mlecs_bench.cli.main import cli
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/*.md")])
+
+
+def commands_in(text: str) -> list[str]:
+    """Return every mlecs-bench command in the fenced shell blocks of a page."""
+    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
+    parts = [part.strip() for block in blocks for line in block.splitlines() for part in line.split("&&")]
+    return [part for part in parts if part.startswith("mlecs-bench ")]
+
+
+ALL_COMMANDS = [(page.name, command) for page in PAGES for command in commands_in(page.read_text())]
+
+
+def test_readme_shows_commands():
+    assert len([c for name, c in ALL_COMMANDS if name == "README.md"]) >= 3
+
+
+@pytest.mark.parametrize(("page", "command"), ALL_COMMANDS)
+def test_every_command_in_the_docs_parses(page, command):
+    name, *args = shlex.split(command)[1:]
+    subcommand = cli.get_command(click.Context(cli), name)
+    assert subcommand is not None, f"{page}: no command {name}"
+    subcommand.make_context(name, args, resilient_parsing=False)
+
+
+def test_readme_lists_every_command_with_its_help():
+    rows = dict(re.findall(r"^\| `mlecs-bench (\S+)[^`]*` \| (.+?) \|$", README, flags=re.MULTILINE))
+    context = click.Context(cli)
+    helps = {name: cli.get_command(context, name).get_short_help_str(limit=200) for name in cli.list_commands(context)}
+    assert rows == helps
+
+
+def test_readme_is_short_and_speaks_of_the_projects_own_files():
+    assert len(README.splitlines()) <= 150
+    for name in re.findall(r"`((?:docs|baselines|plugins|benchmarks|results)/[\w/.]+)`", README):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_relative_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_changelog_has_the_version_of_the_package():
+    from mlecs_bench import __version__
+
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_all_packages_come_from_one_place():
+    import mlecs_baselines
+    import mlecs_plugins
+
+    import mlecs_bench
+
+    roots = {Path(m.__file__).parent.parent for m in (mlecs_bench, mlecs_baselines, mlecs_plugins)}
+    site = {root for root in roots if root.name == "site-packages"}
+    # Installed as a wheel they share site-packages; in a checkout they share the repository.
+    assert len(roots) == 1 if site else all(ROOT in (root, root.parent) for root in roots)

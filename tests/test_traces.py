@@ -1,0 +1,79 @@
+"""The loss traces of every algorithm on the toy models, pinned: a change of any formula, stream or order shows here.
+
+Three devices, three rounds, four steps per stage, seed 27. To regenerate after a change that is meant to move numbers:
+
+    python tests/test_traces.py
+
+and replace TRACES by what it prints. Say in the changelog what moved the numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import toy
+
+from mlecs_bench.data import Samples
+
+pytestmark = pytest.mark.slow
+
+Trace = list[dict[str, dict[str, float]]]
+TOLERANCE = 1e-5
+"""Relative; other processors and libraries add up in another order."""
+
+TRACES: dict[str, Trace] = {}
+
+
+def trace_of(algo: str, profile: Any, samples: Samples) -> tuple[Trace, dict[str, torch.Tensor]]:
+    """Return the mean losses (and volumes) round → party → stage of a run, and the state it leaves."""
+    federation = toy.toy_federation(profile, samples, rounds=3, steps=4, public_stage=algo == "ml-ecs", rho=0.6)
+    outcome = toy.run_toy(algo, federation, samples)
+    rows = [{party: row["losses"][party] for party in sorted(row["losses"])} for row in outcome.metrics["rounds"]]
+    return rows, toy.state_of(federation)
+
+
+def flat(trace: Trace) -> dict[str, float]:
+    """Return a trace as one mapping."""
+    return {
+        f"round {t} {party} {stage}": value
+        for t, row in enumerate(trace, start=1)
+        for party, stages in row.items()
+        for stage, value in stages.items()
+    }
+
+
+@pytest.mark.parametrize("algo", list(toy.ALGORITHMS))
+def test_loss_trace_is_the_pinned_one(algo, profile, samples):
+    measured, pinned = flat(trace_of(algo, profile, samples)[0]), flat(TRACES[algo])
+    assert measured.keys() == pinned.keys()
+    wrong = {k: (v, pinned[k]) for k, v in measured.items() if not math.isclose(v, pinned[k], rel_tol=TOLERANCE)}
+    assert not wrong
+
+
+@pytest.mark.parametrize("algo", list(toy.ALGORITHMS))
+def test_two_runs_in_one_process_agree_in_every_bit(algo, profile, samples):
+    (one, state), (other, state_again) = (trace_of(algo, profile, samples) for _ in range(2))
+    assert one == other
+    assert not toy.differing(state, state_again)
+
+
+def main() -> None:
+    """Print the traces as they are now."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        profile, prepared = toy.make_profile(Path(name) / "models"), toy.make_prepared(Path(name) / "data")
+        samples = Samples.open(prepared)
+        traces = {algo: trace_of(algo, profile, samples)[0] for algo in toy.ALGORITHMS}
+    short = json.loads(json.dumps(traces), parse_float=lambda text: float(f"{float(text):.8g}"))
+    sys.stdout.write(f"TRACES: dict[str, Trace] = {json.dumps(short, indent=4)}\n")
+
+
+if __name__ == "__main__":
+    main()
