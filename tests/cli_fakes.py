@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pytest
-from hand_made import make_record, with_identity
 
+from hand_made import make_record, with_identity
 from mlecs_bench import protocol
 from mlecs_bench.cli import main as cli_main
 from mlecs_bench.hookspecs import AlgorithmInfo, CellRef, DatasetInfo, Exchange, hookimpl

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import toy
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, MistralConfig
 from transformers.models.gpt2 import GPT2LMHeadModel
 from transformers.models.mistral import MistralForCausalLM
 
+import toy
 from mlecs_bench.errors import DataError, UsageError
 from mlecs_bench.models.backbone import LORA_TARGETS, Backbone, load_adapter
 from mlecs_bench.profiles import LoraSettings

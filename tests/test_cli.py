@@ -8,8 +8,8 @@ from functools import partial
 
 import click
 import pytest
-from cli_fakes import call_main, install
 
+from cli_fakes import call_main, install
 from mlecs_bench import protocol
 from mlecs_bench.cli.main import COMMANDS, cli, main
 from mlecs_bench.errors import DataError, MlecsError, UsageError

@@ -8,8 +8,8 @@ import types
 from functools import partial
 
 import pytest
-from cli_fakes import FakeProtocol, call_main, install
 
+from cli_fakes import FakeProtocol, call_main, install
 from mlecs_bench import protocol
 from mlecs_bench.cli import run as run_module
 from mlecs_bench.cli.config import default_cache_dir

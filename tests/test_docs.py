@@ -66,9 +66,8 @@ def test_changelog_has_the_version_of_the_package():
 
 def test_all_packages_come_from_one_place():
     import mlecs_baselines
-    import mlecs_plugins
-
     import mlecs_bench
+    import mlecs_plugins
 
     roots = {Path(m.__file__).parent.parent for m in (mlecs_bench, mlecs_baselines, mlecs_plugins)}
     site = {root for root in roots if root.name == "site-packages"}

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from cli_fakes import ENTRIES, call_main, install
 
+from cli_fakes import ENTRIES, call_main, install
 from mlecs_bench import profiles
 from mlecs_bench.cli import doctor
 from mlecs_bench.profiles import MINI

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import toy
 
+import toy
 from mlecs_bench.engine import CellRun, Events
 from mlecs_bench.errors import MlecsError, PluginError
 from mlecs_bench.federation import Federation

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import toy
 from safetensors.torch import save_file
 from torch import nn
 from transformers import GPT2Config
 from transformers.models.gpt2 import GPT2LMHeadModel
 
+import toy
 from mlecs_bench.errors import AccessError, UsageError
 from mlecs_bench.federation import Federation, ModelFactory, device_id, torch_device, training_settings
 from mlecs_bench.models.encoders import build_encoder

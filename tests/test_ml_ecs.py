@@ -8,18 +8,18 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-import toy
-from mlecs_plugins.ml_ecs import ccl, mma
-from mlecs_plugins.ml_ecs.algorithm import MlEcs
-from mlecs_plugins.ml_ecs.anchors import anchors_for, fuse_public, keep_anchors
-from mlecs_plugins.ml_ecs.options import MlEcsOptions
 
+import toy
 from mlecs_bench.engine import CellRun
 from mlecs_bench.errors import AccessError, UsageError
 from mlecs_bench.federation import Federation
 from mlecs_bench.link import InProcessLink
 from mlecs_bench.messages import Message, kind_of, with_kind
 from mlecs_bench.parties import Device
+from mlecs_plugins.ml_ecs import ccl, mma
+from mlecs_plugins.ml_ecs.algorithm import MlEcs
+from mlecs_plugins.ml_ecs.anchors import anchors_for, fuse_public, keep_anchors
+from mlecs_plugins.ml_ecs.options import MlEcsOptions
 
 SETS = [("audio",), ("text", "video"), toy.NAMES]
 

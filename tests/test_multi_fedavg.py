@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 import torch
+
 import toy
 from mlecs_baselines.multi_fedavg import MultiFedAvg, MultiFedAvgOptions
-
 from mlecs_bench.blocks import supervised
 from mlecs_bench.federation import Federation
 from mlecs_bench.link import InProcessLink

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from hand_made import SCORERS, make_record, with_identity
 
 import mlecs_bench
+from hand_made import SCORERS, make_record, with_identity
 from mlecs_bench.cli.report import report
 from mlecs_bench.errors import RecordError, UsageError
 from mlecs_bench.report import build_table, row_summary

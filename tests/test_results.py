@@ -11,8 +11,8 @@ from queue import SimpleQueue
 
 import numpy as np
 import pytest
-from hand_made import make_record, with_identity
 
+from hand_made import make_record, with_identity
 from mlecs_bench import results
 from mlecs_bench.errors import RecordError, UsageError
 from mlecs_bench.results import (

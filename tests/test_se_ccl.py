@@ -10,10 +10,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import toy
-from mlecs_plugins.ml_ecs import se_ccl
-from mlecs_plugins.ml_ecs.options import MlEcsOptions
 
+import toy
 from mlecs_bench.blocks.alignment import PairIndex, answer_pairs, vocabulary_map
 from mlecs_bench.blocks.gram import contrastive_loss
 from mlecs_bench.blocks.transfer import pooled_kl
@@ -21,6 +19,8 @@ from mlecs_bench.errors import UsageError
 from mlecs_bench.federation import Federation
 from mlecs_bench.models.unified import PARTS
 from mlecs_bench.parties import Server
+from mlecs_plugins.ml_ecs import se_ccl
+from mlecs_plugins.ml_ecs.options import MlEcsOptions
 
 SERVER_PARTS = {"encoder", "projector", "fusion", "prompt", "lora"}
 

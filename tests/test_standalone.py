@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-import toy
 
+import toy
 from mlecs_bench.engine import CellRun
 from mlecs_bench.errors import AccessError
 from mlecs_bench.federation import Federation

@@ -9,8 +9,8 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-import toy
 
+import toy
 from mlecs_bench.blocks import supervised
 from mlecs_bench.blocks.supervised import ALL_PARTS, Stage, batches, server_parts, supervised_loss, train_stage
 from mlecs_bench.data import PartyData

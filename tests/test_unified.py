@@ -7,9 +7,9 @@ import itertools
 
 import pytest
 import torch
-import toy
 from transformers import AutoModelForCausalLM
 
+import toy
 from mlecs_bench.data import Batch
 from mlecs_bench.errors import DataError, UsageError
 from mlecs_bench.models.unified import PARTS, UnifiedModel, state_bytes

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from mlecs_bench.data import DataRequest
 from mlecs_plugins.datasets.ur_fall import card, files, mlecs_dataset, prepare
 from ur_fall_files import (
     FRAME_MS,
@@ -28,8 +30,6 @@ from ur_fall_files import (
     write_video,
     write_zip,
 )
-
-from mlecs_bench.data import DataRequest
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from mlecs_plugins.datasets.ur_fall import card
 from ur_fall_files import (
     HEADER,

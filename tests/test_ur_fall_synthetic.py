@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlecs_plugins.datasets.ur_fall import card, prepare, synthetic
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.metrics import f1_score
 
 from mlecs_bench.data import DataRequest, Prepared, Samples
 from mlecs_bench.errors import DataError
+from mlecs_plugins.datasets.ur_fall import card, prepare, synthetic
 
 N_FRAMES = 11_544
 REAL_SHARES = np.array([7452, 1719, 2373]) / N_FRAMES

@@ -10,14 +10,14 @@ from collections import Counter
 import numpy as np
 import pytest
 import scipy.stats
+
+from mlecs_bench.api import DataError, DataRequest, rng
+from mlecs_bench.data import Samples
 from mlecs_plugins.datasets import vast
 from mlecs_plugins.datasets.vast import captions, signals, synthetic
 from mlecs_plugins.datasets.vast.diagnose import slot_scores
 from mlecs_plugins.datasets.vast.words import FILLER_IDS, SHOWN_BY, SLOT_NAMES, SLOTS, SOURCES, SUBTITLE_IDS
 from mlecs_plugins.datasets.vast.words import SUBTITLE_WORDS as WORDS
-
-from mlecs_bench.api import DataError, DataRequest, rng
-from mlecs_bench.data import Samples
 
 DRAW = {"audio": signals.draw_audio, "subtitle": signals.draw_subtitle, "vision": signals.draw_vision}
 

@@ -11,8 +11,6 @@ from unittest import mock
 import datasets
 import numpy as np
 import torch
-from mlecs_baselines import multi_fedavg, standalone
-from mlecs_plugins.ml_ecs import plugin as ml_ecs
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPTJConfig, LlamaConfig, PreTrainedTokenizerFast
 from transformers.models.gpt2 import GPT2LMHeadModel
@@ -20,6 +18,7 @@ from transformers.models.gptj import GPTJForCausalLM
 from transformers.models.llama import LlamaForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
+from mlecs_baselines import multi_fedavg, standalone
 from mlecs_bench.data import Manifest, Modality, PartyData, Prepared, Samples, features_of, save_prepared
 from mlecs_bench.engine import Cell, CellRun, Outcome
 from mlecs_bench.evaluation import Evaluator
@@ -31,6 +30,7 @@ from mlecs_bench.options import build_options
 from mlecs_bench.partition import Masks
 from mlecs_bench.profiles import MINI, LearningRates, Profile
 from mlecs_bench.spec import RunSpec
+from mlecs_plugins.ml_ecs import plugin as ml_ecs
 
 disable_progress_bar()
 WORDS = ("red", "blue", "loud", "quiet", "happy", "sad")

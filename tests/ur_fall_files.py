@@ -11,12 +11,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from mlecs_plugins.datasets.ur_fall import card, prepare
 from PIL import Image
 
 from mlecs_bench.data import DataRequest, Samples
 from mlecs_bench.errors import DataError
 from mlecs_bench.options import build_options
+from mlecs_plugins.datasets.ur_fall import card, prepare
 
 FRAME_MS = 1000 / 30
 FEATURES = (2.0, 2.0, 0.5, 150.0, 0.9, 1500.0, 800.0, 0.2)

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
+from mlecs_bench.api import Modality, rng, torch_stream
+from mlecs_bench.models.encoders import build_encoder
 from mlecs_plugins.datasets.ur_fall import card
 from mlecs_plugins.datasets.ur_fall.synthetic import synthetic_pool
 from mlecs_plugins.datasets.vast.synthetic import MODALITIES as VAST_MODALITIES
 from mlecs_plugins.datasets.vast.synthetic import pool
 from mlecs_plugins.datasets.vast.words import SHOWN_BY, SLOTS
-from torch import Tensor, nn
-
-from mlecs_bench.api import Modality, rng, torch_stream
-from mlecs_bench.models.encoders import build_encoder
 
 Array = np.ndarray[Any, Any]
 DIM = 64
@@ -76,7 +76,7 @@ def pretrain_encoder(task: Task, seed: int) -> tuple[nn.Module, dict[str, float]
         features = encoder(torch.from_numpy(task.values[rows]))
         loss = sum((_loss(probes[q], features, task.answers[q][rows]) for q in probes), torch.zeros(()))
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
         schedule.step()
     scores = _accuracies(encoder, probes, task, n_train)
@@ -94,7 +94,8 @@ def _standardise(encoder: nn.Module, values: Array) -> None:
 
     All modalities then reach the connector at the same size, and one learning rate fits all of them.
     """
-    last = encoder.get_submodule("body")[-1]
+    body: Any = encoder.get_submodule("body")
+    last = body[-1]
     features = encoder(torch.from_numpy(values))
     mean = features.mean(dim=0)
     size = (features - mean).square().mean().sqrt()

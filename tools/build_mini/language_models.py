@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from mlecs_plugins.datasets.vast.diagnose import SLOT_COLUMNS, slot_scores
-from mlecs_plugins.datasets.vast.synthetic import pool
-from mlecs_plugins.datasets.vast.words import SLOT_NAMES, SLOTS
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, GPTJConfig, GPTJForCausalLM, PreTrainedTokenizerFast
 
 from mlecs_bench.api import rng, torch_stream
+from mlecs_plugins.datasets.vast.diagnose import SLOT_COLUMNS, slot_scores
+from mlecs_plugins.datasets.vast.synthetic import pool
+from mlecs_plugins.datasets.vast.words import SLOT_NAMES, SLOTS
 
 from .texts import CONDITION_ROWS, POSITIONS, TEMPLATE, Pairs, clip_pairs, posture_pairs, pretraining_pairs
 
@@ -77,9 +77,9 @@ def new_llm(vocabulary: int, end: int) -> GPTJForCausalLM:
 class Conditioned(nn.Module):
     """A language model behind a table of condition vectors at its first positions."""
 
-    def __init__(self, model: nn.Module, width: int) -> None:
+    def __init__(self, model: Any, width: int) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.table = nn.Embedding(CONDITION_ROWS, width)
         nn.init.normal_(self.table.weight, std=0.1)
 
@@ -145,7 +145,7 @@ def pretrain(model: Conditioned, tokenizer: PreTrainedTokenizerFast, recipe: Rec
         for conditions, ids, labels in _batches(data, seed, recipe.steps):
             loss = model.loss(conditions, ids, labels)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()

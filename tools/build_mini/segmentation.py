@@ -6,8 +6,6 @@ than six bytes, so it splits words that the other keeps whole.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -36,8 +34,3 @@ def train_tokenizer(texts: list[str], vocabulary: int, longest: int | None) -> P
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )
-
-
-def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write tokenizer.json and tokenizer_config.json to `folder`."""
-    tokenizer.save_pretrained(str(folder))

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
+from mlecs_bench.api import rng
 from mlecs_plugins.datasets.vast.synthetic import PROMPT as VAST_PROMPT
 from mlecs_plugins.datasets.vast.synthetic import pool
 from mlecs_plugins.datasets.vast.words import SHOWN_BY, SLOT_NAMES, SLOTS
-
-from mlecs_bench.api import rng
 
 POSTURE_PROMPT = "What is the posture of the person?"
 POSTURE_WORDS = ("not lying", "temporary pose", "lying on the ground")
