@@ -139,25 +139,25 @@ def test_a_message_cut_off_anywhere_is_not_a_message():
             Message.from_bytes(data[:length])
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_garbage_is_not_a_message(seed):
-    generator = np.random.default_rng(seed)
-    with pytest.raises(MessageError):
-        Message.from_bytes(generator.bytes(int(generator.integers(0, 400))))
+def test_garbage_is_not_a_message():
+    generator = np.random.default_rng(0)
+    for length in range(400):
+        with pytest.raises(MessageError):
+            Message.from_bytes(generator.bytes(length))
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_a_damaged_header_never_escapes_as_another_error(seed):
-    generator = np.random.default_rng(seed)
-    data = bytearray(SOUND.to_bytes())
-    header = int.from_bytes(data[:8], "little")
-    for position in generator.integers(0, 8 + header, size=3):
-        data[position] = int(generator.integers(256))
-    try:
-        back = Message.from_bytes(bytes(data))
-    except MessageError:
-        return
-    assert all("/" in name for name in back.tensors)
+def test_a_damaged_header_never_escapes_as_another_error():
+    generator, refused = np.random.default_rng(0), 0
+    header = 8 + int.from_bytes(SOUND.to_bytes()[:8], "little")
+    for _ in range(400):
+        data = bytearray(SOUND.to_bytes())
+        for position in generator.integers(0, header, size=2):
+            data[position] = int(generator.integers(256))
+        try:
+            assert all("/" in name for name in Message.from_bytes(bytes(data)).tensors)
+        except MessageError:
+            refused += 1
+    assert refused > 300
 
 
 @pytest.mark.parametrize(

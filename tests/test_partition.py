@@ -70,13 +70,13 @@ def test_the_papers_data_sets_have_the_papers_sizes(n, quarter, train):
     assert cut.unused == 0
 
 
-@pytest.mark.parametrize(("n", "n_devices"), [*SIZES, *((n, 1) for n in range(40, 480, 4))])
-def test_every_party_trains_on_nine_tenths_rounded_down(n, n_devices):
-    cut = split_frames(n, n_devices, 27)
-    for part in parts_of(cut):
-        assert len(part.train) == 9 * len(rows_of(part)) // 10
-    assert len(rows_of(cut.public)) == n // 4
-    assert {len(rows_of(part)) for part in cut.devices} == {3 * (n // 4) // n_devices}
+def test_every_party_trains_on_nine_tenths_rounded_down():
+    for n, n_devices in [*SIZES, *((n, 1) for n in range(40, 480, 4))]:
+        cut = split_frames(n, n_devices, 27)
+        for part in parts_of(cut):
+            assert len(part.train) == 9 * len(rows_of(part)) // 10
+        assert len(rows_of(cut.public)) == n // 4
+        assert {len(rows_of(part)) for part in cut.devices} == {3 * (n // 4) // n_devices}
 
 
 @pytest.mark.parametrize("n_devices", [1, 3, 5, 10, 20])
@@ -260,7 +260,7 @@ def test_rate_one_holds_everything_without_a_redraw(n_devices, seed):
 
 
 @pytest.mark.parametrize("min_modalities", [0, 1, 2, 3])
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_every_device_holds_the_least_number_of_modalities_in_sorted_order(min_modalities, seed):
     masks = draw_masks({"rgb": 0.4, "acce": 0.3, "depth": 0.5}, 5, seed, min_modalities)
     assert all(len(held) >= min_modalities for held in masks.devices)
@@ -269,7 +269,7 @@ def test_every_device_holds_the_least_number_of_modalities_in_sorted_order(min_m
 
 
 @pytest.mark.parametrize("min_modalities", [0, 1, 2])
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_masks_and_redraws_equal_a_replay_of_each_devices_stream(min_modalities, seed):
     rates, devices, redraws = {"acce": 0.3, "depth": 0.5, "rgb": 0.2}, [], 0
     for j in range(6):

@@ -68,7 +68,7 @@ def test_different_names_have_different_keys():
     assert all(0 <= key < 2**128 for key in keys)
 
 
-@pytest.mark.parametrize("seed", PROTOCOL_SEEDS)
+@pytest.mark.parametrize("seed", [0, *PROTOCOL_SEEDS[:2]])
 @pytest.mark.parametrize("path", PATHS)
 def test_a_stream_does_not_depend_on_what_was_drawn_before(seed, path):
     fresh = rng(seed, *path).random(5)
@@ -87,7 +87,7 @@ def test_neighbouring_streams_are_uniform_and_uncorrelated():
     assert np.abs(draws.var(axis=1) - 1 / 12).max() < 5 * np.sqrt(1 / 180 / n)
 
 
-@pytest.mark.parametrize("seed", PROTOCOL_SEEDS)
+@pytest.mark.parametrize("seed", [0, *PROTOCOL_SEEDS[:2]])
 @pytest.mark.parametrize("path", PATHS)
 def test_a_torch_generator_follows_its_name_and_leaves_the_global_one_alone(seed, path):
     before = torch.get_rng_state()
