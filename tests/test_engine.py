@@ -263,7 +263,6 @@ def test_last_broadcast_is_counted(algo, reference):
     ("algo", "budget", "per_round"),
     [
         ("ml-ecs", "paper", {"private": 1, "public": 1, "server": 1}),
-        ("ml-ecs", "equal", {"private": 1, "public": 1, "server": 1}),
         ("standalone", "paper", {"private": 1, "server": 1}),
         ("standalone", "equal", {"private": 2, "server": 1}),
         ("multi-fedavg", "equal", {"private": 2}),
@@ -317,7 +316,7 @@ def test_extreme_federations_survive(algo, changes, profile, samples):
     assert all(0 < s["value"] < 20 for s in scores.values())
 
 
-@pytest.mark.parametrize("algo", ALGOS)
+@pytest.mark.parametrize("algo", ["ml-ecs", "multi-fedavg"])
 def test_twenty_devices_survive(algo, profile, tmp_path):
     from mlecs_bench.data import Samples
 

@@ -47,15 +47,17 @@ class Texts:
             self._prompts[prompt] = torch.tensor(ids, dtype=torch.long, device=self._device)
         return self._prompts[prompt]
 
-    def _answer(self, target: str) -> tuple[int, ...]:
-        if target not in self._answers:
-            ids = self._tokenizer(answer_text(target), add_special_tokens=False)["input_ids"]
-            self._answers[target] = (*ids, self._eos)
-        return self._answers[target]
+    def _learn(self, targets: Sequence[str]) -> None:
+        """Tokenise the targets that are new, all in one call."""
+        new = [t for t in dict.fromkeys(targets) if t not in self._answers]
+        if new:
+            encoded = self._tokenizer([answer_text(t) for t in new], add_special_tokens=False)["input_ids"]
+            self._answers.update({t: (*ids, self._eos) for t, ids in zip(new, encoded, strict=True)})
 
     def answers(self, targets: Sequence[str]) -> Answers:
         """Return the answers of a batch."""
-        rows = [self._answer(t) for t in targets]
+        self._learn(targets)
+        rows = [self._answers[t] for t in targets]
         length = max(map(len, rows))
         ids = torch.tensor([(*row, *([self._eos] * (length - len(row)))) for row in rows], dtype=torch.long)
         mask = torch.arange(length)[None] < torch.tensor([len(row) for row in rows])[:, None]
@@ -63,4 +65,5 @@ class Texts:
 
     def longest_answer(self, targets: Sequence[str]) -> int:
         """Return the greatest number of tokens of any answer, the end-of-sequence token included."""
-        return max(len(self._answer(t)) for t in set(targets))
+        self._learn(targets)
+        return max(len(self._answers[t]) for t in set(targets))

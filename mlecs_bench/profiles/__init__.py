@@ -76,7 +76,7 @@ MINI = Profile(
     encoder_width=64,
     hidden_width=64,
     fused_width=64,
-    learning_rates=LearningRates(encoder=5e-4, connector=2e-3, lora=2e-3),
+    learning_rates=LearningRates(encoder=1e-4, connector=2e-3, lora=2e-3),  # chosen with Standalone alone
     rounds=5,  # time budget of the profile: five seeds in four minutes on two cores
     steps=20,
     batch_size=8,
