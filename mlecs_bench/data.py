@@ -138,14 +138,15 @@ def save_prepared(table: datasets.Dataset, manifest: Manifest, folder: Path) -> 
 
     Where another process was first, its folder stays and is returned.
     """
+    import secrets
     import shutil
-    import tempfile
 
     import datasets
 
     datasets.disable_progress_bars()  # the run has its own progress view
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    part = folder.parent / f".{folder.name}-{secrets.token_hex(8)}"
+    part.mkdir()
     try:
         table.save_to_disk(str(part / "table"))
         (part / MANIFEST_FILE).write_text(json.dumps(manifest.to_json(), indent=1))

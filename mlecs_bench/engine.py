@@ -102,7 +102,7 @@ class CellRun:
         return [self._server, *self._devices]
 
     def _round(self, t: int) -> None:
-        started = time.perf_counter()
+        started, evaluated = time.perf_counter(), self._progress.seconds.get("evaluation", 0.0)
         for party in self._parties():
             party.steps, party.logs = {}, {}
         scored = self._cell.evaluate_all or t == self._cell.rounds
@@ -118,7 +118,9 @@ class CellRun:
         self._cell.algorithm.aggregate(self._server, uploads, t)
         server = self._score(self._server) if scored and self._cell.server_score else None
         self._cell.events.device_end(t, self._server.id)
-        self._close_round(t, client, server, time.perf_counter() - started)
+        evaluated = self._progress.seconds.get("evaluation", 0.0) - evaluated
+        self._add_seconds("training", time.perf_counter() - started - evaluated)
+        self._close_round(t, client, server)
 
     def _broadcast(self, t: int) -> None:
         messages = self._cell.algorithm.broadcast(self._server, t)
@@ -138,12 +140,11 @@ class CellRun:
     def _add_seconds(self, what: str, seconds: float) -> None:
         self._progress.seconds[what] = self._progress.seconds.get(what, 0.0) + seconds
 
-    def _close_round(self, t: int, client: dict[str, Scores], server: Scores | None, seconds: float) -> None:
+    def _close_round(self, t: int, client: dict[str, Scores], server: Scores | None) -> None:
         for party in self._parties():
             party.check_budget()
             for stage, steps in party.steps.items():
                 self._progress.steps[stage] = self._progress.steps.get(stage, 0) + steps
-        self._add_seconds("rounds", seconds)
         row: dict[str, Any] = {"round": t, "losses": {p.id: dict(p.logs) for p in self._parties()}}
         if client:
             row |= {"client": by_metric(client), "server": server}
@@ -165,6 +166,8 @@ class CellRun:
     def _finish(self) -> Outcome:
         """The broadcast after the last round, the second moment of evaluation, and the sums."""
         self._broadcast(self._cell.rounds + 1)
+        for party in self._parties():
+            party.check_budget()
         received = by_metric({device.id: self._score(device) for device in self._devices})
         last = self._progress.rounds[-1]
         metrics = {

@@ -14,6 +14,7 @@ from mlecs_bench.seeds import rng
 
 TRAIN_SHARE = 0.9
 """Share of a party's samples used for training in the frame split (paper, section 4.1)."""
+MAX_REDRAWS = 100_000
 SEQUENCE_TEST_SHARE = 0.3
 """Least share of a party's sequences kept for testing in the sequence split: with fewer the noise drowns margins."""
 
@@ -131,6 +132,8 @@ def draw_masks(rates: Mapping[str, float], n_devices: int, seed: int, min_modali
             if len(held) >= min_modalities:
                 break
             redraws += 1
+            if redraws > MAX_REDRAWS:
+                raise UsageError(f"rho is so small that {redraws} draws gave no modality; use a larger rate")
         devices.append(held)
     return Masks(tuple(devices), redraws, sum(map(len, devices)) / (n_devices * len(names)))
 
