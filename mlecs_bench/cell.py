@@ -147,6 +147,9 @@ class CellEvents:
     def device_end(self, round_: int, device: str) -> None:
         """A device, or the server, has finished its part of a round."""
 
+    def score_end(self, round_: int, device: str) -> None:
+        """A device, or the server, has been scored; `round_` is rounds + 1 after the last broadcast."""
+
     def round_end(self, round_: int, scores: Mapping[str, float]) -> None:
         """A round has ended and is saved."""
 
@@ -179,7 +182,7 @@ def _compute(
             evaluate_all=spec.evaluate == "all",
             server_score=info.server_score,
             checkpoint=checkpoint,
-            events=Events(events.device_end, events.round_end),
+            events=Events(events.device_end, events.round_end, events.score_end),
         )
     )
     resumed = run.resume()

@@ -27,10 +27,11 @@ Scores = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Events:
-    """What the engine tells whoever watches: a device (or the server) is done, a round is done and saved."""
+    """What the engine tells whoever watches: a device (or the server) is done or scored, a round is saved."""
 
     device_end: Callable[[int, str], None] = lambda _round, _device: None
     round_end: Callable[[int, Mapping[str, float]], None] = lambda _round, _scores: None
+    score_end: Callable[[int, str], None] = lambda _round, _device: None
 
 
 @dataclass
@@ -110,13 +111,13 @@ class CellRun:
         self._broadcast(t)
         uploads = {}
         for device in self._devices:
-            message = self._cell.algorithm.local_update(device, t)
+            message = checked(self._cell.algorithm.local_update(device, t), "local_update")
             uploads[device.id] = self._link.carry(message, device.id, "up", t)
             if scored:
-                client[device.id] = self._score(device)
+                client[device.id] = self._score(device, t)
             self._cell.events.device_end(t, device.id)
         self._cell.algorithm.aggregate(self._server, uploads, t)
-        server = self._score(self._server) if scored and self._cell.server_score else None
+        server = self._score(self._server, t) if scored and self._cell.server_score else None
         self._cell.events.device_end(t, self._server.id)
         evaluated = self._progress.seconds.get("evaluation", 0.0) - evaluated
         self._add_seconds("training", time.perf_counter() - started - evaluated)
@@ -129,12 +130,14 @@ class CellRun:
             raise PluginError(f"broadcast of round {t} addresses '{unknown[0]}', which is no device of this run")
         for device in self._devices:
             message = messages.get(device.id, Message())
-            self._cell.algorithm.receive(device, self._link.carry(message, device.id, "down", t), t)
+            delivered = self._link.carry(checked(message, "broadcast"), device.id, "down", t)
+            self._cell.algorithm.receive(device, delivered, t)
 
-    def _score(self, party: Party) -> Scores:
+    def _score(self, party: Party, t: int) -> Scores:
         started = time.perf_counter()
         scores = self._cell.evaluator.score(party.model, party.test, party.prompt)
         self._add_seconds("evaluation", time.perf_counter() - started)
+        self._cell.events.score_end(t, party.id)
         return {name: metric_json(metric) for name, metric in scores.items()}
 
     def _add_seconds(self, what: str, seconds: float) -> None:
@@ -165,10 +168,11 @@ class CellRun:
 
     def _finish(self) -> Outcome:
         """The broadcast after the last round, the second moment of evaluation, and the sums."""
-        self._broadcast(self._cell.rounds + 1)
+        after = self._cell.rounds + 1
+        self._broadcast(after)
         for party in self._parties():
             party.check_budget()
-        received = by_metric({device.id: self._score(device) for device in self._devices})
+        received = by_metric({device.id: self._score(device, after) for device in self._devices})
         last = self._progress.rounds[-1]
         metrics = {
             "client": {"local": last["client"], "received": received},
@@ -178,6 +182,13 @@ class CellRun:
         backbone = self._devices[0].model.backbone
         comm = communication(self._link.ledger, self._cell.rounds, len(self._devices), backbone.n_parameters)
         return Outcome(metrics, comm, {"seconds": self._progress.seconds, "steps": self._progress.steps})
+
+
+def checked(message: object, step: str) -> Message:
+    """Return `message`; raises PluginError when an algorithm's step gave something else."""
+    if not isinstance(message, Message):
+        raise PluginError(f"the algorithm's {step} gave a {type(message).__name__}; it must give a Message")
+    return message
 
 
 def metric_json(metric: Metric) -> dict[str, Any]:

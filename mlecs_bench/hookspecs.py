@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pluggy
@@ -71,8 +72,8 @@ class AlgorithmInfo:
 
     title: str
     summary: str
-    paper: str
     build: Callable[[Any], Algorithm]
+    paper: str = ""
     options: type[Any] = NoOptions
     exchanges: Sequence[Exchange] = ()
     server_score: bool = False
@@ -86,7 +87,8 @@ class DatasetInfo:
 
     `prepare(request)` returns the prepared folder (from the cache where it can). `metrics` names the scores, headline
     first. `diagnose(rows, predictions)` may add diagnostic scores from the prepared table's own columns: it is
-    given the columns in `diagnostic_columns` of the scored samples.
+    given the columns in `diagnostic_columns` of the scored samples. `check(folder)` names what is missing from a
+    user's folder, quickly and without decoding anything; `mlecs-bench doctor` shows it.
     """
 
     title: str
@@ -100,12 +102,16 @@ class DatasetInfo:
     diagnostic_columns: Sequence[str] = ()
     diagnose: Callable[[Mapping[str, Sequence[Any]], Sequence[str]], Mapping[str, Metric]] | None = None
     where_to_get: str = ""
+    check: Callable[[Path], Sequence[str]] | None = None
     notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class CellRef:
-    """Names one cell of a run in events: one algorithm, dataset, rate and seed."""
+    """Names one cell of a run in events: one algorithm, dataset, rate and seed.
+
+    `scorings`: how often a device or the server is scored in the cell, counting the server as if it always were.
+    """
 
     algo: str
     dataset: str
@@ -113,6 +119,7 @@ class CellRef:
     seed: int
     rounds: int
     n_devices: int
+    scorings: int
 
 
 class HookSpecs:
@@ -137,6 +144,10 @@ class HookSpecs:
     @hookspec
     def mlecs_device_end(self, cell: CellRef, round: int, device: str) -> None:
         """A device (or "server") has finished its work of a round."""
+
+    @hookspec
+    def mlecs_score_end(self, cell: CellRef, round: int, device: str) -> None:
+        """A device, or the server, has been scored; `round` is rounds + 1 for scores after the last broadcast."""
 
     @hookspec
     def mlecs_round_end(self, cell: CellRef, round: int, scores: Mapping[str, float]) -> None:

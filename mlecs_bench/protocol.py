@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     import pluggy
 
 POLL_SECONDS = 0.2
+STOP_SECONDS = 5.0
+"""How long a worker may take to leave after Ctrl-C before it is killed."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -122,7 +126,7 @@ def run(
     """
     registry = registry or Registry.installed()
     writable(execution.out)
-    execution.cache_dir.mkdir(parents=True, exist_ok=True)
+    writable(execution.cache_dir, "--cache-dir")
     prepared = prepare(spec, registry, execution.cache_dir, observers)
     plan = plan_of(spec, registry, prepared, execution)
     digests = profile_digests(plan.profile)
@@ -170,7 +174,17 @@ def plan_of(spec: RunSpec, registry: Registry, prepared: Prepared, execution: Ex
 
 def cell_ref(spec: RunSpec, seed: int) -> CellRef:
     """Return how events name a cell."""
-    return CellRef(spec.algo, spec.dataset, rho_text(spec.rho), seed, spec.rounds or 0, spec.n_devices)
+    rounds = spec.rounds or 0
+    scored_rounds = rounds if spec.evaluate == "all" else 1
+    return CellRef(
+        algo=spec.algo,
+        dataset=spec.dataset,
+        rho=rho_text(spec.rho),
+        seed=seed,
+        rounds=rounds,
+        n_devices=spec.n_devices,
+        scorings=scored_rounds * (spec.n_devices + 1) + spec.n_devices,
+    )
 
 
 class Dispatcher:
@@ -188,6 +202,8 @@ class Dispatcher:
             self._hook.mlecs_cell_start(cell=cell, resumed_round=values[0])
         elif what == "device_end":
             self._hook.mlecs_device_end(cell=cell, round=values[0], device=values[1])
+        elif what == "score_end":
+            self._hook.mlecs_score_end(cell=cell, round=values[0], device=values[1])
         elif what == "round_end":
             self._hook.mlecs_round_end(cell=cell, round=values[0], scores=values[1])
 
@@ -209,6 +225,9 @@ class _Forward(CellEvents):
 
     def device_end(self, round_: int, device: str) -> None:
         self._send(self._seed, "device_end", round_, device)
+
+    def score_end(self, round_: int, device: str) -> None:
+        self._send(self._seed, "score_end", round_, device)
 
     def round_end(self, round_: int, scores: Mapping[str, float]) -> None:
         self._send(self._seed, "round_end", round_, dict(scores))
@@ -242,11 +261,17 @@ _EVENTS: Any = None  # a worker's end of the event queue, set once when the work
 
 
 def _start_worker(events: Any, threads: int) -> None:
-    """Prepare a worker: it leaves Ctrl-C to the parent, and imports the heavy packages while the parent works."""
+    """Prepare a worker: it leaves Ctrl-C to the parent, which ends it by SIGTERM, and cleans up when it ends."""
     global _EVENTS  # noqa: PLW0603  # a spawned worker gets its queue through its initialiser only
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
     _EVENTS = events
     _use_threads(threads)
+
+
+def _leave(_signal: int, _frame: Any) -> None:
+    """Stop the cell a worker is in; leaving this way runs the clean-up that a kill would not."""
+    sys.exit(1)
 
 
 def _work(job: Job) -> CellResult:
@@ -272,7 +297,13 @@ def _run_in_pool(jobs: Sequence[Job], workers: int, dispatcher: Dispatcher) -> N
 
 def _stop_workers(pool: ProcessPoolExecutor) -> None:
     """End the workers at once; what they had saved is whole, since checkpoints are replaced atomically."""
-    for process in list((pool._processes or {}).values()):
+    workers = list((pool._processes or {}).values())
+    for process in workers:
+        process.terminate()
+    deadline = time.monotonic() + STOP_SECONDS
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in workers:
+        process.join(max(0.0, deadline - time.monotonic()))
         process.kill()
 
 

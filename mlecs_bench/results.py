@@ -250,11 +250,11 @@ def find_record(out: Path, identity: Mapping[str, Any]) -> Path | None:
     return path
 
 
-def writable(out: Path) -> None:
-    """Create the folder `out` and make sure that files can be written there; raises UsageError."""
+def writable(out: Path, flag: str = "--out") -> None:
+    """Create the folder `out` and make sure that files can be written there; raises UsageError naming `flag`."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=out, prefix=".writable-"):
             pass
     except OSError as error:
-        raise UsageError(f"cannot write to {out}: {error.strerror}; choose another folder with --out") from error
+        raise UsageError(f"cannot write to {out}: {error.strerror}; choose another folder with {flag}") from error

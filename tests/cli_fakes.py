@@ -13,11 +13,10 @@ import pytest
 from hand_made import make_record, with_identity
 from mlecs_bench import protocol
 from mlecs_bench.cli import main as cli_main
-from mlecs_bench.hookspecs import AlgorithmInfo, CellRef, DatasetInfo, Exchange, hookimpl
+from mlecs_bench.hookspecs import AlgorithmInfo, DatasetInfo, Exchange, hookimpl
 from mlecs_bench.options import option
 from mlecs_bench.registry import Entry, Registry
 from mlecs_bench.results import record_name
-from mlecs_bench.spec import rho_text
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class FakeProtocol:
         self.spec, self.execution = spec, execution
         results = [self._result(spec, seed) for seed in spec.seeds]
         for result in results:
-            ref = CellRef(spec.algo, spec.dataset, rho_text(spec.rho), result.seed, spec.rounds, spec.n_devices)
+            ref = protocol.cell_ref(spec, result.seed)
             observers.hook.mlecs_cell_start(cell=ref, resumed_round=0)
             observers.hook.mlecs_cell_end(cell=ref, record=result.record, error=result.error)
         if self.raises:

@@ -16,6 +16,7 @@ from mlecs_bench.federation import Federation
 from mlecs_bench.link import SerialisingLink
 from mlecs_bench.messages import Message
 from mlecs_bench.metrics import Metric
+from mlecs_bench.protocol import cell_ref
 
 ALGOS = tuple(toy.ALGORITHMS)
 ROUNDS = 2
@@ -32,7 +33,7 @@ class Run:
 
 
 def federation_of(profile, samples, algo: str, seed: int = 27, **changes) -> Federation:
-    settings = {"rounds": ROUNDS, "steps": 2} | changes
+    settings = {"rounds": ROUNDS, "steps": 1} | changes
     public_stage = algo == "ml-ecs"
     return toy.toy_federation(profile, samples, seed, public_stage=public_stage, **settings)
 
@@ -214,6 +215,17 @@ def test_round_runs_in_the_documented_order_with_two_moments_of_evaluation(profi
     assert set(outcome.metrics["client"]) == {"local", "received"}
 
 
+@pytest.mark.parametrize(("evaluate", "scored_rounds"), [("last", [2]), ("all", [1, 2])])
+def test_every_scoring_is_reported_once_it_is_done(evaluate, scored_rounds, profile, samples):
+    algorithm, told = Scripted(), []
+    events = Events(score_end=lambda t, id_: told.append((t, id_, algorithm.seen[-1])))
+    changes = {"rounds": 2, "evaluate_all": evaluate == "all", "server_score": True, "events": events}
+    scripted(profile, samples, algorithm, **changes)
+    moments = [(t, id_) for t in scored_rounds for id_ in ("d00", "d01", "server")] + [(3, "d00"), (3, "d01")]
+    assert told == [(t, id_, ("score", id_)) for t, id_ in moments]
+    assert len(told) == cell_ref(toy.toy_spec(rounds=2, n_devices=2, evaluate=evaluate), 27).scorings
+
+
 def test_server_is_scored_only_if_the_algorithm_trains_it(profile, samples):
     algorithm = Scripted()
     outcome = scripted(profile, samples, algorithm, server_score=False)
@@ -330,7 +342,7 @@ def test_twenty_devices_survive(algo, profile, tmp_path):
 
 def test_training_that_diverges_stops_in_one_line(profile, samples):
     wild = dataclasses.replace(profile.learning_rates, connector=1e30)
-    federation = federation_of(dataclasses.replace(profile, learning_rates=wild), samples, "standalone")
+    federation = federation_of(dataclasses.replace(profile, learning_rates=wild), samples, "standalone", steps=2)
     with pytest.raises(MlecsError, match="d00 diverged in stage private of round 1") as caught:
         run_of("standalone", federation, samples)
     assert "\n" not in str(caught.value)

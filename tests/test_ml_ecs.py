@@ -86,6 +86,14 @@ def test_stages_train_on_the_data_they_name(algorithm, federation):
     assert {name for name, _ in seen} == {"train"}
 
 
+def test_device_aligns_before_it_tunes(federation, algorithm, monkeypatch):
+    steps: list[str] = []
+    monkeypatch.setattr(MlEcs, "align", lambda *_: steps.append("align"))
+    monkeypatch.setattr(MlEcs, "tune", lambda *_: steps.append("tune"))
+    algorithm.local_update(federation.devices[0], 1)
+    assert steps == ["align", "tune"]
+
+
 def test_contrast_pulls_towards_the_anchors_the_server_sent(profile, samples):
     def after(flip: bool) -> dict[str, torch.Tensor]:
         federation = toy.federation_of(profile, samples, [("text", "video")], rounds=1, steps=2)

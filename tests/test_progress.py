@@ -10,6 +10,11 @@ import pytest
 
 from mlecs_bench.cli.progress import LiveView, PlainView, QuietView, Tally, duration, make_view
 from mlecs_bench.hookspecs import PROJECT, CellRef, HookSpecs
+from mlecs_bench.protocol import Dispatcher, _Forward
+from mlecs_bench.spec import RunSpec
+
+
+DEVICES = ("d00", "d01", "d02")
 
 
 class Clock:
@@ -25,21 +30,27 @@ class Terminal(io.StringIO):
         return True
 
 
-def cell(seed: int = 27, rounds: int = 2, n_devices: int = 3) -> CellRef:
-    return CellRef("ml-ecs", "vast", "0.5", seed, rounds, n_devices)
+def cell(seed: int = 27, scorings: int = 7) -> CellRef:
+    """Return a cell of 15 units: 2 rounds of 3 devices and the server, 4 scores in the last round, 3 at the end."""
+    return CellRef("ml-ecs", "vast", "0.5", seed, rounds=2, n_devices=3, scorings=scorings)
 
 
-def hooks(view):
-    """Return the hooks of a manager that only `view` is registered with."""
+def manager_of(view) -> pluggy.PluginManager:
+    """Return a manager that only `view` is registered with."""
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(HookSpecs)
     manager.register(view)
     manager.check_pending()
-    return manager.hook
+    return manager
+
+
+def hooks(view):
+    """Return the hooks of a manager that only `view` is registered with."""
+    return manager_of(view).hook
 
 
 class Run:
-    """Plays a run to a view: each device takes `seconds`, the server none."""
+    """Plays a run to a view: each round of a device or the server, and each scoring, takes `seconds`."""
 
     def __init__(self, view, clock: Clock, seconds: float = 0.0) -> None:
         self.hook = hooks(view)
@@ -50,11 +61,24 @@ class Run:
         self.hook.mlecs_cell_start(cell=ref, resumed_round=resumed_round)
 
     def round(self, ref: CellRef, t: int, scores: dict[str, float] | None = None) -> None:
-        for j in range(ref.n_devices):
+        for party in (*DEVICES, "server"):
+            if t == ref.rounds:
+                self.score(ref, t, party)
             self._clock.now += self._seconds
-            self.hook.mlecs_device_end(cell=ref, round=t, device=f"d{j:02d}")
-        self.hook.mlecs_device_end(cell=ref, round=t, device="server")
+            self.hook.mlecs_device_end(cell=ref, round=t, device=party)
         self.hook.mlecs_round_end(cell=ref, round=t, scores=scores or {})
+
+    def score(self, ref: CellRef, t: int, party: str) -> None:
+        self._clock.now += self._seconds
+        self.hook.mlecs_score_end(cell=ref, round=t, device=party)
+
+    def whole(self, ref: CellRef) -> None:
+        """Play a cell up to the writing of its record."""
+        self.start(ref)
+        for t in range(1, ref.rounds + 1):
+            self.round(ref, t)
+        for device in DEVICES:
+            self.score(ref, ref.rounds + 1, device)
 
     def end(self, ref: CellRef, error: str | None = None) -> None:
         self.hook.mlecs_cell_end(cell=ref, record=None if error else {}, error=error)
@@ -78,59 +102,75 @@ def plain(stream, clock):
 # How long it will take
 
 
-def tally_after(clock: Clock, n_cells: int, devices_done: int, resumed_round: int = 0) -> Tally:
+def tally_after(clock: Clock, n_cells: int, done: int, resumed_round: int = 0, ref: CellRef | None = None) -> Tally:
+    """Return a tally of `n_cells` whose first cell has finished `done` units of 10 s since it began."""
     tally = Tally(n_cells, clock)
-    tally.start(cell(), resumed_round)
-    for _ in range(devices_done):
+    tally.start(ref or cell(), resumed_round)
+    for _ in range(done):
         clock.now += 10
-        tally.device(cell())
+        tally.unit(ref or cell())
     return tally
 
 
-def test_no_time_is_told_before_the_first_device_is_done(clock):
-    assert tally_after(clock, 1, devices_done=0).eta() is None
+def test_no_time_is_told_before_the_first_unit_is_done(clock):
+    tally = tally_after(clock, 1, done=0)
+    assert tally.eta() is None
+    assert tally.cell_eta(cell()) is None
 
 
 @pytest.mark.parametrize(
-    ("n_cells", "devices_done", "resumed_round", "left"),
+    ("n_cells", "done", "resumed_round", "seconds"),
     [
-        (1, 1, 0, 5),
-        (1, 3, 0, 3),
-        (2, 3, 0, 3 + 6),  # a cell that has not begun counts whole
-        (5, 6, 0, 4 * 6),
-        (1, 1, 1, 2),  # rounds of a checkpoint are neither time spent nor work left
-        (2, 1, 1, 2 + 6),
+        (1, 1, 0, 140),
+        (1, 8, 0, 70),
+        (1, 14, 0, 10),
+        (2, 8, 0, 70 + 150),  # a cell that has not begun counts whole
+        (5, 15, 0, 4 * 150),
+        (1, 1, 1, 100),  # rounds of a checkpoint are neither time spent nor work left
+        (2, 1, 1, 100 + 150),
+        (1, 1, 2, 20),  # a checkpoint of the last round holds its scores: only the 3 final ones were left
     ],
 )
-def test_the_time_to_go_is_the_mean_time_of_a_device_times_the_devices_left(
-    clock, n_cells, devices_done, resumed_round, left
-):
-    assert tally_after(clock, n_cells, devices_done, resumed_round).eta() == pytest.approx(10 * left)
+def test_the_time_to_go_is_the_mean_time_of_a_unit_times_the_units_left(clock, n_cells, done, resumed_round, seconds):
+    assert tally_after(clock, n_cells, done, resumed_round).eta() == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(("resumed_round", "seconds"), [(0, 180), (1, 100), (2, 20)])
+def test_a_checkpoint_holds_the_scores_of_its_rounds_if_all_are_scored(clock, resumed_round, seconds):
+    every_round = cell(scorings=11)  # 19 units: 8 of work, 8 scores in the rounds, 3 at the end
+    assert tally_after(clock, 1, 1, resumed_round, every_round).eta() == pytest.approx(seconds)
 
 
 def test_cells_with_a_record_or_an_error_are_no_work_left(clock):
-    tally = tally_after(clock, 3, devices_done=3)
+    tally = tally_after(clock, 3, done=3)
     tally.end(cell(seed=34))  # skipped: it never started
-    assert tally.eta() == pytest.approx(10 * (3 + 6))
+    assert tally.eta() == pytest.approx(120 + 150)
     tally.end(cell())
-    assert tally.eta() == pytest.approx(10 * 6)
+    assert tally.eta() == pytest.approx(150)
 
 
 def test_the_rate_is_that_of_the_whole_run(clock):
-    tally = tally_after(clock, 2, devices_done=6)
+    tally = tally_after(clock, 2, done=15)
     tally.end(cell())
     tally.start(cell(seed=34), 0)
-    clock.now += 17
-    tally.device(cell(seed=34))
-    assert tally.eta() == pytest.approx((60 + 17) / 7 * 5)
-    assert tally.cell_eta(cell(seed=34)) == pytest.approx(17 * 5)
+    clock.now += 26
+    tally.unit(cell(seed=34))
+    assert tally.eta() == pytest.approx(154)  # 176 s for 16 units are 11 s each; 14 are left
+    assert tally.cell_eta(cell(seed=34)) == pytest.approx(26 * 14)
 
 
-def test_nothing_is_foretold_while_only_the_final_scores_are_left(clock):
-    tally = tally_after(clock, 1, devices_done=6)
-    assert tally.eta() is None
+def test_no_time_is_left_while_the_record_is_written(clock):
+    tally = tally_after(clock, 1, done=15)
+    assert tally.eta() == tally.cell_eta(cell()) == 0
     tally.end(cell())
     assert tally.eta() == 0
+
+
+def test_a_cell_without_a_server_score_ends_one_unit_early(clock):
+    tally = tally_after(clock, 2, done=14)
+    assert tally.eta() == pytest.approx(10 + 150)
+    tally.end(cell())
+    assert tally.eta() == pytest.approx(150)
 
 
 def test_cells_at_the_same_time_share_the_rate(clock):
@@ -139,9 +179,9 @@ def test_cells_at_the_same_time_share_the_rate(clock):
         tally.start(cell(seed), 0)
     clock.now += 10
     for seed in (27, 34):
-        tally.device(cell(seed))
-    assert tally.eta() == pytest.approx(10 / 2 * 10)
-    assert tally.cell_eta(cell(27)) == pytest.approx(10 * 5)
+        tally.unit(cell(seed))
+    assert tally.eta() == pytest.approx(140)  # 2 units in 10 s; 2 * 14 are left
+    assert tally.cell_eta(cell(27)) == pytest.approx(140)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +217,9 @@ def test_the_time_to_go_is_in_the_line_of_a_round(stream, plain, clock):
     run = Run(plain, clock, seconds=10)
     run.start(cell())
     run.round(cell(), 1)
-    assert stream.getvalue().splitlines()[-1].endswith("round 1/2 done, ETA 1:30")
+    assert (
+        stream.getvalue().splitlines()[-1].endswith("round 1/2 done, ETA 4:20")
+    )  # 11 units of 10 s and 15 of the other cell
 
 
 def test_other_lines_come_at_most_once_a_second(stream, plain, clock):
@@ -194,6 +236,32 @@ def test_slow_devices_get_a_line_each(stream, plain, clock):
     run.round(cell(), 1)
     devices = [line for line in stream.getvalue().splitlines() if re.search(r"round 1/2, d0\d done, ETA", line)]
     assert len(devices) == 3
+
+
+def test_every_scoring_is_told_with_the_time_to_go(stream, plain, clock):
+    run = Run(plain, clock, seconds=2)
+    run.end(cell(seed=34))
+    run.whole(cell())
+    scored = re.findall(r"27: (.*), scored (.*), ETA (.*)", stream.getvalue())
+    assert scored == [
+        ("round 2/2", "d00", "0:20"),
+        ("round 2/2", "d01", "0:16"),
+        ("round 2/2", "d02", "0:12"),
+        ("round 2/2", "server", "0:08"),
+        ("after round 2/2", "d00", "0:04"),
+        ("after round 2/2", "d01", "0:02"),
+        ("after round 2/2", "d02", "0:00"),
+    ]
+
+
+@pytest.mark.parametrize(("evaluate", "eta"), [("last", "2:20"), ("all", "3:00")])
+def test_the_events_of_a_cell_reach_the_view(stream, clock, evaluate, eta):
+    spec = RunSpec("ml-ecs", "vast", 0.5, rounds=2, n_devices=3, evaluate=evaluate)
+    events = _Forward(27, Dispatcher(spec, manager_of(PlainView(1, stream, clock))))
+    events.start(0)
+    clock.now += 10
+    events.score_end(1, "d00")
+    assert stream.getvalue().splitlines()[-1] == f"ml-ecs vast rho 0.5 seed 27: round 1/2, scored d00, ETA {eta}"
 
 
 def test_a_resumed_a_skipped_and_a_failed_cell_are_told_apart(stream, plain, clock):
@@ -213,8 +281,7 @@ def test_events_that_come_after_the_end_of_their_cell_change_nothing(view_name, 
     view = request.getfixturevalue(view_name)
     run = Run(view, clock)
     run.end(cell(), error="no space left")
-    run.start(cell())
-    run.round(cell(), 1)
+    run.whole(cell())
     text = view._stream.getvalue()
     assert "2 rounds, 3 devices" not in text
     assert view._tally._open == {cell(): 0}
@@ -261,15 +328,33 @@ def test_the_first_line_needs_no_drawing(live):
 
 
 def test_each_running_cell_has_a_line_and_the_run_has_one(live, clock):
-    run = Run(live, clock, seconds=10)
+    run = Run(live, clock, seconds=8)
     run.start(cell())
     run.start(cell(seed=34), resumed_round=1)
     run.round(cell(), 1)
     run.hook.mlecs_device_end(cell=cell(seed=34), round=2, device="d01")
     drawn = rows(live)
-    assert drawn["ml-ecs vast rho 0.5 seed 27"] == (3, "round 1/2 done, ETA 0:30")
-    assert drawn["ml-ecs vast rho 0.5 seed 34"] == (4, "round 2/2 d01, ETA 1:00")
-    assert drawn["all cells"] == (0, f"0/2 cells, ETA {duration(30 / 4 * 5)}")
+    assert drawn["ml-ecs vast rho 0.5 seed 27"] == (4, "round 1/2 done, ETA 1:28")  # 11 units of 8 s
+    assert drawn["ml-ecs vast rho 0.5 seed 34"] == (5, "round 2/2 d01, ETA 5:20")  # 1 in 32 s, 10 left
+    assert drawn["all cells"] == (0, "0/2 cells, ETA 2:14")  # 5 units in 32 s, 21 left
+
+
+def test_scoring_is_drawn_and_fills_the_line_of_the_cell(live, clock):
+    run = Run(live, clock, seconds=10)
+    run.end(cell(seed=34))
+    run.start(cell())
+    run.round(cell(), 1)
+    run.score(cell(), 2, "d00")
+    assert rows(live)["ml-ecs vast rho 0.5 seed 27"] == (5, "round 2/2 scoring d00, ETA 1:40")
+
+
+def test_a_cell_that_is_only_to_be_written_is_drawn_full(live, clock):
+    run = Run(live, clock, seconds=10)
+    run.end(cell(seed=34))
+    run.whole(cell())
+    assert rows(live)["ml-ecs vast rho 0.5 seed 27"] == (15, "after round 2/2 scoring d02, ETA 0:00")
+    assert rows(live)["all cells"] == (1, "1/2 cells, ETA 0:00")
+    assert {task.total for task in live._progress.tasks} == {15, 2}
 
 
 def test_a_finished_cell_leaves_its_line_and_a_message(live, clock):

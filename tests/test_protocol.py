@@ -47,7 +47,7 @@ class Dying(Standalone):
 
 @hookimpl
 def mlecs_algorithm():
-    return AlgorithmInfo("Dying", "dies", "none", lambda options: Dying(StandaloneOptions()))
+    return AlgorithmInfo("Dying", "dies", lambda options: Dying(StandaloneOptions()))
 """
 
 

@@ -290,7 +290,7 @@ def test_observers_are_called_and_broken_ones_are_warnings(site):
     site.install("acme-bad", {group: {"bad": "acme_bad", "odd": "acme_odd"}}, acme_bad="1 / 0",
                  acme_odd=OBSERVER.replace("round_end", "round_ended"))  # fmt: skip  # one line per distribution
     manager, warnings = Registry.installed().observers()
-    manager.hook.mlecs_round_end(cell=CellRef("a", "d", "0.5", 27, 5, 3), round=2, scores={})
+    manager.hook.mlecs_round_end(cell=CellRef("a", "d", "0.5", 27, 5, 3, 7), round=2, scores={})
     assert sys.modules["acme_watch"].SEEN == [(27, 2)]
     assert [name for name, _ in manager.list_name_plugin()] == ["watch"]
     assert len(warnings) == 2

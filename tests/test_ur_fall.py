@@ -311,9 +311,9 @@ def test_digest_is_taken_once_per_file_version(folder: Path, monkeypatch: pytest
     assert sorted(hashed) == everything
 
 
-def test_files_that_no_label_names_change_nothing(folder: Path, tmp_path: Path) -> None:
+def test_files_of_other_names_change_nothing(folder: Path, tmp_path: Path) -> None:
     clean = open_samples(folder, tmp_path / "cache").manifest
-    (folder / "fall-99-acc.csv").write_text("not read")
+    (folder / "fall-99-other.csv").write_text("not read")
     (folder / "notes.txt").write_text("not read")
     assert open_samples(folder, tmp_path / "cache").manifest == clean
 

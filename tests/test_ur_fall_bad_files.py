@@ -88,6 +88,10 @@ def only_a_header(folder: Path) -> None:
     (folder / "urfall-cam0-falls.csv").write_text(HEADER + "\r\n")
 
 
+def labels_cut_short(folder: Path) -> None:
+    write_rows(folder / "acc" / "adl-09-acc.csv", acc_rows())
+
+
 def binary_labels(folder: Path) -> None:
     (folder / "urfall-cam0-falls.csv").write_bytes(b"\xff\xfe\x00\xd8")
 
@@ -194,6 +198,7 @@ def odd_picture(folder: Path) -> None:
 
 
 BAD_FILES = [
+    (labels_cut_short, "urfall-cam0-adls.csv: has no row of 1 sequences that have files here (adl-09)"),
     (text_label, "urfall-cam0-falls.csv: line 3: label 'lying' is not -1, 0 or 1"),
     (text_label_in_first_row, "urfall-cam0-falls.csv: line 1: label 'lying' is not -1, 0 or 1"),
     (text_feature, "urfall-cam0-adls.csv: line 2: H 'tall' is not a number"),

@@ -170,7 +170,7 @@ def make_prepared(folder: Path, n: int = N_SAMPLES, gaps: bool = True) -> Prepar
         modalities=MODALITIES,
         prompt="Say it.",
         labels=(),
-        max_new_tokens=8,
+        max_new_tokens=4,
         n_samples=n,
         digest="0" * 64,
         licence="Apache-2.0",

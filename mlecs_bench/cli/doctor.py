@@ -233,8 +233,14 @@ def _data(data_dir: Path | None) -> Iterator[Check]:
         yield Check(topic, str(data_dir), "ok" if names else "warning", f"{len(names)} entries: {shown or 'empty'}")
     for entry in registry.entries("dataset"):
         try:
-            where = registry.dataset(entry.name).info.where_to_get
+            info = registry.dataset(entry.name).info
         except MlecsError:
             continue
-        if where:
-            yield Check(topic, entry.name, "ok", f"real data: {where}")
+        if info.where_to_get:
+            yield Check(topic, entry.name, "ok", f"real data: {info.where_to_get}")
+        if info.check is not None and data_dir is not None and data_dir.is_dir():
+            problems = list(info.check(data_dir))
+            found = problems[0] + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "") if problems else ""
+            cure = f"see 'mlecs-bench show {entry.name}' for where to get it" if problems else ""
+            status: Status = "warning" if problems else "ok"
+            yield Check(topic, f"{entry.name} in {data_dir}", status, found or "all files are there", cure)

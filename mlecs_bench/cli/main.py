@@ -108,8 +108,8 @@ def _fail(message: str, code: int) -> int:
 def _click_message(error: click.ClickException) -> str:
     """Return click's message in one line, ending in the command whose help has the answer."""
     context = error.ctx if isinstance(error, click.UsageError) else None
-    hint = f" Try '{context.command_path} --help'." if context else ""
-    return f"{error.format_message()}{hint}"
+    message = error.format_message().rstrip(".")
+    return f"{message}. Try '{context.command_path} --help'." if context else message
 
 
 if __name__ == "__main__":

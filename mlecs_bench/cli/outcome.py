@@ -45,8 +45,8 @@ def transmitted_text(summary: Mapping[str, Any]) -> str:
     for row in summary["kinds"]:
         sizes = f"{row['params']:>14,.0f} parameters  {row['bytes']:>14,.0f} bytes"
         lines += [f"  {row['kind']:{width}}  {row['direction']:4}  {sizes}"]
-    lines += [f"Share of the device model ({summary['device_params']:,} parameters):"]
-    lines += [f"  {name}: {100 * r['value']:.3f} % = {r['definition']}" for name, r in summary["ratios"].items()]
+    lines += [f"Share of the device's language model ({summary['device_params']:,} parameters), defined above:"]
+    lines += [f"  {name}: {100 * r['value']:.3f} %" for name, r in summary["ratios"].items()]
     return "\n".join(lines)
 
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 Clock = Callable[[], float]
-SERVER = "server"
 _STATE = "{task.fields[state]}"
 MIN_GAP = 1.0
 """Seconds between two plain lines that report no finished round or cell."""
@@ -34,9 +33,23 @@ class View(Protocol):
         ...
 
 
-class Tally:
-    """Counts finished units, one per device and round, to tell how long the rest of a run will take.
+def units(cell: CellRef) -> int:
+    """Return the units of a whole cell: one per round of a device or the server, one per scoring."""
+    return cell.rounds * (cell.n_devices + 1) + cell.scorings
 
+
+def covered(cell: CellRef, resumed_round: int) -> int:
+    """Return the units that a checkpoint of round `resumed_round` covers, the scores it holds among them."""
+    parties = cell.n_devices + 1
+    scored_rounds = (cell.scorings - cell.n_devices) // parties  # the last ones; devices are scored once more after
+    return (resumed_round + max(0, resumed_round - (cell.rounds - scored_rounds))) * parties
+
+
+class Tally:
+    """Counts finished units to tell how long the rest of a run will take.
+
+    A unit is the work of a device or the server in a round, or one scoring. The server's scorings count even where an
+    algorithm has none: its cells end that much early.
     Units that a checkpoint or an existing record already covers are left out of the rate: they cost no time now.
     """
 
@@ -54,11 +67,11 @@ class Tally:
             return False
         self._started[cell] = self._clock()
         self._units[cell] = 0
-        self._open[cell] = (cell.rounds - resumed_round) * cell.n_devices
+        self._open[cell] = units(cell) - covered(cell, resumed_round)
         return True
 
-    def device(self, cell: CellRef) -> None:
-        """A device of `cell` finished a round."""
+    def unit(self, cell: CellRef) -> None:
+        """A device or the server of `cell` finished a round or was scored."""
         if cell in self._units:
             self._units[cell] += 1
             self._open[cell] = max(0, self._open[cell] - 1)
@@ -73,20 +86,20 @@ class Tally:
         return cell in self._units
 
     def eta(self) -> float | None:
-        """Return the seconds to go; None before the first unit is finished, and when only final scores are left."""
-        finished, left = sum(self._units.values()), self._units_left()
-        if not finished or (not left and self.cells_done < self.n_cells):
+        """Return the seconds to go; 0 while only a record is left to write, None before the first unit."""
+        finished = sum(self._units.values())
+        if not finished:
             return None
-        return (self._clock() - min(self._started.values())) / finished * left
+        return (self._clock() - min(self._started.values())) / finished * self._units_left()
 
     def cell_eta(self, cell: CellRef) -> float | None:
         """Return the seconds to go for a running cell; None where `eta` would tell none."""
         finished, left = self._units.get(cell, 0), self._open.get(cell, 0)
-        return (self._clock() - self._started[cell]) / finished * left if finished and left else None
+        return (self._clock() - self._started[cell]) / finished * left if finished else None
 
     def _units_left(self) -> int:
         """Return the units of running cells plus those of cells that have not begun, which count as whole."""
-        whole = max((cell.rounds * cell.n_devices for cell in self._open), default=0)
+        whole = max((units(cell) for cell in self._open), default=0)
         unseen = max(0, self.n_cells - len(self._open))
         return sum(self._open.values()) + unseen * whole
 
@@ -103,6 +116,11 @@ def duration(seconds: float | None) -> str:
 def cell_name(cell: CellRef) -> str:
     """Return a cell as the view names it."""
     return f"{cell.algo} {cell.dataset} rho {cell.rho} seed {cell.seed}"
+
+
+def moment(cell: CellRef, round_: int) -> str:
+    """Return when something happens in a cell; rounds + 1 is after the last broadcast."""
+    return f"round {round_}/{cell.rounds}" if round_ <= cell.rounds else f"after round {cell.rounds}/{cell.rounds}"
 
 
 def outcome(cell: CellRef, error: str | None, started: bool) -> str:
@@ -169,9 +187,14 @@ class PlainView:
     @hookimpl
     def mlecs_device_end(self, cell: CellRef, round: int, device: str) -> None:
         """Write that a device has finished, unless a line was just written."""
-        if device != SERVER:
-            self._tally.device(cell)
-        self._say_rarely(f"{cell_name(cell)}: round {round}/{cell.rounds}, {device} done{self._eta()}")
+        self._tally.unit(cell)
+        self._say_rarely(f"{cell_name(cell)}: {moment(cell, round)}, {device} done{self._eta()}")
+
+    @hookimpl
+    def mlecs_score_end(self, cell: CellRef, round: int, device: str) -> None:
+        """Write that a device or the server has been scored, unless a line was just written."""
+        self._tally.unit(cell)
+        self._say_rarely(f"{cell_name(cell)}: {moment(cell, round)}, scored {device}{self._eta()}")
 
     @hookimpl
     def mlecs_round_end(self, cell: CellRef, round: int, scores: Mapping[str, float]) -> None:
@@ -234,18 +257,21 @@ class LiveView:
         if not self._tally.start(cell, resumed_round):
             return
         progress = self._drawn()
-        units = cell.rounds * cell.n_devices
-        done = resumed_round * cell.n_devices
+        done = covered(cell, resumed_round)
         state = f"round {resumed_round}/{cell.rounds}"
-        self._rows[cell] = progress.add_task(cell_name(cell), total=units, completed=done, state=state)
+        self._rows[cell] = progress.add_task(cell_name(cell), total=units(cell), completed=done, state=state)
 
     @hookimpl
     def mlecs_device_end(self, cell: CellRef, round: int, device: str) -> None:
         """Move the cell's line."""
-        is_server = device == SERVER
-        if not is_server:
-            self._tally.device(cell)
-        self._move(cell, advance=0 if is_server else 1, state=f"round {round}/{cell.rounds} {device}")
+        self._tally.unit(cell)
+        self._move(cell, advance=1, state=f"{moment(cell, round)} {device}")
+
+    @hookimpl
+    def mlecs_score_end(self, cell: CellRef, round: int, device: str) -> None:
+        """Move the cell's line and show that it is scoring."""
+        self._tally.unit(cell)
+        self._move(cell, advance=1, state=f"{moment(cell, round)} scoring {device}")
 
     @hookimpl
     def mlecs_round_end(self, cell: CellRef, round: int, scores: Mapping[str, float]) -> None:

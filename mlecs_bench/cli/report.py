@@ -33,6 +33,8 @@ def report(folder: Path, moment: Moment, as_json: bool, output: Path | None) -> 
     """
     from mlecs_bench.report import build_table, row_summary
 
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file; give the folder that holds the records")
     records, problems = read_records(folder)
     for problem in problems:
         click.echo(f"warning: {problem}", err=True)

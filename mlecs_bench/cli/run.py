@@ -46,7 +46,7 @@ _FLAGS = (
                  f" paper does, or the same total for all.  [default: {RunSpec.budget}]"),
     click.option("--evaluate", type=click.Choice(["last", "all"]), help="Rounds to score."
                  f"  [default: {RunSpec.evaluate}]"),
-    click.option("--min-modalities", type=click.IntRange(0, 1), help="Modalities that a device holds at least."
+    click.option("--min-modalities", type=click.IntRange(0, 1), metavar="K", help="Least modalities of a device."
                  f"  [default: {RunSpec.min_modalities}]"),
     click.option("--profile", metavar="NAME", help=f"Models and sizes.  [default: {RunSpec.profile}]"),
     click.option("--slm", metavar="FOLDER", help="Another small language model for the devices."),
@@ -154,7 +154,7 @@ def _result_text(results: Sequence[CellResult]) -> str:
     parts = [
         build_table(records).strip(),
         transmitted_text(transmitted(records)),
-        f"{len(records)} record{'s' * (len(records) != 1)} in {', '.join(str(path) for path in paths)}",
+        f"{len(records)} record{'s' * (len(records) != 1)} of this run in {', '.join(map(str, paths))}",
         honest_line(records),
     ]
     return "\n\n".join(part for part in parts if part)

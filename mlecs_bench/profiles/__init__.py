@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mlecs_bench.errors import DataError
+from mlecs_bench.errors import DataError, UsageError
 
 DIGESTED_FILES = ("config.json", "tokenizer.json", "*.safetensors", "*.bin")
 MINI_FOLDER = Path(__file__).parent / "mini"
@@ -92,8 +92,10 @@ def checkpoint_digest(source: str) -> str:
 
     Raises DataError when the folder holds no weights.
     """
-    folder = Path(source)
+    folder = Path(source).expanduser()
     if not folder.is_dir():
+        if folder.is_absolute() or source.startswith(".") or source.count("/") > 1:
+            raise UsageError(f"{source} is no folder; give one saved by transformers' save_pretrained")
         return source
     files = sorted({path for pattern in DIGESTED_FILES for path in folder.glob(pattern)})
     if not any(path.suffix in {".safetensors", ".bin"} for path in files):

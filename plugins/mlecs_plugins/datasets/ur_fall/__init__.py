@@ -5,6 +5,8 @@ With a data folder it reads the UR Fall Detection data set; without one it gener
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mlecs_bench.api import DataRequest, DatasetInfo, Prepared, hookimpl
 from mlecs_plugins.datasets.ur_fall import card
 
@@ -16,6 +18,13 @@ def prepare(request: DataRequest) -> Prepared:
     return prepare_samples(request)
 
 
+def check(data_dir: Path) -> list[str]:
+    """Return what is missing from `data_dir`, without reading the recordings."""
+    from mlecs_plugins.datasets.ur_fall.prepare import missing_files
+
+    return missing_files(data_dir)
+
+
 @hookimpl
 def mlecs_dataset() -> DatasetInfo:
     """Return the card of the dataset."""
@@ -25,12 +34,14 @@ def mlecs_dataset() -> DatasetInfo:
         task="classification",
         modalities=tuple(m.name for m in card.modalities(card.UrFallOptions())),
         prepare=prepare,
+        check=check,
         metrics=("f1_macro", "f1_weighted"),
         options=card.UrFallOptions,
         splits=("frame", "sequence"),
         where_to_get=(
             f"{card.PAGE} (University of Rzeszow, {card.LICENCE}): both urfall-cam0 label files and, for each "
-            "sequence, its accelerometer file, its synchronisation file, and its video or the archive of its rgb frames"
+            "sequence, its accelerometer file, its video or the archive of its rgb frames, and, if you have it, its "
+            "synchronisation file"
         ),
         notes=(
             "Targets are the label words 'not lying', 'temporary pose' and 'lying on the ground'; labels=digits asks "

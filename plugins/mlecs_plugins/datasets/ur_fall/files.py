@@ -20,6 +20,7 @@ from mlecs_plugins.datasets.ur_fall.problems import Problems
 MAX_DEPTH = 3  # folders below DIR that are searched: a wrong DIR such as / must not take minutes
 SETTLED_SECONDS = 2.0  # a younger file may still change without its time stamp showing it
 Panel = Literal["rgb", "d"]
+ACC_NAME = re.compile(r"(?P<sequence>(fall|adl)-\d+)-acc\.csv")
 IMAGE_NAME = re.compile(r"(?P<source>(fall|adl)-\d+-cam0-(rgb|d))-(?P<frame>\d+)\.png", re.IGNORECASE)
 
 
@@ -78,6 +79,10 @@ class FileIndex:
     def has(self, name: str) -> bool:
         """Is there at least one file called `name`?"""
         return name.lower() in self._by_name
+
+    def sequences(self) -> list[str]:
+        """Return the sequences that have an accelerometer file here, sorted."""
+        return sorted(m["sequence"] for m in map(ACC_NAME.fullmatch, self._by_name) if m)
 
     def images(self, sequence: str, panel: Panel) -> tuple[tuple[int, Path], ...]:
         """Return the loose PNG files of a sequence as (frame, path) in order."""

@@ -29,6 +29,16 @@ def prepare(request: DataRequest) -> Prepared:
     return _prepare_real(request, options, Path(request.data_dir))
 
 
+def missing_files(data_dir: Path) -> list[str]:
+    """Return one line for each file that is not in `data_dir` or not consistent with the others, without decoding."""
+    problems = Problems(data_dir)
+    try:
+        make_plans(FileIndex(data_dir), card.UrFallOptions(), problems)
+    except DataError as error:
+        return [str(error)]
+    return problems.lines
+
+
 def _prepare_synthetic(request: DataRequest, options: card.UrFallOptions) -> Prepared:
     digest = _digest_of({**synthetic.parameters(), "labels": options.labels, "depth": options.depth})
     folder = _cache(request) / digest[:32]

@@ -54,7 +54,21 @@ def make_plans(index: FileIndex, options: card.UrFallOptions, problems: Problems
     plans = []
     for labels in read_label_tables(tables, problems):
         plans.append(Plan(labels, locate(index, labels.sequence, options.depth == "image", problems)))
+    if not problems.lines:
+        _check_labelled(index, {plan.labels.sequence for plan in plans}, problems)
     return plans, [path for path, _ in tables] + [path for plan in plans for path in plan.files.paths]
+
+
+def _check_labelled(index: FileIndex, labelled: set[str], problems: Problems) -> None:
+    """Note sequences that have files but no labels: a label file that was cut short still reads well."""
+    bare = [sequence for sequence in index.sequences() if sequence not in labelled]
+    for stratum, word in card.STRATA.items():
+        names = [name for name in bare if name.startswith(f"{stratum}-")]
+        if names:
+            shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+            problems.add(
+                f"urfall-cam0-{word}.csv", f"has no row of {len(names)} sequences that have files here ({shown})"
+            )
 
 
 def _find_tables(index: FileIndex, problems: Problems) -> list[tuple[Path, str]]:
