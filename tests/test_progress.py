@@ -13,7 +13,6 @@ from mlecs_bench.hookspecs import PROJECT, CellRef, HookSpecs
 from mlecs_bench.protocol import Dispatcher, _Forward
 from mlecs_bench.spec import RunSpec
 
-
 DEVICES = ("d00", "d01", "d02")
 
 
