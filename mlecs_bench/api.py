@@ -27,7 +27,6 @@ from mlecs_bench.errors import AccessError, DataError, MlecsError, UsageError
 from mlecs_bench.hookspecs import Algorithm, AlgorithmInfo, CellRef, DatasetInfo, Exchange, hookimpl
 from mlecs_bench.messages import Message, with_kind
 from mlecs_bench.metrics import Metric
-from mlecs_bench.models.backbone import Backbone
 from mlecs_bench.models.texts import answer_text
 from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
 from mlecs_bench.options import NoOptions, option
@@ -39,7 +38,6 @@ __all__ = [
     "AccessError",
     "Algorithm",
     "AlgorithmInfo",
-    "Backbone",
     "Batch",
     "CellRef",
     "DataError",

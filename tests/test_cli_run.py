@@ -104,9 +104,10 @@ def test_a_run_prints_the_row_the_traffic_the_place_and_the_caveat(call, tmp_pat
     assert "| 0.5   | 3         | alpha" in out
     assert "fused  down              45 parameters             180 bytes" in out
     assert "lora   up                20 parameters              80 bytes" in out
-    assert "paper: 6.500 % = LoRA one way and fused" in out
-    assert "full: 6.500 % = everything" in out
-    assert f"2 records in {tmp_path}" in out
+    assert "  paper: 6.500 %\n" in out
+    assert "  full: 6.500 %\n" in out
+    assert "LoRA one way and fused" in out
+    assert f"2 records of this run in {tmp_path}" in out
     assert out.splitlines()[-1] == (
         "Do not compare these numbers with the paper's: "
         "the data is a synthetic stand-in and the models of profile mini are tiny."
@@ -147,7 +148,7 @@ def test_a_failed_cell_ends_the_command_with_one_and_spares_the_others(call, fak
     fake_run.errors = {34: "training has diverged"}
     code, out, err = call(*RUN, "--n-seeds", "2", "--quiet")
     assert code == 1
-    assert "1 record in" in out
+    assert "1 record of this run in" in out
     assert "error: alpha toy rho 0.5 seed 34: training has diverged" in err
     assert err.endswith("error: 1 of 2 cells failed\n")
 

@@ -73,3 +73,20 @@ def test_all_packages_come_from_one_place():
     site = {root for root in roots if root.name == "site-packages"}
     # Installed as a wheel they share site-packages; in a checkout they share the repository.
     assert len(roots) == 1 if site else all(ROOT in (root, root.parent) for root in roots)
+
+
+def test_the_readmes_plugin_is_a_plugin(tmp_path, monkeypatch):
+    source = re.search(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert source is not None
+    (tmp_path / "mine.py").write_text(source.group(1))
+    info = tmp_path / "mine-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[mlecs_bench.algorithms]\nmine = mine\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    from mlecs_bench.registry import Registry
+
+    loaded = Registry.installed().algorithm("mine")
+    algorithm = loaded.info.build(loaded.info.options())
+    assert loaded.distribution == "mine"
+    assert all(hasattr(algorithm, step) for step in ("broadcast", "receive", "local_update", "aggregate"))

@@ -132,5 +132,6 @@ def mlecs_algorithm() -> AlgorithmInfo:
         notes=(
             "The paper says that encoders travel and leaves LoRA and connector open; -o exchange=encoder is its text.",
             "The fusion layer stays local by default: its input width is |M_j| d_h.",
+            "A device without modalities sends LoRA and prompt generator with its full weight n_j.",
         ),
     )
