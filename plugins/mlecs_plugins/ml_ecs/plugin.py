@@ -31,8 +31,8 @@ def mlecs_algorithm() -> AlgorithmInfo:
             "Vectors are normalised before the volume; a missing modality is left out of the set.",
             "AMT trains encoders and LoRA as printed; the authors' script also trains the connector: "
             "-o amt_trains=encoder,lora,connector.",
-            "Knowledge transfer sums over aligned positions (Eq. 14) and averages over the samples of a batch; next to a "
-            "cross-entropy that averages over tokens it weighs heavily, and costs the server's score on tiny models.",
+            "Knowledge transfer sums over aligned positions (Eq. 14) and averages over the samples of a batch; beside "
+            "a cross-entropy that averages over tokens it weighs heavily, and costs the server's score on tiny models.",
             "Between tokenizers that split words differently, logits are pooled by sorted probabilities, not by token.",
         ),
     )
