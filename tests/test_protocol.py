@@ -86,7 +86,14 @@ def stop_after(site: Path, out: Path, text: str, with_signal: int, **flags: obje
     """Start a run, signal its process group when `text` appears on stderr, and return exit code and the rest."""
     args, env = command(site, out, **flags)
     with subprocess.Popen(
-        args, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        args,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Tests that run in the background ignore SIGINT, and the child would inherit that; at a terminal it would not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # no other thread runs here
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
