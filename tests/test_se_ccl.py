@@ -163,6 +163,7 @@ def test_slm_reaches_the_servers_model_through_knowledge_transfer_alone(kt_weigh
 def test_without_transfer_the_divergence_is_not_even_computed(server, monkeypatch):
     monkeypatch.setattr(se_ccl, "mutual_transfer", lambda *_: pytest.fail("λ = 0"))
     se_ccl.transfer(server, 1, MlEcsOptions(kt_weight=0.0))
+    assert server.steps == {"server": server.training.budget.server}
 
 
 @pytest.fixture
