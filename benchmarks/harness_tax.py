@@ -22,6 +22,7 @@ from mlecs_bench.blocks.supervised import ALL_PARTS, batches
 from mlecs_bench.data import DataRequest, Samples
 from mlecs_bench.engine import Cell, CellRun
 from mlecs_bench.federation import Federation, build_federation
+from mlecs_bench.hookspecs import Needs
 from mlecs_bench.metrics import Metric
 from mlecs_bench.parties import Party
 from mlecs_bench.profiles import MINI
@@ -43,7 +44,7 @@ class NoEvaluation:
 def federation_of(samples: Samples, rounds: int, steps: int) -> Federation:
     """Return a fresh federation; every call gives the same weights and data."""
     spec = RunSpec("standalone", "vast", 0.8, rounds=rounds, steps=steps, split="frame", device="cpu")
-    return build_federation(spec, SEED, samples, MINI, public_stage=False)
+    return build_federation(spec, SEED, samples, MINI, needs=Needs())
 
 
 def harness(federation: Federation, rounds: int, folder: Path) -> tuple[float, list[float]]:

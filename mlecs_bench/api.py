@@ -24,7 +24,7 @@ from mlecs_bench.data import (
     save_prepared,
 )
 from mlecs_bench.errors import AccessError, DataError, MlecsError, UsageError
-from mlecs_bench.hookspecs import Algorithm, AlgorithmInfo, CellRef, DatasetInfo, Exchange, hookimpl
+from mlecs_bench.hookspecs import Algorithm, AlgorithmInfo, CellRef, DatasetInfo, Exchange, Needs, hookimpl
 from mlecs_bench.messages import Message, with_kind
 from mlecs_bench.metrics import Metric
 from mlecs_bench.models.texts import answer_text
@@ -50,6 +50,7 @@ __all__ = [
     "Metric",
     "MlecsError",
     "Modality",
+    "Needs",
     "NoOptions",
     "PairIndex",
     "PartyData",

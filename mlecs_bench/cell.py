@@ -21,7 +21,7 @@ from mlecs_bench.results import SCHEMA, find_record, identity_key, write_record
 if TYPE_CHECKING:
     from mlecs_bench.engine import Outcome
     from mlecs_bench.federation import Federation
-    from mlecs_bench.hookspecs import AlgorithmInfo, DatasetInfo
+    from mlecs_bench.hookspecs import AlgorithmInfo, DatasetInfo, Needs
     from mlecs_bench.spec import RunSpec
 
 
@@ -37,6 +37,16 @@ class CellPlan:
     cache_dir: Path
 
     @property
+    def options(self) -> Any:
+        """The algorithm's options."""
+        return build_options(self.algorithm.info.options, self.spec.options, f"algorithm '{self.algorithm.name}'")
+
+    @property
+    def needs(self) -> Needs:
+        """What the algorithm needs of the federation."""
+        return self.algorithm.info.needs(self.options)
+
+    @property
     def profile(self) -> Profile:
         """The profile with the backbones that the spec names."""
         return profile_of(self.spec)
@@ -45,7 +55,7 @@ class CellPlan:
 def profile_of(spec: RunSpec) -> Profile:
     """Return the spec's profile with `slm` and `llm` replaced where the spec names others."""
     profile = PROFILES[spec.profile]
-    if spec.slm is None and spec.llm is None:
+    if spec.slm is None and spec.llm is None and not spec.device_slm:
         return profile
     # Another backbone is not tiny because the profile's is: only the untouched profile is marked so.
     return dataclasses.replace(profile, slm=spec.slm or profile.slm, llm=spec.llm or profile.llm, tiny=False)
@@ -56,7 +66,7 @@ def scorers_of(plan: CellPlan) -> list[Scorer]:
     return make_scorers(plan.dataset.info.metrics, plan.prepared.manifest.labels, plan.cache_dir)
 
 
-def identity(plan: CellPlan, seed: int, profile_digests: Mapping[str, str | None]) -> dict[str, Any]:
+def identity(plan: CellPlan, seed: int) -> dict[str, Any]:
     """Return everything that can change a number of this cell, as JSON values."""
     spec, manifest, profile = plan.spec, plan.prepared.manifest, plan.profile
     scorers = {s.name: s.identity for s in scorers_of(plan)}
@@ -75,10 +85,11 @@ def identity(plan: CellPlan, seed: int, profile_digests: Mapping[str, str | None
         "profile": {
             "name": profile.name,
             "tiny": profile.tiny,
-            "slm": {"name": _model_name(spec.slm, profile), "digest": profile_digests["slm"]},
-            "llm": {"name": _model_name(spec.llm, profile), "digest": profile_digests["llm"]},
-            "encoders": profile_digests["encoders"],
+            "slm": _model_identity(profile.slm, profile),
+            "llm": _model_identity(profile.llm, profile),
+            "encoders": file_digest(profile.encoders),
         },
+        "structure": _structure_identity(plan),
         "training": _training_identity(spec, profile),
         "evaluate": spec.evaluate,
         "scorers": {name: scorers.get(name) for name in plan.dataset.info.metrics},
@@ -100,26 +111,31 @@ def _dataset_identity(plan: CellPlan, manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def _structure_identity(plan: CellPlan) -> dict[str, Any]:
+    """Return in what single devices differ from the profile, and the proxy model where the algorithm uses one."""
+    spec, profile = plan.spec, plan.profile
+    proxy = spec.proxy or profile.slm
+    return {
+        "slm": {id_: _model_identity(source, profile) for id_, source in spec.device_slm.items()},
+        "rank": dict(spec.device_rank),
+        "encoder_width": dict(spec.device_encoder_width),
+        "proxy": _model_identity(proxy, profile) if plan.needs.proxy else None,
+    }
+
+
+def _model_identity(source: str, profile: Profile) -> dict[str, str | None]:
+    """Return name and digest of a language model; the profile's own goes by the profile's name."""
+    own = PROFILES[profile.name]
+    name = profile.name if source in (own.slm, own.llm) else Path(source).name
+    return {"name": name, "digest": checkpoint_digest(source)}
+
+
 def _training_identity(spec: RunSpec, profile: Profile) -> dict[str, Any]:
     values: dict[str, Any] = dataclasses.asdict(profile)
     for name in ("name", "summary", "slm", "llm", "encoders", "tiny", "device", "generation_batch"):
         del values[name]
     settings: dict[str, Any] = plain(values | {"rounds": spec.rounds, "steps": spec.steps, "budget": spec.budget})
     return settings
-
-
-def _model_name(given: str | None, profile: Profile) -> str:
-    """Return the name of a backbone without the folders above it."""
-    return profile.name if given is None else Path(given).name
-
-
-def profile_digests(profile: Profile) -> dict[str, str | None]:
-    """Return the digests of a profile's weights."""
-    return {
-        "slm": checkpoint_digest(profile.slm),
-        "llm": checkpoint_digest(profile.llm),
-        "encoders": file_digest(profile.encoders),
-    }
 
 
 def run_cell(plan: CellPlan, seed: int, identity_: Mapping[str, Any], events: CellEvents) -> Path:
@@ -163,12 +179,11 @@ def _compute(
 
     started = now()
     info, spec, profile = plan.algorithm.info, plan.spec, plan.profile
-    options = build_options(info.options, spec.options, f"algorithm '{plan.algorithm.name}'")
     samples = Samples.open(plan.prepared)
-    federation = build_federation(spec, seed, samples, profile, public_stage=info.public_stage(options))
+    federation = build_federation(spec, seed, samples, profile, needs=plan.needs)
     run = CellRun(
         Cell(
-            algorithm=info.build(options),
+            algorithm=info.build(plan.options),
             federation=federation,
             evaluator=Evaluator(
                 plan.dataset.info,
@@ -206,6 +221,11 @@ def _record(plan: CellPlan, identity_: Mapping[str, Any], federation: Federation
             "samples": {p.id: {"train": len(p.train), "test": len(p.test)} for p in parties},
             "unused_samples": federation.partition.unused,
             "notes": list(plan.prepared.manifest.notes),
+            "structures": {
+                id_: dataclasses.asdict(s) | {"slm": _model_identity(s.slm, plan.profile)["name"]}
+                for id_, s in federation.structures.items()
+            },
+            "random_encoders": {id_: sorted(names) for id_, names in federation.random_encoders.items()},
         },
         "metrics": outcome.metrics,
         "comm": outcome.comm,

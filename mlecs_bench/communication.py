@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mlecs_bench.link import Direction, Ledger
@@ -11,18 +12,18 @@ BOOKKEEPING_KINDS = (SCALAR_KIND, "ids")
 """Counted in `full` but not in `paper`: a handful of integers, not model parameters or representations."""
 PAPER_RATIO = (
     "tensors of every kind counted one way (the larger of up and down), without sample ids and scalars, "
-    "per device and round, over the parameters of the device's language model"
+    "per device and round, over the parameters of that device's language model"
 )
 FULL_RATIO = (
-    "everything sent in both directions, per device and round, over the parameters of the device's language model"
+    "everything sent in both directions, per device and round, over the parameters of that device's language model"
 )
 
 
-def communication(ledger: Ledger, rounds: int, n_devices: int, device_params: int) -> dict[str, Any]:
-    """Return the record's `comm` block. `device_params`: parameters of a device's backbone (without adapters).
+def communication(ledger: Ledger, rounds: int, device_params: Mapping[str, int]) -> dict[str, Any]:
+    """Return the record's `comm` block. `device_params`: parameters of every device's backbone, without adapters.
 
-    Totals are over the whole run, the broadcast after the last round included; the shares divide them by rounds and
-    devices.
+    Totals are over the whole run, the broadcast after the last round included; the shares divide what a device sent
+    by its own model, and average over rounds and devices.
     """
     directions: tuple[Direction, Direction] = ("down", "up")
     entries = []
@@ -34,23 +35,30 @@ def communication(ledger: Ledger, rounds: int, n_devices: int, device_params: in
                 entries.append(
                     {"direction": direction, "kind": kind, "params": params, "bytes": size, "messages": len(rows)}
                 )
-    one_way = sum(
-        max(ledger.total(kind=kind, direction=d)[0] for d in directions)
-        for kind in ledger.kinds()
-        if kind not in BOOKKEEPING_KINDS
-    )
-    per_device_round = 1 / (rounds * n_devices * device_params)
+    sent = {id_: ledger.total(device=id_)[0] for id_ in device_params}
+    one_way = {id_: _one_way(ledger, id_) for id_ in device_params}
     return {
         "entries": entries,
         "rounds": rounds,
-        "n_devices": n_devices,
-        "device_params": device_params,
+        "n_devices": len(device_params),
+        "device_params": dict(device_params),
         "ratios": {
-            "paper": {"value": one_way * per_device_round, "definition": PAPER_RATIO},
-            "full": {"value": ledger.total()[0] * per_device_round, "definition": FULL_RATIO},
+            "paper": {"value": _share(one_way, device_params) / rounds, "definition": PAPER_RATIO},
+            "full": {"value": _share(sent, device_params) / rounds, "definition": FULL_RATIO},
         },
         "by_round": _by_round(ledger),
     }
+
+
+def _one_way(ledger: Ledger, device: str) -> int:
+    directions: tuple[Direction, Direction] = ("down", "up")
+    kinds = (kind for kind in ledger.kinds() if kind not in BOOKKEEPING_KINDS)
+    return sum(max(ledger.total(device=device, kind=kind, direction=d)[0] for d in directions) for kind in kinds)
+
+
+def _share(sent: Mapping[str, int], params: Mapping[str, int]) -> float:
+    """Return the mean over devices of what a device sent per parameter of its model."""
+    return sum(sent[id_] / params[id_] for id_ in params) / len(params)
 
 
 def _by_round(ledger: Ledger) -> list[dict[str, int]]:

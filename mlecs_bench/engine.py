@@ -145,7 +145,7 @@ class CellRun:
 
     def _close_round(self, t: int, client: dict[str, Scores], server: Scores | None) -> None:
         for party in self._parties():
-            party.check_budget()
+            party.check_budget(t)
             for stage, steps in party.steps.items():
                 self._progress.steps[stage] = self._progress.steps.get(stage, 0) + steps
         row: dict[str, Any] = {"round": t, "losses": {p.id: dict(p.logs) for p in self._parties()}}
@@ -171,7 +171,7 @@ class CellRun:
         after = self._cell.rounds + 1
         self._broadcast(after)
         for party in self._parties():
-            party.check_budget()
+            party.check_budget(after)
         received = by_metric({device.id: self._score(device, after) for device in self._devices})
         last = self._progress.rounds[-1]
         metrics = {
@@ -179,8 +179,8 @@ class CellRun:
             "server": last["server"],
             "rounds": self._progress.rounds,
         }
-        backbone = self._devices[0].model.backbone
-        comm = communication(self._link.ledger, self._cell.rounds, len(self._devices), backbone.n_parameters)
+        device_params = {device.id: device.model.backbone.n_parameters for device in self._devices}
+        comm = communication(self._link.ledger, self._cell.rounds, device_params)
         return Outcome(metrics, comm, {"seconds": self._progress.seconds, "steps": self._progress.steps})
 
 

@@ -62,12 +62,36 @@ class Exchange:
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What an algorithm needs of the federation it runs in, under given options.
+
+    public_stage: devices take optimiser steps on the public data; `--budget equal` gives as many private steps more
+      to algorithms that do not.
+    same: parts of the devices' models (of `ALL_PARTS`) that are averaged, so their tensors must have equal shapes on
+      all devices, modality by modality. A federation that cannot give that is refused before training.
+    any_rank: adapters may differ in rank; "lora" in `same` then asks for equal shapes but for the rank.
+    ranks: LoRA ranks of devices d00, d01, …, repeated cyclically; empty: the profile's. Alpha / r is the same for all.
+    proxy: every party gets `party.proxy`, a small language model of its own.
+    setup_steps: optimiser steps that the server takes in round 1 on top of its budget.
+    prompt_suffix: a sentence put behind the dataset's prompt, in training and at test.
+    """
+
+    public_stage: bool = False
+    same: tuple[str, ...] = ()
+    any_rank: bool = False
+    ranks: tuple[int, ...] = ()
+    proxy: bool = False
+    setup_steps: int = 0
+    prompt_suffix: str = ""
+
+
+@dataclass(frozen=True)
 class AlgorithmInfo:
     """An algorithm plugin: how to build it and its card.
 
-    `build(options)` returns the algorithm. `server_score`: the server's model is trained and scored.
-    `public_stage(options)`: do devices take optimiser steps on the public data? `--budget equal` gives as many
-    private steps more to those that do not.
+    `build(options)` returns the algorithm. `server_score`: the server's model is trained and scored. `needs(options)`
+    says what it needs of a federation. The card's sentences: `reproduced` is done as the paper prints it, `readings`
+    is what the sources leave open and how it was read, `deviations` is what departs from them, with the reason.
     """
 
     title: str
@@ -77,8 +101,10 @@ class AlgorithmInfo:
     options: type[Any] = NoOptions
     exchanges: Sequence[Exchange] = ()
     server_score: bool = False
-    public_stage: Callable[[Any], bool] = lambda _: False
-    notes: Sequence[str] = ()
+    needs: Callable[[Any], Needs] = lambda _: Needs()
+    reproduced: Sequence[str] = ()
+    readings: Sequence[str] = ()
+    deviations: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict, Unpack
+from typing import NotRequired, TypedDict, Unpack
 
 import torch
 
 from mlecs_bench.data import PartyData
-from mlecs_bench.errors import MlecsError
+from mlecs_bench.errors import PluginError
 from mlecs_bench.models.unified import UnifiedModel
 from mlecs_bench.profiles import LearningRates
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Optimiser steps per round: on a device's private data, on its public data, and at the server."""
+    """Optimiser steps per round: on a device's private data, on its public data, and at the server.
+
+    `setup`: steps that the server takes in round 1 alone, on top of the others.
+    """
 
     private: int
     public: int
     server: int
+    setup: int = 0
+
+    def allowed(self, stage: str, t: int) -> int:
+        """Return the steps of `stage` in round t; raises PluginError for a name that is none of the fields."""
+        names = [field.name for field in dataclasses.fields(self)]
+        if stage not in names:
+            raise PluginError(f"a stage counts against '{stage}'; use one of {', '.join(names)}")
+        return 0 if stage == "setup" and t > 1 else int(getattr(self, stage))
 
 
 @dataclass(frozen=True)
@@ -37,11 +49,16 @@ class Training:
 
 
 class Own(TypedDict):
-    """What every party is made with: its model and the data that model is trained and tested on."""
+    """What every party is made with: its model, the prompt put to it, and the data it is trained and tested on.
+
+    `proxy` is there if the algorithm asked for one.
+    """
 
     model: UnifiedModel
     train: PartyData
     test: PartyData
+    prompt: str
+    proxy: NotRequired[UnifiedModel | None]
 
 
 class Party:
@@ -51,36 +68,63 @@ class Party:
     `memory`: named tensors that an algorithm keeps between rounds. `steps` and `logs` are of the current round.
     """
 
-    def __init__(
-        self, id_: str, seed: int, training: Training, *, model: UnifiedModel, train: PartyData, test: PartyData
-    ) -> None:
+    def __init__(self, id_: str, seed: int, training: Training, **own: Unpack[Own]) -> None:
         self.id = id_
         self.seed = seed
         self.training = training
-        self.model = model
-        self.train = train
-        self.test = test
-        self.prompt = train.manifest.prompt
+        self.model = own["model"]
+        self.train = own["train"]
+        self.test = own["test"]
+        self.prompt = own["prompt"]
+        self._proxy = own.get("proxy")
         self.memory: dict[str, torch.Tensor] = {}
         self.steps: dict[str, int] = {}
         self.logs: dict[str, float] = {}
 
+    @property
+    def proxy(self) -> UnifiedModel:
+        """The small model beside the party's own; raises PluginError unless the algorithm's needs name it.
+
+        Its adapter is "lora"; a second one, "domain", acts together with it. It has no encoders: its soft-prompt
+        generator ("prompt") takes the fused representation of the party's model.
+        """
+        if self._proxy is None:
+            raise PluginError(f"{self.id} has no proxy model; let the algorithm's needs say proxy=True")
+        return self._proxy
+
     def count_steps(self, stage: str, steps: int) -> None:
-        """Count optimiser steps of a stage ("private", "public", "server") of the current round."""
+        """Count optimiser steps of the current round against a field of the budget."""
         self.steps[stage] = self.steps.get(stage, 0) + steps
 
-    def check_budget(self) -> None:
-        """Raise MlecsError when a stage took more optimiser steps in this round than its budget."""
+    def check_budget(self, t: int) -> None:
+        """Raise PluginError when a stage took more optimiser steps in round t than its budget."""
         for stage, taken in self.steps.items():
-            allowed = getattr(self.training.budget, stage)
+            allowed = self.training.budget.allowed(stage, t)
             if taken > allowed:
-                raise MlecsError(f"{self.id} took {taken} {stage} steps in a round; the budget is {allowed}")
+                raise PluginError(f"{self.id} took {taken} {stage} steps in round {t}; the budget is {allowed}")
 
-    def _memory_state(self) -> dict[str, torch.Tensor]:
-        return {f"memory/{name}": tensor.detach().clone() for name, tensor in self.memory.items()}
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return all that the party carries from round to round."""
+        state = _named("model", self.model.state())
+        if self._proxy is not None:
+            state |= _named("proxy", self._proxy.state())
+        return state | _named("memory", {name: tensor.detach().clone() for name, tensor in self.memory.items()})
 
-    def _load_memory(self, state: Mapping[str, torch.Tensor]) -> None:
-        self.memory = {k.removeprefix("memory/"): t.clone() for k, t in state.items() if k.startswith("memory/")}
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Read what `state` returned."""
+        self.model.load_state(_under("model", state))
+        if self._proxy is not None:
+            self._proxy.load_state(_under("proxy", state))
+        self.memory = {name: tensor.clone() for name, tensor in _under("memory", state).items()}
+
+
+def _named(what: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{what}/{name}": tensor for name, tensor in tensors.items()}
+
+
+def _under(what: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    prefix = f"{what}/"
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 class Device(Party):
@@ -98,22 +142,14 @@ class Device(Party):
         """M_j, in the fixed order."""
         return self.model.modalities
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Return all that the device carries from round to round."""
-        return {f"model/{k}": t for k, t in self.model.state().items()} | self._memory_state()
-
-    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Read what `state` returned."""
-        self.model.load_state({k.removeprefix("model/"): t for k, t in state.items() if k.startswith("model/")})
-        self._load_memory(state)
-
 
 class Server(Party):
     """The cloud: the omni-modal unified model with the LLM, the public data, and `twin`.
 
     `twin` is a unified model of the devices' kind (the SLM) that holds every modality and starts from the weights the
-    devices start from: ML-ECS's server-side SLM, FedAvg's global model. It is built when first used.
-    `devices` maps every device's id to its modalities.
+    devices start from: ML-ECS's server-side SLM, FedAvg's global model. It is built when first used; the rank of its
+    adapter is the largest of the devices'. `devices` maps every device's id to its modalities, `ranks` to the rank of
+    its adapter.
     """
 
     def __init__(
@@ -123,10 +159,12 @@ class Server(Party):
         *,
         make_twin: Callable[[], UnifiedModel],
         devices: Mapping[str, Sequence[str]],
+        ranks: Mapping[str, int],
         **own: Unpack[Own],
     ) -> None:
         super().__init__("server", seed, training, **own)
         self.devices = {id_: tuple(devices[id_]) for id_ in sorted(devices)}
+        self.ranks = {id_: ranks[id_] for id_ in sorted(ranks)}
         self._make_twin = make_twin
         self._twin: UnifiedModel | None = None
 
@@ -143,15 +181,12 @@ class Server(Party):
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return all that the server carries from round to round."""
-        state = {f"model/{k}": t for k, t in self.model.state().items()} | self._memory_state()
-        if self._twin is not None:
-            state |= {f"twin/{k}": t for k, t in self._twin.state().items()}
-        return state
+        state = super().state()
+        return state if self._twin is None else state | _named("twin", self._twin.state())
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Read what `state` returned."""
-        self.model.load_state({k.removeprefix("model/"): t for k, t in state.items() if k.startswith("model/")})
-        twin = {k.removeprefix("twin/"): t for k, t in state.items() if k.startswith("twin/")}
+        super().load_state(state)
+        twin = _under("twin", state)
         if twin:
             self.twin.load_state(twin)
-        self._load_memory(state)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.cell import CellEvents, CellPlan, identity, profile_digests, profile_of, run_cell
+from mlecs_bench.cell import CellEvents, CellPlan, identity, profile_of, run_cell
 from mlecs_bench.data import DataRequest, Prepared, open_prepared
 from mlecs_bench.errors import MlecsError, UsageError, did_you_mean
 from mlecs_bench.hookspecs import CellRef
@@ -27,6 +27,7 @@ from mlecs_bench.profiles import PROFILES
 from mlecs_bench.registry import Registry
 from mlecs_bench.results import find_record, read_record, writable
 from mlecs_bench.spec import RunSpec, rho_text
+from mlecs_bench.structure import canonical_devices, check_structures, structures
 
 if TYPE_CHECKING:
     import pluggy
@@ -76,6 +77,7 @@ def resolve(spec: RunSpec, registry: Registry) -> RunSpec:
     """Return `spec` with every None filled in and every name and option checked; raises UsageError or PluginError."""
     if spec.profile not in PROFILES:
         raise UsageError(f"no profile '{spec.profile}'. {did_you_mean(spec.profile, PROFILES)}")
+    spec = _with_canonical_devices(spec)
     profile = profile_of(spec)
     algorithm, dataset = registry.algorithm(spec.algo), registry.dataset(spec.dataset)
     options = build_options(algorithm.info.options, spec.options, f"algorithm '{spec.algo}'")
@@ -84,6 +86,10 @@ def resolve(spec: RunSpec, registry: Registry) -> RunSpec:
     if split not in dataset.info.splits:
         raise UsageError(f"dataset '{spec.dataset}' has no split '{split}'; use {' or '.join(dataset.info.splits)}")
     rates_of(spec.rho, sorted(dataset.info.modalities))
+    needs = algorithm.info.needs(options)
+    if spec.proxy is not None and not needs.proxy:
+        raise UsageError(f"algorithm '{spec.algo}' uses no proxy model, got proxy {spec.proxy}; leave it out")
+    check_structures(structures(spec, profile, needs), needs, profile)
     resolved = dataclasses.replace(
         spec,
         options=plain(options),
@@ -95,6 +101,18 @@ def resolve(spec: RunSpec, registry: Registry) -> RunSpec:
     )
     _check_device(str(resolved.device))
     return resolved
+
+
+def _with_canonical_devices(spec: RunSpec) -> RunSpec:
+    """Return `spec` with one spelling of every device's id, and with the user's home folder written out."""
+    n = spec.n_devices
+    slms = canonical_devices(spec.device_slm, n, "device-slm")
+    return dataclasses.replace(
+        spec,
+        device_slm={id_: str(Path(source).expanduser()) for id_, source in slms.items()},
+        device_rank=canonical_devices(spec.device_rank, n, "device-rank"),
+        device_encoder_width=canonical_devices(spec.device_encoder_width, n, "device-encoder-width"),
+    )
 
 
 def _check_device(name: str) -> None:
@@ -129,8 +147,7 @@ def run(
     writable(execution.cache_dir, "--cache-dir")
     prepared = prepare(spec, registry, execution.cache_dir, observers)
     plan = plan_of(spec, registry, prepared, execution)
-    digests = profile_digests(plan.profile)
-    jobs = [Job(spec, seed, prepared.folder, execution, identity(plan, seed, digests)) for seed in spec.seeds]
+    jobs = [Job(spec, seed, prepared.folder, execution, identity(plan, seed)) for seed in spec.seeds]
     found = {job.seed: find_record(execution.out, job.identity) for job in jobs}
     dispatcher = Dispatcher(spec, observers)
     for seed, path in found.items():

@@ -34,7 +34,8 @@ class RunSpec:
 
     None stands for "as the profile or the dataset says" until `protocol.resolve` fills it in. `rho` is one rate or a
     rate per modality. `steps` is q, the optimiser steps of one stage. `data_dir` is where the user's files are; it is
-    not part of a record's identity, the digest of the data is.
+    not part of a record's identity, the digest of the data is. `slm`, `llm` and `proxy` are folders or hub ids;
+    `device_slm`, `device_rank` and `device_encoder_width` say in what single devices differ, by device id.
     """
 
     algo: str
@@ -53,6 +54,10 @@ class RunSpec:
     min_modalities: int = 1
     slm: str | None = None
     llm: str | None = None
+    proxy: str | None = None
+    device_slm: Mapping[str, str] = field(default_factory=dict)
+    device_rank: Mapping[str, int] = field(default_factory=dict)
+    device_encoder_width: Mapping[str, int] = field(default_factory=dict)
     data_dir: str | None = None
     device: str | None = None
     threads: int = 1
@@ -67,6 +72,10 @@ class RunSpec:
         for name, count in counts.items():
             if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
                 raise UsageError(f"{name.replace('_', '-')} must be a whole number of at least 1, got {count}")
+        for name, values in (("device-rank", self.device_rank), ("device-encoder-width", self.device_encoder_width)):
+            for id_, size in values.items():
+                if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                    raise UsageError(f"{name} of {id_} must be a whole number of at least 1, got {size}")
         self._check_choices()
 
     def _check_choices(self) -> None:

@@ -35,7 +35,7 @@ class Alpha:
             build=lambda options: None,
             options=Options,
             exchanges=(Exchange("lora", "both", "the adapters", "r (d_in + d_out)"),),
-            notes=("Departs from Eq. 3.",),
+            deviations=("Departs from Eq. 3.",),
         )
 
 

@@ -39,6 +39,8 @@ def make_record(
             "modalities": {d: ["audio", "vision"] for d in devices},
             "redraws": 1,
             "rate": 2 / 3,
+            "structures": {d: {"slm": "mini", "rank": 8, "encoder_width": 64} for d in devices},
+            "random_encoders": {},
             "samples": {p: {"train": 90, "test": 10} for p in ("server", *devices)},
         },
         "metrics": {
@@ -83,6 +85,7 @@ def make_identity(
             "llm": {"name": "mini", "digest": "c" * 64},
             "encoders": "d" * 64,
         },
+        "structure": {"slm": {}, "rank": {}, "encoder_width": {}, "proxy": None},
         "training": {"rounds": 2, "steps": 20, "budget": "paper", "lr": {"lora": 0.002}},
         "evaluate": "last",
         "scorers": dict(scorers),
@@ -100,7 +103,7 @@ def make_comm(n: int) -> dict[str, Any]:
         ],
         "rounds": 2,
         "n_devices": n,
-        "device_params": DEVICE_PARAMS,
+        "device_params": {f"d{j:02d}": DEVICE_PARAMS for j in range(n)},
         "ratios": {
             "paper": {"value": 0.065, "definition": "LoRA one way and fused"},
             "full": {"value": (down + up) / (2 * n * DEVICE_PARAMS), "definition": "everything"},

@@ -16,7 +16,8 @@ from transformers.models.mistral import MistralForCausalLM
 
 import toy
 from mlecs_bench.errors import DataError, UsageError
-from mlecs_bench.models.backbone import LORA_TARGETS, Backbone, load_adapter
+from mlecs_bench.models import backbone as backbone_module
+from mlecs_bench.models.backbone import LORA_TARGETS, Backbone, backbone_shape, load_adapter
 from mlecs_bench.profiles import LoraSettings
 
 CPU = torch.device("cpu")
@@ -27,8 +28,8 @@ def adapted(folder: str | Path, names: tuple[str, ...] = ("d00",), seed: int = 3
     """Return a backbone with fresh adapters, the first of them active in evaluation mode."""
     backbone = Backbone(str(folder), CPU)
     for name in names:
-        backbone.add_adapter(name, LoraSettings(**settings), seed)  # type: ignore[arg-type]
-    backbone.activate(names[0], training=False)
+        backbone.add_adapter(name, LoraSettings(**settings), seed, "device")  # type: ignore[arg-type]
+    backbone.activate((names[0],), training=False)
     return backbone
 
 
@@ -95,8 +96,8 @@ def test_kept_logits_are_those_of_the_last_positions(kind, checkpoints):
 
 def test_bfloat16_backbone_takes_float32_soft_tokens_and_returns_float32_logits(checkpoints):
     backbone = Backbone(checkpoints["gpt2"], CPU, torch.bfloat16)
-    backbone.add_adapter("d00", LoraSettings(), 3)
-    backbone.activate("d00", training=False)
+    backbone.add_adapter("d00", LoraSettings(), 3, "device")
+    backbone.activate(("d00",), training=False)
     embeds = embeds_of(backbone)
     logits = backbone.logits(embeds, keep=7)
     assert logits.dtype == torch.float32
@@ -109,18 +110,18 @@ def test_two_adapters_on_one_backbone_are_independent(kind, checkpoints):
     backbone = adapted(checkpoints[kind], ("d00", "d01"))
     randomise(backbone, "d01", seed=5)
     embeds = embeds_of(backbone)
-    backbone.activate("d01", training=False)
+    backbone.activate(("d01",), training=False)
     before = backbone.logits(embeds, keep=7).detach()
     kept = {k: v.detach().clone() for k, v in backbone.adapter("d01").items()}
-    backbone.activate("d00", training=True)
+    backbone.activate(("d00",), training=True)
     optimiser = torch.optim.AdamW(list(backbone.adapter("d00").values()), lr=0.1)
     for _ in range(2):
         backbone.logits(embeds, keep=7).square().mean().backward()
         optimiser.step()
-    backbone.activate("d01", training=False)
+    backbone.activate(("d01",), training=False)
     assert torch.equal(backbone.logits(embeds, keep=7), before)
     assert all(torch.equal(v, kept[k]) for k, v in backbone.adapter("d01").items())
-    backbone.activate("d00", training=False)
+    backbone.activate(("d00",), training=False)
     assert not torch.allclose(backbone.logits(embeds, keep=7), before)
 
 
@@ -128,7 +129,7 @@ def test_base_weights_stay_frozen_and_in_evaluation_mode(checkpoints):
     backbone = adapted(checkpoints["gpt2"], dropout=0.0)
     embeds = embeds_of(backbone)
     quiet = backbone.logits(embeds, keep=7).detach()
-    backbone.activate("d00", training=True)
+    backbone.activate(("d00",), training=True)
     loud = backbone.logits(embeds, keep=7)
     assert torch.equal(loud, quiet), "the base's own dropout (0.1 in GPT-2) must not act"
     loud.sum().backward()
@@ -142,7 +143,7 @@ def test_adapter_dropout_acts_in_training_only(checkpoints):
     randomise(backbone)
     embeds = embeds_of(backbone)
     assert torch.equal(backbone.logits(embeds, 7), backbone.logits(embeds, 7))
-    backbone.activate("d00", training=True)
+    backbone.activate(("d00",), training=True)
     assert not torch.equal(backbone.logits(embeds, 7), backbone.logits(embeds, 7))
 
 
@@ -178,7 +179,7 @@ def test_initial_adapter_depends_on_the_seed_alone(checkpoints):
     backbone = Backbone(checkpoints["gpt2"], CPU)
     for name, seed, drawn in (("d00", 3, 0), ("d01", 3, 17), ("d02", 4, 0)):
         torch.rand(drawn)  # the global generator must not matter
-        backbone.add_adapter(name, LoraSettings(), seed)
+        backbone.add_adapter(name, LoraSettings(), seed, "device")
     one, same, other = (backbone.adapter(f"d0{j}") for j in range(3))
     for key, parameter in one.items():
         assert torch.equal(parameter, same[key])
@@ -307,3 +308,63 @@ def test_model_that_is_neither_folder_nor_reachable_is_refused_in_one_line():
     with pytest.raises(UsageError, match="cannot load a causal language model from 'no/such'") as caught:
         Backbone("no/such", CPU)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", [3, 27])
+@pytest.mark.parametrize(("small", "large"), [(1, 8), (8, 24), (3, 4)])
+def test_smaller_rank_starts_as_the_first_rows_of_a_larger_one(checkpoints, seed, small, large):
+    backbone = Backbone(checkpoints["gpt2"], CPU)
+    for name, rank in (("d00", small), ("d01", large)):
+        backbone.add_adapter(name, LoraSettings(rank=rank), seed, "device")
+    for key, tensor in backbone.adapter("d00").items():
+        other = backbone.adapter("d01")[key]
+        assert torch.equal(tensor, other[:small] if key.endswith("lora_A") else other[:, :small])
+
+
+def test_adapters_of_different_roles_start_differently(checkpoints):
+    backbone = Backbone(checkpoints["gpt2"], CPU)
+    for role in ("device", "proxy-lora"):
+        backbone.add_adapter(role, LoraSettings(), 3, role)
+    one, other = (backbone.adapter(role) for role in ("device", "proxy-lora"))
+    assert all(not torch.equal(one[key], other[key]) for key in one if key.endswith("lora_A"))
+
+
+def test_two_active_adapters_add_their_updates(checkpoints):
+    backbone = adapted(checkpoints["gpt2"], ("d00", "d01"))
+    randomise(backbone, "d00", seed=0)
+    randomise(backbone, "d01", seed=1)
+    embeds = embeds_of(backbone)
+    weights = AutoModelForCausalLM.from_pretrained(checkpoints["gpt2"]).state_dict()
+    one, other = (merged_weights(checkpoints["gpt2"], backbone, name) for name in ("d00", "d01"))
+    both = {key: one[key] + other[key] - weights[key] for key in one}
+    backbone.activate(("d00", "d01"), training=False)
+    with torch.no_grad():
+        found = backbone.logits(embeds, keep=7)
+    torch.testing.assert_close(found, plain_logits(checkpoints["gpt2"], embeds, both), rtol=1e-4, atol=1e-4)
+    backbone.activate(("d01",), training=False)
+    with torch.no_grad():
+        alone = backbone.logits(embeds, keep=7)
+    torch.testing.assert_close(alone, plain_logits(checkpoints["gpt2"], embeds, other), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shape_read_from_the_configuration_is_that_of_the_adapters(checkpoints, kind):
+    shape = backbone_shape(str(checkpoints[kind]), None)
+    backbone = adapted(checkpoints[kind], rank=3)
+    adapters = backbone.adapter("d00")
+    found = {
+        key.removesuffix(".lora_A"): (tensor.shape[1], adapters[key.replace("lora_A", "lora_B")].shape[0])
+        for key, tensor in adapters.items()
+        if key.endswith("lora_A")
+    }
+    assert shape.adapted == found
+    assert (shape.model_type, shape.hidden_size) == (backbone.model_type, backbone.hidden_size)
+
+
+def test_shape_of_an_architecture_without_a_list_is_of_all_linear_layers(checkpoints, monkeypatch):
+    monkeypatch.delitem(backbone_module.LORA_TARGETS, "llama")
+    backbone_shape.cache_clear()
+    backbone = adapted(checkpoints["llama"])
+    found = {key.rpartition(".")[0] for key in backbone.adapter("d00")}
+    assert set(backbone_shape(str(checkpoints["llama"]), None).adapted) == found
+    backbone_shape.cache_clear()

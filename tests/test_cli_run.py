@@ -51,13 +51,15 @@ def test_every_flag_reaches_the_spec(call):
         call, "run", "--algo", "alpha", "--dataset", "toy", "--rho", "audio=0.25,vision=1", "-o", "rank=4",
         "-o", "mode=max", "--rounds", "2", "--steps", "3", "--n-devices", "4", "--seeds", "5,6", "--split", "sequence",
         "--budget", "equal", "--evaluate", "all", "--min-modalities", "0", "--slm", "a", "--llm", "b",
-        "--data-dir", "d", "--device", "cpu", "--threads", "2", "--profile", "mini",
+        "--data-dir", "d", "--device", "cpu", "--threads", "2", "--profile", "mini", "--device-slm", "d1=e,3=f",
+        "--device-rank", "d0=2", "--device-encoder-width", "d02=16",
     )  # fmt: skip  # a command line
     assert values == {
         "algo": "alpha", "dataset": "toy", "rho": {"audio": 0.25, "vision": 1.0}, "options": {"rank": 4, "mode": "max"},
         "data_options": {}, "rounds": 2, "steps": 3, "n_devices": 4, "seeds": [5, 6], "split": "sequence",
         "budget": "equal", "evaluate": "all", "min_modalities": 0, "slm": "a", "llm": "b", "data_dir": "d",
-        "device": "cpu", "threads": 2, "profile": "mini",
+        "device": "cpu", "threads": 2, "profile": "mini", "device_slm": {"d01": "e", "d03": "f"},
+        "device_rank": {"d00": 2}, "device_encoder_width": {"d02": 16}, "proxy": None,
     }  # fmt: skip  # the same settings
 
 
@@ -86,6 +88,12 @@ def test_n_seeds_takes_the_first_of_the_protocol(call):
         ([*RUN, "--seeds", "1,1"], "seeds must be different whole numbers, got [1, 1]"),
         ([*RUN, "--n-seeds", "6"], "n-seeds must be from 1 to 5, got 6"),
         ([*RUN, "--split", "random"], "dataset 'toy' has no split 'random'; use frame or sequence"),
+        ([*RUN, "--device-rank", "d3=4"], "device-rank names device 'd3'; devices of this run are d0 to d2"),
+        ([*RUN, "--device-rank", "d1=4,1=8"], "device-rank names device 'd01' twice"),
+        ([*RUN, "--device-rank", "d1=x"], "device-rank of d1 must be a whole number, got 'x'"),
+        ([*RUN, "--device-rank", "d1=0"], "device-rank of d1 must be a whole number of at least 1, got 0"),
+        ([*RUN, "--device-slm", "d1"], "--device-slm must be written name=value, got 'd1'"),
+        ([*RUN, "--proxy", "folder"], "algorithm 'alpha' uses no proxy model, got proxy folder; leave it out"),
         ([*RUN, "--profile", "maxi"], "no profile 'maxi'"),
         ([*RUN, "--algo", "alfa"], "no algorithm 'alfa'. Did you mean 'alpha'?"),
         ([*RUN, "--config", "no-such-file.yaml"], "cannot read the config file no-such-file.yaml: No such file"),

@@ -64,8 +64,12 @@ def random_ledger(seed):
     return Ledger(rows)
 
 
+def sizes(n, params):
+    return dict.fromkeys(devices(n), params)
+
+
 def ratios(ledger, rounds, n, device_params=GPT2_LARGE):
-    block = communication(ledger, rounds, n, device_params)
+    block = communication(ledger, rounds, sizes(n, device_params))
     return {name: ratio["value"] for name, ratio in block["ratios"].items()}
 
 
@@ -104,13 +108,23 @@ def test_one_way_is_the_larger_direction_of_each_kind_not_of_the_whole():
     assert ratios(Ledger(rows), 1, 1, 1000) == {"paper": pytest.approx(0.37), "full": pytest.approx(0.52)}
 
 
+def test_every_device_is_measured_by_its_own_model():
+    rows = [entry(1, "d00", "up", "lora", 10), entry(1, "d01", "up", "lora", 30), entry(1, "d01", "down", "lora", 10)]
+    block = communication(Ledger(rows), 1, {"d00": 100, "d01": 1000})
+    found = {name: ratio["value"] for name, ratio in block["ratios"].items()}
+    assert found == {
+        "paper": pytest.approx((10 / 100 + 30 / 1000) / 2),
+        "full": pytest.approx((10 / 100 + 40 / 1000) / 2),
+    }
+
+
 def test_ids_and_scalars_count_in_full_only():
     ledger = Ledger([entry(1, "d00", "down", "ids", 30), entry(1, "d00", "up", "scalar", 10)])
     assert ratios(ledger, 1, 1, 1000) == {"paper": 0, "full": pytest.approx(0.04)}
 
 
 def test_an_algorithm_that_sends_nothing_has_shares_of_zero():
-    block = communication(Ledger(), 5, 3, GPT2_LARGE)
+    block = communication(Ledger(), 5, sizes(3, GPT2_LARGE))
     assert {name: ratio["value"] for name, ratio in block["ratios"].items()} == {"paper": 0, "full": 0}
     assert block["entries"] == block["by_round"] == []
 
@@ -138,7 +152,7 @@ def test_entries_list_every_kind_and_direction_once_with_its_sums(seed):
         row[0] += e.params
         row[1] += e.bytes
         row[2] += 1
-    listed = communication(ledger, 3, 3, 1000)["entries"]
+    listed = communication(ledger, 3, sizes(3, 1000))["entries"]
     assert {(r["kind"], r["direction"]): [r["params"], r["bytes"], r["messages"]] for r in listed} == expected
     assert len(listed) == len(expected)
 
@@ -146,7 +160,7 @@ def test_entries_list_every_kind_and_direction_once_with_its_sums(seed):
 @pytest.mark.parametrize("seed", range(10))
 def test_the_rounds_list_every_round_and_sum_to_the_total(seed):
     ledger = random_ledger(seed)
-    rows = communication(ledger, 3, 3, 1000)["by_round"]
+    rows = communication(ledger, 3, sizes(3, 1000))["by_round"]
     assert [r["round"] for r in rows] == sorted({e.round for e in ledger.entries})
     assert sum(r["up_params"] + r["down_params"] for r in rows) == sum(e.params for e in ledger.entries)
     assert sum(r["up_bytes"] + r["down_bytes"] for r in rows) == sum(e.bytes for e in ledger.entries)
@@ -156,12 +170,14 @@ def test_the_rounds_list_every_round_and_sum_to_the_total(seed):
 
 def test_the_order_of_transfers_changes_nothing():
     ledger = random_ledger(1)
-    assert communication(Ledger(reversed(ledger.entries)), 3, 3, 1000) == communication(ledger, 3, 3, 1000)
+    assert communication(Ledger(reversed(ledger.entries)), 3, sizes(3, 1000)) == communication(
+        ledger, 3, sizes(3, 1000)
+    )
 
 
 def test_the_block_is_json_and_says_what_its_shares_mean():
-    block = communication(ml_ecs(5, 3), 5, 3, GPT2_LARGE)
+    block = communication(ml_ecs(5, 3), 5, sizes(3, GPT2_LARGE))
     assert json.loads(json.dumps(block, allow_nan=False)) == block
-    assert (block["rounds"], block["n_devices"], block["device_params"]) == (5, 3, GPT2_LARGE)
+    assert (block["rounds"], block["n_devices"], block["device_params"]) == (5, 3, sizes(3, GPT2_LARGE))
     assert "one way" in block["ratios"]["paper"]["definition"]
     assert "both directions" in block["ratios"]["full"]["definition"]

@@ -243,7 +243,7 @@ def test_algorithm_that_takes_more_steps_than_its_budget_is_refused(stage, profi
     allowed = {"private": 1, "public": 0, "server": 1}[stage]
     scripted(profile, samples, Scripted(train=lambda device, t: device.count_steps(stage, allowed)))
     greedy = Scripted(train=lambda device, t: [device.count_steps(stage, allowed), device.count_steps(stage, 1)])
-    with pytest.raises(MlecsError, match=f"d00 took {allowed + 1} {stage} steps in a round; the budget is {allowed}"):
+    with pytest.raises(MlecsError, match=f"d00 took {allowed + 1} {stage} steps in round 1; the budget is {allowed}"):
         scripted(profile, samples, greedy)
 
 

@@ -18,11 +18,13 @@ from transformers.models.gpt2 import GPT2LMHeadModel
 
 import toy
 from mlecs_bench.errors import AccessError, UsageError
-from mlecs_bench.federation import Federation, ModelFactory, device_id, torch_device, training_settings
+from mlecs_bench.federation import Federation, ModelFactory, torch_device, training_settings
+from mlecs_bench.hookspecs import Needs
 from mlecs_bench.models.encoders import build_encoder
 from mlecs_bench.models.unified import PARTS, state_bytes
 from mlecs_bench.parties import Budget
 from mlecs_bench.partition import draw_masks, partition, rates_of
+from mlecs_bench.structure import device_id
 
 SETS = [("audio",), ("audio", "text"), ("text", "video"), ("audio", "text"), toy.NAMES, ()]
 
@@ -112,12 +114,12 @@ def test_device_cannot_read_foreign_samples_or_modalities(mixed):
     [("paper", True, 5, 5), ("paper", False, 5, 0), ("equal", True, 5, 5), ("equal", False, 10, 0)],
 )
 def test_budget_gives_every_stage_its_steps(budget, public_stage, private, public, profile):
-    training = training_settings(toy.toy_spec(steps=5, budget=budget), profile, public_stage)
+    training = training_settings(toy.toy_spec(steps=5, budget=budget), profile, Needs(public_stage=public_stage))
     assert training.budget == Budget(private=private, public=public, server=5)
 
 
 def test_steps_and_rounds_default_to_the_profile(profile):
-    training = training_settings(toy.toy_spec(steps=None, rounds=None), profile, public_stage=True)
+    training = training_settings(toy.toy_spec(steps=None, rounds=None), profile, Needs())
     assert (training.budget.private, training.rounds) == (profile.steps, profile.rounds)
 
 
@@ -141,8 +143,10 @@ def test_pretrained_encoders_are_used_where_they_fit(profile, samples, tmp_path)
     tensors = {f"toy/{m}/{k}": t.clone() for m, state in weights.items() for k, t in state.items()}
     path = tmp_path / "encoders.safetensors"
     save_file(tensors | {"other/video/0": torch.zeros(1)}, path)
-    fresh = ModelFactory(samples, profile, 27, torch.device("cpu")).twin()
-    model = ModelFactory(samples, dataclasses.replace(profile, encoders=path), 27, torch.device("cpu")).twin()
+    fresh = ModelFactory(samples, profile, 27, torch.device("cpu")).twin(profile.lora.rank)
+    model = ModelFactory(samples, dataclasses.replace(profile, encoders=path), 27, torch.device("cpu")).twin(
+        profile.lora.rank
+    )
     for m, state in weights.items():
         assert not toy.differing(model.encoders[m].state_dict(), state)
     assert not toy.differing(model.encoders["video"].state_dict(), fresh.encoders["video"].state_dict())

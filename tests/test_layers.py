@@ -25,6 +25,8 @@ BELONGS_TO = {
     "evaluation": "engine",
     "federation": "engine",
     "provenance": "results",
+    "structure": "engine",
+    "scaffold": "cli",
     "cell": "protocol",
     "paper": "report",
 }

@@ -188,7 +188,11 @@ def test_identical_models_have_nothing_to_transfer(pool, twins, monkeypatch):
         ]
         assert losses[1] == pytest.approx(losses[0], abs=1e-5)
         randomise_lora(twins.twin, 9)
-        assert float(loss_of(twins, MlEcsOptions(kt_pool=pool), monkeypatch)(rows)) > losses[0] + 1e-3
+        without, with_transfer = (
+            float(loss_of(twins, MlEcsOptions(kt_weight=weight, kt_pool=pool), monkeypatch)(rows))
+            for weight in (0.0, 1.0)
+        )
+        assert with_transfer > without + 1e-4
 
 
 def test_identical_models_get_the_gradients_of_their_other_losses(twins, monkeypatch):

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 import toy
 from mlecs_bench.data import Batch
 from mlecs_bench.errors import DataError, UsageError
-from mlecs_bench.models.unified import PARTS, UnifiedModel, state_bytes
+from mlecs_bench.models.unified import PARTS, UnifiedModel, check_length, state_bytes
 
 SETS = [s for k in range(4) for s in itertools.combinations(toy.NAMES, k)]
 PROMPT = "Say it."
@@ -234,9 +234,9 @@ def test_text_beyond_the_positions_is_refused_in_one_line(device):
     positions = device.model.backbone.max_positions
     prompt = len(device.model.texts.prompt(PROMPT))
     room = positions - prompt - 3
-    device.model.check_length(PROMPT, room)
+    check_length(device.model.backbone, device.model.texts, (PROMPT, room), 3)
     with pytest.raises(UsageError, match=f"{positions} positions but {positions + 1} are needed") as caught:
-        device.model.check_length(PROMPT, room + 1)
+        check_length(device.model.backbone, device.model.texts, (PROMPT, room + 1), 3)
     assert "\n" not in str(caught.value)
 
 

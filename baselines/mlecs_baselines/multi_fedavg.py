@@ -13,6 +13,7 @@ from mlecs_bench.api import (
     Device,
     Exchange,
     Message,
+    Needs,
     Server,
     UnifiedModel,
     hookimpl,
@@ -129,7 +130,8 @@ def mlecs_algorithm() -> AlgorithmInfo:
             Exchange("scalar", "up", "n_j", "1"),
         ),
         server_score=False,
-        notes=(
+        needs=lambda options: Needs(same=options.exchange),
+        readings=(
             "The paper says that encoders travel and leaves LoRA and connector open; -o exchange=encoder is its text.",
             "The fusion layer stays local by default: its input width is |M_j| d_h.",
             "A device without modalities sends LoRA and prompt generator with its full weight n_j.",

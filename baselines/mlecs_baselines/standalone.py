@@ -10,6 +10,7 @@ from mlecs_bench.api import (
     AlgorithmInfo,
     Device,
     Message,
+    Needs,
     Server,
     Stage,
     hookimpl,
@@ -72,6 +73,6 @@ def mlecs_algorithm() -> AlgorithmInfo:
         options=StandaloneOptions,
         exchanges=(),
         server_score=True,
-        public_stage=lambda options: bool(options.use_public),
-        notes=("Devices do not see the public data, those of ML-ECS do: -o use_public=true adds a public stage.",),
+        needs=lambda options: Needs(public_stage=options.use_public),
+        readings=("Devices do not see the public data, those of ML-ECS do: -o use_public=true adds a public stage.",),
     )

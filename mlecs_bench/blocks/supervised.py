@@ -114,7 +114,7 @@ def _check_backbones(stage: Stage) -> None:
 
 def _optimiser(party: Party, stage: Stage) -> tuple[torch.optim.Optimizer, list[list[torch.nn.Parameter]]]:
     rates = party.training.learning_rates
-    by_part = {"encoder": rates.encoder, "lora": rates.lora}
+    by_part = {"encoder": rates.encoder, "lora": rates.lora, "domain": rates.lora}
     groups = [
         {"params": model.parameters([part]), "lr": by_part.get(part, rates.connector)}
         for model, parts in stage.models

@@ -18,7 +18,8 @@ DEFAULT_OUT = "results/scratch"
 CACHE_VARIABLE = "MLECS_BENCH_CACHE"
 SPEC_KEYS = tuple(field.name for field in dataclasses.fields(RunSpec))
 OTHER_KEYS = ("n_seeds", "out", "workers", "cache_dir")
-MAPPING_KEYS = ("options", "data_options")
+DEVICE_KEYS = ("device_slm", "device_rank", "device_encoder_width")
+MAPPING_KEYS = ("options", "data_options", *DEVICE_KEYS)
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ def build_request(settings: Mapping[str, Any]) -> Request:
     values = {key: value for key, value in settings.items() if key in SPEC_KEYS}
     if "rho" in values:
         values["rho"] = parse_rho(values["rho"])
+    for name in ("device_rank", "device_encoder_width"):
+        values[name] = {id_: _whole(size, f"{name} of {id_}") for id_, size in values.get(name, {}).items()}
     seeds = chosen_seeds(settings.get("seeds"), settings.get("n_seeds"))
     workers = settings.get("workers")
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
@@ -124,6 +127,13 @@ def _rate(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise UsageError(f"rho must be a rate such as 0.5, or name=rate,name=rate, got {value!r}") from None
+
+
+def _whole(value: Any, what: str) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"{what.replace('_', '-')} must be a whole number, got {value!r}") from None
 
 
 def parse_pairs(pairs: list[str] | tuple[str, ...], what: str) -> dict[str, str]:

@@ -26,7 +26,7 @@ def transmitted(records: Sequence[Record]) -> dict[str, Any]:
     names = list(blocks[0]["ratios"]) if blocks else []
     return {
         "kinds": [rows[key] for key in sorted(rows)],
-        "device_params": blocks[0]["device_params"] if blocks else 0,
+        "device_params": dict(blocks[0]["device_params"]) if blocks else {},
         "ratios": {name: _mean_ratio([block["ratios"][name] for block in blocks]) for name in names},
     }
 
@@ -43,9 +43,10 @@ def transmitted_text(summary: Mapping[str, Any]) -> str:
     width = max(len(row["kind"]) for row in summary["kinds"])
     lines = ["Transmitted per device and round:"]
     for row in summary["kinds"]:
-        sizes = f"{row['params']:>14,.0f} parameters  {row['bytes']:>14,.0f} bytes"
-        lines += [f"  {row['kind']:{width}}  {row['direction']:4}  {sizes}"]
-    lines += [f"Share of the device's language model ({summary['device_params']:,} parameters), defined above:"]
+        counts = f"{row['params']:>14,.0f} parameters  {row['bytes']:>14,.0f} bytes"
+        lines += [f"  {row['kind']:{width}}  {row['direction']:4}  {counts}"]
+    sizes = " or ".join(f"{size:,}" for size in sorted(set(summary["device_params"].values())))
+    lines += [f"Share of the device's language model ({sizes} parameters), defined above:"]
     lines += [f"  {name}: {100 * r['value']:.3f} %" for name, r in summary["ratios"].items()]
     return "\n".join(lines)
 

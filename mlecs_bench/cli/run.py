@@ -13,6 +13,7 @@ import click
 from mlecs_bench.cli.config import (
     CACHE_VARIABLE,
     DEFAULT_OUT,
+    DEVICE_KEYS,
     Request,
     build_request,
     merged,
@@ -50,6 +51,10 @@ _FLAGS = (
                  f"  [default: {RunSpec.min_modalities}]"),
     click.option("--profile", metavar="NAME", help=f"Models and sizes.  [default: {RunSpec.profile}]"),
     click.option("--slm", metavar="FOLDER", help="Another small language model for the devices."),
+    click.option("--device-slm", metavar="D=FOLDER,...", help="Other language models for single devices: d1=FOLDER."),
+    click.option("--device-rank", metavar="D=R,...", help="LoRA ranks of single devices: d0=4,d2=16."),
+    click.option("--device-encoder-width", metavar="D=W,...", help="Encoder widths of single devices: d1=32."),
+    click.option("--proxy", metavar="FOLDER", help="The proxy model of algorithms that use one.  [default: the SLM]"),
     click.option("--llm", metavar="FOLDER", help="Another large language model for the server."),
     click.option("--data-dir", metavar="DIR", help="Your own data.  [default: none, the synthetic stand-in]"),
     click.option("--device", metavar="NAME", help="cpu or cuda.  [default: the profile's]"),
@@ -79,6 +84,8 @@ def run(ctx: click.Context, /, config: Path | None, dry_run: bool, as_json: bool
     """Run one algorithm on one dataset at one rate."""
     flags["options"] = parse_pairs(flags.pop("option"), "--option")
     flags["data_options"] = parse_pairs(flags.pop("data_option"), "--data-option")
+    for name in DEVICE_KEYS:
+        flags[name] = parse_pairs(flags[name].split(","), f"--{name.replace('_', '-')}") if flags[name] else {}
     request = build_request(merged(read_config(config) if config else {}, flags))
     if dry_run:
         click.echo(json.dumps(json.loads(_resolved(request).to_json()), indent=2))

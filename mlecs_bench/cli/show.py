@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mlecs_bench.errors import UsageError, did_you_mean
-from mlecs_bench.hookspecs import AlgorithmInfo, DatasetInfo
+from mlecs_bench.hookspecs import AlgorithmInfo, DatasetInfo, Needs
 from mlecs_bench.options import option_rows
 from mlecs_bench.registry import Loaded, Registry
 
@@ -49,10 +49,25 @@ def _algorithm_card(loaded: Loaded[AlgorithmInfo]) -> Card:
     facts = {
         "paper": info.paper,
         "server_score": info.server_score,
-        "public_stage": bool(info.public_stage(info.options())),
+        "needs": needs_sentences(info.needs(info.options())) or ["nothing in particular"],
         "exchanges": exchanges,
     }
-    return _card("algorithm", loaded, facts)
+    notes = {name: list(getattr(info, name)) for name in ("reproduced", "readings", "deviations")}
+    return _card("algorithm", loaded, facts) | notes
+
+
+def needs_sentences(needs: Needs) -> list[str]:
+    """Return what an algorithm needs of a federation, by default, in words."""
+    rank = " (LoRA: but for the rank)" if needs.any_rank else ""
+    found = {
+        f"devices whose {', '.join(needs.same)} have equal shapes{rank}": needs.same,
+        f"LoRA of rank {', '.join(map(str, needs.ranks))} on the devices": needs.ranks,
+        "a public stage on the devices": needs.public_stage,
+        "a proxy model on every party": needs.proxy,
+        f"{needs.setup_steps} steps of the server before round 1": needs.setup_steps,
+        f"the prompt followed by '{needs.prompt_suffix}'": needs.prompt_suffix,
+    }
+    return [sentence for sentence, asked in found.items() if asked]
 
 
 def _dataset_card(loaded: Loaded[DatasetInfo]) -> Card:
@@ -64,14 +79,14 @@ def _dataset_card(loaded: Loaded[DatasetInfo]) -> Card:
         "splits": list(info.splits),
         "where_to_get": info.where_to_get,
     }
-    return _card("dataset", loaded, facts)
+    return _card("dataset", loaded, facts) | {"notes": list(info.notes)}
 
 
 def _card(kind: str, loaded: Loaded[Any], facts: Card) -> Card:
     """Return what every card has around the facts of its kind."""
     head = {"name": loaded.name, "kind": kind, "distribution": loaded.distribution, "version": loaded.version}
-    tail = {"options": option_rows(loaded.info.options), "notes": list(loaded.info.notes)}
-    return {**head, "title": loaded.info.title, "summary": loaded.info.summary, **facts, **tail}
+    options = option_rows(loaded.info.options)
+    return {**head, "title": loaded.info.title, "summary": loaded.info.summary, **facts, "options": options}
 
 
 def card_text(card: Card) -> str:
@@ -86,15 +101,24 @@ def card_text(card: Card) -> str:
         flag = "-o" if card["kind"] == "algorithm" else "--data-option"
         rows = [{**row, "source": f"[{row['source']}]" if row["source"] else ""} for row in card["options"]]
         lines += ["", f"Options ({flag} name=value):", *_columns(rows, ("name", "type", "default", "help", "source"))]
-    if card["notes"]:
-        lines += ["", "Notes:", *(f"  - {note}" for note in card["notes"])]
+    for key, heading in SENTENCES.items():
+        if card.get(key):
+            lines += ["", f"{heading}:", *(f"  - {sentence}" for sentence in card[key])]
     return "\n".join(lines)
+
+
+SENTENCES = {
+    "reproduced": "As in the paper",
+    "readings": "Our reading, where the sources leave it open",
+    "deviations": "Deviations from the sources",
+    "notes": "Notes",
+}
 
 
 _FACTS = {
     "paper": "Paper",
     "server_score": "Server model is trained and scored",
-    "public_stage": "Devices train on the public data (by default)",
+    "needs": "Needs (by default)",
     "task": "Task",
     "modalities": "Modalities",
     "metrics": "Metrics, headline first",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ LORA_TARGETS: dict[str, tuple[str, ...]] = {
 
 
 class Backbone:
-    """A frozen causal LM with its tokenizer. Adapters are added by name; exactly one is active at a time.
+    """A frozen causal LM with its tokenizer. Adapters are added by name; those of one model are active at a time.
 
     The base stays in evaluation mode: its weights are frozen, and only the adapters' own dropout is switched on in
     training.
@@ -43,12 +45,15 @@ class Backbone:
         self.eos_id: int = tokenizer.eos_token_id
         self._base: Any = model.requires_grad_(False).eval().to(device)
         self._peft: Any = None
-        self._active: str | None = None
+        self._active: tuple[str, ...] = ()
         self._adapters: dict[str, dict[str, nn.Parameter]] = {}
         self._dropouts: dict[str, list[nn.Module]] = {}
 
-    def add_adapter(self, name: str, settings: LoraSettings, seed: int) -> None:
-        """Add a LoRA adapter: A from the stream ("init", "lora") of `seed`, so equal on all parties; B = 0."""
+    def add_adapter(self, name: str, settings: LoraSettings, seed: int, role: str) -> None:
+        """Add a LoRA adapter: A from the streams ("init", "lora", role, tensor) of `seed`, B = 0.
+
+        So adapters of one role are equal on all parties, and a smaller rank's A is the first rows of a larger one's.
+        """
         from peft import LoraConfig, get_peft_model
 
         config = LoraConfig(
@@ -56,7 +61,7 @@ class Backbone:
             lora_alpha=settings.alpha,
             lora_dropout=settings.dropout,
             bias="none",
-            target_modules=list(settings.targets or LORA_TARGETS.get(self.model_type, ())) or "all-linear",
+            target_modules=list(targets_of(self.model_type, settings.targets)) or "all-linear",
             fan_in_fan_out=self.model_type == "gpt2",
             task_type="CAUSAL_LM",
         )
@@ -69,15 +74,14 @@ class Backbone:
                 self._peft.add_adapter(name, config)
         # Kept: walking all adapters at every look-up would cost the square of the number of devices.
         self._adapters[name] = self._find_adapter(name)
-        generator = torch_generator(seed, "init", "lora")
-        for key, tensor in sorted(self.adapter(name).items()):
+        for key, tensor in self.adapter(name).items():
             with torch.no_grad():
                 if "lora_A" in key:
-                    tensor.copy_(_kaiming_uniform(tensor.shape, generator))
+                    tensor.copy_(_kaiming_uniform(tensor.shape, torch_generator(seed, "init", "lora", role, key)))
                 else:
                     tensor.zero_()
         self._peft.eval()
-        self._active = None
+        self._active = ()
         self._dropouts[name] = [
             m.lora_dropout[name] for m in self._peft.modules() if name in getattr(m, "lora_dropout", {})
         ]
@@ -94,13 +98,14 @@ class Backbone:
                 found[short] = parameter
         return found
 
-    def activate(self, name: str, training: bool) -> None:
-        """Let the adapter `name` act on the next forward passes, with its dropout in training."""
-        if self._active != name:
-            self._peft.set_adapter(name)
-            self._active = name
-        for module in self._dropouts[name]:
-            module.train(training)
+    def activate(self, names: Sequence[str], training: bool) -> None:
+        """Let the adapters `names` together act on the next forward passes, with their dropout in training."""
+        if self._active != tuple(names):
+            self._peft.base_model.set_adapter(list(names))
+            self._active = tuple(names)
+        for name in names:
+            for module in self._dropouts[name]:
+                module.train(training)
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the input embeddings of token ids, (..., H)."""
@@ -127,6 +132,51 @@ class Backbone:
         )
         texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [text.strip() for text in texts]
+
+
+def targets_of(model_type: str, chosen: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the endings of the adapted modules' names; empty for an architecture without a list: all linear layers."""
+    return tuple(chosen or LORA_TARGETS.get(model_type, ()))
+
+
+@dataclass(frozen=True)
+class BackboneShape:
+    """What decides the shapes of a backbone's adapters and soft prompts: adapted modules (in, out) by name, and H."""
+
+    model_type: str
+    hidden_size: int
+    adapted: Mapping[str, tuple[int, int]]
+
+
+@lru_cache(maxsize=32)
+def backbone_shape(source: str, targets: tuple[str, ...] | None) -> BackboneShape:
+    """Return the shape of the backbone at `source` from its configuration alone; no weights are read."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(source, local_files_only=Path(source).is_dir())
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"cannot read a causal language model's configuration from '{source}': {error}") from error
+    endings = targets_of(config.model_type, targets)
+    head = model.get_output_embeddings()
+    adapted = {
+        name: _widths(module)
+        for name, module in model.named_modules()
+        if _is_linear(module) and module is not head and (not endings or name.rsplit(".", 1)[-1] in endings)
+    }
+    return BackboneShape(config.model_type, config.hidden_size, adapted)
+
+
+def _is_linear(module: Any) -> bool:
+    return getattr(module, "weight", None) is not None and type(module).__name__ in ("Linear", "Conv1D")
+
+
+def _widths(module: Any) -> tuple[int, int]:
+    """Return (in, out); GPT-2's Conv1D stores its weight transposed."""
+    one, other = module.weight.shape
+    return (one, other) if type(module).__name__ == "Conv1D" else (other, one)
 
 
 def _load(source: str, dtype: torch.dtype) -> tuple[Any, Any, Any]:
@@ -170,9 +220,10 @@ def _check_loaded(source: str, missing: Collection[str], tokenizer: Any, vocab_s
 
 
 def _kaiming_uniform(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
-    """Draw lora_A (r, in) as PEFT does: uniform in ±1/sqrt(in) (Kaiming with a = sqrt(5))."""
+    """Draw lora_A (r, in) as PEFT does: uniform in ±1/sqrt(in) (Kaiming with a = sqrt(5)), row by row."""
     bound: float = shape[1] ** -0.5
-    return (torch.rand(shape, generator=generator) * 2 - 1) * bound
+    rows = [torch.rand(shape[1], generator=generator) for _ in range(shape[0])]
+    return (torch.stack(rows) * 2 - 1) * bound
 
 
 def load_adapter(backbone: Backbone, name: str, tensors: Mapping[str, torch.Tensor]) -> None:

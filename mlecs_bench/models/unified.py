@@ -18,6 +18,8 @@ from mlecs_bench.models.texts import Answers, Texts
 
 PARTS = ("encoder", "projector", "fusion", "prompt", "lora")
 """The trainable parts; "projector" includes the missing-modality embeddings, "prompt" is the soft-prompt generator."""
+DOMAIN = "domain"
+"""The part of a model's second adapter, which acts together with "lora"; only proxies have one."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,22 @@ class Supervised:
 
 
 class UnifiedModel:
-    """The unified model of one party. The frozen backbone is shared with others; all else is the party's own."""
+    """The unified model of one party. The frozen backbone is shared with others; all else is the party's own.
+
+    `adapters` maps the parts that are adapters ("lora", perhaps "domain") to their names in the backbone.
+    """
 
     def __init__(
-        self, name: str, backbone: Backbone, texts: Texts, encoders: nn.ModuleDict, connector: Connector
+        self,
+        adapters: Mapping[str, str],
+        backbone: Backbone,
+        texts: Texts,
+        encoders: nn.ModuleDict,
+        connector: Connector,
     ) -> None:
-        self.name = name
+        self.name = adapters["lora"]
+        self.adapters = dict(adapters)
+        self.parts = (*PARTS, *(part for part in adapters if part not in PARTS))
         self.backbone = backbone
         self.texts = texts
         self.encoders = encoders.to(backbone.device)
@@ -110,12 +122,12 @@ class UnifiedModel:
         """Make this model's adapter the active one and set dropout on (training) or off."""
         self.encoders.train(training)
         self.connector.train(training)
-        self.backbone.activate(self.name, training)
+        self.backbone.activate(tuple(self.adapters.values()), training)
 
     def part(self, name: str) -> dict[str, nn.Parameter]:
         """Return the tensors of one part by name, for example "encoder" → {"rgb/0.weight": …}."""
-        if name == "lora":
-            return self.backbone.adapter(self.name)
+        if name in self.adapters:
+            return self.backbone.adapter(self.adapters[name])
         if name == "encoder":
             return {_slash(key): p for key, p in self.encoders.named_parameters()}
         if name == "projector":
@@ -136,7 +148,7 @@ class UnifiedModel:
         """Within the block gradients flow into `parts` alone, so nothing is computed for what is frozen."""
         self.switch(training=True)
         chosen = {id(p) for p in self.parameters(parts)}
-        everything = self.parameters(PARTS)
+        everything = self.parameters(self.parts)
         for p in everything:
             p.requires_grad_(id(p) in chosen)
         try:
@@ -147,9 +159,9 @@ class UnifiedModel:
                 p.grad = None
 
     def load_part(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Overwrite some tensors of a part (all of them for "lora"); raises DataError for a name or shape it lacks."""
-        if name == "lora":
-            load_adapter(self.backbone, self.name, tensors)
+        """Overwrite some tensors of a part (all of them for an adapter); raises DataError for what does not fit."""
+        if name in self.adapters:
+            load_adapter(self.backbone, self.adapters[name], tensors)
             return
         own = self.part(name)
         with torch.no_grad():
@@ -162,13 +174,13 @@ class UnifiedModel:
         """Return copies of all trainable tensors, named ``part/name``."""
         return {
             f"{part}/{key}": tensor.detach().to("cpu", copy=True)
-            for part in PARTS
+            for part in self.parts
             for key, tensor in sorted(self.part(part).items())
         }
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Read what `state` returned; raises DataError for a state of another model."""
-        for part in PARTS:
+        for part in self.parts:
             prefix = f"{part}/"
             tensors = {key[len(prefix) :]: t for key, t in state.items() if key.startswith(prefix)}
             lacking = self.part(part).keys() - tensors.keys()
@@ -176,15 +188,16 @@ class UnifiedModel:
                 raise DataError(f"the state for {self.name} lacks '{prefix}{min(lacking)}'; it is of another model")
             self.load_part(part, tensors)
 
-    def check_length(self, prompt: str, longest_answer: int) -> None:
-        """Raise UsageError unless soft tokens, prompt and the longest answer fit into the backbone's positions."""
-        soft = self.connector.sizes.soft_tokens
-        needed = soft + len(self.texts.prompt(prompt)) + longest_answer
-        if needed > self.backbone.max_positions:
-            raise UsageError(
-                f"'{self.backbone.source}' has {self.backbone.max_positions} positions but {needed} are needed "
-                f"({soft} soft tokens, prompt, {longest_answer} answer tokens); choose a longer model"
-            )
+
+def check_length(backbone: Backbone, texts: Texts, longest: tuple[str, int], soft_tokens: int) -> None:
+    """Raise UsageError unless soft tokens and the `longest` (prompt, answer tokens) fit a backbone's positions."""
+    prompt, answer = longest
+    needed = soft_tokens + len(texts.prompt(prompt)) + answer
+    if needed > backbone.max_positions:
+        raise UsageError(
+            f"'{backbone.source}' has {backbone.max_positions} positions but {needed} are needed "
+            f"({soft_tokens} soft tokens, prompt, {answer} answer tokens); choose a longer model"
+        )
 
 
 def _slash(key: str) -> str:

@@ -18,7 +18,7 @@ class LoraSettings:
     """Low-rank adapters (paper Eq. 1-2). `targets` None: {c_attn, c_proj} or the same projections elsewhere."""
 
     rank: int = 8  # paper, section 4.3
-    alpha: int = 16  # authors' script
+    alpha: float = 16  # authors' script
     dropout: float = 0.05  # authors' script
     targets: tuple[str, ...] | None = None
 

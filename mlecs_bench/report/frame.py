@@ -34,12 +34,13 @@ class Cell:
 class Traffic:
     """What a run sent, averaged over seeds.
 
-    `params` is everything sent in both directions, the broadcast after the last round included, per device and round.
+    `params` is everything sent in both directions, the broadcast after the last round included, per device and round;
+    `device_params` the size of every device's language model.
     `shares` are the records' own ratios to the device model: name to (value, definition).
     """
 
     params: float
-    device_params: int
+    device_params: Mapping[str, int]
     shares: Mapping[str, tuple[float, str]]
 
 

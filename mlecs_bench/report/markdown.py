@@ -217,7 +217,7 @@ def _summary(row: Row) -> dict[str, Any]:
         "higher_is_better": dict(row.directions),
         "comm": {
             "params_per_device_and_round": row.traffic.params,
-            "device_params": row.traffic.device_params,
+            "device_params": dict(row.traffic.device_params),
             "shares": {n: {"value": v, "definition": text} for n, (v, text) in row.traffic.shares.items()},
         },
         "records": sorted(record["key"] for record in row.records),

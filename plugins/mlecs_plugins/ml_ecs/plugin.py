@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlecs_bench.api import AlgorithmInfo, Exchange, hookimpl
+from mlecs_bench.api import AlgorithmInfo, Exchange, Needs, hookimpl
 from mlecs_plugins.ml_ecs.algorithm import MlEcs
 from mlecs_plugins.ml_ecs.options import MlEcsOptions
 
@@ -24,8 +24,8 @@ def mlecs_algorithm() -> AlgorithmInfo:
             Exchange("scalar", "up", "|M_j|", "1"),
         ),
         server_score=True,
-        public_stage=lambda _: True,
-        notes=(
+        needs=lambda _: Needs(public_stage=True, same=("lora",)),
+        readings=(
             "Eq. 7-8 are printed without a minus sign and with one index on both sides; the loss here is the "
             "cross-entropy over -V/τ in both directions, as in GRAM.",
             "Vectors are normalised before the volume; a missing modality is left out of the set.",
