@@ -3,6 +3,7 @@
 from mlecs_bench.blocks.aggregate import weighted_mean
 from mlecs_bench.blocks.alignment import PairIndex, Unmatched, agreement, answer_pairs, vocabulary_map
 from mlecs_bench.blocks.gram import contrastive_loss
+from mlecs_bench.blocks.mutual import TransferOptions, transfer_between
 from mlecs_bench.blocks.supervised import (
     ALL_PARTS,
     Stage,
@@ -27,7 +28,6 @@ from mlecs_bench.errors import AccessError, DataError, MlecsError, UsageError
 from mlecs_bench.hookspecs import Algorithm, AlgorithmInfo, CellRef, DatasetInfo, Exchange, Needs, hookimpl
 from mlecs_bench.messages import Message, with_kind
 from mlecs_bench.metrics import Metric
-from mlecs_bench.models.texts import answer_text
 from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
 from mlecs_bench.options import NoOptions, option
 from mlecs_bench.parties import Device, Server
@@ -60,12 +60,12 @@ __all__ = [
     "Server",
     "Stage",
     "Supervised",
+    "TransferOptions",
     "UnifiedModel",
     "Unmatched",
     "UsageError",
     "agreement",
     "answer_pairs",
-    "answer_text",
     "contrastive_loss",
     "features_of",
     "hookimpl",
@@ -79,6 +79,7 @@ __all__ = [
     "torch_stream",
     "train_on_private",
     "train_stage",
+    "transfer_between",
     "transfer_loss",
     "vocabulary_map",
     "weighted_mean",

@@ -14,6 +14,7 @@ import torch
 import toy
 from mlecs_bench.blocks.alignment import PairIndex, answer_pairs, vocabulary_map
 from mlecs_bench.blocks.gram import contrastive_loss
+from mlecs_bench.blocks.mutual import pairs_between
 from mlecs_bench.blocks.transfer import pooled_kl
 from mlecs_bench.errors import UsageError
 from mlecs_bench.federation import Federation
@@ -161,7 +162,7 @@ def test_slm_reaches_the_servers_model_through_knowledge_transfer_alone(kt_weigh
 
 
 def test_without_transfer_the_divergence_is_not_even_computed(server, monkeypatch):
-    monkeypatch.setattr(se_ccl, "mutual_transfer", lambda *_: pytest.fail("λ = 0"))
+    monkeypatch.setattr(se_ccl, "transfer_between", lambda *_: pytest.fail("λ = 0"))
     se_ccl.transfer(server, 1, MlEcsOptions(kt_weight=0.0))
     assert server.steps == {"server": server.training.budget.server}
 
@@ -280,7 +281,7 @@ def test_caches_do_not_keep_a_finished_cells_models_alive(profile, samples):
 def test_answers_of_both_tokenizers_are_paired_up_to_the_end(server):
     targets = server.train.targets(server.train.rows[:4])
     small, large = (m.backbone.tokenizer for m in (server.twin, server.model))
-    pairs = PairIndex.of([se_ccl.pairs_between(small, large, " " + t) for t in targets])
+    pairs = PairIndex.of([pairs_between(small, large, " " + t) for t in targets])
     lengths = [(len(small(" " + t)["input_ids"]), len(large(" " + t)["input_ids"])) for t in targets]
     assert any(a != b for a, b in lengths), "the toy tokenizers must differ"
     for row, ends in enumerate(lengths):

@@ -24,10 +24,14 @@ def answer_text(target: str) -> str:
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers of a batch: `ids` (b, a) with the end-of-sequence token last and padded with it, `mask` (b, a) bool."""
+    """Answers of a batch: `ids` (b, a) with the end-of-sequence token last and padded with it, `mask` (b, a) bool.
+
+    `texts` are what the tokens before the end-of-sequence token spell.
+    """
 
     ids: torch.Tensor
     mask: torch.Tensor
+    texts: tuple[str, ...]
 
 
 class Texts:
@@ -61,7 +65,7 @@ class Texts:
         length = max(map(len, rows))
         ids = torch.tensor([(*row, *([self._eos] * (length - len(row)))) for row in rows], dtype=torch.long)
         mask = torch.arange(length)[None] < torch.tensor([len(row) for row in rows])[:, None]
-        return Answers(ids.to(self._device), mask.to(self._device))
+        return Answers(ids.to(self._device), mask.to(self._device), tuple(map(answer_text, targets)))
 
     def longest_answer(self, targets: Sequence[str]) -> int:
         """Return the greatest number of tokens of any answer, the end-of-sequence token included."""

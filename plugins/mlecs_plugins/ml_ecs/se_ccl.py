@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 
 from mlecs_bench.api import (
-    PairIndex,
-    Pool,
     Representation,
     Server,
     Stage,
-    Supervised,
-    Unmatched,
-    agreement,
-    answer_pairs,
-    answer_text,
     contrastive_loss,
     rng,
     server_parts,
     train_stage,
-    transfer_loss,
-    vocabulary_map,
+    transfer_between,
 )
 from mlecs_plugins.ml_ecs.ccl import stack_hidden
 from mlecs_plugins.ml_ecs.options import MlEcsOptions
 
-AGREEMENT_FOR_TOPK = 0.95
-"""Least share of ids with the same string in both vocabularies for pooling token by token."""
 SLM_TRAINED = ("prompt", "lora")
 """φ^slm and the SLM's own soft-prompt generator; its input s is the server's and detached."""
 
@@ -56,7 +44,10 @@ def transfer(server: Server, t: int, options: MlEcsOptions) -> None:
         slm_side = slm.supervise(slm_soft, server.prompt, targets)
         total = llm_side.loss + slm_side.loss + contrast(seen, server.model.modalities, next(anchors), options)
         if options.kt_weight:
-            total = total + options.kt_weight * mutual_transfer(server, slm_side, llm_side, targets, options)
+            small, large = (slm, slm_side), (server.model, llm_side)
+            into_llm = transfer_between(small, large, options)
+            into_slm = transfer_between(large, small, options)
+            total = total + options.kt_weight * (into_llm + into_slm)
         return total
 
     trained = server_parts(server.training, options.server_trains_encoders)
@@ -89,40 +80,3 @@ def contrast(seen: Representation, modalities: tuple[str, ...], anchor: str, opt
     hidden, present = stack_hidden(seen, others)
     loss, _, _ = contrastive_loss(seen.hidden[anchor][have], hidden[have], options.temperature, present[have])
     return loss
-
-
-def mutual_transfer(
-    server: Server, slm: Supervised, llm: Supervised, targets: Sequence[str], options: MlEcsOptions
-) -> torch.Tensor:
-    """Return KT(slm → llm) + KT(llm → slm) (Eq. 14) over positions where both models have read the same text."""
-    small, large = server.twin.backbone, server.model.backbone
-    pairs = PairIndex.of([pairs_between(small.tokenizer, large.tokenizer, answer_text(t)) for t in targets])
-    to_llm = map_between(small.tokenizer, large.tokenizer, small.vocab_size, large.vocab_size, options.kt_vocabulary)
-    to_slm = map_between(large.tokenizer, small.tokenizer, large.vocab_size, small.vocab_size, options.kt_vocabulary)
-    pool = pool_between(small.tokenizer, large.tokenizer) if options.kt_pool == "auto" else options.kt_pool
-    k = options.kt_bins
-    into_llm = transfer_loss(slm.logits, llm.logits, pairs, pool=pool, k=k, vocabulary_map=to_llm)
-    into_slm = transfer_loss(llm.logits, slm.logits, pairs.swapped(), pool=pool, k=k, vocabulary_map=to_slm)
-    return into_llm + into_slm
-
-
-@lru_cache(maxsize=1 << 16)
-def pairs_between(slm: Any, llm: Any, text: str) -> list[tuple[int, int]]:
-    """Return the aligned positions of one answer, computed once per process."""
-    return answer_pairs(slm, llm, text)
-
-
-@lru_cache(maxsize=4)
-def pool_between(slm: Any, llm: Any) -> Pool:
-    """Return the pool for two tokenizers: topk compares token by token, which needs (nearly) one vocabulary.
-
-    Where words are split differently, a map of tokens moves the teacher's mass to tokens that do not continue the
-    text in the student's own segmentation, and the student unlearns to write.
-    """
-    return "topk" if agreement(slm, llm) >= AGREEMENT_FOR_TOPK else "sorted"
-
-
-@lru_cache(maxsize=4)
-def map_between(teacher: Any, student: Any, teacher_size: int, student_size: int, unmatched: Unmatched) -> torch.Tensor:
-    """Return the vocabulary map of a pair of tokenizers, computed once; a key that held the models would keep them."""
-    return vocabulary_map(teacher, student, teacher_size=teacher_size, student_size=student_size, unmatched=unmatched)
