@@ -1,9 +1,12 @@
 """The only module a plugin author imports."""
 
-from mlecs_bench.blocks.aggregate import weighted_mean
+from mlecs_bench.blocks.aggregate import rank_weighted_mean, truncated, weighted_mean
 from mlecs_bench.blocks.alignment import PairIndex, Unmatched, agreement, answer_pairs, vocabulary_map
+from mlecs_bench.blocks.exchange import held_tensors
 from mlecs_bench.blocks.gram import contrastive_loss
 from mlecs_bench.blocks.mutual import TransferOptions, transfer_between
+from mlecs_bench.blocks.proximal import layer_count, layer_of, middle_layers, proximal_term
+from mlecs_bench.blocks.server_optimiser import ServerOptimiser, adaptive_step
 from mlecs_bench.blocks.supervised import (
     ALL_PARTS,
     Stage,
@@ -58,19 +61,27 @@ __all__ = [
     "Prepared",
     "Representation",
     "Server",
+    "ServerOptimiser",
     "Stage",
     "Supervised",
     "TransferOptions",
     "UnifiedModel",
     "Unmatched",
     "UsageError",
+    "adaptive_step",
     "agreement",
     "answer_pairs",
     "contrastive_loss",
     "features_of",
+    "held_tensors",
     "hookimpl",
+    "layer_count",
+    "layer_of",
+    "middle_layers",
     "open_prepared",
     "option",
+    "proximal_term",
+    "rank_weighted_mean",
     "rng",
     "save_prepared",
     "server_parts",
@@ -81,6 +92,7 @@ __all__ = [
     "train_stage",
     "transfer_between",
     "transfer_loss",
+    "truncated",
     "vocabulary_map",
     "weighted_mean",
     "with_kind",

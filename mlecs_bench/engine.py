@@ -169,9 +169,14 @@ class CellRun:
     def _finish(self) -> Outcome:
         """The broadcast after the last round, the second moment of evaluation, and the sums."""
         after = self._cell.rounds + 1
+        for party in self._parties():
+            party.steps, party.logs = {}, {}
         self._broadcast(after)
         for party in self._parties():
-            party.check_budget(after)
+            if party.steps:
+                raise PluginError(
+                    f"{party.id} trained after the last round ({party.steps}); only send and receive then"
+                )
         received = by_metric({device.id: self._score(device, after) for device in self._devices})
         last = self._progress.rounds[-1]
         metrics = {

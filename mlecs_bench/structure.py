@@ -62,19 +62,20 @@ def structures(spec: RunSpec, profile: Profile, needs: Needs) -> dict[str, Struc
 
 
 def check_structures(devices: Mapping[str, Structure], needs: Needs, profile: Profile) -> None:
-    """Raise UsageError when a part that the algorithm averages cannot have one shape on all devices.
+    """Raise UsageError when a part that the algorithm averages cannot have one shape on the server and all devices.
 
-    It does not depend on which modalities a seed gives to a device, so all seeds of a run are refused alike.
+    The server holds averages in its model of the devices' kind (`server.twin`): the profile's SLM and encoder width,
+    and the largest of the devices' ranks. Which modalities a seed gives to a device does not matter here, so all
+    seeds of a run are refused alike.
     """
-    (first, reference), *others = devices.items()
+    server = Structure(profile.slm, max(s.rank for s in devices.values()), profile.encoder_width)
     for part in needs.same:
-        wanted = _shape(part, reference, needs, profile)
-        for id_, structure in others:
-            if _shape(part, structure, needs, profile) != wanted:
-                differs = " and ".join(_differences(reference, structure))
+        for id_, structure in devices.items():
+            if _shape(part, structure, needs, profile) != _shape(part, server, needs, profile):
                 raise UsageError(
-                    f"the algorithm averages the devices' '{part}', but {first} and {id_} differ in {differs}; give "
-                    "them the same, or choose an algorithm that does not average it (mlecs-bench show NAME says)"
+                    f"the algorithm averages the devices' '{part}', but that of {id_} has another shape than the "
+                    f"server's average: {' and '.join(_differences(server, structure))}; give all devices the same, or "
+                    "choose an algorithm that does not average it (mlecs-bench show NAME says)"
                 )
 
 
@@ -94,7 +95,7 @@ def _shape(part: str, structure: Structure, needs: Needs, profile: Profile) -> A
 
 def _differences(one: Structure, other: Structure) -> list[str]:
     return [
-        f"{meaning} ({getattr(one, name)} and {getattr(other, name)})"
+        f"{meaning} {getattr(other, name)} instead of {getattr(one, name)}"
         for name, meaning in PART_OF.items()
         if getattr(one, name) != getattr(other, name)
     ]

@@ -34,8 +34,7 @@ class Run:
 
 def federation_of(profile, samples, algo: str, seed: int = 27, **changes) -> Federation:
     settings = {"rounds": ROUNDS, "steps": 1} | changes
-    public_stage = algo == "ml-ecs"
-    return toy.toy_federation(profile, samples, seed, public_stage=public_stage, **settings)
+    return toy.toy_federation(profile, samples, seed, needs=toy.needs_of(algo), **settings)
 
 
 def run_of(algo: str, federation: Federation, samples, **changes) -> Run:

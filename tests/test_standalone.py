@@ -68,8 +68,8 @@ def test_device_reads_its_own_private_training_data_only(profile, samples):
 def test_public_data_is_used_when_asked_for(profile, samples):
     options = {"use_public": True}
     info = toy.ALGORITHMS["standalone"]
-    assert info.public_stage(info.options(**options))
-    assert not info.public_stage(info.options())
+    assert info.needs(info.options(**options)).public_stage
+    assert not info.needs(info.options()).public_stage
     federation = toy.toy_federation(profile, samples, public_stage=True, rounds=1, steps=2, rho=1.0)
     outcome = toy.run_toy("standalone", federation, samples, options=options)
     assert outcome.cost["steps"] == {"private": 6, "public": 6, "server": 2}

@@ -59,7 +59,7 @@ def test_a_part_is_refused_exactly_where_its_shapes_really_differ(part, what, pr
     }[what]
     needs = Needs(same=(part,))
     if part in DIFFERENCES[what]:
-        with pytest.raises(UsageError, match=f"averages the devices' '{part}', but d00 and d01 differ in") as caught:
+        with pytest.raises(UsageError, match=f"averages the devices' '{part}', but that of d0") as caught:
             toy.federation_of(profile, samples, [toy.NAMES] * 2, needs=needs, **other)
         assert "\n" not in str(caught.value)
     federation = toy.federation_of(profile, samples, [toy.NAMES] * 2, needs=Needs(), **other)

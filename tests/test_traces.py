@@ -79,7 +79,7 @@ TRACES: dict[str, Trace] = {
 
 def trace_of(algo: str, profile: Any, samples: Samples) -> tuple[Trace, dict[str, torch.Tensor]]:
     """Return the mean losses (and volumes) round → party → stage of a run, and the state it leaves."""
-    federation = toy.toy_federation(profile, samples, rounds=3, steps=4, public_stage=algo == "ml-ecs", rho=0.6)
+    federation = toy.toy_federation(profile, samples, needs=toy.needs_of(algo), rounds=3, steps=4, rho=0.6)
     outcome = toy.run_toy(algo, federation, samples)
     rows = [{party: row["losses"][party] for party in sorted(row["losses"])} for row in outcome.metrics["rounds"]]
     return rows, toy.state_of(federation)

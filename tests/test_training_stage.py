@@ -231,15 +231,31 @@ def test_the_loss_gets_rows_of_the_partys_own_data(device):
     assert set(first_pass) <= set(device.train.rows.tolist())
 
 
+def fresh_rows(party, data=None, **changes):
+    """Return the rows of a stage that is the first of its round."""
+    party.steps = {}
+    return rows_of_stage(party, data, **changes)
+
+
 def test_batches_follow_party_round_and_budget_but_not_the_stages_name(device, bare):
     orders = {
-        "base": rows_of_stage(device),
-        "round": rows_of_stage(device, round=2),
-        "budget": rows_of_stage(device, budget="public"),
-        "party": rows_of_stage(bare, device.train),
+        "base": fresh_rows(device),
+        "round": fresh_rows(device, round=2),
+        "budget": fresh_rows(device, budget="public"),
+        "party": fresh_rows(bare, device.train),
     }
     assert len({str(order) for order in orders.values()}) == 4
-    assert rows_of_stage(device, name="another") == orders["base"]
+    assert fresh_rows(device, name="another") == orders["base"]
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 4), (3, 2), (5, 5)])
+def test_second_stage_of_a_budget_goes_on_with_its_batches(first, second, device):
+    whole = fresh_rows(device, steps=first + second)
+    parts = [*fresh_rows(device, steps=first), *rows_of_stage(device, steps=second, name="next")]
+    assert parts == whole
+    device.steps = {}
+    rows_of_stage(device, steps=first)
+    assert rows_of_stage(device, steps=second, budget="public") == fresh_rows(device, steps=second, budget="public")
 
 
 def test_stages_of_one_budget_differ_in_dropout(device):

@@ -15,7 +15,7 @@ from mlecs_bench.api import (
     Message,
     Needs,
     Server,
-    UnifiedModel,
+    held_tensors,
     hookimpl,
     option,
     train_on_private,
@@ -24,7 +24,6 @@ from mlecs_bench.api import (
 )
 
 Part = Literal["encoder", "projector", "lora", "prompt", "fusion"]
-PER_MODALITY = ("encoder", "projector")
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,7 @@ class MultiFedAvg:
             if part == "fusion":
                 tensors |= fusion_memory(server, held)
                 continue
-            shared = server.twin.part(part)
-            own = {k: v for k, v in shared.items() if part not in PER_MODALITY or k.split("/", 1)[0] in held}
-            tensors |= with_kind(part, own)
+            tensors |= with_kind(part, held_tensors(server.twin, part, held))
         return tensors
 
     def receive(self, device: Device, message: Message, t: int) -> None:
@@ -85,7 +82,7 @@ class MultiFedAvg:
         train_on_private(device, t)
         tensors: dict[str, torch.Tensor] = {}
         for part in self.options.exchange:
-            own = shareable(device.model, part)
+            own = held_tensors(device.model, part, device.modalities)
             if part == "fusion":
                 own = {f"{'+'.join(device.modalities)}/{k}": v for k, v in own.items()}
             tensors |= with_kind(part, own)
@@ -100,11 +97,6 @@ class MultiFedAvg:
                 server.memory |= with_kind("fusion", mean)
             elif mean:
                 server.twin.load_part(part, mean)
-
-
-def shareable(model: UnifiedModel, part: str) -> dict[str, torch.Tensor]:
-    """Return a part without what exists only on a device that holds no modality."""
-    return {k: v for k, v in model.part(part).items() if k != "constant"}
 
 
 def fusion_memory(server: Server, held: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -130,10 +122,18 @@ def mlecs_algorithm() -> AlgorithmInfo:
             Exchange("scalar", "up", "n_j", "1"),
         ),
         server_score=False,
-        needs=lambda options: Needs(same=options.exchange),
+        # Fusion layers are averaged only among devices of equal modalities, where their widths agree anyway.
+        needs=lambda options: Needs(same=tuple(part for part in options.exchange if part != "fusion")),
+        reproduced=(
+            "FedAvg modality by modality: an encoder is averaged over the devices that hold its modality, with "
+            "weights n_j.",
+            "Devices train everything on their private data; the server has no model of its own to score.",
+        ),
         readings=(
             "The paper says that encoders travel and leaves LoRA and connector open; -o exchange=encoder is its text.",
-            "The fusion layer stays local by default: its input width is |M_j| d_h.",
+            "The fusion layer stays local by default: its input width is |M_j| d_h. With -o exchange=...,fusion it is "
+            "averaged among devices that hold the same modalities.",
             "A device without modalities sends LoRA and prompt generator with its full weight n_j.",
+            "Round 1 sends nothing down, as all parties start from the same weights.",
         ),
     )

@@ -74,5 +74,9 @@ def mlecs_algorithm() -> AlgorithmInfo:
         exchanges=(),
         server_score=True,
         needs=lambda options: Needs(public_stage=options.use_public),
-        readings=("Devices do not see the public data, those of ML-ECS do: -o use_public=true adds a public stage.",),
+        reproduced=("Devices train on their private data alone, and nothing is sent in either direction.",),
+        readings=(
+            "The server trains its own model on the public data, since the paper scores it.",
+            "Devices do not see the public data, those of ML-ECS do: -o use_public=true adds a public stage.",
+        ),
     )

@@ -77,12 +77,9 @@ def train_stage(party: Party, data: PartyData, stage: Stage, loss: Loss) -> list
     _check_backbones(stage)
     if stage.steps == 0 or len(data) == 0:
         return []
-    order = batches(
-        len(data),
-        party.training.batch_size,
-        stage.steps,
-        rng(party.seed, "batches", party.id, stage.round, stage.budget),
-    )
+    taken = party.steps.get(stage.budget, 0)  # a second stage of one budget goes on with the first one's batches
+    stream = rng(party.seed, "batches", party.id, stage.round, stage.budget)
+    order = batches(len(data), party.training.batch_size, taken + stage.steps, stream)[taken:]
     losses = []
     with ExitStack() as stack:
         stack.enter_context(torch_stream(party.seed, "dropout", party.id, stage.round, stage.name))

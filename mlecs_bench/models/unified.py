@@ -33,6 +33,11 @@ class Representation:
     present: dict[str, torch.Tensor]
     fused: torch.Tensor | None
 
+    def detached(self) -> Representation:
+        """Return the same values without their gradient."""
+        hidden = {m: h.detach() for m, h in self.hidden.items()}
+        return Representation(hidden, self.present, None if self.fused is None else self.fused.detach())
+
 
 @dataclass(frozen=True)
 class Supervised:

@@ -1,0 +1,227 @@
+"""Co-PLMs: large and small models learn from each other through a small proxy model that every party has.
+
+Only the abstract of the source could be read (arXiv 2511.11678), so this is a reading of it: see the card below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from mlecs_bench.api import (
+    ALL_PARTS,
+    AlgorithmInfo,
+    Device,
+    Exchange,
+    Message,
+    Needs,
+    PartyData,
+    Server,
+    Stage,
+    Supervised,
+    TransferOptions,
+    UnifiedModel,
+    held_tensors,
+    hookimpl,
+    option,
+    server_parts,
+    train_stage,
+    transfer_between,
+    weighted_mean,
+    with_kind,
+)
+
+Forward = tuple[Supervised, Supervised]
+
+SHARED = ("prompt", "lora")
+"""What mutual learning trains of the proxy: its adapter δ and its own soft-prompt generator."""
+TUNED = ("prompt", "domain")
+"""What domain-specific tuning trains of the proxy: the adapter ψ that never leaves the device, and the generator."""
+WITHOUT_ENCODERS = tuple(part for part in ALL_PARTS if part != "encoder")
+
+
+@dataclass(frozen=True)
+class CoPlmsOptions(TransferOptions):
+    """Options of Co-PLMs."""
+
+    saml_data: Literal["private", "public"] = option(
+        "private",
+        help="data of mutual learning on devices; private: the round's private steps are halved between tuning and "
+        "mutual learning, so that Co-PLMs takes no more private steps than others; public: a public stage",
+        source="ours",
+    )
+    order: Literal["dst-then-saml", "saml-then-dst"] = option(
+        "dst-then-saml", help="which of the two device stages comes first", source="ours; the order of their naming"
+    )
+    exchange_encoders: bool = option(
+        True, help="encoders travel and are averaged, modality by modality", source="ML-ECS paper, section 4.3"
+    )
+    distill_steps: int = option(
+        50, help="optimiser steps of the server in round 1 that distil the LLM into the proxy", source="ours"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.distill_steps < 0:
+            raise ValueError(f"option 'distill_steps' must be at least 0, got {self.distill_steps}")
+
+
+class CoPlms:
+    """Each round devices tune SLM and proxy on their domain (DST), then let the two learn from each other (SAML);
+    proxies' adapters δ and encoders are averaged over samples; the server lets LLM and proxy learn from each other.
+    """
+
+    def __init__(self, options: CoPlmsOptions) -> None:
+        self.options = options
+
+    def broadcast(self, server: Server, t: int) -> Mapping[str, Message]:
+        """Send δ and, once they have been trained, the encoders of the modalities that a device holds."""
+        if t == 1:
+            self.distil(server)
+        shared = with_kind("proxy", server.proxy.part("lora"))
+        return {
+            id_: Message(shared | self._encoders(server.model, held, t > 1)) for id_, held in server.devices.items()
+        }
+
+    def receive(self, device: Device, message: Message, t: int) -> None:
+        """Overwrite δ_j and encoders."""
+        device.proxy.load_part("lora", message.of_kind("proxy"))
+        device.model.load_part("encoder", message.of_kind("encoder"))
+
+    def local_update(self, device: Device, t: int) -> Message:
+        """DST and SAML; send δ_j, encoders and n_j."""
+        stages = [self.tune, self.learn_mutually]
+        for stage in stages if self.options.order == "dst-then-saml" else reversed(stages):
+            stage(device, t)
+        shared = with_kind("proxy", device.proxy.part("lora"))
+        encoders = self._encoders(device.model, device.modalities, True)
+        return Message(shared | encoders, {"num_samples": len(device.train)})
+
+    def aggregate(self, server: Server, uploads: Mapping[str, Message], t: int) -> None:
+        """Average δ_j and encoders, weighted by n_j, each over its holders; then SAML of LLM and proxy on D'."""
+        weights = {id_: float(message.scalars["num_samples"]) for id_, message in uploads.items()}
+        for kind, model, part in (("proxy", server.proxy, "lora"), ("encoder", server.model, "encoder")):
+            mean = weighted_mean({id_: message.of_kind(kind) for id_, message in uploads.items()}, weights)
+            if mean:
+                model.load_part(part, mean)
+        trained = [(server.model, server_parts(server.training)), (server.proxy, SHARED)]
+        stage = Stage("saml", "server", t, server.training.budget.server, trained)
+        train_stage(server, server.train, stage, self.mutual_loss(server, server.train))
+
+    def distil(self, server: Server) -> None:
+        """Train the proxy on D' by L_lb + λ KT(llm → dpm), once, with the server's LLM as it is as teacher."""
+        stage = Stage("distil", "setup", 1, self.options.distill_steps, [(server.proxy, SHARED)])
+        server.model.switch(training=False)
+
+        def loss(rows: np.ndarray[Any, Any]) -> torch.Tensor:
+            llm, proxy = forward(server, server.train, rows)
+            return proxy.loss + self.transfer((server.model, llm), (server.proxy, proxy))
+
+        train_stage(server, server.train, stage, loss)
+
+    def tune(self, device: Device, t: int) -> None:
+        """DST: minimise L_lb(D_j) of the SLM over all its parts, and of the proxy over ψ_j while δ_j rests."""
+
+        def loss(rows: np.ndarray[Any, Any]) -> torch.Tensor:
+            slm, proxy = forward(device, device.train, rows)
+            return slm.loss + proxy.loss
+
+        private = device.training.budget.private
+        steps = private - private // 2 if self.options.saml_data == "private" else private
+        stage = Stage("dst", "private", t, steps, [(device.model, ALL_PARTS), (device.proxy, TUNED)])
+        train_stage(device, device.train, stage, loss)
+
+    def learn_mutually(self, device: Device, t: int) -> None:
+        """SAML: L_slm = L_lb + λ KT(dpm → slm) over connector and φ_j, L_dpm = L_lb + λ KT(slm → dpm) over δ_j."""
+        budget = device.training.budget
+        private = self.options.saml_data == "private"
+        data, steps = (device.train, budget.private // 2) if private else (device.public, budget.public)
+        trained = [(device.model, WITHOUT_ENCODERS), (device.proxy, SHARED)]
+        stage = Stage("saml", self.options.saml_data, t, steps, trained)
+        train_stage(device, data, stage, self.mutual_loss(device, data))
+
+    def mutual_loss(self, party: Device | Server, data: PartyData) -> Any:
+        """Return the sum of both models' losses of mutual learning as a function of rows of `data`.
+
+        Teachers are detached and the trained parameters disjoint, so the sum's gradients are those of each loss.
+        """
+
+        def loss(rows: np.ndarray[Any, Any]) -> torch.Tensor:
+            own, proxy = forward(party, data, rows)
+            into_own = self.transfer((party.proxy, proxy), (party.model, own))
+            into_proxy = self.transfer((party.model, own), (party.proxy, proxy))
+            return own.loss + proxy.loss + into_own + into_proxy
+
+        return loss
+
+    def transfer(
+        self, teacher: tuple[UnifiedModel, Supervised], student: tuple[UnifiedModel, Supervised]
+    ) -> torch.Tensor | float:
+        """Return λ KT(teacher → student)."""
+        weight = self.options.kt_weight
+        return weight * transfer_between(teacher, student, self.options) if weight else 0.0
+
+    def _encoders(self, model: UnifiedModel, held: Sequence[str], wanted: bool) -> dict[str, torch.Tensor]:
+        if not (wanted and self.options.exchange_encoders):
+            return {}
+        return with_kind("encoder", held_tensors(model, "encoder", held))
+
+
+def forward(party: Device | Server, data: PartyData, rows: np.ndarray[Any, Any]) -> Forward:
+    """Return the supervised forward passes of a party's model and of its proxy, which reads the model's s as it is."""
+    batch, targets = data.batch(rows), data.targets(rows)
+    seen = party.model.represent(batch)
+    own = party.model.supervise(party.model.soft_prompt(seen, len(batch)), party.prompt, targets)
+    proxy_soft = party.proxy.soft_prompt(seen.detached(), len(batch))
+    return own, party.proxy.supervise(proxy_soft, party.prompt, targets)
+
+
+@hookimpl
+def mlecs_algorithm() -> AlgorithmInfo:
+    """Return the card of Co-PLMs."""
+    return AlgorithmInfo(
+        title="Co-PLMs (our reading)",
+        summary="a small proxy model on every party lets SLMs of any architecture and the server's LLM learn from each "
+        "other's predictions; its LoRA and the encoders travel",
+        paper="arXiv 2511.11678, of which only the abstract could be read; arXiv 2602.14107, section 4.1 (Baselines)",
+        build=CoPlms,
+        options=CoPlmsOptions,
+        exchanges=(
+            Exchange("proxy", "both", "LoRA δ of the proxy model", "r * sum(in + out) of the proxy"),
+            Exchange("encoder", "both", "E_j[m], m in M_j; not in the first broadcast", "sum of |E[m]|"),
+            Exchange("scalar", "up", "n_j", "1"),
+        ),
+        server_score=True,
+        needs=lambda options: Needs(
+            public_stage=options.saml_data == "public",
+            same=("encoder",) if options.exchange_encoders else (),
+            proxy=True,
+            setup_steps=options.distill_steps,
+        ),
+        reproduced=(
+            "A distilled proxy model (DPM) bridges the server's LLM and SLMs that may differ in architecture.",
+            "Structure-agnostic mutual learning (SAML) exchanges knowledge over pooled logits between models of "
+            "different tokenizers; domain-specific tuning (DST) keeps what is particular to a device.",
+            "Only parameters of the proxy travel, and, as the ML-ECS paper reports of it, the encoders.",
+        ),
+        readings=(
+            "Known are the abstract and what the ML-ECS paper says of it. Not known, and therefore ours: the losses, "
+            "the order of the stages, the data of each, how the proxy is made, alignment, pooling and weights.",
+            "The proxy is one frozen language model, the same everywhere (--proxy; by default the SLM's checkpoint), "
+            "with two adapters: δ is averaged, ψ_j holds the domain and never leaves its device. It reads the fused "
+            "representation of its party's model, without gradient, through a soft-prompt generator of its own.",
+            "DST trains the whole SLM side and ψ_j with δ_j at rest; SAML trains connector, φ_j and δ_j.",
+            "Distillation runs once, on the public data, with the untrained LLM as teacher beside the labels; its "
+            "steps come on top of the server's budget and are counted as setup.",
+            "Positions are paired where both tokenizers have read the same text; logits are pooled as in ML-ECS.",
+            "The server adopts the averaged encoders as its own.",
+        ),
+        deviations=(
+            "Two full private stages would double Co-PLMs' private steps. Under --budget paper the private steps are "
+            "halved between DST and SAML, or SAML runs on the public data: -o saml_data=public.",
+        ),
+    )
