@@ -105,7 +105,7 @@ class CellRun:
     def _round(self, t: int) -> None:
         started, evaluated = time.perf_counter(), self._progress.seconds.get("evaluation", 0.0)
         for party in self._parties():
-            party.steps, party.logs = {}, {}
+            party.start_round()
         scored = self._cell.evaluate_all or t == self._cell.rounds
         client: dict[str, Scores] = {}
         self._broadcast(t)
@@ -170,7 +170,7 @@ class CellRun:
         """The broadcast after the last round, the second moment of evaluation, and the sums."""
         after = self._cell.rounds + 1
         for party in self._parties():
-            party.steps, party.logs = {}, {}
+            party.start_round()
         self._broadcast(after)
         for party in self._parties():
             if party.steps:

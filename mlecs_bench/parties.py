@@ -78,6 +78,10 @@ class Party:
         self.prompt = own["prompt"]
         self._proxy = own.get("proxy")
         self.memory: dict[str, torch.Tensor] = {}
+        self.start_round()
+
+    def start_round(self) -> None:
+        """Forget the steps and logs of the round before."""
         self.steps: dict[str, int] = {}
         self.logs: dict[str, float] = {}
 

@@ -298,6 +298,7 @@ def test_device_lives_on_from_its_state_and_the_next_message_alone(algo, profile
     saved = {d.id: d.state() for d in first.devices}
     down = {id_: m.copied() for id_, m in algorithm.broadcast(first.server, 2).items()}
     for old, new in zip(first.devices, fresh.devices, strict=True):
+        old.start_round()
         new.load_state(saved[old.id])
         results = []
         for device in (old, new):

@@ -1,182 +1,65 @@
-"""Tiny models and data that the tests make: two language models of different kind and tokenizer, three modalities."""
+"""Toy cells for tests, on the tiny models and data of `mlecs_bench.testing.toy`, with the first-party algorithms."""
 
 from __future__ import annotations
 
-import dataclasses
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
-import datasets
-import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPTJConfig, LlamaConfig, PreTrainedTokenizerFast
-from transformers.models.gpt2 import GPT2LMHeadModel
-from transformers.models.gptj import GPTJForCausalLM
-from transformers.models.llama import LlamaForCausalLM
-from transformers.utils.logging import disable_progress_bar
 
-from mlecs_baselines import multi_fedavg, standalone
-from mlecs_bench.data import Manifest, Modality, PartyData, Prepared, Samples, features_of, save_prepared
+from mlecs_baselines import co_plms, fedilora, fedmllm, multi_fedavg, standalone
+from mlecs_bench.data import PartyData, Samples
 from mlecs_bench.engine import Cell, CellRun, Outcome
 from mlecs_bench.evaluation import Evaluator
 from mlecs_bench.federation import Federation, build_federation
-from mlecs_bench.hookspecs import AlgorithmInfo, DatasetInfo
+from mlecs_bench.hookspecs import AlgorithmInfo, DatasetInfo, Needs
 from mlecs_bench.metrics import Metric
 from mlecs_bench.models.unified import UnifiedModel
 from mlecs_bench.options import build_options
 from mlecs_bench.partition import Masks
-from mlecs_bench.profiles import MINI, LearningRates, Profile
+from mlecs_bench.profiles import Profile
 from mlecs_bench.spec import RunSpec
+from mlecs_bench.testing import toy as made
+from mlecs_bench.testing.bits import differing, state_of
+from mlecs_bench.testing.toy import (
+    MODALITIES,
+    NAMES,
+    byte_level_tokenizer,
+    make_gpt2,
+    make_gptj,
+    make_llama,
+    make_prepared,
+)
 from mlecs_plugins.ml_ecs import plugin as ml_ecs
 
-disable_progress_bar()
-WORDS = ("red", "blue", "loud", "quiet", "happy", "sad")
-MODALITIES = (
-    Modality("audio", (4, 2), "float32", "series"),
-    Modality("text", (5,), "int64", "tokens"),
-    Modality("video", (6,), "float32", "vector"),
-)
-NAMES = tuple(m.name for m in MODALITIES)
-N_SAMPLES = 160
+__all__ = [
+    "ALGORITHMS",
+    "MODALITIES",
+    "NAMES",
+    "byte_level_tokenizer",
+    "differing",
+    "make_gpt2",
+    "make_gptj",
+    "make_llama",
+    "make_prepared",
+    "make_profile",
+    "state_of",
+]
 ALGORITHMS: dict[str, AlgorithmInfo] = {
     "ml-ecs": ml_ecs.mlecs_algorithm(),
     "standalone": standalone.mlecs_algorithm(),
     "multi-fedavg": multi_fedavg.mlecs_algorithm(),
+    "co-plms": co_plms.mlecs_algorithm(),
+    "fedilora": fedilora.mlecs_algorithm(),
+    "fedmllm": fedmllm.mlecs_algorithm(),
 }
 
 
-def corpus() -> list[str]:
-    """Return text that both tokenizers learn from."""
-    return [f"Instruction: Say it. Output: a {a} {b} thing" for a in WORDS for b in WORDS]
-
-
-def _save_tokenizer(tokenizer: Tokenizer, folder: Path) -> PreTrainedTokenizerFast:
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>")  # noqa: S106  # a token, no secret
-    fast.save_pretrained(folder)
-    return fast
-
-
-def byte_level_tokenizer(folder: Path, vocab_size: int = 330) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=["<eos>"], initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(corpus(), trainer)
-    return _save_tokenizer(tokenizer, folder)
-
-
-def _save_model(model: torch.nn.Module, folder: Path) -> Path:
-    model.save_pretrained(folder)  # type: ignore[operator]
-    return folder
-
-
-def make_gpt2(folder: Path, seed: int = 0) -> Path:
-    """Save a random GPT-2 of width 16."""
-    tokenizer = byte_level_tokenizer(folder, 330)
-    torch.manual_seed(seed)
-    config = GPT2Config(
-        vocab_size=len(tokenizer), n_positions=64, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
-    )
-    return _save_model(GPT2LMHeadModel(config), folder)
-
-
-def make_gptj(folder: Path, seed: int = 1) -> Path:
-    """Save a random GPT-J of width 24 whose tokenizer splits words differently; its vocabulary is padded."""
-    tokenizer = byte_level_tokenizer(folder, 270)
-    torch.manual_seed(seed)
-    config = GPTJConfig(
-        vocab_size=len(tokenizer) + 6,
-        n_positions=64,
-        n_embd=24,
-        n_layer=2,
-        n_head=2,
-        rotary_dim=4,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    return _save_model(GPTJForCausalLM(config), folder)
-
-
-def make_llama(folder: Path, seed: int = 2) -> Path:
-    """Save a random Llama-type model of width 16."""
-    tokenizer = byte_level_tokenizer(folder, 300)
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    return _save_model(LlamaForCausalLM(config), folder)
-
-
 def make_profile(folder: Path) -> Profile:
-    """Return a profile of a random GPT-2 and a random GPT-J."""
-    return dataclasses.replace(
-        MINI,
-        name="toy",
-        slm=str(make_gpt2(folder / "slm")),
-        llm=str(make_gptj(folder / "llm")),
-        encoders=None,
-        soft_tokens=3,
-        encoder_width=8,
-        hidden_width=8,
-        fused_width=8,
-        learning_rates=LearningRates(1e-3, 1e-3, 2e-3),
-        rounds=2,
-        steps=2,
-        batch_size=4,
-    )
-
-
-def make_prepared(folder: Path, n: int = N_SAMPLES, gaps: bool = True) -> Prepared:
-    """Save a dataset whose target names two words that the modalities give away; every tenth sample lacks its audio."""
-    generator = np.random.default_rng(5)
-    words = generator.integers(len(WORDS), size=(n, 2))
-    audio = np.zeros((n, 4, 2), np.float32)
-    audio[:, :, 0] = words[:, :1]
-    video = np.zeros((n, 6), np.float32)
-    video[np.arange(n), words[:, 1]] = 1
-    text = np.repeat(words[:, :1] + 1, 5, axis=1).astype(np.int64)
-    values = {"audio": audio + generator.normal(0, 0.1, audio.shape).astype(np.float32), "text": text, "video": video}
-    present = np.ones(n, bool)
-    present[::10] = not gaps
-    columns: dict[str, object] = {
-        "id": [f"s{i}" for i in range(n)],
-        "target": [f"a {WORDS[a]} {WORDS[b]} thing" for a, b in words],
-        "group": [f"g{i // 4}" for i in range(n)],
-        "stratum": ["fall" if (i // 4) % 3 else "adl" for i in range(n)],
-    }
-    for m in MODALITIES:
-        columns[m.name] = values[m.name].reshape(n, -1).tolist()
-        columns[f"has_{m.name}"] = present.tolist() if m.name == "audio" else [True] * n
-    manifest = Manifest(
-        name="toy",
-        version="1",
-        view="synthetic",
-        synthetic=True,
-        task="generation",
-        modalities=MODALITIES,
-        prompt="Say it.",
-        labels=(),
-        max_new_tokens=4,
-        n_samples=n,
-        digest="0" * 64,
-        licence="Apache-2.0",
-    )
-    table = datasets.Dataset.from_dict(columns, features=features_of(MODALITIES))
-    return save_prepared(table, manifest, folder)
+    """Return a profile of a random GPT-2 and a random GPT-J with few positions."""
+    return made.make_profile(folder, slm_positions=64, llm_positions=96)
 
 
 def toy_spec(**changes: object) -> RunSpec:
@@ -193,11 +76,24 @@ def toy_spec(**changes: object) -> RunSpec:
     return RunSpec(**(values | changes))  # type: ignore[arg-type]
 
 
+def needs_of(algo: str, **options: object) -> Needs:
+    """Return what one of `ALGORITHMS` needs under some options."""
+    info = ALGORITHMS[algo]
+    needs: Needs = info.needs(build_options(info.options, options, algo))
+    return needs
+
+
 def toy_federation(
-    profile: Profile, samples: Samples, seed: int = 27, public_stage: bool = True, **changes: object
+    profile: Profile,
+    samples: Samples,
+    seed: int = 27,
+    public_stage: bool = True,
+    needs: Needs | None = None,
+    **changes: object,
 ) -> Federation:
-    """Return a federation on the toy dataset."""
-    return build_federation(toy_spec(**changes), seed, samples, profile, public_stage=public_stage)
+    """Return a federation on the toy dataset, for an algorithm of these needs."""
+    needs = needs or Needs(public_stage=public_stage)
+    return build_federation(toy_spec(**changes), seed, samples, profile, needs=needs)
 
 
 def federation_of(
@@ -257,15 +153,3 @@ def toy_cell(algo: str, federation: Federation, samples: Samples, **changes: obj
 def run_toy(algo: str, federation: Federation, samples: Samples, **changes: object) -> Outcome:
     """Run a cell to its end."""
     return CellRun(toy_cell(algo, federation, samples, **changes)).run()
-
-
-def state_of(federation: Federation) -> dict[str, torch.Tensor]:
-    """Return the states of all parties, named ``party:name``."""
-    parties = (federation.server, *federation.devices)
-    return {f"{p.id}:{name}": tensor for p in parties for name, tensor in p.state().items()}
-
-
-def differing(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> set[str]:
-    """Return the names under which two states are not equal bit for bit, or which only one of them has."""
-    same = {k for k in one.keys() & other.keys() if one[k].dtype == other[k].dtype and torch.equal(one[k], other[k])}
-    return (one.keys() | other.keys()) - same
