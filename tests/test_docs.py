@@ -8,8 +8,11 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from mlecs_bench.cli.main import cli
+from mlecs_bench.options import option_rows
+from mlecs_bench.registry import Registry
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -57,6 +60,44 @@ def test_relative_links_lead_somewhere(page):
         assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+CARDS = ROOT / "docs" / "cards"
+OWN_PLUGINS = sorted(
+    (e.name, e.kind)
+    for kind in ("algorithm", "dataset")
+    for e in Registry.installed().entries(kind)
+    if e.distribution == "mlecs-bench"
+)
+
+
+def card_file(name: str) -> Path:
+    return CARDS / f"{name.replace('/', '-')}.md"
+
+
+@pytest.mark.parametrize(("name", "kind"), OWN_PLUGINS)
+def test_card_in_the_docs_is_what_show_prints(name, kind):
+    """To renew one: mlecs-bench show NAME --markdown > docs/cards/NAME.md, with "-" for "/"."""
+    shown = CliRunner().invoke(cli, ["show", name, "--markdown"])
+    assert shown.exit_code == 0
+    assert card_file(name).read_text() == shown.output
+
+
+def test_every_page_of_cards_is_of_a_plugin():
+    assert {p.name for p in CARDS.iterdir()} == {card_file(name).name for name, _ in OWN_PLUGINS}
+
+
+@pytest.mark.parametrize("name", [name for name, kind in OWN_PLUGINS if kind == "algorithm"])
+def test_card_of_an_algorithm_says_what_is_reproduced_and_what_is_a_reading(name):
+    info = Registry.installed().algorithm(name).info
+    assert info.paper
+    assert info.reproduced
+    assert info.readings
+    for exchange in info.exchanges:
+        assert exchange.size
+    for row in option_rows(info.options):
+        assert row["help"]
+        assert row["source"]
+
+
 def test_changelog_has_the_version_of_the_package():
     from mlecs_bench import __version__
 
@@ -73,20 +114,3 @@ def test_all_packages_come_from_one_place():
     site = {root for root in roots if root.name == "site-packages"}
     # Installed as a wheel they share site-packages; in a checkout they share the repository.
     assert len(roots) == 1 if site else all(ROOT in (root, root.parent) for root in roots)
-
-
-def test_the_readmes_plugin_is_a_plugin(tmp_path, monkeypatch):
-    source = re.search(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert source is not None
-    (tmp_path / "mine.py").write_text(source.group(1))
-    info = tmp_path / "mine-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[mlecs_bench.algorithms]\nmine = mine\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    from mlecs_bench.registry import Registry
-
-    loaded = Registry.installed().algorithm("mine")
-    algorithm = loaded.info.build(loaded.info.options())
-    assert loaded.distribution == "mine"
-    assert all(hasattr(algorithm, step) for step in ("broadcast", "receive", "local_update", "aggregate"))

@@ -87,15 +87,15 @@ def test_the_package_itself_imports_nothing_of_the_harness():
 
 
 def plugin_files() -> list[tuple[str, Path]]:
-    """Return package name and path of every module of the first-party plugins, and of the example plugin."""
+    """Return package name and path of every module of the first-party plugins, and of the example plugins."""
     found = []
     for package in ("mlecs_plugins", "mlecs_baselines"):
         spec = importlib.util.find_spec(package)
         assert spec is not None
         assert spec.origin is not None
         found += [(package, path) for path in sorted(Path(spec.origin).parent.rglob("*.py"))]
-    example = REPOSITORY / "plugins" / "example"
-    return found + [(p.stem, p) for p in sorted(example.rglob("*.py")) if not p.stem.startswith("test_")]
+    examples = [REPOSITORY / "plugins" / name for name in ("example", "example_dataset")]
+    return found + [(p.stem, p) for folder in examples for p in sorted(folder.glob("*.py"))]
 
 
 def not_public(package: str, source: str) -> list[str]:

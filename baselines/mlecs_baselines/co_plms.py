@@ -221,7 +221,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
             "The server adopts the averaged encoders as its own.",
         ),
         deviations=(
-            "Two full private stages would double Co-PLMs' private steps. Under --budget paper the private steps are "
-            "halved between DST and SAML, or SAML runs on the public data: -o saml_data=public.",
+            "Two full private stages would double Co-PLMs' private steps, so these are halved between DST and SAML: "
+            "q steps each under --budget equal, q / 2 under --budget paper. -o saml_data=public gives each q steps.",
         ),
     )
