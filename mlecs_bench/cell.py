@@ -75,6 +75,7 @@ def identity(plan: CellPlan, seed: int) -> dict[str, Any]:
             "name": plan.algorithm.name,
             "distribution": plan.algorithm.distribution,
             "version": plan.algorithm.version,
+            "code": plan.algorithm.code,
             "options": plain(spec.options),
         },
         "dataset": _dataset_identity(plan, manifest),
