@@ -222,6 +222,8 @@ def training_settings(spec: RunSpec, profile: Profile, needs: Needs) -> Training
     q = spec.steps or profile.steps
     public = q if needs.public_stage else 0
     private = q if needs.public_stage or spec.budget == "paper" else 2 * q
+    if not needs.private_stage:
+        private = 0
     return Training(
         learning_rates=profile.learning_rates,
         batch_size=profile.batch_size,

@@ -65,6 +65,7 @@ class Exchange:
 class Needs:
     """What an algorithm needs of the federation it runs in, under given options.
 
+    private_stage: devices take optimiser steps on their private data, as nearly every algorithm does.
     public_stage: devices take optimiser steps on the public data; `--budget equal` gives as many private steps more
       to algorithms that do not.
     same: parts of the devices' models (of `ALL_PARTS`) that are averaged, so their tensors must have equal shapes on
@@ -76,6 +77,7 @@ class Needs:
     prompt_suffix: a sentence put behind the dataset's prompt, in training and at test.
     """
 
+    private_stage: bool = True
     public_stage: bool = False
     same: tuple[str, ...] = ()
     any_rank: bool = False

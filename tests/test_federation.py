@@ -118,14 +118,21 @@ def test_budget_gives_every_stage_its_steps(budget, public_stage, private, publi
     assert training.budget == Budget(private=private, public=public, server=5)
 
 
+@pytest.mark.parametrize("budget", ["paper", "equal"])
+def test_algorithm_without_a_private_stage_gets_no_private_steps(budget, profile):
+    needs = Needs(private_stage=False, public_stage=True, setup_steps=3)
+    training = training_settings(toy.toy_spec(steps=5, budget=budget), profile, needs)
+    assert training.budget == Budget(private=0, public=5, server=5, setup=3)
+
+
 def test_steps_and_rounds_default_to_the_profile(profile):
     training = training_settings(toy.toy_spec(steps=None, rounds=None), profile, Needs())
     assert (training.budget.private, training.rounds) == (profile.steps, profile.rounds)
 
 
 def test_texts_beyond_the_positions_are_refused_before_anything_runs(profile, samples):
-    with pytest.raises(UsageError, match="has 64 positions but") as caught:
-        toy.toy_federation(dataclasses.replace(profile, soft_tokens=50), samples)
+    with pytest.raises(UsageError, match=r"has \d+ positions but 1\d\d are needed") as caught:
+        toy.toy_federation(dataclasses.replace(profile, soft_tokens=90), samples)
     assert "\n" not in str(caught.value)
 
 

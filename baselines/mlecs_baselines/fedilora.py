@@ -78,7 +78,7 @@ class FediLora:
             return
         device.model.load_part("lora", lora)
         if self.options.edit and t <= device.training.rounds:
-            device.memory |= {GLOBAL + name: tensor for name, tensor in lora.items() if name.endswith("lora_A")}
+            device.memory |= {GLOBAL + name: tensor.clone() for name, tensor in lora.items() if name.endswith("lora_A")}
 
     def local_update(self, device: Device, t: int) -> Message:
         """Train all parts on the private data, edit one tensor; send φ_j and n_j."""
@@ -120,8 +120,8 @@ class FediLora:
 
 def cosine(one: torch.Tensor, other: torch.Tensor) -> float:
     """Return the cosine similarity of two tensors of one shape, flattened; 0 where one of them is zero."""
-    flat = [tensor.detach().to("cpu", torch.float64).flatten() for tensor in (one, other)]
-    return float(torch.nn.functional.cosine_similarity(*flat, dim=0))
+    first, second = (tensor.detach().to("cpu", torch.float64).flatten() for tensor in (one, other))
+    return float(torch.nn.functional.cosine_similarity(first, second, dim=0))
 
 
 def edited(local: torch.Tensor, received: torch.Tensor, share: float) -> torch.Tensor:

@@ -51,6 +51,7 @@ def needs_sentences(needs: Needs) -> list[str]:
         f"equal shapes on all devices of {', '.join(needs.same)}{rank}": needs.same,
         f"LoRA of rank {', '.join(map(str, needs.ranks))} on the devices": needs.ranks,
         "a public stage on the devices": needs.public_stage,
+        "no private stage on the devices": not needs.private_stage,
         "a proxy model on every party": needs.proxy,
         f"{needs.setup_steps} steps of the server before round 1": needs.setup_steps,
         f"the prompt followed by '{needs.prompt_suffix}'": needs.prompt_suffix,

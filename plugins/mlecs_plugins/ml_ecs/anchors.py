@@ -34,7 +34,7 @@ def keep_anchors(device: Device, message: Message) -> None:
     """Remember the anchors and, when they come, the ids they belong to."""
     for name in ("fused/public", "ids/public"):
         if name in message.tensors:
-            device.memory[name] = message.tensors[name]
+            device.memory[name] = message.tensors[name].clone()
 
 
 def anchors_for(device: Device, rows: np.ndarray[Any, Any]) -> torch.Tensor:

@@ -21,6 +21,11 @@ def stack_hidden(representation: Representation, modalities: tuple[str, ...]) ->
     return hidden, present.to(hidden.device)
 
 
+def public_stage(device: Device, t: int) -> Stage:
+    """Return the round's stage on the public data."""
+    return Stage("ccl", "public", t, device.training.budget.public, [(device.model, TRAINED)])
+
+
 def align(device: Device, t: int, temperature: float) -> None:
     """Minimise L^ccl(D'_j) = L_lb(D'_j) + ½ (L^A2O + L^O2A) (Eq. 11) for the round's public steps.
 
@@ -41,8 +46,7 @@ def align(device: Device, t: int, temperature: float) -> None:
             total = total + contrast
         return total
 
-    stage = Stage("ccl", "public", t, device.training.budget.public, [(model, TRAINED)])
-    train_stage(device, data, stage, loss)
+    train_stage(device, data, public_stage(device, t), loss)
     if volumes:
         matched, mismatched = torch.stack(volumes).mean(dim=0).tolist()
         device.logs |= {"volume_matched": matched, "volume_mismatched": mismatched}

@@ -1,4 +1,4 @@
-"""Options of ML-ECS, with the source of every default."""
+"""Options of ML-ECS and its ablations, with the source of every default."""
 
 from __future__ import annotations
 
@@ -12,24 +12,50 @@ Trained = Literal["encoder", "lora", "connector"]
 
 
 @dataclass(frozen=True)
-class MlEcsOptions(TransferOptions):
-    """Options of ML-ECS."""
+class ContrastOptions:
+    """What ML-ECS and every ablation of it have."""
 
     temperature: float = option(
         1.0, help="τ of the contrastive loss; GRAM starts at 0.07", source="paper Eq. 7-8 (no temperature printed)"
     )
+    server_trains_encoders: bool | None = option(
+        None, help="train the server's encoders in its steps; none: as the profile says", source="not in the paper"
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"option 'temperature' must be above 0 and finite, got {self.temperature}")
+
+
+@dataclass(frozen=True)
+class TuningOptions(ContrastOptions):
+    """What remains without knowledge transfer."""
+
     amt_trains: tuple[Trained, ...] = option(
         ("encoder", "lora"),
         help="what adaptive multimodal tuning trains; the authors' script trains encoder,lora,connector",
         source="paper, section 3.2",
     )
-    server_trains_encoders: bool | None = option(
-        None, help="train the server's encoders in SE-CCL; none: as the profile says", source="not in the paper"
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"option 'temperature' must be above 0 and finite, got {self.temperature}")
         if not self.amt_trains or len(set(self.amt_trains)) != len(self.amt_trains):
             raise ValueError(f"option 'amt_trains' must name each part once and at least one, got {self.amt_trains}")
+
+
+@dataclass(frozen=True)
+class ServerOptions(TransferOptions, ContrastOptions):
+    """What remains without adaptive multimodal tuning."""
+
+    def __post_init__(self) -> None:
+        TransferOptions.__post_init__(self)
+        ContrastOptions.__post_init__(self)
+
+
+@dataclass(frozen=True)
+class MlEcsOptions(TransferOptions, TuningOptions):
+    """Options of ML-ECS."""
+
+    def __post_init__(self) -> None:
+        TransferOptions.__post_init__(self)
+        TuningOptions.__post_init__(self)

@@ -11,6 +11,7 @@ from mlecs_bench.api import (
     Representation,
     Server,
     Stage,
+    Supervised,
     contrastive_loss,
     rng,
     server_parts,
@@ -24,35 +25,46 @@ SLM_TRAINED = ("prompt", "lora")
 """φ^slm and the SLM's own soft-prompt generator; its input s is the server's and detached."""
 
 
-def transfer(server: Server, t: int, options: MlEcsOptions) -> None:
+def transfer(server: Server, t: int, options: MlEcsOptions, *, contrasts: bool = True) -> None:
     """Minimise L_llm (Eq. 15) and L_slm (Eq. 16) on D' from the same forward pass for the round's server steps.
 
     L_llm = L_lb + ½ (A2O + O2A) + λ KT(slm → llm) trains φ^s, connector and encoders of the server's model;
     L_slm = L_lb + λ KT(llm → slm) trains φ^slm and the SLM's soft-prompt generator. The two sets of parameters are
-    disjoint and teachers are detached, so one backward pass of the sum gives both gradients.
+    disjoint and teachers are detached, so one backward pass of the sum gives both gradients. Logs the mean of every
+    term: `llm` and `slm` (L_lb), `contrast` (left out unless `contrasts`), and `transfer` (both ways, without λ).
     """
     steps = server.training.budget.server
     anchors = iter(draw_anchors(server, t, steps))
-    slm, data = server.twin, server.train
+    logged: list[dict[str, torch.Tensor]] = []
 
     def loss(rows: np.ndarray[Any, Any]) -> torch.Tensor:
-        batch = data.batch(rows)
-        targets = data.targets(rows)
-        seen = server.model.represent(batch)
-        llm_side = server.model.supervise(server.model.soft_prompt(seen, len(batch)), server.prompt, targets)
-        slm_soft = slm.connector.soft_prompt(fused_of(seen).detach())
-        slm_side = slm.supervise(slm_soft, server.prompt, targets)
-        total = llm_side.loss + slm_side.loss + contrast(seen, server.model.modalities, next(anchors), options)
+        seen, llm_side, slm_side = both_sides(server, rows)
+        terms = {"llm": llm_side.loss, "slm": slm_side.loss}
+        total = llm_side.loss + slm_side.loss
+        if contrasts:
+            terms["contrast"] = contrast(seen, server.model.modalities, next(anchors), options)
+            total = total + terms["contrast"]
         if options.kt_weight:
-            small, large = (slm, slm_side), (server.model, llm_side)
-            into_llm = transfer_between(small, large, options)
-            into_slm = transfer_between(large, small, options)
-            total = total + options.kt_weight * (into_llm + into_slm)
+            small, large = (server.twin, slm_side), (server.model, llm_side)
+            terms["transfer"] = transfer_between(small, large, options) + transfer_between(large, small, options)
+            total = total + options.kt_weight * terms["transfer"]
+        logged.append({name: term.detach() for name, term in terms.items()})
         return total
 
     trained = server_parts(server.training, options.server_trains_encoders)
-    stage = Stage("se-ccl", "server", t, steps, [(server.model, trained), (slm, SLM_TRAINED)])
-    train_stage(server, data, stage, loss)
+    stage = Stage("se-ccl", "server", t, steps, [(server.model, trained), (server.twin, SLM_TRAINED)])
+    train_stage(server, server.train, stage, loss)
+    if logged:
+        server.logs |= {name: float(torch.stack([terms[name] for terms in logged]).mean()) for name in logged[0]}
+
+
+def both_sides(server: Server, rows: np.ndarray[Any, Any]) -> tuple[Representation, Supervised, Supervised]:
+    """Return what the server's model sees in public samples, and the forward passes of LLM and SLM over it."""
+    batch, targets = server.train.batch(rows), server.train.targets(rows)
+    seen = server.model.represent(batch)
+    llm_side = server.model.supervise(server.model.soft_prompt(seen, len(batch)), server.prompt, targets)
+    slm_soft = server.twin.connector.soft_prompt(fused_of(seen).detach())
+    return seen, llm_side, server.twin.supervise(slm_soft, server.prompt, targets)
 
 
 def draw_anchors(server: Server, t: int, steps: int) -> list[str]:
