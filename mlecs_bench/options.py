@@ -68,11 +68,15 @@ def parse_value(value: object, hint: Any) -> Any:
     if origin in (Union, types.UnionType):
         return _parse_optional(value, args)
     if origin is tuple:
-        parts = value.split(",") if isinstance(value, str) else value
+        parts = _split(value) if isinstance(value, str) else value
         if not isinstance(parts, list | tuple):
             raise ValueError("a list with commas")
         return tuple(parse_value(p.strip() if isinstance(p, str) else p, args[0]) for p in parts)
     return _parse_scalar(value, hint)
+
+
+def _split(text: str) -> list[str]:
+    return text.split(",") if text.strip() else []
 
 
 def _parse_optional(value: object, args: tuple[Any, ...]) -> Any:

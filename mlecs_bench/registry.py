@@ -152,7 +152,10 @@ def _code_digest(entry: Entry) -> str | None:
     """Return the sha256 over the Python files of the plugin's top-level module or package."""
     if _normalised(entry.distribution) == OWN_DISTRIBUTION:
         return None
-    spec = importlib.util.find_spec(entry.target.partition(":")[0].partition(".")[0])
+    try:
+        spec = importlib.util.find_spec(entry.target.partition(":")[0].partition(".")[0])
+    except ValueError:  # a module that was made in memory
+        return None
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         return None
     files = sorted(Path(spec.origin).parent.rglob("*.py")) if spec.submodule_search_locations else [Path(spec.origin)]

@@ -40,13 +40,6 @@ STEPS = {
 UNEQUAL = [("audio",), ("text", "video"), toy.NAMES]
 
 
-@pytest.fixture(autouse=True)
-def known(monkeypatch):
-    """Let `toy.run_toy` find the ablations."""
-    for name, info in INFOS.items():
-        monkeypatch.setitem(toy.ALGORITHMS, name, info)
-
-
 def federation_of(profile, samples, held=UNEQUAL, **changes) -> Federation:
     return toy.federation_of(profile, samples, held, **({"rounds": 2, "steps": 1} | changes))
 

@@ -132,14 +132,16 @@ def test_an_algorithm_that_sends_nothing_has_shares_of_zero():
 @pytest.mark.parametrize("seed", range(10))
 def test_the_shares_of_any_ledger_equal_a_loop(seed):
     ledger = random_ledger(seed)
-    one_way = everything = 0
-    for kind in ("encoder", "fused", "ids", "lora", "scalar"):
-        up = sum(e.params for e in ledger.entries if (e.kind, e.direction) == (kind, "up"))
-        down = sum(e.params for e in ledger.entries if (e.kind, e.direction) == (kind, "down"))
-        everything += up + down
-        one_way += 0 if kind in ("ids", "scalar") else max(up, down)
-    shares = ratios(ledger, 3, 3, 1000)
-    assert shares == {"paper": pytest.approx(one_way / 9000), "full": pytest.approx(everything / 9000)}
+    params = {"d00": 1000, "d01": 500, "d02": 2000}
+    paper = full = 0.0
+    for device, kind in itertools.product(params, ("encoder", "fused", "ids", "lora", "scalar")):
+        rows = [e for e in ledger.entries if (e.device, e.kind) == (device, kind)]
+        up, down = (sum(e.params for e in rows if e.direction == way) for way in ("up", "down"))
+        full += (up + down) / params[device] / 9
+        paper += 0 if kind in ("ids", "scalar") else max(up, down) / params[device] / 9
+    block = communication(ledger, 3, params)
+    shares = {name: ratio["value"] for name, ratio in block["ratios"].items()}
+    assert shares == {"paper": pytest.approx(paper), "full": pytest.approx(full)}
     assert 0 < shares["paper"] < shares["full"]
 
 

@@ -37,7 +37,17 @@ def command(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--help",), ("--version",), ("list",), ("list", "--json"), ("run", "--help"), ("doctor", "--help")]
+    "arguments",
+    [
+        ("--help",),
+        ("--version",),
+        ("list",),
+        ("list", "--json"),
+        ("run", "--help"),
+        ("doctor", "--help"),
+        ("check", "--help"),
+        ("new-plugin", "--help"),
+    ],
 )
 def test_light_commands_import_nothing_heavy(always, arguments):
     assert imported_by(command(*arguments)) - always <= LIGHT

@@ -69,6 +69,7 @@ def test_nothing_given_means_the_defaults():
         ("cap", "0.5", 0.5),
         ("ranks", "4, 8,16", (4, 8, 16)),
         ("ranks", "4", (4,)),
+        ("ranks", "", ()),
     ],
 )
 def test_text_is_parsed_by_the_annotation(name, text, value):
@@ -117,7 +118,7 @@ def test_plain_values_of_a_file_are_taken(name, given, value):
         ("width", "wide", "must be an integer, got 'wide'"),
         ("ranks", "4,x", "must be an integer, got '4,x'"),
         ("ranks", 4, "must be a list with commas, got 4"),
-        ("ranks", "", "must be an integer, got ''"),
+        ("ranks", "4,", "must be an integer, got '4,'"),
     ],
 )
 def test_a_wrong_value_is_refused_by_option_and_value(name, given, expected):

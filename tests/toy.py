@@ -33,6 +33,7 @@ from mlecs_bench.testing.toy import (
     make_prepared,
 )
 from mlecs_plugins.ml_ecs import plugin as ml_ecs
+from mlecs_plugins.ml_ecs.ablations import no_amt, no_ccl, no_kt, no_mma, no_se_ccl
 
 __all__ = [
     "ALGORITHMS",
@@ -47,14 +48,20 @@ __all__ = [
     "make_profile",
     "state_of",
 ]
-ALGORITHMS: dict[str, AlgorithmInfo] = {
-    "ml-ecs": ml_ecs.mlecs_algorithm(),
-    "standalone": standalone.mlecs_algorithm(),
-    "multi-fedavg": multi_fedavg.mlecs_algorithm(),
-    "co-plms": co_plms.mlecs_algorithm(),
-    "fedilora": fedilora.mlecs_algorithm(),
-    "fedmllm": fedmllm.mlecs_algorithm(),
+MODULES = {
+    "standalone": standalone,
+    "multi-fedavg": multi_fedavg,
+    "co-plms": co_plms,
+    "fedilora": fedilora,
+    "fedmllm": fedmllm,
+    "ml-ecs": ml_ecs,
+    "ml-ecs/no-mma": no_mma,
+    "ml-ecs/no-se-ccl": no_se_ccl,
+    "ml-ecs/no-ccl": no_ccl,
+    "ml-ecs/no-amt": no_amt,
+    "ml-ecs/no-kt": no_kt,
 }
+ALGORITHMS: dict[str, AlgorithmInfo] = {name: module.mlecs_algorithm() for name, module in MODULES.items()}
 
 
 def make_profile(folder: Path) -> Profile:

@@ -114,7 +114,7 @@ class CoPlms:
 
     def distil(self, server: Server) -> None:
         """Train the proxy on D' by L_lb + λ KT(llm → dpm), once, with the server's LLM as it is as teacher."""
-        stage = Stage("distil", "setup", 1, self.options.distill_steps, [(server.proxy, SHARED)])
+        stage = Stage("distil", "setup", 1, server.training.budget.setup, [(server.proxy, SHARED)])
         server.model.switch(training=False)
 
         def loss(rows: np.ndarray[Any, Any]) -> torch.Tensor:

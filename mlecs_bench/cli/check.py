@@ -1,0 +1,112 @@
+"""`mlecs-bench check NAME`: does an algorithm or a dataset keep the contract?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlecs_bench.cli.config import parse_pairs
+from mlecs_bench.errors import UsageError, did_you_mean
+from mlecs_bench.registry import Registry
+
+if TYPE_CHECKING:
+    from mlecs_bench.testing import Check, Verdict
+
+INDENT = 6
+Pairs = tuple[str, ...]
+
+
+@click.command()
+@click.argument("name")
+@click.option("-o", "--option", multiple=True, metavar="NAME=VALUE", help="An option of the plugin; repeatable.")
+@click.option("--only", multiple=True, metavar="CHECK", help="Run this check only; repeatable.")
+@click.option("--list", "as_list", is_flag=True, help="List the checks and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+@click.option("--quiet", is_flag=True, help="Show failed checks and the verdict only.")
+@click.pass_context
+def check(ctx: click.Context, /, name: str, option: Pairs, only: Pairs, **show: bool) -> None:
+    """Check a plugin against the contract.
+
+    Runs every check of the algorithm or dataset NAME on tiny models and data made on the spot.
+    """
+    checks = _chosen(_checks_of(name, option), only)
+    as_json = show["as_json"]
+    if show["as_list"]:
+        _print_list(checks, as_json)
+        return
+    verdicts = _run(checks, as_text=not as_json, quiet=show["quiet"])
+    failed = sum(not verdict.passed for verdict in verdicts)
+    if as_json:
+        click.echo(json.dumps({"name": name, "passed": not failed, "checks": [_row(v) for v in verdicts]}, indent=2))
+    else:
+        click.echo(_last_line(name, verdicts, failed))
+    ctx.exit(1 if failed else 0)
+
+
+def _checks_of(name: str, option: Pairs) -> list[Check]:
+    """Return the checks of a plugin; an unknown name is refused before the heavy packages are imported."""
+    registry = Registry.installed()
+    known = {entry.name for kind in ("algorithm", "dataset") for entry in registry.entries(kind)}
+    if name not in known:
+        raise UsageError(f"no algorithm or dataset '{name}'. {did_you_mean(name, known)}")
+    from mlecs_bench.testing import checks_of
+
+    return checks_of(name, options=parse_pairs(option, "--option"), registry=registry)
+
+
+def _chosen(checks: Sequence[Check], only: Sequence[str]) -> list[Check]:
+    """Return the checks that `only` names; all of them if it names none, or if the plugin does not even load."""
+    names = {check.name for check in checks}
+    if not only or names == {"loads"}:
+        return list(checks)
+    unknown = sorted(set(only) - names)
+    if unknown:
+        raise UsageError(f"no check '{unknown[0]}'. {did_you_mean(unknown[0], names)}")
+    return [check for check in checks if check.name in only]
+
+
+def _print_list(checks: Sequence[Check], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([{"name": check.name, "summary": check.summary} for check in checks], indent=2))
+        return
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        click.echo(f"{check.name:{width}}  {check.summary}")
+
+
+def _run(checks: Sequence[Check], *, as_text: bool, quiet: bool) -> list[Verdict]:
+    """Run the checks, with a line for each as soon as it is done."""
+    from mlecs_bench.testing import run_checks
+
+    width = max(len(check.name) for check in checks)
+    verdicts = []
+    for verdict in run_checks(checks):
+        verdicts.append(verdict)
+        if as_text and not (quiet and verdict.passed):
+            click.echo(_line(verdict, width))
+    return verdicts
+
+
+def _line(verdict: Verdict, width: int) -> str:
+    mark = "ok" if verdict.passed else "FAIL"
+    line = f"{mark:{INDENT}}{verdict.check.name:{width}}  {verdict.seconds:5.1f} s"
+    return line if verdict.passed else f"{line}\n{'':{INDENT}}{verdict.reason}"
+
+
+def _row(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "name": verdict.check.name,
+        "summary": verdict.check.summary,
+        "passed": verdict.passed,
+        "reason": verdict.reason,
+        "seconds": round(verdict.seconds, 3),
+    }
+
+
+def _last_line(name: str, verdicts: Sequence[Verdict], failed: int) -> str:
+    seconds = sum(verdict.seconds for verdict in verdicts)
+    what = f"{failed} of {len(verdicts)} checks failed" if failed else f"all {len(verdicts)} checks passed"
+    return f"{name}: {what} in {seconds:.1f} s"

@@ -1,0 +1,91 @@
+"""Checks that a run is a function of its seed: same bits whatever surrounds it."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mlecs_bench.engine import CellRun, Events
+from mlecs_bench.link import SerialisingLink
+from mlecs_bench.testing.global_state import global_state, global_streams
+from mlecs_bench.testing.steps import Step
+from mlecs_bench.testing.trial import Subject, blaming, expect_same
+from mlecs_bench.testing.verdict import fail
+
+
+def deterministic(subject: Subject) -> None:
+    """The same seed gives the same bits whatever the global random generators hold."""
+    reference = subject.reference
+    again = subject.run(subject.federation(), streams=2)
+    wanted = "a seed decides every bit, whatever the global random generators hold"
+    expect_same(reference, again, wanted, "draw from mlecs_bench.api.rng or within torch_stream, and keep no globals")
+
+
+def global_streams_untouched(subject: Subject) -> None:
+    """The global random streams, gradient mode, default dtype and threads are as they were after every step."""
+
+    @contextmanager
+    def watch(step: Step) -> Iterator[None]:
+        before = global_state()
+        yield
+        moved = [name for name, value in global_state().items() if value != before[name]]
+        if moved:
+            advice = "use the named streams of mlecs_bench.api, and context managers for switches"
+            fail("an algorithm leaves what others share as it was", f"{step} moved {moved[0]}", advice)
+
+    federation = subject.federation()
+    _ = federation.server.twin  # making its adapter draws from torch's stream, which is not the algorithm's doing
+    subject.run(federation, watch)
+
+
+def stateless(subject: Subject) -> None:
+    """The algorithm object holds options only: rebuilt before every step it gives the same bits."""
+    reference = subject.reference
+    wanted, advice = "all state lives on the parties", "keep what lasts in device.memory or server.memory"
+    with blaming(f"{wanted} (the algorithm is rebuilt before every step)", advice):
+        rebuilt = subject.run(subject.federation(), algorithm=subject.build)
+    expect_same(reference, rebuilt, f"{wanted} and the algorithm can be rebuilt before every step", advice)
+
+
+def device_order(subject: Subject) -> None:
+    """The order of the devices does not matter: reversed it gives the same bits."""
+    reference, federation = subject.reference, subject.federation()
+    turned = dataclasses.replace(federation, devices=federation.devices[::-1])
+    wanted = "the order of the devices does not matter"
+    advice = "take uploads in the order of sorted ids (weighted_mean does) and name random streams by device.id"
+    expect_same(reference, subject.run(turned), f"{wanted} (they ran in reverse)", advice)
+
+
+def over_bytes(subject: Subject) -> None:
+    """Messages that travel as bytes give the same bits as in one process."""
+    reference = subject.reference
+    wanted = "messages may travel as bytes"
+    advice = "find tensors by name, never by their order, and send nothing but tensors and scalars"
+    with blaming(wanted, advice):
+        as_bytes = subject.run(subject.federation(), link=SerialisingLink())
+    expect_same(reference, as_bytes, wanted, advice)
+
+
+class _Stopped(Exception):  # noqa: N818  # it stands for the death of the process, not for an error
+    """The run was stopped after a round."""
+
+
+def resumable(subject: Subject) -> None:
+    """Stopped after a round and gone on from its checkpoint, a run gives the same bits."""
+    reference = subject.reference
+    wanted = "a run that is stopped after round 1 goes on from its checkpoint as if nothing had happened"
+    advice = "keep what lasts between rounds in tensors in device.memory or server.memory"
+
+    def stop(_round: int, _scores: Mapping[str, float]) -> None:
+        raise _Stopped
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "cell.safetensors"
+        with blaming(wanted, advice):
+            with suppress(_Stopped), global_streams(1):
+                CellRun(subject.cell(subject.federation(), checkpoint=path, events=Events(round_end=stop))).run()
+            resumed = subject.run(subject.federation(), checkpoint=path)
+    expect_same(reference, resumed, wanted, advice, from_round=2)
