@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from mlecs_bench.errors import DataError, UsageError
-from mlecs_bench.profiles import LoraSettings
+from mlecs_bench.profiles import LoraSettings, is_folder
 from mlecs_bench.seeds import torch_generator
 
 LORA_TARGETS: dict[str, tuple[str, ...]] = {
@@ -153,12 +153,14 @@ def backbone_shape(source: str, targets: tuple[str, ...] | None) -> BackboneShap
     """Return the shape of the backbone at `source` from its configuration alone; no weights are read."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    local = is_folder(source)
     try:
-        config = AutoConfig.from_pretrained(source, local_files_only=Path(source).is_dir())
+        config = AutoConfig.from_pretrained(source, local_files_only=local)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"cannot read a causal language model's configuration from '{source}': {error}") from error
+        first = str(error).strip().splitlines()[0]
+        raise UsageError(f"cannot read a causal language model's configuration from '{source}': {first}") from error
     endings = targets_of(config.model_type, targets)
     head = model.get_output_embeddings()
     adapted = {

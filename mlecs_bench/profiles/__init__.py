@@ -92,11 +92,9 @@ def checkpoint_digest(source: str) -> str:
 
     Raises DataError when the folder holds no weights.
     """
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        if folder.is_absolute() or source.startswith(".") or source.count("/") > 1:
-            raise UsageError(f"{source} is no folder; give one saved by transformers' save_pretrained")
+    if not is_folder(source):
         return source
+    folder = Path(source).expanduser()
     files = sorted({path for pattern in DIGESTED_FILES for path in folder.glob(pattern)})
     if not any(path.suffix in {".safetensors", ".bin"} for path in files):
         raise DataError(f"{source} holds no weights (*.safetensors); save the model there first")
@@ -104,6 +102,14 @@ def checkpoint_digest(source: str) -> str:
     for path in files:
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def is_folder(source: str) -> bool:
+    """Say whether `source` is a folder, else a hub id; raises UsageError for a path that leads nowhere."""
+    folder = Path(source).expanduser()
+    if not folder.is_dir() and (folder.is_absolute() or source.startswith(".") or source.count("/") > 1):
+        raise UsageError(f"{source} is no folder; give one saved by transformers' save_pretrained")
+    return folder.is_dir()
 
 
 def file_digest(path: Path | None) -> str | None:
