@@ -71,7 +71,7 @@ def check_structures(devices: Mapping[str, Structure], needs: Needs, profile: Pr
     server = Structure(profile.slm, max(s.rank for s in devices.values()), profile.encoder_width)
     for part in needs.same:
         for id_, structure in devices.items():
-            if _shape(part, structure, needs, profile) != _shape(part, server, needs, profile):
+            if not _same_shapes(part, structure, server, needs, profile):
                 raise UsageError(
                     f"the algorithm averages the devices' '{part}', but that of {id_} has another shape than the "
                     f"server's average: {' and '.join(_differences(server, structure))}; give all devices the same, or "
@@ -79,18 +79,22 @@ def check_structures(devices: Mapping[str, Structure], needs: Needs, profile: Pr
                 )
 
 
-def _shape(part: str, structure: Structure, needs: Needs, profile: Profile) -> Any:
-    """Return what decides the shapes of a part's tensors."""
+def _same_shapes(part: str, one: Structure, other: Structure, needs: Needs, profile: Profile) -> bool:
+    """Do the tensors of a part have equal shapes in two structures?"""
     if part in ("encoder", "projector"):
-        return structure.encoder_width
+        return one.encoder_width == other.encoder_width
     if part == "fusion":  # its widths are the profile's and the number of modalities
-        return None
+        return True
+    if part == "lora" and not needs.any_rank and one.rank != other.rank:
+        return False
+    if one.slm == other.slm:
+        return True
     from mlecs_bench.models.backbone import backbone_shape
 
-    backbone = backbone_shape(structure.slm, profile.lora.targets)
+    shapes = [backbone_shape(structure.slm, profile.lora.targets) for structure in (one, other)]
     if part == "prompt":
-        return backbone.hidden_size
-    return backbone.adapted, None if needs.any_rank else structure.rank
+        return shapes[0].hidden_size == shapes[1].hidden_size
+    return shapes[0].adapted == shapes[1].adapted
 
 
 def _differences(one: Structure, other: Structure) -> list[str]:
