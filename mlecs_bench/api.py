@@ -28,7 +28,16 @@ from mlecs_bench.data import (
     save_prepared,
 )
 from mlecs_bench.errors import AccessError, DataError, MlecsError, UsageError
-from mlecs_bench.hookspecs import Algorithm, AlgorithmInfo, CellRef, DatasetInfo, Exchange, Needs, hookimpl
+from mlecs_bench.hookspecs import (
+    Algorithm,
+    AlgorithmInfo,
+    CellRef,
+    DatasetInfo,
+    Exchange,
+    Needs,
+    Verification,
+    hookimpl,
+)
 from mlecs_bench.messages import Message, with_kind
 from mlecs_bench.metrics import Metric
 from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
@@ -68,6 +77,7 @@ __all__ = [
     "UnifiedModel",
     "Unmatched",
     "UsageError",
+    "Verification",
     "adaptive_step",
     "agreement",
     "answer_pairs",

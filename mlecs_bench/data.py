@@ -31,7 +31,7 @@ class Modality:
     """One modality of a dataset: its name, the shape and dtype of a sample, and which kind of encoder reads it.
 
     frames (T, H, W, C) uint8; image (H, W, C) uint8; spectrogram (F, T) float32; tokens (L,) int64;
-    series (T, C) float32; vector (F,) float32.
+    series (T, C) float32; vector (F,) float32. `vocabulary`: ids of tokens are below it; 0 leaves it open.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Modality:
     dtype: Literal["uint8", "float32", "int64"]
     encoding: Encoding
     meaning: str = ""
+    vocabulary: int = 0
 
 
 @dataclass(frozen=True)

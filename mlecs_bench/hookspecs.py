@@ -110,13 +110,31 @@ class AlgorithmInfo:
 
 
 @dataclass(frozen=True)
+class Verification:
+    """What reading all files of a user has shown; `mlecs-bench data verify` prints it.
+
+    `missing` names, for every modality, the samples that lack it, which is allowed. `problems` has one line for each
+    file that is damaged, inconsistent or needed and not there. `digest` is that of the data as `prepare` would make
+    it, or None where it would refuse.
+    """
+
+    view: str
+    n_samples: int
+    digest: str | None
+    missing: Mapping[str, Sequence[str]]
+    problems: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class DatasetInfo:
     """A dataset plugin: how to prepare it and its card.
 
     `prepare(request)` returns the prepared folder (from the cache where it can). `metrics` names the scores, headline
     first. `diagnose(rows, predictions)` may add diagnostic scores from the prepared table's own columns: it is
     given the columns in `diagnostic_columns` of the scored samples. `check(folder)` names what is missing from a
-    user's folder, quickly and without decoding anything; `mlecs-bench doctor` shows it.
+    user's folder, quickly and without decoding anything; `mlecs-bench doctor` shows it. `verify(request)` reads all
+    that `prepare` would, and names what is damaged or missing instead of failing.
     """
 
     title: str
@@ -132,6 +150,7 @@ class DatasetInfo:
     where_to_get: str = ""
     check: Callable[[Path], Sequence[str]] | None = None
     notes: Sequence[str] = ()
+    verify: Callable[[DataRequest], Verification] | None = None
 
 
 @dataclass(frozen=True)

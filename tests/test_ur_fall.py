@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from mlecs_bench.data import DataRequest
-from mlecs_plugins.datasets.ur_fall import card, files, mlecs_dataset, prepare
+from mlecs_plugins.datasets import user_files
+from mlecs_plugins.datasets.ur_fall import card, mlecs_dataset, prepare
 from ur_fall_files import (
     FRAME_MS,
     HEADER,
@@ -291,9 +292,9 @@ def test_prepared_samples_are_used_again_until_a_file_changes(folder: Path, tmp_
 
 def test_digest_is_taken_once_per_file_version(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     hashed: list[str] = []
-    true_digest = files.sha256_of
-    monkeypatch.setattr(files, "sha256_of", lambda path: hashed.append(path.name) or true_digest(path))
-    monkeypatch.setattr(files, "SETTLED_SECONDS", -1.0)  # the files of a test are too young to be trusted
+    true_digest = user_files.sha256_of
+    monkeypatch.setattr(user_files, "sha256_of", lambda path: hashed.append(path.name) or true_digest(path))
+    monkeypatch.setattr(user_files, "SETTLED_SECONDS", -1.0)  # the files of a test are too young to be trusted
 
     prepare(DataRequest(folder, tmp_path / "cache"))
     everything = sorted(path.name for path in folder.rglob("*.*") if path.is_file())

@@ -204,7 +204,7 @@ def test_the_digest_follows_the_parameters(monkeypatch):
     assert synthetic.digest() != before
 
 
-def test_the_users_own_files_are_refused_in_one_line(tmp_path):
+def test_a_folder_that_is_not_there_is_refused_in_one_line(tmp_path):
     with pytest.raises(DataError, match=r"run without --data-dir") as error:
         vast.prepare(DataRequest(tmp_path / "mine", tmp_path))
     assert str(tmp_path / "mine") in str(error.value)

@@ -37,6 +37,7 @@ COMMANDS = {
     "list": LazyCommand("mlecs_bench.cli.listing:list_command", "List the installed algorithms, datasets, profiles."),
     "show": LazyCommand("mlecs_bench.cli.show:show", "Show the card of an algorithm or a dataset."),
     "doctor": LazyCommand("mlecs_bench.cli.doctor:doctor", "Check that this machine has what a run needs."),
+    "data": LazyCommand("mlecs_bench.cli.data:data", "List, verify and prepare data."),
     "run": LazyCommand("mlecs_bench.cli.run:run", "Run one algorithm on one dataset at one rate."),
     "check": LazyCommand("mlecs_bench.cli.check:check", "Check a plugin against the contract."),
     "new-plugin": LazyCommand("mlecs_bench.cli.new_plugin:new_plugin", "Write the project of a new plugin."),

@@ -310,8 +310,9 @@ class LiveView:
             console = Console(file=self._stream)
             self._progress = Progress(*columns, TimeElapsedColumn(), console=console)
             self._progress.start()
-            self._whole = self._progress.add_task("all cells", total=self._tally.n_cells, state="")
-            self._update_whole(self._progress)
+            if self._tally.n_cells:  # preparing data alone has none
+                self._whole = self._progress.add_task("all cells", total=self._tally.n_cells, state="")
+                self._update_whole(self._progress)
         return self._progress
 
 

@@ -15,7 +15,7 @@ from mlecs_bench.data import Modality
 from mlecs_bench.errors import DataError
 
 TABLE_ROWS = 512
-"""Rows of the token table: ids beyond it share rows, so any vocabulary works and the table stays small."""
+"""Rows of the token table of a modality that names no vocabulary: ids beyond it share rows, so any id works."""
 
 _NORM_GROUPS = 4
 _RANK = {"frames": 4, "image": 3, "spectrogram": 2, "tokens": 1, "series": 2, "vector": 1}
@@ -36,6 +36,8 @@ def build_encoder(modality: Modality, dim: int) -> nn.Module:
             f"modality '{modality.name}' is encoded as {modality.encoding}, which needs {rank} axes, "
             f"but its shape is {modality.shape}; correct the dataset's manifest"
         )
+    if modality.encoding == "tokens":
+        return TokensEncoder(modality.vocabulary or TABLE_ROWS, dim)
     return _BUILDERS[modality.encoding](modality.shape, dim)
 
 
@@ -99,15 +101,15 @@ class SpectrogramEncoder(nn.Module):
 class TokensEncoder(nn.Module):
     """Token ids (b, L), 0 = padding: the mean of the words' vectors, then an MLP. Ids beyond the table wrap."""
 
-    def __init__(self, shape: tuple[int, ...], dim: int) -> None:
+    def __init__(self, rows: int, dim: int) -> None:
         super().__init__()
-        self.table = nn.Embedding(TABLE_ROWS, 48)
+        self.table = nn.Embedding(rows, 48)
         self.body = nn.Sequential(nn.LayerNorm(48), nn.Linear(48, 64), nn.GELU(), nn.Linear(64, dim))
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return features (b, dim) of `ids` (b, L); a row of padding only gives the features of no words."""
         known = (ids != 0).unsqueeze(-1).float()
-        words = self.table(ids.long() % TABLE_ROWS) * known
+        words = self.table(ids.long() % self.table.num_embeddings) * known
         features: Tensor = self.body(words.sum(dim=1) / known.sum(dim=1).clamp(min=1.0))
         return features
 
@@ -144,7 +146,6 @@ _BUILDERS: dict[str, Callable[[tuple[int, ...], int], nn.Module]] = {
     "frames": FramesEncoder,
     "image": ImageEncoder,
     "spectrogram": SpectrogramEncoder,
-    "tokens": TokensEncoder,
     "series": SeriesEncoder,
     "vector": VectorEncoder,
 }

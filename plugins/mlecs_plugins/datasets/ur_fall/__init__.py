@@ -7,22 +7,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlecs_bench.api import DataRequest, DatasetInfo, Prepared, hookimpl
+from mlecs_bench.api import DataRequest, DatasetInfo, Prepared, Verification, hookimpl
 from mlecs_plugins.datasets.ur_fall import card
 
 
 def prepare(request: DataRequest) -> Prepared:
     """Return the prepared dataset of `request` (NumPy and Arrow are imported here, not by `mlecs-bench list`)."""
-    from mlecs_plugins.datasets.ur_fall.prepare import prepare as prepare_samples
+    from mlecs_plugins.datasets.ur_fall.preparation import prepare as prepare_samples
 
     return prepare_samples(request)
 
 
 def check(data_dir: Path) -> list[str]:
     """Return what is missing from `data_dir`, without reading the recordings."""
-    from mlecs_plugins.datasets.ur_fall.prepare import missing_files
+    from mlecs_plugins.datasets.ur_fall.preparation import missing_files
 
     return missing_files(data_dir)
+
+
+def verify(request: DataRequest) -> Verification:
+    """Return what the user's files hold, lack and where they are damaged."""
+    from mlecs_plugins.datasets.ur_fall.verification import verify as verify_files
+
+    return verify_files(request)
 
 
 @hookimpl
@@ -35,6 +42,7 @@ def mlecs_dataset() -> DatasetInfo:
         modalities=tuple(m.name for m in card.modalities(card.UrFallOptions())),
         prepare=prepare,
         check=check,
+        verify=verify,
         metrics=("f1_macro", "f1_weighted"),
         options=card.UrFallOptions,
         splits=("frame", "sequence"),

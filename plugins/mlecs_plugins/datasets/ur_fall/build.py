@@ -66,15 +66,25 @@ def save_blocks(blocks: Sequence[Block], options: card.UrFallOptions, origin: Or
     return save_prepared(table, manifest, folder)
 
 
+def view_of(options: card.UrFallOptions) -> str:
+    """Return what real samples show, as the manifest tells it."""
+    return f"rgb, depth {'images' if options.depth == 'image' else 'features'}, accelerometer"
+
+
+def sample_id(block: Block, frame: int) -> str:
+    """Return the id of a sample: its sequence and frame, as in "fall-01/0007"."""
+    return f"{block.sequence}/{frame:04d}"
+
+
 def build_table(blocks: Sequence[Block], options: card.UrFallOptions) -> datasets.Dataset:
-    """Return the Arrow table of all blocks; a sample's id is its sequence and frame, as in "fall-01/0007"."""
+    """Return the Arrow table of all blocks."""
     import datasets
     import pyarrow as pa
 
     texts = card.label_texts(options)
     modalities = card.modalities(options)
     columns: dict[str, Any] = {
-        "id": [f"{b.sequence}/{frame:04d}" for b in blocks for frame in b.frames.tolist()],
+        "id": [sample_id(b, frame) for b in blocks for frame in b.frames.tolist()],
         "target": [texts[label] for b in blocks for label in b.labels.tolist()],
         "group": [b.sequence for b in blocks for _ in b.frames],
         "stratum": [b.stratum for b in blocks for _ in b.frames],

@@ -1,14 +1,8 @@
-"""Finding the files of UR-FALL in a folder, whatever its layout, and their digests."""
+"""Finding the files of UR-FALL in a folder, whatever its layout."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import re
-import tempfile
-import time
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,9 +10,8 @@ from typing import Literal
 from mlecs_bench.api import DataError
 from mlecs_plugins.datasets.ur_fall import card
 from mlecs_plugins.datasets.ur_fall.problems import Problems
+from mlecs_plugins.datasets.user_files import sha256_of, visible_files
 
-MAX_DEPTH = 3  # folders below DIR that are searched: a wrong DIR such as / must not take minutes
-SETTLED_SECONDS = 2.0  # a younger file may still change without its time stamp showing it
 Panel = Literal["rgb", "d"]
 ACC_NAME = re.compile(r"(?P<sequence>(fall|adl)-\d+)-acc\.csv")
 IMAGE_NAME = re.compile(r"(?P<source>(fall|adl)-\d+-cam0-(rgb|d))-(?P<frame>\d+)\.png", re.IGNORECASE)
@@ -64,7 +57,7 @@ class FileIndex:
         self.data_dir = data_dir
         self._by_name: dict[str, list[Path]] = {}
         self._images: dict[str, dict[int, Path]] = {}
-        for path in _walk(data_dir):
+        for path in visible_files(data_dir):
             self._by_name.setdefault(path.name.lower(), []).append(path)
         self._index_images()
 
@@ -96,16 +89,6 @@ class FileIndex:
                 frames[int(match["frame"])] = paths[0]
 
 
-def _walk(data_dir: Path) -> list[Path]:
-    """Return all visible files at most MAX_DEPTH folders below `data_dir`, sorted."""
-    found: list[Path] = []
-    for folder, subfolders, names in os.walk(data_dir, followlinks=True):
-        depth = len(Path(folder).relative_to(data_dir).parts)
-        subfolders[:] = [] if depth >= MAX_DEPTH else [name for name in subfolders if not name.startswith(".")]
-        found += [Path(folder, name) for name in names if not name.startswith(".")]
-    return sorted(found)
-
-
 def locate(index: FileIndex, sequence: str, with_depth: bool, problems: Problems) -> SequenceFiles:
     """Return the files of `sequence`, and note which of them are missing."""
     acc_name, video_name, archive_name = f"{sequence}-acc.csv", f"{sequence}-cam0.mp4", f"{sequence}-cam0-rgb.zip"
@@ -131,56 +114,3 @@ def _image_source(
     if video is not None and (panel == "rgb" or not images):
         return ImageSource("video", video)
     return ImageSource("images", images[0][1].parent, images) if images else None
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file's content in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class Digests:
-    """The sha256 of files, remembered by path, size and time stamp in a JSON file."""
-
-    def __init__(self, store: Path) -> None:
-        self._store = store
-        self._known = _load(store)
-
-    def of(self, paths: Iterable[Path], progress: Callable[[int, int, str], None]) -> list[tuple[str, str]]:
-        """Return (file name, sha256) of every path, sorted, and remember them."""
-        unique = sorted(set(paths))
-        digests = []
-        for done, path in enumerate(unique, start=1):
-            digests.append((path.name, self._digest(path)))
-            progress(done, len(unique), "checking files")
-        self._save()
-        return sorted(digests)
-
-    def _digest(self, path: Path) -> str:
-        status = path.stat()
-        key, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns]
-        known = self._known.get(key)
-        if known is not None and known[:2] == stamp:
-            return str(known[2])
-        digest = sha256_of(path)
-        if time.time() - status.st_mtime > SETTLED_SECONDS:
-            self._known[key] = [*stamp, digest]
-        return digest
-
-    def _save(self) -> None:
-        self._store.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=f".{self._store.name}-", dir=self._store.parent)
-        with os.fdopen(handle, "w") as file:
-            json.dump(self._known, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(part).replace(self._store)
-
-
-def _load(store: Path) -> dict[str, list[int | str]]:
-    """Return the remembered digests; a file that is missing or damaged counts as empty, for it is only a cache."""
-    try:
-        values = json.loads(store.read_text())
-        return {str(key): [int(size), int(stamp), str(digest)] for key, (size, stamp, digest) in values.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}

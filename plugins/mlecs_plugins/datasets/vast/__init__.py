@@ -1,41 +1,71 @@
-"""The dataset plugin `vast`: video clips with sound and subtitles, to be summarised."""
+"""VAST: video clips with sound and subtitles, to be summarised.
+
+With a data folder it reads the user's annotations and media; without one it generates a stand-in of the same shape.
+"""
 
 from __future__ import annotations
 
-from mlecs_bench.api import DataError, DataRequest, DatasetInfo, Prepared, hookimpl
+from pathlib import Path
 
-from .diagnose import SLOT_COLUMNS, slot_scores
+from mlecs_bench.api import DataRequest, DatasetInfo, Prepared, Verification, hookimpl
+from mlecs_plugins.datasets.vast.card import PAGE, VastOptions
+from mlecs_plugins.datasets.vast.diagnose import SLOT_COLUMNS, slot_scores
 
 
 def prepare(request: DataRequest) -> Prepared:
-    """Return the prepared synthetic clips; raises DataError when the user gives files of their own."""
-    from .synthetic import prepare_synthetic
+    """Return the prepared dataset of `request` (NumPy and Arrow are imported here, not by `mlecs-bench list`)."""
+    from mlecs_plugins.datasets.vast.preparation import prepare as prepare_samples
 
-    if request.data_dir is not None:
-        raise DataError(
-            f"vast cannot read {request.data_dir}: the reader of the official annotations is not part of this "
-            "version; run without --data-dir for the synthetic stand-in"
-        )
-    return prepare_synthetic(request)
+    return prepare_samples(request)
+
+
+def check(data_dir: Path) -> list[str]:
+    """Return what is missing from `data_dir`, without reading what is there."""
+    from mlecs_plugins.datasets.vast.folder import missing_files
+
+    return missing_files(data_dir)
+
+
+def verify(request: DataRequest) -> Verification:
+    """Return what the user's files hold, lack and where they are damaged."""
+    from mlecs_plugins.datasets.vast.preparation import verify as verify_files
+
+    return verify_files(request)
 
 
 @hookimpl
 def mlecs_dataset() -> DatasetInfo:
     """Return the card of the dataset."""
     return DatasetInfo(
-        title="VAST (synthetic stand-in)",
-        summary="Summarise a clip from its frames, its spectrogram and its subtitle; each modality shows some facts.",
+        title="VAST clips",
+        summary="Summarise a clip from its frames, its sound and its subtitle, or from captions of them.",
         task="generation",
         modalities=("audio", "subtitle", "vision"),
         prepare=prepare,
+        check=check,
+        verify=verify,
         metrics=("rouge_lsum", "bertscore"),
-        splits=("frame",),
+        options=VastOptions,
+        splits=("frame", "sequence"),
         diagnostic_columns=SLOT_COLUMNS,
         diagnose=slot_scores,
-        where_to_get="generated on first use; the reader of the official annotations is not part of this version",
+        where_to_get=(
+            f"{PAGE} (annotations of VAST-27M, research use): a JSON list or JSON lines, and, if you have them, "
+            "CLIP.mp4 and CLIP.mp3 of each clip"
+        ),
         notes=(
-            "9,680 generated clips: 8 facts each, of which vision shows 4, audio 3 and subtitle 3 (place and voice "
-            "are shown by two modalities each).",
-            "slots_* = share of the facts of one source that the summary names.",
+            "Without a data folder 9,680 clips are generated: 8 facts each, of which vision shows 4, audio 3 and "
+            "subtitle 3 (place and voice are shown by two modalities each). slots_* = share of the facts of one source "
+            "that the summary names.",
+            "With a data folder: the view media reads frames and sound, and leaves out clips without any media file; "
+            "the view captions puts the annotators' captions in place of pictures and sound, and is named in every "
+            "table.",
+            "The target is vast_cap, else caption, else desc; of a list the first that is not empty. clip_id may also "
+            "be called video_id. Captions of a list are read together. Texts are lower-case words hashed to 2,047 "
+            "ids.",
+            "A field that is absent, null or empty, and a file that is absent or damaged, is a modality that the "
+            "sample lacks. The manifest counts them.",
+            "--split sequence keeps the clips of one video at one party, by the names VIDEO.N (VAST) and "
+            "VIDEO_START_END (VALOR) with an 11-character VIDEO; any other name is a video of its own.",
         ),
     )

@@ -12,10 +12,11 @@ import numpy as np
 
 from mlecs_bench.api import DataError, DataRequest, Prepared, open_prepared
 from mlecs_plugins.datasets.ur_fall import card, synthetic
-from mlecs_plugins.datasets.ur_fall.build import Block, Origin, save_blocks
-from mlecs_plugins.datasets.ur_fall.files import Digests, FileIndex
+from mlecs_plugins.datasets.ur_fall.build import Block, Origin, save_blocks, view_of
+from mlecs_plugins.datasets.ur_fall.files import FileIndex
 from mlecs_plugins.datasets.ur_fall.problems import Problems
 from mlecs_plugins.datasets.ur_fall.reader import READER_VERSION, Repairs, make_plans, read_plans
+from mlecs_plugins.datasets.user_files import Digests
 
 
 def prepare(request: DataRequest) -> Prepared:
@@ -63,23 +64,23 @@ def _prepare_real(request: DataRequest, options: card.UrFallOptions, data_dir: P
     plans, used = make_plans(FileIndex(data_dir), options, problems)
     digest = ""
     if not problems.lines:
-        digest = _files_digest(request, options, used)
+        digest = files_digest(request, options, used)
         ready = open_prepared(_cache(request) / digest[:32])
         if ready is not None:
             return ready
     blocks, repairs = read_plans(plans, options, problems, request.progress)
     problems.raise_if_any()
     if not any(block.present["depth"].any() for block in blocks):
-        raise DataError(_no_depth(data_dir))
-    depth = "depth images" if options.depth == "image" else "depth features"
+        raise DataError(no_depth(data_dir))
     notes = notes_of(repairs, len(blocks))
-    origin = Origin(f"rgb, {depth}, accelerometer", False, digest, card.LICENCE, notes)
+    origin = Origin(view_of(options), False, digest, card.LICENCE, notes)
     return save_blocks(blocks, options, origin, _cache(request) / digest[:32])
 
 
-def _files_digest(request: DataRequest, options: card.UrFallOptions, used: Sequence[Path]) -> str:
+def files_digest(request: DataRequest, options: card.UrFallOptions, used: Sequence[Path]) -> str:
     """Return the sha256 of the reader's version, the options and the name and content of every file that is read."""
-    contents = Digests(_cache(request) / "file-digests.json").of(used, request.progress)
+    digests = Digests(_cache(request) / "file-digests.json").of(used, request.progress)
+    contents = sorted((path.name, digest) for path, digest in digests.items())
     return _digest_of({"reader": READER_VERSION, "labels": options.labels, "depth": options.depth, "files": contents})
 
 
@@ -91,7 +92,8 @@ def _digest_of(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _no_depth(data_dir: Path) -> str:
+def no_depth(data_dir: Path) -> str:
+    """Return what is wrong with a folder that depth=image finds no image in."""
     return (
         f"ur-fall: depth=image, but no labelled frame has a depth image in {data_dir} (looked for SEQ-cam0-d.zip, "
         "SEQ-cam0-d-NNN.png and side-by-side SEQ-cam0.mp4 of 640x240); "

@@ -1,0 +1,77 @@
+"""The files in a user's folder: which there are, and the digest of what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+MAX_DEPTH = 3  # folders below DIR that are searched: a wrong DIR such as / must not take minutes
+SETTLED_SECONDS = 2.0  # a younger file may still change without its time stamp showing it
+
+
+def visible_files(data_dir: Path) -> list[Path]:
+    """Return all visible files at most MAX_DEPTH folders below `data_dir`, sorted."""
+    found: list[Path] = []
+    for folder, subfolders, names in os.walk(data_dir, followlinks=True):
+        depth = len(Path(folder).relative_to(data_dir).parts)
+        subfolders[:] = [] if depth >= MAX_DEPTH else [name for name in subfolders if not name.startswith(".")]
+        found += [Path(folder, name) for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file's content in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Digests:
+    """The sha256 of files, remembered by path, size and time stamp in a JSON file."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._known = _load(store)
+
+    def of(self, paths: Iterable[Path], progress: Callable[[int, int, str], None]) -> dict[Path, str]:
+        """Return the sha256 of every path, in the order of the paths, and remember them."""
+        unique = sorted(set(paths))
+        digests = {}
+        for done, path in enumerate(unique, start=1):
+            digests[path] = self._digest(path)
+            progress(done, len(unique), "checking files")
+        self._save()
+        return digests
+
+    def _digest(self, path: Path) -> str:
+        status = path.stat()
+        key, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns]
+        known = self._known.get(key)
+        if known is not None and known[:2] == stamp:
+            return str(known[2])
+        digest = sha256_of(path)
+        if time.time() - status.st_mtime > SETTLED_SECONDS:
+            self._known[key] = [*stamp, digest]
+        return digest
+
+    def _save(self) -> None:
+        self._store.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(prefix=f".{self._store.name}-", dir=self._store.parent)
+        with os.fdopen(handle, "w") as file:
+            json.dump(self._known, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(part).replace(self._store)
+
+
+def _load(store: Path) -> dict[str, list[int | str]]:
+    """Return the remembered digests; a file that is missing or damaged counts as empty, for it is only a cache."""
+    try:
+        values = json.loads(store.read_text())
+        return {str(key): [int(size), int(stamp), str(digest)] for key, (size, stamp, digest) in values.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}

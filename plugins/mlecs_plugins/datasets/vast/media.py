@@ -1,0 +1,161 @@
+"""Decodes media files into pictures and sound, through PyAV; what a file holds decides, not what it is called.
+
+A function returns None where a file has no stream of the kind, and raises MediaError where the file is damaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import av
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+_ONLY_FILES = {"protocol_whitelist": "file"}  # a playlist in a media file's clothes must not reach the network
+SHORTEST_SHARE, SLACK_SECONDS = 0.95, 0.1
+"""A stream that ends before this share of the duration that its file declares, less the slack, is cut short."""
+
+
+class MediaError(Exception):
+    """What is wrong with one media file; whoever knows its name adds it."""
+
+
+def sample_frames(path: Path, n: int) -> list[Array] | None:
+    """Return `n` frames (H, W, 3) uint8 RGB in the middle of n equal stretches of the video.
+
+    The whole video is decoded, so that damage anywhere shows. A video of fewer than n frames repeats some.
+    """
+    with _opened(path) as container:
+        stream = _stream(container, "video")
+        if stream is None:
+            return None
+        total = sum(1 for packet in _packets(container, stream) if packet.size and not packet.is_discard)
+    wanted = even_positions(total, n)
+    pictures, decoded = _pictures(path, wanted)
+    if any(position not in pictures for position in wanted):  # not every packet has become a frame
+        wanted = even_positions(decoded, n)
+        pictures, _ = _pictures(path, wanted)
+    if not pictures:
+        raise MediaError("has no whole frame")
+    return [pictures[position] for position in wanted]
+
+
+def even_positions(total: int, n: int) -> list[int]:
+    """Return the positions in the middle of n equal stretches of 0..total-1."""
+    return [(2 * k + 1) * total // (2 * n) for k in range(n)]
+
+
+def read_waveform(path: Path, rate: int) -> Array | None:
+    """Return the sound (T,) float32 at `rate` samples per second, the mean of all channels."""
+    parts: list[Array] = []
+    resampler, form = None, None
+    with _opened(path) as container:
+        stream = _stream(container, "audio")
+        if stream is None:
+            return None
+        for frame in _frames(container, stream):
+            if resampler is None or form != (frame.format.name, frame.layout.name, frame.sample_rate):
+                # A stream may change its form on the way, which one resampler does not take.
+                parts += _flushed(resampler)
+                resampler = av.AudioResampler(format="flt", layout=frame.layout, rate=rate)
+                form = (frame.format.name, frame.layout.name, frame.sample_rate)
+            parts += _mixed(resampler.resample(frame))
+        parts += _flushed(resampler)
+    waveform = np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+    if not len(waveform):
+        raise MediaError("has no sound in its audio stream")
+    if not np.isfinite(waveform).all():
+        raise MediaError("decodes to sound that is not finite")
+    return waveform
+
+
+def _flushed(resampler: Any) -> list[Array]:
+    """Return what a resampler still holds."""
+    return [] if resampler is None else _mixed(resampler.resample(None))
+
+
+def _mixed(frames: Sequence[Any]) -> list[Array]:
+    """Return the mean over channels (n,) of packed frames.
+
+    FFmpeg's own mix would be louder, and PyAV 18 crashes on the planes of 8 channels.
+    """
+    return [frame.to_ndarray().reshape(-1, frame.layout.nb_channels).mean(axis=1) for frame in frames]
+
+
+def _pictures(path: Path, positions: Sequence[int]) -> tuple[dict[int, Array], int]:
+    """Decode a whole video; return the frames at `positions`, and how many frames there are."""
+    wanted = set(positions)
+    found: dict[int, Array] = {}
+    count = 0
+    with _opened(path) as container:
+        for frame in _frames(container, _stream(container, "video")):
+            if count in wanted:
+                found[count] = frame.to_ndarray(format="rgb24")
+            count += 1
+    return found, count
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with av.open(str(path), options=_ONLY_FILES, metadata_errors="replace") as container:
+            yield container
+    except av.FFmpegError as error:
+        raise MediaError(f"cannot be read ({_reason(error)})") from error
+
+
+def _stream(container: Any, kind: Literal["video", "audio"]) -> Any:
+    """Return the first stream of a kind, or None; the cover picture of a sound file is no video."""
+    from av.stream import Disposition
+
+    for stream in container.streams:
+        if stream.type == kind and not stream.disposition & Disposition.attached_pic:
+            return stream
+    return None
+
+
+def _frames(container: Any, stream: Any) -> Iterator[Any]:
+    """Yield the decoded frames of a stream; raises MediaError at the first that is damaged."""
+    number = 0
+    for packet in _packets(container, stream):
+        try:
+            frames = packet.decode()
+        except av.FFmpegError as error:
+            after = f" after frame {number}" if number else ""
+            raise MediaError(f"cannot be decoded{after} ({_reason(error)})") from error
+        for frame in frames:
+            number += 1
+            if frame.is_corrupt:
+                raise MediaError(f"is damaged at frame {number}")
+            yield frame
+
+
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """Yield the packets of a stream; raises MediaError when they end before the file says they do."""
+    end = 0.0
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            raise MediaError(f"is damaged or cut short after {end:.1f} seconds")
+        if packet.pts is not None:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        yield packet
+    declared = _declared_seconds(container, stream)
+    if end < SHORTEST_SHARE * declared - SLACK_SECONDS:
+        raise MediaError(f"is cut short: it ends after {end:.1f} of {declared:.1f} seconds")
+
+
+def _declared_seconds(container: Any, stream: Any) -> float:
+    """Return how long a stream says it is; 0 for formats in which that is only an estimate."""
+    declares = "mp4" in container.format.name.split(",")
+    return float(stream.duration * stream.time_base) if declares and stream.duration else 0.0
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or type(error).__name__)

@@ -1,0 +1,220 @@
+"""Prepares VAST once: the user's annotations and media, or the stand-in, become one Arrow table in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlecs_bench.api import (
+    DataError,
+    DataRequest,
+    Manifest,
+    Prepared,
+    UsageError,
+    Verification,
+    features_of,
+    open_prepared,
+    save_prepared,
+)
+from mlecs_plugins.datasets.user_files import Digests
+from mlecs_plugins.datasets.vast import card
+from mlecs_plugins.datasets.vast.clips import TEXT_KEYS, Clip, Problems
+from mlecs_plugins.datasets.vast.inputs import Inputs, MediaReader, read_inputs
+from mlecs_plugins.datasets.vast.plan import Plan, make_plan
+from mlecs_plugins.datasets.vast.store import Store
+from mlecs_plugins.datasets.vast.synthetic import prepare_synthetic
+
+if TYPE_CHECKING:
+    import datasets
+
+READER_VERSION = 1
+"""Part of every digest and of the store's folder: raise it when the same files would give other samples."""
+SHOWN_NAMES = 3
+
+
+def prepare(request: DataRequest) -> Prepared:
+    """Return the prepared dataset of `request`, from the cache where it is there.
+
+    Raises DataError that names the annotation file and the first broken record, and UsageError for options that the
+    stand-in has no use for. Media that cannot be decoded are missing modalities, which the manifest counts.
+    """
+    options = _options(request)
+    if request.data_dir is None:
+        if options != card.VastOptions():
+            raise UsageError("the options of vast choose among your own clips; give --data-dir, or leave them out")
+        return prepare_synthetic(request)
+    problems = Problems()
+    plan = make_plan(request.data_dir, options, problems)
+    _refuse(problems, plan)
+    digests = _digests(request, plan)
+    digest = _digest(plan, options, digests)
+    folder = _cache(request) / digest[:32]
+    ready = open_prepared(folder)
+    if ready is not None:
+        return ready
+    store = Store(_cache(request) / f"decoded-{READER_VERSION}")
+    inputs = read_inputs(plan, MediaReader(digests, store), request.progress)
+    if not any(present.any() for present in inputs.present.values()):
+        raise DataError(_nothing_shown(plan, inputs))
+    return save_prepared(build_table(plan, options, inputs), _manifest(plan, options, inputs, digest), folder)
+
+
+def verify(request: DataRequest) -> Verification:
+    """Return what the user's files hold, decoding all media; raises DataError when there is nothing to look at."""
+    options = _options(request)
+    problems = Problems()
+    plan = make_plan(Path(request.data_dir or ""), options, problems)
+    digests = _digests(request, plan)
+    inputs = read_inputs(plan, MediaReader(digests, None), request.progress)
+    lines = [*problems.lines, *_damage(plan, inputs)]
+    if problems.count > len(problems.lines):
+        lines.append(f"{plan.annotations.name}: and {problems.count - len(problems.lines)} more such records")
+    usable = not problems.count and any(present.any() for present in inputs.present.values())
+    if not usable and not problems.count:
+        lines.append(_nothing_shown(plan, inputs))
+    return Verification(
+        view=card.view_text(plan.view, options),
+        n_samples=len(plan.clips),
+        digest=_digest(plan, options, digests) if usable else None,
+        missing={m: [plan.clips[i].id for i in np.flatnonzero(~present)] for m, present in inputs.present.items()},
+        problems=lines,
+        notes=notes_of(plan, options, inputs),
+    )
+
+
+def _options(request: DataRequest) -> card.VastOptions:
+    options: card.VastOptions = card.VastOptions() if request.options is None else request.options
+    return options
+
+
+def _refuse(problems: Problems, plan: Plan) -> None:
+    """Raise DataError when the annotation file has broken records."""
+    if problems.count:
+        more = f" (and {problems.count - 1} more problems)" if problems.count > 1 else ""
+        command = f"mlecs-bench data verify vast --data-dir {plan.folder.data_dir}"
+        raise DataError(f"vast: {problems.lines[0]}{more}; mend or remove such records; '{command}' lists them")
+
+
+def _cache(request: DataRequest) -> Path:
+    return request.cache_dir / card.NAME
+
+
+def _digests(request: DataRequest, plan: Plan) -> dict[Path, str]:
+    """Return the sha256 of the annotation file and of every media file that is read."""
+    store = Digests(_cache(request) / "file-digests.json")
+    try:
+        return store.of([plan.annotations, *plan.files], request.progress)
+    except OSError as error:
+        raise DataError(f"vast: {error.filename} cannot be read ({error.strerror}); mend or remove it") from error
+
+
+def _digest(plan: Plan, options: card.VastOptions, digests: Mapping[Path, str]) -> str:
+    made_from = {
+        "reader": READER_VERSION,
+        "view": plan.view,
+        "limit": options.limit,
+        "subset_seed": options.subset_seed,
+        "target_words": options.target_words,
+        "annotations": digests[plan.annotations],
+        "media": sorted((path.name, digests[path]) for path in plan.files),
+    }
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+
+def _nothing_shown(plan: Plan, inputs: Inputs) -> str:
+    """Return why no clip has any modality."""
+    name = plan.annotations.name
+    if plan.view == "media":
+        why = f"none of the media files of its clips can be used ({'; '.join(_damage(plan, inputs)[:1])})"
+        return f"vast: {name}: {why}; run 'mlecs-bench data verify vast' for all of them"
+    return f"vast: {name}: no clip has a vision_cap, an audio_cap or a subtitle; such clips need their media files"
+
+
+def _damage(plan: Plan, inputs: Inputs) -> list[str]:
+    return [f"{plan.folder.name_of(path)}: {what}" for path, what in sorted(inputs.damaged.items())]
+
+
+def _manifest(plan: Plan, options: card.VastOptions, inputs: Inputs, digest: str) -> Manifest:
+    return Manifest(
+        name=card.NAME,
+        version=str(READER_VERSION),
+        view=card.view_text(plan.view, options),
+        synthetic=False,
+        task="generation",
+        modalities=card.modalities(plan.view),
+        prompt=card.PROMPT,
+        labels=(),
+        max_new_tokens=card.MAX_NEW_TOKENS,
+        n_samples=len(plan.clips),
+        digest=digest,
+        licence=card.LICENCE,
+        notes=notes_of(plan, options, inputs),
+    )
+
+
+def notes_of(plan: Plan, options: card.VastOptions, inputs: Inputs) -> tuple[str, ...]:
+    """Return one sentence for each kind of thing that was left out, cut or missing."""
+    n = len(plan.clips)
+    notes = []
+    if plan.without_media:
+        notes.append(f"{plan.without_media} of {plan.annotated} annotated clips have no media file and are left out")
+    if n < plan.annotated - plan.without_media:
+        whole = plan.annotated - plan.without_media
+        notes.append(f"{n} of {whole} clips are used, chosen by name with subset_seed {options.subset_seed}")
+    cut = sum(_cut(clip.target, options.target_words) != clip.target for clip in plan.clips)
+    if cut:
+        notes.append(f"{cut} targets were cut after {options.target_words} words")
+    for name, present in inputs.present.items():
+        lacking = int((~present).sum())
+        if lacking:
+            notes.append(f"{lacking} of {n} clips have no {_source(plan, name)}")
+    nothing = int((~np.logical_or.reduce(list(inputs.present.values()))).sum())
+    if nothing:
+        notes.append(f"{nothing} of {n} clips have no modality at all")
+    return (*notes, *_damage_note(inputs))
+
+
+def _damage_note(inputs: Inputs) -> list[str]:
+    if not inputs.damaged:
+        return []
+    names = sorted(path.name for path in inputs.damaged)
+    shown = ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
+    return [f"{len(names)} media files cannot be decoded, and what they hold is missing: {shown}"]
+
+
+def _source(plan: Plan, modality: str) -> str:
+    """Return what a clip lacks whose modality is missing."""
+    return (
+        {"audio": "sound", "vision": "pictures"}.get(modality, modality)
+        if plan.view == "media"
+        else (TEXT_KEYS[modality])
+    )
+
+
+def _cut(target: str, words: int | None) -> str:
+    return target if words is None else " ".join(target.split()[:words])
+
+
+def build_table(plan: Plan, options: card.VastOptions, inputs: Inputs) -> datasets.Dataset:
+    """Return the Arrow table of all clips, with the columns of `features_of`."""
+    import datasets
+    import pyarrow as pa
+
+    clips: Sequence[Clip] = plan.clips
+    columns: dict[str, Any] = {
+        "id": [clip.id for clip in clips],
+        "target": [_cut(clip.target, options.target_words) for clip in clips],
+        "group": [clip.group for clip in clips],
+        "stratum": [""] * len(clips),
+    }
+    shapes = card.modalities(plan.view)
+    for m in shapes:
+        flat = pa.array(inputs.values[m.name].reshape(-1))
+        columns[m.name] = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(m.shape)))
+        columns[f"has_{m.name}"] = inputs.present[m.name]
+    return datasets.Dataset(pa.table(columns, schema=features_of(shapes).arrow_schema))

@@ -1,0 +1,44 @@
+"""Arrays made from single media files, kept in the cache so that an interrupted preparation goes on where it was."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+
+class Store:
+    """A folder with one .npy file per array, named by the digest of the media file and what was made from it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def load(self, digest: str, what: str) -> Array | None:
+        """Return an array, or None when it is not there or damaged: it can be made again."""
+        try:
+            values: Array = np.load(self._path(digest, what), allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        return values
+
+    def save(self, digest: str, what: str, values: Array) -> None:
+        """Keep an array."""
+        path = self._path(digest, what)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(prefix=".", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            np.save(file, values, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(part).replace(path)
+
+    def _path(self, digest: str, what: str) -> Path:
+        return self._folder / digest[:2] / f"{digest}-{what}.npy"
