@@ -109,6 +109,9 @@ class Party:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return all that the party carries from round to round."""
+        for name, value in self.memory.items():
+            if not isinstance(value, torch.Tensor):
+                raise PluginError(f"{self.id}.memory['{name}'] is a {type(value).__name__}; store a tensor")
         state = _named("model", self.model.state())
         if self._proxy is not None:
             state |= _named("proxy", self._proxy.state())

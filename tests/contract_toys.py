@@ -227,6 +227,11 @@ class ReadsForeignData(Average):
         return float(len(data.targets(data.rows[:1])[0]))
 
 
+class ReadsTestData(Average):
+    def weight(self, device, t):
+        return float(len(device.test.targets(device.test.rows[:1])[0]))
+
+
 class ReadsForeignModality(Average):
     def weight(self, device, t):
         samples = device.train._samples

@@ -352,3 +352,10 @@ def test_checkpoint_is_one_file_without_leftovers(profile, samples, tmp_path: Pa
     federation = federation_of(profile, samples, "multi-fedavg", rounds=1, steps=1)
     toy.run_toy("multi-fedavg", federation, samples, checkpoint=tmp_path / "cell.safetensors")
     assert [p.name for p in tmp_path.iterdir()] == ["cell.safetensors"]
+
+
+def test_memory_that_is_no_tensor_is_named(profile, samples):
+    federation = federation_of(profile, samples, "standalone")
+    federation.devices[1].memory["round"] = 3
+    with pytest.raises(PluginError, match=r"d01.memory\['round'\] is a int; store a tensor"):
+        federation.devices[1].state()

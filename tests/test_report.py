@@ -367,3 +367,10 @@ def test_importing_the_command_imports_no_heavy_package(tmp_path):
     root = Path(mlecs_bench.__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_structure_that_all_rows_share_is_in_the_caption():
+    plain, mixed = make_record(algo="a"), with_identity(make_record(algo="a"), structure={"rank": {"d00": 2}})
+    other = with_identity(make_record(algo="b"), structure={"rank": {"d00": 2}})
+    assert "LoRA rank of d00: 2" in build_table([mixed, other])
+    assert "LoRA rank of" not in build_table([plain])

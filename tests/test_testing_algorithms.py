@@ -75,6 +75,7 @@ BROKEN_OTHERWISE: list[tuple[str, AlgorithmInfo, str]] = [
     ("needs", toys.card(needs=lambda _: Needs(prompt_suffix="a\nb")), "write one sentence"),
     ("received-messages", toys.card(toys.ChangesReceived), "receive of d00 in round 2 changed lora/"),
     ("own-data", toys.card(toys.ReadsForeignData), "local_update of d00 in round 1 read data of server"),
+    ("own-data", toys.card(toys.ReadsTestData), "local_update of d00 in round 1 read the test data of d00"),
     ("own-modalities", toys.card(toys.AsksForForeignModality), "asked for 'audio', which it lacks"),
     ("counted-steps", toys.card(toys.TrainsTooLate), "d00 trained after the last round"),
     (

@@ -372,3 +372,10 @@ def test_training_learns_what_resting_does_not(device):
     trained, resting = losses
     assert trained[0] == resting[0]
     assert all(a < b - 0.05 for a, b in zip(trained[-10:], resting[-10:], strict=True))
+
+
+def test_test_data_is_refused_for_training(device):
+    loss = supervised_loss(device.model, device.test, device.prompt)
+    with pytest.raises(PluginError, match="trains d00 on its test data; that is for scores alone"):
+        train_stage(device, device.test, stage_of(device, steps=1), loss)
+    assert device.steps == {}

@@ -203,10 +203,11 @@ def mlecs_algorithm() -> AlgorithmInfo:
             setup_steps=options.distill_steps,
         ),
         reproduced=(
-            "A distilled proxy model (DPM) bridges the server's LLM and SLMs that may differ in architecture.",
-            "Structure-agnostic mutual learning (SAML) exchanges knowledge over pooled logits between models of "
-            "different tokenizers; domain-specific tuning (DST) keeps what is particular to a device.",
-            "Only parameters of the proxy travel, and, as the ML-ECS paper reports of it, the encoders.",
+            "From its abstract: distilled proxy models (DPM) bridge the server's LLM and SLMs that may differ in "
+            "architecture; structure-agnostic mutual learning (SAML) exchanges knowledge between them; what is "
+            "particular to a device's domain is kept (DST).",
+            "From the ML-ECS paper (sections 3.4 and 4.3): logits are pooled, LoRA and encoders travel, and the "
+            "server's model is scored.",
         ),
         readings=(
             "Known are the abstract and what the ML-ECS paper says of it. Not known, and therefore ours: the losses, "

@@ -151,7 +151,8 @@ def mlecs_algorithm() -> AlgorithmInfo:
             "it, with weights n_j renormalised among them, so that small ranks do not dilute the upper indices.",
             "A device gets the first r_j rows of A and columns of B of the global adapter.",
             "Layer-wise editing: from round 2 on, the one lora_A least similar (cosine) to the global tensor the "
-            "device got, if below 0.95, becomes s A + (1 - s) A_global before the upload; lora_B is never edited.",
+            "device got, if that similarity s is below 0.95 (the code's number), becomes s A + (1 - s) A_global before "
+            "the upload; lora_B is never edited.",
         ),
         readings=(
             "Every device has rank 24 unless told otherwise, as in the ML-ECS paper's comparison; with equal ranks "

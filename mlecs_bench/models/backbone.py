@@ -232,7 +232,11 @@ def load_adapter(backbone: Backbone, name: str, tensors: Mapping[str, torch.Tens
     """Overwrite φ of one adapter; raises DataError unless names and shapes are the adapter's own."""
     own = backbone.adapter(name)
     if set(own) != set(tensors):
-        raise DataError(f"adapter '{name}' and what came for it differ in {sorted(set(own) ^ set(tensors))[:2]}")
+        different = sorted(set(own) ^ set(tensors))[:2]
+        raise DataError(
+            f"adapter '{name}' and what came for it differ in {different}; load an adapter whole, for example "
+            "{**model.part('lora'), **yours}"
+        )
     with torch.no_grad():
         for key, parameter in own.items():
             if parameter.shape != tensors[key].shape:

@@ -101,11 +101,24 @@ def _caption(rows: Sequence[Row], metrics: Sequence[str], moment: Moment) -> str
             f"split {_common(rows, lambda i: i['dataset']['split'])}",
             f"budget {_common(rows, lambda i: i['training']['budget'])}",
             _common(rows, lambda i: f"{i['training']['rounds']} rounds x {i['training']['steps']} steps"),
+            *_structure(rows),
         )
     )
     scorers = "; ".join(f"{m}: {rows[0].identity['scorers'][m] or 'scorer not installed'}" for m in metrics)
     lines = [f"{plan[0].upper()}{plan[1:]}; scores {_MOMENTS[moment]}.", f"{_LEGEND} Scorers: {scorers}."]
     return "\n\n".join([*_honest_line(rows[0]), " ".join(lines)])
+
+
+def _structure(rows: Sequence[Row]) -> list[str]:
+    """Return in what single devices differ from the profile in all rows alike; footnotes say what rows differ in."""
+    texts = {_structure_text(row.identity["structure"]) for row in rows}
+    return [text for text in texts if text] if len(texts) == 1 else []
+
+
+def _structure_text(structure: Mapping[str, Any]) -> str:
+    models = {id_: model["name"] for id_, model in structure["slm"].items()}
+    parts = {"SLM": models, "LoRA rank": structure["rank"], "encoder width": structure["encoder_width"]}
+    return ", ".join(f"{what} of {id_}: {value}" for what, values in parts.items() for id_, value in values.items())
 
 
 def _honest_line(row: Row) -> list[str]:

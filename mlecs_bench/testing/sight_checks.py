@@ -39,13 +39,16 @@ class Guard:
 class GuardedData(PartyData):
     """A party's data that tells the guard who reads it."""
 
-    def __init__(self, data: PartyData, samples: Samples, guard: Guard) -> None:
+    def __init__(self, data: PartyData, samples: Samples, guard: Guard, *, for_scores: bool = False) -> None:
         super().__init__(samples, data.rows.tolist(), data.modalities, data.owner)
         self._guard = guard
+        self._for_scores = for_scores
 
     def check_rows(self, rows: Rows) -> np.ndarray[Any, Any]:
-        """Tell the guard when another party's step is running, then check as usual."""
+        """Tell the guard when another party's step is running, or any for data to score on; then check as usual."""
         step = self._guard.step
+        if step is not None and self._for_scores:
+            self._guard.caught.append(f"{step} read the test data of {self.owner}, which is for scores alone")
         if step is not None and step.party.id != self.owner:
             self._guard.caught.append(f"{step} read data of {self.owner}")
         return super().check_rows(rows)
@@ -66,7 +69,7 @@ def guarded(federation: Federation, guard: Guard, hidden: Hidden) -> Federation:
     for party in (federation.server, *federation.devices):
         samples = Samples(toy.make_manifest(), toy.make_table(overwritten(toy.make_columns(), hidden(party))))
         party.train = GuardedData(party.train, samples, guard)
-        party.test = GuardedData(party.test, samples, guard)
+        party.test = GuardedData(party.test, samples, guard, for_scores=True)
         if isinstance(party, Device):
             party.public = GuardedData(party.public, samples, guard)
     return federation
@@ -106,7 +109,7 @@ def _see_nothing_else(subject: Subject, hidden: Hidden, wanted: str) -> None:
 
 
 def own_data(subject: Subject) -> None:
-    """No step touches another party's data."""
+    """No step touches another party's data, or data that is there to be scored on."""
     everything = np.arange(toy.N_SAMPLES)
 
     def hidden(party: Party) -> dict[str, np.ndarray[Any, Any]]:
