@@ -147,7 +147,8 @@ def run(
     writable(execution.cache_dir, "--cache-dir")
     prepared = prepare(spec, registry, execution.cache_dir, observers)
     plan = plan_of(spec, registry, prepared, execution)
-    jobs = [Job(spec, seed, prepared.folder, execution, identity(plan, seed)) for seed in spec.seeds]
+    first = identity(plan, spec.seeds[0])  # once: it hashes the weights of all models
+    jobs = [Job(spec, seed, prepared.folder, execution, {**first, "seed": seed}) for seed in spec.seeds]
     found = {job.seed: find_record(execution.out, job.identity) for job in jobs}
     dispatcher = Dispatcher(spec, observers)
     for seed, path in found.items():
