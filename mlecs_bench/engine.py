@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mlecs_bench.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mlecs_bench.communication import communication
@@ -16,13 +16,22 @@ from mlecs_bench.link import InProcessLink, Ledger, Link, MeteredLink
 from mlecs_bench.messages import Message
 
 if TYPE_CHECKING:
-    from mlecs_bench.evaluation import Evaluator
     from mlecs_bench.federation import Federation
+    from mlecs_bench.data import PartyData
     from mlecs_bench.hookspecs import Algorithm
     from mlecs_bench.metrics import Metric
+    from mlecs_bench.models.unified import UnifiedModel
     from mlecs_bench.parties import Device, Party, Server
 
 Scores = dict[str, dict[str, Any]]
+
+
+class Scoring(Protocol):
+    """What gives a model its scores on a party's test data; `evaluation.Evaluator` does."""
+
+    def score(self, model: UnifiedModel, test: PartyData, prompt: str) -> Mapping[str, Metric]:
+        """Return every score of `model` on `test`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ class Cell:
 
     algorithm: Algorithm
     federation: Federation
-    evaluator: Evaluator
+    evaluator: Scoring
     key: str
     rounds: int
     evaluate_all: bool

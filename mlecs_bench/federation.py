@@ -15,9 +15,11 @@ from torch import nn
 from mlecs_bench.data import PartyData, Samples
 from mlecs_bench.errors import UsageError
 from mlecs_bench.hookspecs import Needs
-from mlecs_bench.models.backbone import Backbone
+from mlecs_bench.models.backbone import AnyBackbone, Backbone
 from mlecs_bench.models.connector import Connector, ConnectorSizes
 from mlecs_bench.models.encoders import build_encoder
+from mlecs_bench.models.loading import BaseSettings
+from mlecs_bench.models.outline import BackboneOutline
 from mlecs_bench.models.texts import Texts
 from mlecs_bench.models.unified import DOMAIN, UnifiedModel, check_length
 from mlecs_bench.parties import Budget, Device, Server, Training
@@ -44,10 +46,14 @@ class Federation:
     random_encoders: Mapping[str, Sequence[str]]
 
 
-def build_federation(spec: RunSpec, seed: int, samples: Samples, profile: Profile, *, needs: Needs) -> Federation:
+def build_federation(
+    spec: RunSpec, seed: int, samples: Samples, profile: Profile, *, needs: Needs, outline: bool = False
+) -> Federation:
     """Return server and devices of one seed. `spec` is resolved; `needs` are the algorithm's.
 
-    Raises UsageError when the devices' structures do not suit the algorithm.
+    With `outline` the models have shapes but no values (torch's meta device), and no stage has a step: such a
+    federation exchanges messages of the true shapes without any weights. Raises UsageError when the devices'
+    structures do not suit the algorithm.
     """
     manifest = samples.manifest
     groups, strata = samples.column("group"), samples.column("stratum")
@@ -56,14 +62,19 @@ def build_federation(spec: RunSpec, seed: int, samples: Samples, profile: Profil
     masks = draw_masks(rates, spec.n_devices, seed, spec.min_modalities)
     devices_structure = structures(spec, profile, needs)
     check_structures(devices_structure, needs, profile)
-    factory = ModelFactory(samples, profile, seed, torch_device(spec.device or profile.device), spec.proxy)
-    builder = _Builder(factory, needs, training_settings(spec, profile, needs), cut)
+    device = torch.device("meta") if outline else torch_device(spec.device or profile.device)
+    factory = ModelFactory(samples, profile, seed, device, spec.proxy)
+    training = training_settings(spec, profile, needs)
+    if outline:
+        training = dataclasses.replace(training, budget=Budget(private=0, public=0, server=0))
+    builder = _Builder(factory, needs, training, cut)
     devices = tuple(
         builder.device(id_, structure, part, held)
         for (id_, structure), part, held in zip(devices_structure.items(), cut.devices, masks.devices, strict=True)
     )
     server = builder.server(devices, {id_: structure.rank for id_, structure in devices_structure.items()})
-    factory.check_lengths(devices[0].prompt)
+    if not outline:
+        factory.check_lengths(devices[0].prompt)
     return Federation(server, devices, cut, masks, devices_structure, factory.random_encoders)
 
 
@@ -120,7 +131,8 @@ class ModelFactory:
     """Makes unified models whose initial weights depend on the seed and the part alone, never on the party.
 
     Each language model is loaded once: one for all devices that name it and for the server's twin, one for the
-    server's model, and one for all proxies, since a proxy is trained together with its party's model.
+    server's model, and one for all proxies, since a proxy is trained together with its party's model. On the meta
+    device models are outlines: shapes without weights, and without texts.
     """
 
     def __init__(
@@ -132,15 +144,24 @@ class ModelFactory:
         self._profile = profile
         self._proxy_source = proxy or profile.slm
         self._device = device
-        self._backbones: dict[tuple[str, str], tuple[Backbone, Texts]] = {}
+        self._backbones: dict[tuple[str, str], tuple[AnyBackbone, Texts]] = {}
         self._pretrained = load_file(profile.encoders) if profile.encoders else {}
 
-    def _backbone(self, use: str, source: str) -> tuple[Backbone, Texts]:
+    def _backbone(self, use: str, source: str) -> tuple[AnyBackbone, Texts]:
         """Return the backbone at `source` for a use ("device", "server", "proxy"), loaded once."""
         if (use, source) not in self._backbones:
-            backbone = Backbone(source, self._device, getattr(torch, self._profile.dtype))
-            self._backbones[use, source] = backbone, Texts(backbone.tokenizer, backbone.eos_id, self._device)
+            if self._device.type == "meta":
+                outline = BackboneOutline(source)
+                self._backbones[use, source] = outline, Texts(outline.tokenizer, 0, self._device)
+            else:
+                backbone = Backbone(source, self._base_settings())
+                self._backbones[use, source] = backbone, Texts(backbone.tokenizer, backbone.eos_id, self._device)
         return self._backbones[use, source]
+
+    def _base_settings(self) -> BaseSettings:
+        profile = self._profile
+        dtype = getattr(torch, profile.dtype)
+        return BaseSettings(self._device, dtype, profile.base_bits, profile.gradient_checkpointing)
 
     def device_model(self, name: str, structure: Structure, modalities: Sequence[str]) -> UnifiedModel:
         """Return the unified model of a device that holds `modalities`."""
@@ -159,7 +180,8 @@ class ModelFactory:
     def proxy(self, name: str) -> UnifiedModel:
         """Return a party's proxy: no encoders, two adapters of the profile's rank on the one proxy backbone."""
         backbone, texts = self._backbone("proxy", self._proxy_source)
-        connector = Connector((), self._sizes(backbone, self._profile.encoder_width), self._streams("proxy"))
+        with self._placed():
+            connector = Connector((), self._sizes(backbone, self._profile.encoder_width), self._streams("proxy"))
         adapters = {"lora": f"{name}-proxy", DOMAIN: f"{name}-{DOMAIN}"}
         for part, adapter in adapters.items():
             backbone.add_adapter(adapter, self._profile.lora, self.seed, f"proxy-{part}")
@@ -168,12 +190,17 @@ class ModelFactory:
     def _model(self, name: str, use: str, structure: Structure, modalities: Sequence[str]) -> UnifiedModel:
         backbone, texts = self._backbone(use, structure.slm)
         held = [m for m in self.samples.manifest.modality_names if m in modalities]
-        encoders = nn.ModuleDict({m: self._encoder(m, structure.encoder_width, name) for m in held})
-        connector = Connector(held, self._sizes(backbone, structure.encoder_width), self._streams(use))
+        with self._placed():
+            encoders = nn.ModuleDict({m: self._encoder(m, structure.encoder_width, name) for m in held})
+            connector = Connector(held, self._sizes(backbone, structure.encoder_width), self._streams(use))
         backbone.add_adapter(name, at_rank(self._profile.lora, structure.rank), self.seed, use)
         return UnifiedModel({"lora": name}, backbone, texts, encoders, connector)
 
-    def _sizes(self, backbone: Backbone, encoder_width: int) -> ConnectorSizes:
+    def _placed(self) -> AbstractContextManager[object]:
+        """Give the context in which weights are drawn: on the CPU, so that they do not depend on the device."""
+        return torch.device("meta" if self._device.type == "meta" else "cpu")
+
+    def _sizes(self, backbone: AnyBackbone, encoder_width: int) -> ConnectorSizes:
         profile = self._profile
         return ConnectorSizes(
             encoder=encoder_width,
@@ -196,7 +223,8 @@ class ModelFactory:
         pretrained = {k.removeprefix(prefix): t for k, t in self._pretrained.items() if k.startswith(prefix)}
         own = {k: t.shape for k, t in encoder.state_dict().items()}
         if own == {k: t.shape for k, t in pretrained.items()}:
-            encoder.load_state_dict(pretrained)
+            if self._device.type != "meta":
+                encoder.load_state_dict(pretrained)
         elif pretrained:
             self.random_encoders.setdefault(owner, []).append(modality)
         return encoder

@@ -23,6 +23,7 @@ from mlecs_bench.errors import MlecsError, UsageError, did_you_mean
 from mlecs_bench.hookspecs import CellRef
 from mlecs_bench.options import build_options, plain
 from mlecs_bench.partition import rates_of
+from mlecs_bench.preflight import check_models, workers_that_fit
 from mlecs_bench.profiles import PROFILES
 from mlecs_bench.registry import Registry
 from mlecs_bench.results import find_record, read_record, writable
@@ -40,7 +41,9 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 @dataclass(frozen=True)
 class Execution:
-    """How a run is carried out; nothing here can change a number. `workers` None: one per core, no more than cells."""
+    """How a run is carried out; nothing here can change a number. `workers` None: one per core that memory allows,
+    or one on a GPU; no more than cells.
+    """
 
     out: Path
     cache_dir: Path
@@ -124,14 +127,21 @@ def _check_device(name: str) -> None:
 
 
 def prepare(spec: RunSpec, registry: Registry, cache_dir: Path, observers: pluggy.PluginManager) -> Prepared:
-    """Return the prepared data of a resolved spec, from the cache where it is there."""
-    dataset = registry.dataset(spec.dataset)
-    options = build_options(dataset.info.options, spec.data_options, f"dataset '{spec.dataset}'")
-    data_dir = Path(spec.data_dir).expanduser() if spec.data_dir else None
+    """Return the prepared data of a resolved spec, from the cache where it is there; observers see the progress."""
 
     def progress(done: int, total: int, what: str) -> None:
         observers.hook.mlecs_data_progress(done=done, total=total, what=what)
 
+    return prepare_data(spec, registry, cache_dir, progress)
+
+
+def prepare_data(
+    spec: RunSpec, registry: Registry, cache_dir: Path, progress: Callable[[int, int, str], None]
+) -> Prepared:
+    """Return the prepared data of a resolved spec; `progress(done, total, what)` is called meanwhile."""
+    dataset = registry.dataset(spec.dataset)
+    options = build_options(dataset.info.options, spec.data_options, f"dataset '{spec.dataset}'")
+    data_dir = Path(spec.data_dir).expanduser() if spec.data_dir else None
     return dataset.info.prepare(DataRequest(data_dir, cache_dir, options, progress))
 
 
@@ -145,6 +155,8 @@ def run(
     registry = registry or Registry.installed()
     writable(execution.out)
     writable(execution.cache_dir, "--cache-dir")
+    n_modalities = len(registry.dataset(spec.dataset).info.modalities)
+    check_models(spec, n_modalities)
     prepared = prepare(spec, registry, execution.cache_dir, observers)
     plan = plan_of(spec, registry, prepared, execution)
     first = identity(plan, spec.seeds[0])  # once: it hashes the weights of all models
@@ -155,7 +167,7 @@ def run(
         if path is not None:
             dispatcher.end(CellResult(seed, path, read_record(path), skipped=True))
     todo = [job for job in jobs if found[job.seed] is None]
-    workers = min(execution.workers or os.cpu_count() or 1, len(todo))
+    workers = min(execution.workers or workers_that_fit(spec, n_modalities, os.cpu_count() or 1), len(todo))
     try:
         if workers > 1:
             _run_in_pool(todo, workers, dispatcher)

@@ -12,6 +12,7 @@ from mlecs_bench.errors import UsageError
 from mlecs_bench.seeds import PROTOCOL_SEEDS
 
 Budget = Literal["paper", "equal"]
+Dtype = Literal["float32", "bfloat16"]
 Rho = float | Mapping[str, float]
 
 
@@ -34,7 +35,8 @@ class RunSpec:
 
     None stands for "as the profile or the dataset says" until `protocol.resolve` fills it in. `rho` is one rate or a
     rate per modality. `steps` is q, the optimiser steps of one stage. `data_dir` is where the user's files are; it is
-    not part of a record's identity, the digest of the data is. `slm`, `llm` and `proxy` are folders or hub ids;
+    not part of a record's identity, the digest of the data is. Nor are `gradient_checkpointing`, which changes memory
+    and speed alone, and `bertscore_model` (a folder, a hub id, "packaged" or "none"), whose weights are. `slm`, `llm` and `proxy` are folders or hub ids;
     `device_slm`, `device_rank` and `device_encoder_width` say in what single devices differ, by device id.
     """
 
@@ -50,6 +52,11 @@ class RunSpec:
     steps: int | None = None
     split: str | None = None
     budget: Budget = "paper"
+    batch_size: int | None = None
+    dtype: Dtype | None = None
+    base_bits: Literal[4, 8] | None = None
+    gradient_checkpointing: bool = False
+    bertscore_model: str | None = None
     evaluate: Literal["last", "all"] = "last"
     min_modalities: int = 1
     slm: str | None = None
@@ -68,7 +75,8 @@ class RunSpec:
             raise UsageError("rho names no modality; give one rate, or name=rate for each modality")
         for name, rate in rates.items():
             check_rate(rate, "rho" if name == "rho" else f"rho of {name}")
-        counts = {"n_devices": self.n_devices, "rounds": self.rounds, "steps": self.steps, "threads": self.threads}
+        names = ("n_devices", "rounds", "steps", "batch_size", "threads")
+        counts = {name: getattr(self, name) for name in names}
         for name, count in counts.items():
             if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
                 raise UsageError(f"{name.replace('_', '-')} must be a whole number of at least 1, got {count}")
@@ -81,6 +89,12 @@ class RunSpec:
     def _check_choices(self) -> None:
         if self.budget not in ("paper", "equal"):
             raise UsageError(f"budget must be paper or equal, got {self.budget}")
+        if self.dtype not in (None, "float32", "bfloat16"):
+            raise UsageError(f"dtype must be float32 or bfloat16, got {self.dtype}")
+        if self.base_bits not in (None, 4, 8) or isinstance(self.base_bits, bool):
+            raise UsageError(f"base-bits must be 4 or 8, got {self.base_bits}")
+        if not isinstance(self.gradient_checkpointing, bool):
+            raise UsageError(f"gradient-checkpointing must be true or false, got {self.gradient_checkpointing}")
         if self.evaluate not in ("last", "all"):
             raise UsageError(f"evaluate must be last or all, got {self.evaluate}")
         if self.min_modalities not in (0, 1):

@@ -89,7 +89,7 @@ def _same_shapes(part: str, one: Structure, other: Structure, needs: Needs, prof
         return False
     if one.slm == other.slm:
         return True
-    from mlecs_bench.models.backbone import backbone_shape
+    from mlecs_bench.models.outline import backbone_shape
 
     shapes = [backbone_shape(structure.slm, profile.lora.targets) for structure in (one, other)]
     if part == "prompt":

@@ -95,11 +95,11 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
         main(["list"])
 
 
-def test_a_command_keeps_libraries_offline_unless_the_user_says_otherwise(call, monkeypatch):
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+def test_a_command_keeps_libraries_quiet_unless_the_user_says_otherwise(call, monkeypatch):
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
     monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "debug")
     call("--version")
-    assert (os.environ["HF_HUB_OFFLINE"], os.environ["TRANSFORMERS_VERBOSITY"]) == ("1", "debug")
+    assert (os.environ["TOKENIZERS_PARALLELISM"], os.environ["TRANSFORMERS_VERBOSITY"]) == ("false", "debug")
 
 
 # list and show

@@ -9,7 +9,7 @@ from mlecs_bench.engine import checked
 from mlecs_bench.errors import PluginError, UsageError
 from mlecs_bench.messages import Message
 from mlecs_bench.partition import draw_masks
-from mlecs_bench.profiles import checkpoint_digest
+from mlecs_bench.models.sources import content_id
 
 RUN = ["run", "--algo", "standalone", "--dataset", "vast", "--rho", "0.5"]
 
@@ -27,12 +27,14 @@ def test_a_file_where_a_folder_belongs_is_named_with_its_flag(flag, tmp_path, ca
 @pytest.mark.parametrize("source", ["/no/such/model", "./model", "a/b/c"])
 def test_a_model_folder_that_is_not_there_is_no_hub_id(source):
     with pytest.raises(UsageError, match="is no folder"):
-        checkpoint_digest(source)
+        content_id(source)
 
 
-def test_a_hub_id_is_its_own_digest():
-    assert checkpoint_digest("openai-community/gpt2-large") == "openai-community/gpt2-large"
-    assert checkpoint_digest("gpt2") == "gpt2"
+def test_a_hub_id_that_is_not_cached_is_refused_offline_in_one_line():
+    with pytest.raises(UsageError, match="cannot get 'nobody/nothing' from the hub") as caught:
+        content_id("nobody/nothing")
+    assert "\n" not in str(caught.value)
+    assert "--slm" in str(caught.value)
 
 
 @pytest.mark.parametrize("wrong", [None, {}, 3])

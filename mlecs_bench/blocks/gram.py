@@ -92,8 +92,9 @@ def pairwise_volume(anchors: Tensor, others: Tensor, present: Tensor | None = No
     if present is None:
         empty = len(others) if others.shape[1] == 0 else 0
     else:
-        others = torch.where(present.unsqueeze(-1), others, 0)
         empty = len(others) - int(present.any(dim=1).sum())
+        present = present.to(others.device)
+        others = torch.where(present.unsqueeze(-1), others, 0)
     if empty:
         given = f"{empty} of {len(others)} samples have none"
         raise DataError(f"a Gram volume needs a vector beside the anchor, {given}; leave those samples out")
@@ -130,13 +131,22 @@ def contrastive_loss(
     if len(anchors) != len(others):
         raise PluginError(f"each sample needs its own anchor, got {len(anchors)} anchors for {len(others)} samples")
     if present is not None:
-        usable = present.any(dim=1)
-        anchors, others, present = anchors[usable], others[usable], present[usable]
+        anchors, others, present = _usable(anchors, others, present)
     if len(anchors) < 2 or others.shape[1] == 0:
         nothing = (anchors[:0].sum() + others[:0].sum()).to(_working_dtype(anchors, others))  # 0, yet part of the graph
         return ContrastiveTerms(nothing, nothing.detach(), nothing.detach())
     volumes = pairwise_volume(anchors, others, present)
     return ContrastiveTerms(_apply(_MatchingLoss, volumes, temperature), *_mean_volumes(volumes.detach()))
+
+
+def _usable(anchors: Tensor, others: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Leave out the samples without any present vector; a mask on the CPU costs no waiting for a GPU."""
+    present = present.cpu()
+    if bool(present.all()):
+        return anchors, others, None
+    rows = present.any(dim=1).nonzero().squeeze(1)
+    there = rows.to(anchors.device)
+    return anchors[there], others[there], present[rows]
 
 
 class _PairwiseVolume(torch.autograd.Function):

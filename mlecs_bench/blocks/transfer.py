@@ -49,10 +49,12 @@ def transfer_loss(
         if logits.dim() != 3 or logits.shape[0] != len(pairs) or logits.shape[1] < rows:
             wanted = f"({len(pairs)}, at least {rows}, vocabulary)"
             raise ValueError(f"{side} logits must be {wanted} for these pairs, got {tuple(logits.shape)}")
-    pairs = pairs.to(student_logits.device)
+    pairs = pairs.to("cpu")  # where finding what is masked makes nobody wait
     sample, column = pairs.mask.nonzero(as_tuple=True)
-    teacher_rows = teacher_logits[sample, pairs.u[sample, column]]  # (n, V_t), n pairs in the whole batch
-    student_rows = student_logits[sample, pairs.v[sample, column]]  # (n, V_s)
+    found = (sample, pairs.u[sample, column], pairs.v[sample, column])
+    sample, u, v = (index.to(student_logits.device) for index in found)
+    teacher_rows = teacher_logits[sample, u]  # (n, V_t), n pairs in the whole batch
+    student_rows = student_logits[sample, v]  # (n, V_s)
     divergence = pooled_kl(teacher_rows, student_rows, pool, k, vocabulary_map)
     return divergence.sum() / len(pairs)
 

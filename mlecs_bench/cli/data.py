@@ -118,12 +118,12 @@ def _request(
     options = build_options(info.options, parse_pairs(data_option, "--data-option"), f"dataset '{name}'")
     cache = _cache_dir(cache_dir)
     writable(cache, "--cache-dir")
-    with _shown_progress(quiet) as progress:
+    with shown_progress(quiet) as progress:
         yield DataRequest(data_dir.expanduser() if data_dir else None, cache, options, progress)
 
 
 @contextmanager
-def _shown_progress(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
+def shown_progress(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     """Give the function that tells all observers how far the data is; warns of observers that do not load."""
     view = make_view(0, sys.stderr, quiet)
     observers, warnings = Registry.installed().observers()

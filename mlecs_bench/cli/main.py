@@ -17,6 +17,7 @@ INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended, as shells count it (128 + SIGINT)."""
 
 _QUIET_LIBRARIES = {
+    "DISABLE_SAFETENSORS_CONVERSION": "1",  # transformers would ask the hub for a conversion behind the user's back
     "HF_HUB_OFFLINE": "1",  # nothing is downloaded while a command runs
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",  # the live view shows progress
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -39,6 +40,7 @@ COMMANDS = {
     "doctor": LazyCommand("mlecs_bench.cli.doctor:doctor", "Check that this machine has what a run needs."),
     "data": LazyCommand("mlecs_bench.cli.data:data", "List, verify and prepare data."),
     "run": LazyCommand("mlecs_bench.cli.run:run", "Run one algorithm on one dataset at one rate."),
+    "comm": LazyCommand("mlecs_bench.cli.comm:comm", "Count what algorithms transmit, without weights."),
     "check": LazyCommand("mlecs_bench.cli.check:check", "Check a plugin against the contract."),
     "new-plugin": LazyCommand("mlecs_bench.cli.new_plugin:new_plugin", "Write the project of a new plugin."),
     "report": LazyCommand("mlecs_bench.cli.report:report", "Build tables from the records in FOLDER."),

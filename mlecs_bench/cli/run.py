@@ -39,6 +39,7 @@ _FLAGS = (
     click.option("--data-option", multiple=True, metavar="NAME=VALUE", help="An option of the dataset; repeatable."),
     click.option("--rounds", type=_POSITIVE, metavar="T", help="Rounds.  [default: the profile's]"),
     click.option("--steps", type=_POSITIVE, metavar="Q", help="Optimiser steps of a stage.  [default: the profile's]"),
+    click.option("--batch-size", type=_POSITIVE, metavar="B", help="Samples of a step.  [default: the profile's]"),
     click.option("--n-devices", type=_POSITIVE, metavar="N", help=f"Devices.  [default: {RunSpec.n_devices}]"),
     click.option("--seeds", metavar="S,S", help="Seeds, such as 27,34.  [default: the five of the protocol]"),
     click.option("--n-seeds", type=int, metavar="K", help="The first K of the protocol's five seeds."),
@@ -50,17 +51,25 @@ _FLAGS = (
     click.option("--min-modalities", type=click.IntRange(0, 1), metavar="K", help="Least modalities of a device."
                  f"  [default: {RunSpec.min_modalities}]"),
     click.option("--profile", metavar="NAME", help=f"Models and sizes.  [default: {RunSpec.profile}]"),
-    click.option("--slm", metavar="FOLDER", help="Another small language model for the devices."),
+    click.option("--slm", metavar="MODEL", help="Another small language model for the devices: folder or hub id."),
     click.option("--device-slm", metavar="D=FOLDER,...", help="Other language models for single devices: d1=FOLDER."),
     click.option("--device-rank", metavar="D=R,...", help="LoRA ranks of single devices: d0=4,d2=16."),
     click.option("--device-encoder-width", metavar="D=W,...", help="Encoder widths of single devices: d1=32."),
     click.option("--proxy", metavar="FOLDER", help="The proxy model of algorithms that use one.  [default: the SLM]"),
-    click.option("--llm", metavar="FOLDER", help="Another large language model for the server."),
+    click.option("--llm", metavar="MODEL", help="Another large language model for the server."),
+    click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Numbers of the language models."
+                 "  [default: the profile's]"),
+    click.option("--base-bits", type=click.Choice(["4", "8"]), help="Quantise the frozen weights (needs the extra"
+                 " quantised)."),
+    click.option("--gradient-checkpointing", is_flag=True, default=None, help="Less memory for more time; the same"
+                 " numbers."),
+    click.option("--bertscore-model", metavar="NAME", help="A folder, a hub id, packaged or none.  [default: the"
+                 " profile's]"),
     click.option("--data-dir", metavar="DIR", help="Your own data.  [default: none, the synthetic stand-in]"),
     click.option("--device", metavar="NAME", help="cpu or cuda.  [default: the profile's]"),
     click.option("--threads", type=_POSITIVE, metavar="N", help=f"Threads of a cell.  [default: {RunSpec.threads}]"),
     click.option("--out", metavar="DIR", help=f"Where records go.  [default: {DEFAULT_OUT}]"),
-    click.option("--workers", type=_POSITIVE, metavar="N", help="Cells at a time.  [default: one per core]"),
+    click.option("--workers", type=_POSITIVE, metavar="N", help="Cells at a time.  [default: one per core, one on a GPU]"),
     click.option("--cache-dir", metavar="DIR", help=f"Prepared data.  [default: ${CACHE_VARIABLE}, or the user's"
                  " cache folder]"),
 )  # fmt: skip  # one flag, one entry
@@ -84,6 +93,7 @@ def run(ctx: click.Context, /, config: Path | None, dry_run: bool, as_json: bool
     """Run one algorithm on one dataset at one rate."""
     flags["options"] = parse_pairs(flags.pop("option"), "--option")
     flags["data_options"] = parse_pairs(flags.pop("data_option"), "--data-option")
+    flags["base_bits"] = int(flags["base_bits"]) if flags["base_bits"] else None
     for name in DEVICE_KEYS:
         flags[name] = parse_pairs(flags[name].split(","), f"--{name.replace('_', '-')}") if flags[name] else {}
     request = build_request(merged(read_config(config) if config else {}, flags))
@@ -116,6 +126,7 @@ def _execute(request: Request, quiet: bool) -> tuple[RunSpec, list[CellResult]]:
     view.say(f"{spec.algo} on {spec.dataset}, rho {rho_text(spec.rho)}, seeds {', '.join(map(str, spec.seeds))}")
     try:
         from mlecs_bench import protocol
+        from mlecs_bench.preflight import memory_warning
 
         registry = Registry.installed()
         observers, warnings = registry.observers()
@@ -124,6 +135,9 @@ def _execute(request: Request, quiet: bool) -> tuple[RunSpec, list[CellResult]]:
         observers.register(view, name="live-view")
         execution = protocol.Execution(out=request.out, cache_dir=request.cache_dir, workers=request.workers)
         resolved = protocol.resolve(spec, registry)
+        tight = memory_warning(resolved, len(registry.dataset(resolved.dataset).info.modalities))
+        if tight:
+            view.say(f"warning: {tight}")
         return resolved, protocol.run(resolved, execution, observers=observers)
     finally:
         view.close()

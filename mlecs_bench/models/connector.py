@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from mlecs_bench.models.placement import moved
+
 
 @dataclass(frozen=True)
 class ConnectorSizes:
@@ -58,7 +60,7 @@ class Connector(nn.Module):
         for m in self.modalities:
             h = self.projector[m](z[m])
             if not bool(present[m].all()):
-                h = torch.where(present[m].to(h.device)[:, None], h, self.missing[m])
+                h = torch.where(moved(present[m], h.device)[:, None], h, self.missing[m])
             hidden[m] = h
         return hidden
 

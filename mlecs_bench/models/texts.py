@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from mlecs_bench.models.placement import moved
+
 PROMPT_TEMPLATE = "Instruction: {prompt} Output:"
 """Plain words, so that no backbone needs new tokens whose frozen embeddings would be random."""
 
@@ -26,11 +28,14 @@ def answer_text(target: str) -> str:
 class Answers:
     """Answers of a batch: `ids` (b, a) with the end-of-sequence token last and padded with it, `mask` (b, a) bool.
 
-    `texts` are what the tokens before the end-of-sequence token spell.
+    `positions` (n,) are the answer tokens in the flattened `ids`, without padding; found on the CPU, where lengths are
+    known, since a mask on a GPU would have to be waited for. `texts` are what the tokens before the end-of-sequence
+    token spell.
     """
 
     ids: torch.Tensor
     mask: torch.Tensor
+    positions: torch.Tensor
     texts: tuple[str, ...]
 
 
@@ -64,8 +69,10 @@ class Texts:
         rows = [self._answers[t] for t in targets]
         length = max(map(len, rows))
         ids = torch.tensor([(*row, *([self._eos] * (length - len(row)))) for row in rows], dtype=torch.long)
-        mask = torch.arange(length)[None] < torch.tensor([len(row) for row in rows])[:, None]
-        return Answers(ids.to(self._device), mask.to(self._device), tuple(map(answer_text, targets)))
+        known = torch.arange(length)[None] < torch.tensor([len(row) for row in rows])[:, None]
+        positions = known.flatten().nonzero().squeeze(1)
+        texts = tuple(map(answer_text, targets))
+        return Answers(*(moved(tensor, self._device) for tensor in (ids, known, positions)), texts)
 
     def longest_answer(self, targets: Sequence[str]) -> int:
         """Return the greatest number of tokens of any answer, the end-of-sequence token included."""

@@ -12,8 +12,9 @@ from torch import nn
 
 from mlecs_bench.data import Batch
 from mlecs_bench.errors import DataError, UsageError
-from mlecs_bench.models.backbone import Backbone, load_adapter
+from mlecs_bench.models.backbone import AnyBackbone, load_adapter
 from mlecs_bench.models.connector import Connector
+from mlecs_bench.models.placement import moved
 from mlecs_bench.models.texts import Answers, Texts
 
 PARTS = ("encoder", "projector", "fusion", "prompt", "lora")
@@ -57,7 +58,7 @@ class UnifiedModel:
     def __init__(
         self,
         adapters: Mapping[str, str],
-        backbone: Backbone,
+        backbone: AnyBackbone,
         texts: Texts,
         encoders: nn.ModuleDict,
         connector: Connector,
@@ -79,7 +80,7 @@ class UnifiedModel:
             x, present = batch.inputs[m], batch.present[m]
             if not bool(present.all()):  # a NaN would pass through the mask behind the projector as NaN * 0 gradients
                 x = torch.where(present.view(-1, *[1] * (x.dim() - 1)), x, torch.zeros((), dtype=x.dtype))
-            z[m] = self.encoders[m](x.to(device, non_blocking=True))
+            z[m] = self.encoders[m](moved(x, device))
         return z
 
     def represent(self, batch: Batch) -> Representation:
@@ -105,7 +106,8 @@ class UnifiedModel:
         embeds = torch.cat([soft, self.backbone.embed(ids)], dim=1)
         logits = self.backbone.logits(embeds, keep=length)
         # Padding stands behind every answer, so no real position attends to it; it only has to be left out here.
-        loss = nn.functional.cross_entropy(logits[answers.mask], answers.ids[answers.mask])
+        predicted = logits.flatten(0, 1).index_select(0, answers.positions)
+        loss = nn.functional.cross_entropy(predicted, answers.ids.flatten().index_select(0, answers.positions))
         return Supervised(loss, logits, answers)
 
     def _prompt_ids(self, prompt: str, b: int) -> torch.Tensor:
@@ -194,7 +196,7 @@ class UnifiedModel:
             self.load_part(part, tensors)
 
 
-def check_length(backbone: Backbone, texts: Texts, longest: tuple[str, int], soft_tokens: int) -> None:
+def check_length(backbone: AnyBackbone, texts: Texts, longest: tuple[str, int], soft_tokens: int) -> None:
     """Raise UsageError unless soft tokens and the `longest` (prompt, answer tokens) fit a backbone's positions."""
     prompt, answer = longest
     needed = soft_tokens + len(texts.prompt(prompt)) + answer

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mlecs_bench.errors import DataError, UsageError
+from mlecs_bench.spec import Dtype
 
-DIGESTED_FILES = ("config.json", "tokenizer.json", "*.safetensors", "*.bin")
+BaseBits = Literal[4, 8]
 MINI_FOLDER = Path(__file__).parent / "mini"
 
 
@@ -37,7 +38,10 @@ class Profile:
     """Backbones, widths and training settings.
 
     `slm` and `llm` are folders (or hub ids) of causal language models. `rounds` is T, `steps` is q (optimiser steps of
-    one stage), `soft_tokens` is P, widths are d_z, d_h and d_s of the unified model.
+    one stage), `soft_tokens` is P, widths are d_z, d_h and d_s of the unified model. `dtype` is that of the frozen
+    weights and of the computations in the language models; all that is trained is float32. `base_bits`: the frozen
+    weights are quantised to so many bits; None leaves them. `gradient_checkpointing` recomputes activations in the
+    backward pass, for the same gradients in less memory. `bertscore` is a model as `--bertscore-model` names it.
     """
 
     name: str
@@ -60,8 +64,11 @@ class Profile:
     weight_decay: float = 0.0  # authors' script
     server_trains_encoders: bool = True
     device: str = "cpu"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
+    base_bits: BaseBits | None = None
+    gradient_checkpointing: bool = False
     generation_batch: int = 128
+    bertscore: str = "packaged"
     bertscore_samples: int | None = None
     """Test samples of a party that BERTScore sees, spread evenly; None: all. It costs 30 ms a pair on one core."""
 
@@ -84,32 +91,37 @@ MINI = Profile(
     bertscore_samples=64,  # time budget of the profile
 )
 
-PROFILES: dict[str, Profile] = {MINI.name: MINI}
+AUTHORS_RATE = 2e-4  # authors' script: one rate for all parts
+PAPER = Profile(
+    name="paper",
+    summary="the paper's: MiniLLM-gpt2-760M (gpt2-large) on devices, GPT-J-6B at the server, bfloat16, one 80 GB GPU",
+    slm="MiniLLM/MiniLLM-gpt2-760M",  # paper, section 4.1, which prints 720M; the published model is 760M
+    llm="EleutherAI/gpt-j-6b",  # paper, section 4.1
+    encoders=None,
+    soft_tokens=16,  # authors' script
+    encoder_width=64,  # authors' script
+    hidden_width=256,  # d_h = d_s: a volume needs vectors of one width
+    fused_width=256,  # authors' script
+    learning_rates=LearningRates(encoder=AUTHORS_RATE, connector=AUTHORS_RATE, lora=AUTHORS_RATE),
+    rounds=5,  # authors' script
+    steps=10,  # authors' script
+    batch_size=4,  # authors' script
+    tiny=False,
+    device="cuda",
+    dtype="bfloat16",  # the authors' script has float16, whose range needs a loss scale
+    generation_batch=32,
+    bertscore="roberta-large",  # the literature's
+)
 
+SMALL = dataclasses.replace(
+    PAPER,
+    name="small",
+    summary="distilgpt2 on devices, gpt2-medium at the server, bfloat16, one consumer GPU; else as the paper's",
+    slm="distilbert/distilgpt2",
+    llm="openai-community/gpt2-medium",
+)
 
-def checkpoint_digest(source: str) -> str:
-    """Return the sha256 over the files of a checkpoint folder; a hub id is returned as it is.
-
-    Raises DataError when the folder holds no weights.
-    """
-    if not is_folder(source):
-        return source
-    folder = Path(source).expanduser()
-    files = sorted({path for pattern in DIGESTED_FILES for path in folder.glob(pattern)})
-    if not any(path.suffix in {".safetensors", ".bin"} for path in files):
-        raise DataError(f"{source} holds no weights (*.safetensors); save the model there first")
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def is_folder(source: str) -> bool:
-    """Say whether `source` is a folder, else a hub id; raises UsageError for a path that leads nowhere."""
-    folder = Path(source).expanduser()
-    if not folder.is_dir() and (folder.is_absolute() or source.startswith(".") or source.count("/") > 1):
-        raise UsageError(f"{source} is no folder; give one saved by transformers' save_pretrained")
-    return folder.is_dir()
+PROFILES: dict[str, Profile] = {profile.name: profile for profile in (MINI, SMALL, PAPER)}
 
 
 def file_digest(path: Path | None) -> str | None:

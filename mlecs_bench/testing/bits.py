@@ -15,7 +15,7 @@ from mlecs_bench.metrics import Metric
 if TYPE_CHECKING:
     from mlecs_bench.data import PartyData
     from mlecs_bench.federation import Federation
-    from mlecs_bench.models.backbone import Backbone
+    from mlecs_bench.models.backbone import AnyBackbone
     from mlecs_bench.models.unified import UnifiedModel
 
 
@@ -33,7 +33,7 @@ def differing(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]
 
 def frozen_weights(federation: Federation) -> dict[str, torch.Tensor]:
     """Return every tensor of the federation's language models that belongs to no adapter, named ``party: name``."""
-    backbones: dict[int, tuple[str, Backbone]] = {}
+    backbones: dict[int, tuple[str, AnyBackbone]] = {}
     for party in (federation.server, *federation.devices):
         backbones.setdefault(id(party.model.backbone), (party.id, party.model.backbone))
         with suppress(PluginError):  # the algorithm asked for no proxies

@@ -15,10 +15,10 @@ TRAINED = ("projector", "fusion", "prompt", "lora")
 
 
 def stack_hidden(representation: Representation, modalities: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return h(m) of `modalities` as (b, k, d_h) and their presence (b, k)."""
+    """Return h(m) of `modalities` as (b, k, d_h) and their presence (b, k), which stays on the CPU."""
     hidden = torch.stack([representation.hidden[m] for m in modalities], dim=1)
     present = torch.stack([representation.present[m] for m in modalities], dim=1)
-    return hidden, present.to(hidden.device)
+    return hidden, present
 
 
 def public_stage(device: Device, t: int) -> Stage:

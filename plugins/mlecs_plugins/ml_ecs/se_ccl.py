@@ -88,7 +88,8 @@ def contrast(seen: Representation, modalities: tuple[str, ...], anchor: str, opt
     others = tuple(m for m in modalities if m != anchor)
     if not others:
         return seen.hidden[anchor].sum() * 0.0
-    have = seen.present[anchor].to(seen.hidden[anchor].device)
     hidden, present = stack_hidden(seen, others)
-    loss, _, _ = contrastive_loss(seen.hidden[anchor][have], hidden[have], options.temperature, present[have])
+    have = seen.present[anchor].nonzero().squeeze(1)
+    rows = have.to(hidden.device)
+    loss, _, _ = contrastive_loss(seen.hidden[anchor][rows], hidden[rows], options.temperature, present[have])
     return loss

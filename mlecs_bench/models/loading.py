@@ -1,0 +1,89 @@
+"""Loads a causal language model and refuses what transformers lets pass."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mlecs_bench.errors import UsageError
+from mlecs_bench.models.sources import check_files, pretrained
+from mlecs_bench.profiles import BaseBits
+
+
+@dataclass(frozen=True)
+class BaseSettings:
+    """How a frozen base is held: on which device, in which dtype, quantised to how many bits, and whether its
+    activations are recomputed in the backward pass.
+    """
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    bits: BaseBits | None = None
+    checkpointing: bool = False
+
+
+def load_base(source: str, settings: BaseSettings) -> tuple[Any, Any, Any]:
+    """Return configuration, model (frozen, in evaluation mode, on its device) and tokenizer of a folder or hub id.
+
+    Raises UsageError in one line. Attention is the architecture's fastest exact one (SDPA where it has one).
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # the run has its own progress view
+    check_files(source)
+    name, where = pretrained(source)
+    try:
+        config = AutoConfig.from_pretrained(name, **where)
+        tokenizer = AutoTokenizer.from_pretrained(name, **where)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            name, **where, **_placement(source, settings), dtype=settings.dtype, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"cannot load a causal language model from '{source}': {first}") from error
+    _check_loaded(source, report["missing_keys"], tokenizer, config.vocab_size)
+    # A checkpoint may bring its own decoding (repetition penalty, sampling): greedy means greedy for all.
+    model.generation_config = GenerationConfig()
+    model.requires_grad_(False).eval()
+    return config, model if settings.bits else model.to(settings.device), tokenizer
+
+
+def _placement(source: str, settings: BaseSettings) -> dict[str, Any]:
+    """Return the keywords that quantise the weights while they are loaded; a quantised model cannot be moved later."""
+    if settings.bits is None:
+        return {}
+    import importlib.util
+
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None or importlib.util.find_spec("accelerate") is None:
+        raise UsageError(
+            f"base-bits {settings.bits} for '{source}' needs bitsandbytes; run pip install 'mlecs-bench[quantised]', "
+            "or leave --base-bits out"
+        )
+    config = (
+        BitsAndBytesConfig(load_in_8bit=True)
+        if settings.bits == 8
+        else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=settings.dtype)
+    )
+    return {"quantization_config": config, "device_map": {"": settings.device}}
+
+
+def _check_loaded(source: str, missing: Collection[str], tokenizer: Any, vocab_size: int) -> None:
+    """Raise UsageError for what transformers lets pass: weights drawn at random, a tokenizer that cannot serve."""
+    if missing:
+        raise UsageError(f"'{source}' lacks {len(missing)} weights, such as {min(missing)}; save the whole model")
+    if tokenizer.eos_token_id is None:
+        raise UsageError(f"the tokenizer of '{source}' has no end-of-sequence token; add eos_token to its config")
+    if not tokenizer.is_fast:
+        raise UsageError(f"the tokenizer of '{source}' has no character offsets; save a fast one (tokenizer.json)")
+    if not tokenizer("Output:", add_special_tokens=False)["input_ids"]:  # an empty one, for a folder without any
+        raise UsageError(f"'{source}' holds no usable tokenizer; save tokenizer.json beside the model")
+    n_tokens = max(tokenizer.vocab_size, tokenizer.eos_token_id + 1)
+    if n_tokens > vocab_size:
+        raise UsageError(f"the tokenizer of '{source}' has {n_tokens} tokens, its model {vocab_size}; save its own")

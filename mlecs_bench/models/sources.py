@@ -1,0 +1,161 @@
+"""Where language models come from: a folder, or a hub id with an optional revision (``id@revision``).
+
+Everything here works before any weight is read: what a source is called, which exact content it has, and the
+configuration of its architecture. Hub ids resolve through huggingface_hub as usual: HF_HUB_OFFLINE and HF_HOME hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from mlecs_bench.errors import DataError, UsageError
+
+DIGESTED_FILES = ("config.json", "tokenizer.json", "*.safetensors", "*.bin")
+WEIGHT_SUFFIXES = (".safetensors", ".bin")
+
+
+def _gpt2(width: int, layers: int, heads: int) -> Mapping[str, Any]:
+    return MappingProxyType({"model_type": "gpt2", "n_embd": width, "n_layer": layers, "n_head": heads})
+
+
+KNOWN_CONFIGURATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "MiniLLM/MiniLLM-gpt2-760M": _gpt2(1280, 36, 20),
+        "openai-community/gpt2-large": _gpt2(1280, 36, 20),
+        "openai-community/gpt2-medium": _gpt2(1024, 24, 16),
+        "openai-community/gpt2": _gpt2(768, 12, 12),
+        "distilbert/distilgpt2": _gpt2(768, 6, 12),
+        "EleutherAI/gpt-j-6b": MappingProxyType(
+            {"model_type": "gptj", "n_embd": 4096, "n_layer": 28, "n_head": 16, "rotary_dim": 64, "n_inner": None}
+        ),
+    }
+)
+"""The published sizes of the profiles' models: shapes are known without a hub. What is left out is the default of
+the architecture in transformers, as in the published configurations."""
+
+
+def is_folder(source: str) -> bool:
+    """Say whether `source` is a folder, else a hub id; raises UsageError for a path that leads nowhere."""
+    folder = Path(source).expanduser()
+    if not folder.is_dir() and (folder.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1):
+        raise UsageError(f"{source} is no folder; give one saved by transformers' save_pretrained")
+    return folder.is_dir()
+
+
+def source_name(source: str) -> str:
+    """Return the last part of a source, as tables show it."""
+    return Path(source).name
+
+
+def content_id(source: str) -> str:
+    """Return what tells contents apart: the sha256 over a folder's files, or ``id@commit`` of the hub.
+
+    Raises DataError for a folder without weights, UsageError for an id that cannot be resolved.
+    """
+    if is_folder(source):
+        return folder_digest(Path(source).expanduser())
+    repository, _ = _split(source)
+    return f"{repository}@{_commit(source)}"
+
+
+def folder_digest(folder: Path) -> str:
+    """Return the sha256 over the files of a saved model that decide what it computes."""
+    files = sorted({path for pattern in DIGESTED_FILES for path in folder.glob(pattern)})
+    if not any(path.suffix in WEIGHT_SUFFIXES for path in files):
+        raise DataError(f"{folder} holds no weights (*.safetensors); save the model there first")
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def pretrained(source: str) -> tuple[str, dict[str, Any]]:
+    """Return what `from_pretrained` needs to load exactly the content that `content_id` names: a name and keywords."""
+    if is_folder(source):
+        return str(Path(source).expanduser()), {"local_files_only": True}
+    repository, _ = _split(source)
+    return repository, {"revision": _commit(source)}
+
+
+def configuration(source: str) -> Any:
+    """Return the transformers configuration of a source; known hub ids need no hub. Raises UsageError in one line."""
+    from transformers import AutoConfig
+
+    if not is_folder(source) and _split(source)[0] in KNOWN_CONFIGURATIONS:
+        sizes = dict(KNOWN_CONFIGURATIONS[_split(source)[0]])
+        return AutoConfig.for_model(**sizes)
+    name, keywords = pretrained(source)
+    try:
+        return AutoConfig.from_pretrained(name, **keywords)
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(
+            f"cannot read a causal language model's configuration from '{source}': {_first_line(error)}"
+        ) from error
+
+
+def check_files(source: str) -> None:
+    """Raise UsageError unless a folder holds a configuration, all weights that its index names, and a tokenizer.
+
+    Of a hub id only the configuration is fetched: transformers fetches the rest.
+    """
+    if not is_folder(source):
+        _commit(source)
+        return
+    folder = Path(source).expanduser()
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"{source} holds no config.json; give a folder saved by transformers' save_pretrained")
+    weights = {path.name for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES}
+    if not weights:
+        raise UsageError(f"{source} holds no weights (*.safetensors); save the model there first")
+    for index in sorted(folder.glob("*.index.json")):
+        lacking = sorted(_shards(index) - weights)
+        if lacking:
+            raise UsageError(f"{source} lacks {lacking[0]}, which {index.name} names; copy all files of the model")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
+        raise UsageError(f"{source} holds no tokenizer; save tokenizer.json beside the model")
+
+
+def _shards(index: Path) -> set[str]:
+    try:
+        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UsageError(f"{index} is no index of weights ({type(error).__name__}); copy it again") from error
+
+
+def _split(source: str) -> tuple[str, str | None]:
+    """Return a hub id and its revision."""
+    repository, _, revision = source.partition("@")
+    return repository, revision or None
+
+
+def _commit(source: str) -> str:
+    """Return the commit that a hub id stands for now, fetching its configuration where it is not cached."""
+    return _fetched_commit(*_split(source))
+
+
+@lru_cache(maxsize=32)
+def _fetched_commit(repository: str, revision: str | None) -> str:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        path = Path(hf_hub_download(repository, "config.json", revision=revision))
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+        raise UsageError(
+            f"cannot get '{repository}' from the hub ({_first_line(error)}); run once with network, or give the folder "
+            "of a saved model (--slm, --llm)"
+        ) from error
+    # The cache keeps a file of a commit under snapshots/<commit>/.
+    return path.parent.name
+
+
+def _first_line(error: BaseException) -> str:
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.partition(". ")[0].rstrip(".")
