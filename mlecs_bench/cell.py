@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +12,28 @@ from typing import TYPE_CHECKING, Any
 from mlecs_bench.checkpoint import cell_lock, checkpoint_path, remove_checkpoint
 from mlecs_bench.data import Manifest, Prepared, Samples
 from mlecs_bench.metrics import Scorer, make_scorers
-from mlecs_bench.options import build_options, plain
+from mlecs_bench.models.sources import content_id, source_name
+from mlecs_bench.options import build_options, identifying, plain
 from mlecs_bench.partition import rates_of
-from mlecs_bench.profiles import PROFILES, Profile, checkpoint_digest, file_digest
+from mlecs_bench.profiles import PROFILES, Profile, file_digest
 from mlecs_bench.provenance import installed_version, now, provenance
+from mlecs_bench.references import reference_scores
 from mlecs_bench.registry import Loaded
 from mlecs_bench.results import SCHEMA, find_record, identity_key, write_record
 
 if TYPE_CHECKING:
     from mlecs_bench.engine import Outcome
+    from mlecs_bench.evaluation import Evaluator
     from mlecs_bench.federation import Federation
     from mlecs_bench.hookspecs import AlgorithmInfo, DatasetInfo, Needs
     from mlecs_bench.spec import RunSpec
+
+
+NOT_TRAINING = (
+    *("name", "summary", "slm", "llm", "encoders", "tiny", "device"),
+    *("generation_batch", "gradient_checkpointing", "bertscore"),
+)
+"""Fields of a profile that stand elsewhere in an identity, or that change no number."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +64,23 @@ class CellPlan:
 
 
 def profile_of(spec: RunSpec) -> Profile:
-    """Return the spec's profile with `slm` and `llm` replaced where the spec names others."""
+    """Return the spec's profile with everything replaced that the spec names."""
     profile = PROFILES[spec.profile]
-    if spec.slm is None and spec.llm is None and not spec.device_slm:
-        return profile
-    # Another backbone is not tiny because the profile's is: only the untouched profile is marked so.
-    return dataclasses.replace(profile, slm=spec.slm or profile.slm, llm=spec.llm or profile.llm, tiny=False)
+    names = ("slm", "llm", "batch_size", "dtype", "base_bits")
+    changes: dict[str, Any] = {name: getattr(spec, name) for name in names if getattr(spec, name) is not None}
+    if spec.slm or spec.llm or spec.device_slm:
+        # Another backbone is not tiny because the profile's is: only the profile's own are marked so.
+        changes["tiny"] = False
+    if spec.bertscore_model:
+        changes["bertscore"] = spec.bertscore_model
+    checkpointing = profile.gradient_checkpointing or spec.gradient_checkpointing
+    return dataclasses.replace(profile, gradient_checkpointing=checkpointing, **changes)
 
 
 def scorers_of(plan: CellPlan) -> list[Scorer]:
     """Return the scorers of the dataset's metrics that are installed."""
-    return make_scorers(plan.dataset.info.metrics, plan.prepared.manifest.labels, plan.cache_dir)
+    info, labels = plan.dataset.info, plan.prepared.manifest.labels
+    return make_scorers(info.metrics, labels, plan.cache_dir, plan.profile.bertscore, str(plan.spec.device))
 
 
 def identity(plan: CellPlan, seed: int) -> dict[str, Any]:
@@ -106,7 +123,7 @@ def _dataset_identity(plan: CellPlan, manifest: Manifest) -> dict[str, Any]:
         "synthetic": manifest.synthetic,
         "task": manifest.task,
         "digest": manifest.digest,
-        "options": plain(plan.spec.data_options),
+        "options": plain(identifying(plan.dataset.info.options, plan.spec.data_options)),
         "split": plan.spec.split,
         "modalities": list(manifest.modality_names),
     }
@@ -127,13 +144,13 @@ def _structure_identity(plan: CellPlan) -> dict[str, Any]:
 def _model_identity(source: str, profile: Profile) -> dict[str, str | None]:
     """Return name and digest of a language model; the profile's own goes by the profile's name."""
     own = PROFILES[profile.name]
-    name = profile.name if source in (own.slm, own.llm) else Path(source).name
-    return {"name": name, "digest": checkpoint_digest(source)}
+    name = profile.name if source in (own.slm, own.llm) else source_name(source)
+    return {"name": name, "digest": content_id(source)}
 
 
 def _training_identity(spec: RunSpec, profile: Profile) -> dict[str, Any]:
     values: dict[str, Any] = dataclasses.asdict(profile)
-    for name in ("name", "summary", "slm", "llm", "encoders", "tiny", "device", "generation_batch"):
+    for name in NOT_TRAINING:
         del values[name]
     settings: dict[str, Any] = plain(values | {"rounds": spec.rounds, "steps": spec.steps, "budget": spec.budget})
     return settings
@@ -175,24 +192,18 @@ def _compute(
     plan: CellPlan, seed: int, identity_: Mapping[str, Any], checkpoint: Path, events: CellEvents
 ) -> dict[str, Any]:
     from mlecs_bench.engine import Cell, CellRun, Events
-    from mlecs_bench.evaluation import Evaluator
     from mlecs_bench.federation import build_federation
 
     started = now()
     info, spec, profile = plan.algorithm.info, plan.spec, plan.profile
     samples = Samples.open(plan.prepared)
     federation = build_federation(spec, seed, samples, profile, needs=plan.needs)
+    evaluator = _evaluator(plan, samples)
     run = CellRun(
         Cell(
             algorithm=info.build(plan.options),
             federation=federation,
-            evaluator=Evaluator(
-                plan.dataset.info,
-                samples,
-                scorers_of(plan),
-                profile.generation_batch,
-                {"bertscore": profile.bertscore_samples},
-            ),
+            evaluator=evaluator,
             key=identity_key(identity_),
             rounds=spec.rounds or profile.rounds,
             evaluate_all=spec.evaluate == "all",
@@ -203,10 +214,33 @@ def _compute(
     )
     resumed = run.resume()
     events.start(resumed)
-    outcome = run.run()
+    outcome = _with_references(run.run(), plan, federation, samples, evaluator)
     return _record(plan, identity_, federation, outcome) | {
         "provenance": provenance(str(spec.device), started) | {"resumed_from_round": resumed}
     }
+
+
+def _evaluator(plan: CellPlan, samples: Samples) -> Evaluator:
+    from mlecs_bench.evaluation import Evaluator
+
+    profile = plan.profile
+    limits = {"bertscore": profile.bertscore_samples}
+    return Evaluator(plan.dataset.info, samples, scorers_of(plan), profile.generation_batch, limits)
+
+
+def _with_references(
+    outcome: Outcome, plan: CellPlan, federation: Federation, samples: Samples, evaluator: Evaluator
+) -> Outcome:
+    """Return `outcome` with what trivial answers score on the same test samples, and the seconds that took."""
+    started = time.perf_counter()
+    cut = federation.partition
+    devices = {device.id: part for device, part in zip(federation.devices, cut.devices, strict=True)}
+    parts = {federation.server.id: cut.public, **devices}
+    scores = reference_scores(plan.dataset.info, samples, parts, evaluator, plan.cache_dir)
+    seconds = outcome.cost["seconds"] | {"references": time.perf_counter() - started}
+    return dataclasses.replace(
+        outcome, metrics=outcome.metrics | {"references": scores}, cost=outcome.cost | {"seconds": seconds}
+    )
 
 
 def _record(plan: CellPlan, identity_: Mapping[str, Any], federation: Federation, outcome: Outcome) -> dict[str, Any]:

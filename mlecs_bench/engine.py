@@ -16,8 +16,8 @@ from mlecs_bench.link import InProcessLink, Ledger, Link, MeteredLink
 from mlecs_bench.messages import Message
 
 if TYPE_CHECKING:
-    from mlecs_bench.federation import Federation
     from mlecs_bench.data import PartyData
+    from mlecs_bench.federation import Federation
     from mlecs_bench.hookspecs import Algorithm
     from mlecs_bench.metrics import Metric
     from mlecs_bench.models.unified import UnifiedModel

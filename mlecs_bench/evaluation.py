@@ -36,12 +36,25 @@ class Evaluator:
     def score(self, model: UnifiedModel, test: PartyData, prompt: str) -> dict[str, Metric]:
         """Return every score of `model` on `test`."""
         predictions = self.predict(model, test, prompt)
-        references = test.targets(test.rows)
+        return self.compare(predictions, test.targets(test.rows)) | dict(self._diagnose(test, predictions))
+
+    def compare(self, predictions: Sequence[str], targets: Sequence[str]) -> dict[str, Metric]:
+        """Return every scorer's score of `predictions` against as many `targets`; a limited one sees an even spread."""
         scores = {}
         for scorer in self._scorers:
-            chosen = spread(len(test), self._limits.get(scorer.name))
-            scores[scorer.name] = scorer.score([predictions[i] for i in chosen], [references[i] for i in chosen])
-        return scores | dict(self._diagnose(test, predictions))
+            chosen = spread(len(targets), self._limits.get(scorer.name))
+            scores[scorer.name] = scorer.score([predictions[i] for i in chosen], [targets[i] for i in chosen])
+        return scores
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything beside the texts that decides what `compare` returns, as JSON values."""
+        names = [scorer.name for scorer in self._scorers]
+        return {
+            "scorers": {scorer.name: scorer.identity for scorer in self._scorers},
+            "limits": {name: self._limits.get(name) for name in names},
+            "labels": list(self._samples.manifest.labels),
+        }
 
     def predict(self, model: UnifiedModel, test: PartyData, prompt: str) -> list[str]:
         """Return the model's answers to all samples of `test`."""

@@ -8,7 +8,7 @@ object) that implements the hook of that group with `hookimpl`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -135,6 +135,10 @@ class DatasetInfo:
     given the columns in `diagnostic_columns` of the scored samples. `check(folder)` names what is missing from a
     user's folder, quickly and without decoding anything; `mlecs-bench doctor` shows it. `verify(request)` reads all
     that `prepare` would, and names what is damaged or missing instead of failing.
+
+    `references` maps the name of a trivial reference to the text column of the prepared table that it answers with,
+    such as {"copy-subtitle": "subtitle_text"}; tables show what that scores, beside the most frequent target of the
+    training samples, which every dataset gets. A reference whose column a prepared table lacks is left out.
     """
 
     title: str
@@ -151,6 +155,7 @@ class DatasetInfo:
     check: Callable[[Path], Sequence[str]] | None = None
     notes: Sequence[str] = ()
     verify: Callable[[DataRequest], Verification] | None = None
+    references: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -141,23 +141,28 @@ class FunctionScorer:
 
 
 def make_scorers(
-    names: Sequence[str], labels: Sequence[str], cache_dir: Path, bertscore_model: Path | None = None
+    names: Sequence[str],
+    labels: Sequence[str],
+    cache_dir: Path,
+    bertscore: str | None = None,
+    device: str = "cpu",
 ) -> list[Scorer]:
     """Return the scorers called `names`, in that order, without those whose optional package is not installed.
 
-    `labels` are the classes for F1; `bertscore_model` is a folder to use instead of the packaged model. No model is
-    loaded yet. Raises UsageError for an unknown name, or for F1 without labels.
+    `labels` are the classes for F1. `bertscore` names the model of BERTScore: None or "packaged", "none" for no
+    BERTScore, a folder or a hub id; it runs on `device`. No model is loaded yet. Raises UsageError for an unknown
+    name, for F1 without labels, or for a model of BERTScore that cannot be used.
     """
-    made = (_make_scorer(name, tuple(labels), cache_dir, bertscore_model) for name in names)
+    opened = open_bertscore(cache_dir, bertscore, device) if "bertscore" in names else None
+    made = (_make_scorer(name, tuple(labels), opened) for name in names)
     return [scorer for scorer in made if scorer is not None]
 
 
-def _make_scorer(name: str, labels: tuple[str, ...], cache_dir: Path, bertscore_model: Path | None) -> Scorer | None:
+def _make_scorer(name: str, labels: tuple[str, ...], bertscore: BertScore | None) -> Scorer | None:
     if name == "rouge_lsum":
         version = importlib.metadata.version("rouge-score")
         return FunctionScorer(name, f"rouge-score=={version} rougeLsum F1 stemmer", rouge_lsum)
     if name == "bertscore":
-        bertscore = open_bertscore(cache_dir, bertscore_model)
         return None if bertscore is None else _bertscore_scorer(bertscore)
     if name in ("f1_macro", "f1_weighted"):
         return _f1_scorer(name, labels)

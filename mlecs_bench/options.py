@@ -8,6 +8,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Union
 
 from mlecs_bench.errors import UsageError, did_you_mean
@@ -18,14 +19,17 @@ class NoOptions:
     """The options of a plugin that has none."""
 
 
-def option(default: Any, *, help: str, source: str) -> Any:
+def option(default: Any, *, help: str, source: str, path: bool = False, execution: bool = False) -> Any:
     """Declare one field of an options dataclass.
 
     `help` is shown by `mlecs-bench show`; `source` says where the default comes from (a section of a paper, the
-    authors' script, "ours"). The field's annotation decides what `-o name=value` accepts: int, float, bool, str, a
+    authors' script, "ours"). `path`: the value may be a path, of which a record keeps the last part alone; what is
+    there has to enter a digest. `execution`: the value changes how something is computed and no number; a record
+    leaves it out. The field's annotation decides what `-o name=value` accepts: int, float, bool, str, a
     Literal, any of these or None, or a tuple of them written with commas.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "source": source})
+    marks = {"path": path, "execution": execution}
+    return dataclasses.field(default=default, metadata={"help": help, "source": source, **marks})
 
 
 def build_options(cls: type[Any], given: Mapping[str, object], owner: str) -> Any:
@@ -56,6 +60,16 @@ def plain(values: Any) -> Any:
     if isinstance(values, Mapping):
         return {key: plain(value) for key, value in values.items()}
     return [plain(value) for value in values] if isinstance(values, tuple | list) else values
+
+
+def identifying(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of options of `cls` that identify a result: without folders, and without how it is computed."""
+    marks = {field.name: field.metadata for field in dataclasses.fields(cls)}
+    kept = {name: value for name, value in values.items() if not marks[name].get("execution")}
+    return {
+        name: Path(value).name if marks[name].get("path") and isinstance(value, str) else value
+        for name, value in kept.items()
+    }
 
 
 def parse_value(value: object, hint: Any) -> Any:

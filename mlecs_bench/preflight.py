@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlecs_bench.bertscore import check_bertscore
 from mlecs_bench.cell import profile_of
 from mlecs_bench.errors import UsageError
 from mlecs_bench.models.sources import WEIGHT_SUFFIXES, check_files, is_folder
 
 if TYPE_CHECKING:
+    from mlecs_bench.hookspecs import DatasetInfo
     from mlecs_bench.models.memory import MemoryEstimate
     from mlecs_bench.spec import RunSpec
 
@@ -26,20 +28,25 @@ def sources_of(spec: RunSpec) -> list[str]:
     return list(dict.fromkeys([profile.slm, profile.llm, *spec.device_slm.values(), *proxy]))
 
 
-def check_models(spec: RunSpec, n_modalities: int) -> None:
-    """Raise UsageError unless every language model of a resolved spec has its files and fits into the memory.
+def check_models(spec: RunSpec, info: DatasetInfo) -> None:
+    """Raise UsageError unless every model of a resolved spec has its files, and all fit into the memory.
 
-    Only what cannot work is refused: frozen weights and trained parameters alone are more than the device has.
+    Of the memory only what cannot work is refused: frozen weights and trained parameters alone are more than the
+    device has. `info` is the dataset's.
     """
     for source in sources_of(spec):
         check_files(source)
+    if "bertscore" in info.metrics:
+        check_bertscore(profile_of(spec).bertscore)
+    n_modalities = len(info.modalities)
     found = memory_of(spec, n_modalities)
     if found is not None and found[0].weights + found[0].trained > found[1]:
         raise UsageError(_too_much(spec, n_modalities, found))
 
 
-def memory_warning(spec: RunSpec, n_modalities: int) -> str | None:
+def memory_warning(spec: RunSpec, info: DatasetInfo) -> str | None:
     """Return a line for a run that will fit barely or not at all, else None."""
+    n_modalities = len(info.modalities)
     found = memory_of(spec, n_modalities)
     return None if found is None or found[0].total <= NEARLY * found[1] else _too_much(spec, n_modalities, found)
 
@@ -58,11 +65,11 @@ def memory_of(spec: RunSpec, n_modalities: int) -> tuple[MemoryEstimate, int] | 
     return estimate_memory(profile, spec.n_devices, n_modalities, others), available
 
 
-def workers_that_fit(spec: RunSpec, n_modalities: int, wanted: int) -> int:
+def workers_that_fit(spec: RunSpec, info: DatasetInfo, wanted: int) -> int:
     """Return how many cells to run at a time where the user names no number: one on a GPU, else what memory allows."""
     if str(spec.device) != "cpu":
         return 1
-    found = memory_of(spec, n_modalities)
+    found = memory_of(spec, len(info.modalities))
     return wanted if found is None else max(1, min(wanted, found[1] // found[0].total))
 
 

@@ -155,8 +155,8 @@ def run(
     registry = registry or Registry.installed()
     writable(execution.out)
     writable(execution.cache_dir, "--cache-dir")
-    n_modalities = len(registry.dataset(spec.dataset).info.modalities)
-    check_models(spec, n_modalities)
+    info = registry.dataset(spec.dataset).info
+    check_models(spec, info)
     prepared = prepare(spec, registry, execution.cache_dir, observers)
     plan = plan_of(spec, registry, prepared, execution)
     first = identity(plan, spec.seeds[0])  # once: it hashes the weights of all models
@@ -167,7 +167,7 @@ def run(
         if path is not None:
             dispatcher.end(CellResult(seed, path, read_record(path), skipped=True))
     todo = [job for job in jobs if found[job.seed] is None]
-    workers = min(execution.workers or workers_that_fit(spec, n_modalities, os.cpu_count() or 1), len(todo))
+    workers = min(execution.workers or workers_that_fit(spec, info, os.cpu_count() or 1), len(todo))
     try:
         if workers > 1:
             _run_in_pool(todo, workers, dispatcher)

@@ -203,7 +203,8 @@ def check_record(record: Any, what: str) -> None:
 def _check_devices(record: Record, what: str) -> None:
     """Refuse a score that lacks a device: its average would be over fewer than the table says."""
     expected = record["identity"]["n_devices"]
-    for moment, by_metric in record["metrics"]["client"].items():
+    references = {name: scores["client"] for name, scores in record["metrics"].get("references", {}).items()}
+    for moment, by_metric in [*record["metrics"]["client"].items(), *references.items()]:
         for metric in record["identity"]["scorers"]:
             devices = by_metric.get(metric)
             if devices is not None and len(devices) != expected:

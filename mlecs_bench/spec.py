@@ -36,8 +36,9 @@ class RunSpec:
     None stands for "as the profile or the dataset says" until `protocol.resolve` fills it in. `rho` is one rate or a
     rate per modality. `steps` is q, the optimiser steps of one stage. `data_dir` is where the user's files are; it is
     not part of a record's identity, the digest of the data is. Nor are `gradient_checkpointing`, which changes memory
-    and speed alone, and `bertscore_model` (a folder, a hub id, "packaged" or "none"), whose weights are. `slm`, `llm` and `proxy` are folders or hub ids;
-    `device_slm`, `device_rank` and `device_encoder_width` say in what single devices differ, by device id.
+    and speed alone, and `bertscore_model` (a folder, a hub id, "packaged" or "none"), whose weights are. `slm`, `llm`
+    and `proxy` are folders or hub ids; `device_slm`, `device_rank` and `device_encoder_width` say in what single
+    devices differ, by device id.
     """
 
     algo: str

@@ -69,6 +69,7 @@ CARD = DatasetInfo(
     splits=("frame", "sequence"),
     where_to_get="made on the spot",
     check=lambda folder: [f"{folder}: nothing is ever found"],
+    references={"copy-group": "group", "copy-title": "title"},  # its table has no titles
 )
 
 
@@ -106,6 +107,7 @@ BROKEN: dict[str, tuple[DatasetInfo, str]] = {
     "metrics": (card(metrics=("rouge",)), "no metric 'rouge'. Did you mean 'rouge_lsum'?"),
     "manifest": (card(prepare=made(digest="1.0")), "the digest is a sha256, but it is '1.0'"),
     "columns": (card(diagnostic_columns=("place",), diagnose=lambda *_: {}), "'place' is missing"),
+    "references": (card(references={"copy-audio": "has_audio"}), "'has_audio' is bool and not string"),
     "samples": (card(prepare=made(with_column("id", lambda ids: [*ids[1:], ids[1]]))), "'s1' stands for 2 samples"),
     "values": (card(prepare=made(without_audio)), "'audio' is in none"),
     "same-elsewhere": (card(prepare=made(louder_each_time)), "column 'audio' differs"),
@@ -123,6 +125,9 @@ BROKEN_OTHERWISE: list[tuple[str, DatasetInfo, str]] = [
     ("card", card(task="regression"), "use generation or classification"),
     ("card", card(splits=("random",)), "the card names 'random'"),
     ("card", card(diagnostic_columns=("id",)), "give both or neither"),
+    ("references", card(references={"majority": "group"}), "'majority' is one of mlecs-bench's"),
+    ("references", card(references=("group",)), "they are ('group',)"),
+    ("references", card(references={"copy-group": ""}), "the card needs its 'references['copy-group']' in one line"),
     ("stand-in", card(prepare=elsewhere), "save it below cache_dir"),
     ("stand-in", card(prepare=lambda _: None), "it gave NoneType"),
     ("metrics", card(metrics=("f1_macro",)), "f1_macro needs labels"),

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
-import os
+import json
 import re
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from mlecs_bench import bertscore
-from mlecs_bench.bertscore import BertScore, baseline_pairs, is_blank, open_bertscore, packaged_model
-from mlecs_bench.errors import DataError, UsageError
+from bertscore_checkpoints import LAYERS, cut_off_python, save_encoder
+from mlecs_bench.bertscore import BertScore, baseline, baseline_pairs, encoder, open_bertscore, packaged_model, source
+from mlecs_bench.bertscore import score as score_module
+from mlecs_bench.errors import DataError
 from mlecs_bench.metrics import make_scorers
 
 bert_score = pytest.importorskip("bert_score", reason="the extra 'bertscore' is not installed")
 
-LAYERS = 2
 PAIRS = (
     ["a fox crossed the bridge", "rain", "the price of wheat fell on monday", "a fox crossed the bridge"],
     ["the fox was on the old bridge before", "rain on the forest", "snow", "the fox was on the old bridge before"],
@@ -30,27 +29,7 @@ PAIRS = (
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """A random BERT with two layers whose words are those of the baseline sentences."""
-    import torch
-    from transformers import BertConfig, BertModel, BertTokenizer
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    folder = tmp_path_factory.mktemp("bert") / "tiny"
-    words = {w.lower() for pair in baseline_pairs() for text in pair for w in re.findall(r"\w+|[^\w\s]", text)}
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(words)]
-    BertTokenizer({w: i for i, w in enumerate(vocabulary)}, model_max_length=64).save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        BertModel(config).save_pretrained(folder)
-    return folder
+    return save_encoder(tmp_path_factory.mktemp("bert") / "tiny")
 
 
 @pytest.fixture
@@ -74,7 +53,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def score(tiny, cache):
-    return BertScore(tiny, cache)
+    return open_bertscore(cache, str(tiny))
 
 
 def raw_f1(tiny: Path, predictions: list[str], references: list[str]) -> list[float]:
@@ -118,8 +97,16 @@ def test_baseline_file_has_a_row_for_every_layer(score, cache):
 
 def test_cached_baseline_is_used(score, tiny, cache, monkeypatch):
     score.f1(["rain"], ["snow"])
-    monkeypatch.setattr(bertscore, "_write_baseline", lambda *_: pytest.fail("the baseline was computed again"))
-    assert BertScore(tiny, cache).f1(*PAIRS) == score.f1(*PAIRS)
+    monkeypatch.setattr(score_module, "write_baseline", lambda *_: pytest.fail("the baseline was computed again"))
+    assert open_bertscore(cache, str(tiny)).f1(*PAIRS) == score.f1(*PAIRS)
+
+
+def test_a_damaged_baseline_is_named(tiny, tmp_path):
+    open_bertscore(tmp_path, str(tiny)).f1(["rain"], ["snow"])
+    (path,) = tmp_path.glob("bertscore-baseline-*.tsv")
+    path.write_text("LAYER,P,R,F\n0,0.1,0.1,0.1\n")
+    with pytest.raises(DataError, match=r"bertscore-baseline-.* holds no F of layer 2 \(KeyError\); delete it"):
+        open_bertscore(tmp_path, str(tiny)).f1(["rain"], ["snow"])
 
 
 def test_a_score_depends_on_its_pair_alone(score):
@@ -131,92 +118,138 @@ def test_a_score_depends_on_its_pair_alone(score):
 
 def forgetful(scorer: BertScore, predictions: list[str], references: list[str]) -> list[float]:
     """Score without what the process remembers."""
-    scorer._loaded[1].clear()
+    scorer._encoder.known.clear()
     return scorer.f1(predictions, references)
 
 
 def test_equal_pairs_are_scored_once(score, monkeypatch):
     calls = []
-    library = bert_score.BERTScorer.score
+    library = bert_score.utils.bert_cos_score_idf
 
-    def counted(self, candidates, references, **settings):
+    def counted(model, references, candidates, *args, **settings):
         calls.append(list(zip(candidates, references, strict=True)))
-        return library(self, candidates, references, **settings)
+        return library(model, references, candidates, *args, **settings)
 
-    score._loaded[1].clear()
-    monkeypatch.setattr(bert_score.BERTScorer, "score", counted)
+    score._encoder.known.clear()
+    monkeypatch.setattr(bert_score.utils, "bert_cos_score_idf", counted)
     first = score.f1(*PAIRS)
     assert calls == [list(zip(*PAIRS, strict=True))[:3]]
     assert first[0] == first[3]
     assert score.f1(*PAIRS) == first
     assert len(calls) == 1
+    monkeypatch.setattr(encoder, "PAIRS_AT_A_TIME", 2)
+    assert forgetful(score, *PAIRS) == first
+    assert [len(call) for call in calls] == [3, 2, 1]
+
+
+def test_an_interrupted_call_leaves_no_score_behind(score, monkeypatch):
+    expected = score.f1(*PAIRS)
+    score._encoder.known.clear()
+    with monkeypatch.context() as broken:
+        broken.setattr(type(score._encoder), "raw_scores", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            score.f1(*PAIRS)
+    assert score.f1(*PAIRS) == expected
 
 
 @pytest.mark.parametrize("blank", ["", "  \n", "\u200b", "\u00a0\t", "\u0301"])
 def test_a_blank_side_has_the_raw_score_zero(score, baseline_f1, blank):
-    assert is_blank(blank)
     found = score.f1([blank, "rain", blank], ["rain", blank, blank])
     assert found == pytest.approx(rescaled([0.0] * 3, baseline_f1), abs=1e-5)
 
 
-def test_a_text_with_any_visible_character_is_not_blank():
-    assert not any(is_blank(text) for text in (".", " a ", "\u4e2d", "0"))
-
-
 def test_memory_of_pairs_is_bounded(score, monkeypatch):
     expected = score.f1(*PAIRS)
-    monkeypatch.setattr(bertscore, "MAX_KNOWN_PAIRS", 1)
+    monkeypatch.setattr(score_module, "MAX_KNOWN_PAIRS", 1)
     assert score.f1(*PAIRS) == expected
     assert score.f1(["rain"], ["rain"]) == [pytest.approx(1, abs=1e-5)]
-    known = score._loaded[1]
-    assert list(known) == [("rain", "rain")]
+    assert list(score._encoder.known) == [("rain", "rain")]
 
 
 def test_identity_names_versions_weights_and_layer_but_no_path(score, tiny):
     assert re.fullmatch(
-        r"bert-score==[\d.]+ transformers==[\d.]+ weights=[0-9a-f]{16} tokenizer=[0-9a-f]{16} layer=2 "
-        r"rescaled=[0-9a-f]{16}",
+        r"bert-score==[\d.]+ transformers==[\d.]+ config=[0-9a-f]{16} weights=[0-9a-f]{16} tokenizer=[0-9a-f]{16} "
+        r"layer=2 baseline=own:[0-9a-f]{16}",
         score.identity,
     )
     assert "/" not in score.identity
 
 
 def test_identity_follows_the_content_not_the_place(score, tiny, tmp_path):
-    moved = shutil.copytree(tiny, tmp_path / "moved")
-    assert BertScore(moved, tmp_path).identity == score.identity
-    other = shutil.copytree(tiny, tmp_path / "other")
-    weights = other / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    assert BertScore(other, tmp_path).identity != score.identity
+    assert open_bertscore(tmp_path, str(shutil.copytree(tiny, tmp_path / "moved"))).identity == score.identity
+    identities = {score.identity}
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        other = shutil.copytree(tiny, tmp_path / name)
+        content = (other / name).read_bytes()
+        (other / name).write_bytes(content[:-1] + b"\x01" if name.endswith("safetensors") else content + b"\n")
+        identities.add(open_bertscore(tmp_path, str(other)).identity)
+    assert len(identities) == 5
 
 
-def test_identity_follows_the_baseline_sentences(tiny, tmp_path, monkeypatch):
-    before = BertScore(tiny, tmp_path).identity
-    monkeypatch.setattr(bertscore, "N_BASELINE_PAIRS", 10)
-    assert BertScore(tiny, tmp_path).identity != before
+def test_identity_follows_the_baseline_sentences(score, tiny, tmp_path, monkeypatch):
+    before = score.identity
+    monkeypatch.setattr(baseline, "N_BASELINE_PAIRS", 10)
+    assert open_bertscore(tmp_path, str(tiny)).identity != before
 
 
-def test_identity_loads_no_model(tiny, tmp_path):
-    code = (
-        "import sys; from pathlib import Path; from mlecs_bench.metrics import make_scorers; "
-        "s, = make_scorers(['bertscore'], [], Path(sys.argv[1]), Path(sys.argv[2])); s.identity; "
-        "sys.exit('torch' in sys.modules or 'bert_score' in sys.modules)"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(bertscore.__file__).parent.parent)}
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path), str(tiny)], env=environment, check=False)
-    assert done.returncode == 0
+def test_an_accelerator_is_used_and_stands_in_the_identity(score, tiny, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(encoder, "Encoder", lambda folder, layer, device: asked.append(device))
+    on_gpu = make_scorers(["bertscore"], [], tmp_path, str(tiny), "cuda:0")[0]
+    assert on_gpu.identity == f"{score.identity} device=cuda"
+    assert make_scorers(["bertscore"], [], tmp_path, str(tiny), "cpu")[0].identity == score.identity
+    _ = open_bertscore(tmp_path, str(tiny), "cuda:0")._encoder
+    score_module._load.cache_clear()
+    assert asked == ["cuda:0"]
+
+
+def test_large_files_are_hashed_once_per_process(tiny, tmp_path, monkeypatch):
+    hashed = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: hashed.append(file.name) or digest(file, name))
+    moved = shutil.copytree(tiny, tmp_path / "tiny")
+    identities = {make_scorers(["bertscore"], [], tmp_path, str(moved))[0].identity for _ in range(3)}
+    assert len(identities) == 1
+    assert hashed.count(moved / "model.safetensors") + hashed.count(str(moved / "model.safetensors")) == 1
+
+
+def test_identity_and_check_load_no_model(tiny, tmp_path):
+    code = """
+        from pathlib import Path
+        from mlecs_bench.bertscore import check_bertscore
+        from mlecs_bench.metrics import make_scorers
+        check_bertscore(sys.argv[2])
+        scorer, = make_scorers(["bertscore"], [], Path(sys.argv[1]), sys.argv[2])
+        scorer.identity
+        sys.exit("torch" in sys.modules or "bert_score" in sys.modules)
+        """
+    done = cut_off_python(code, tmp_path, tiny)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_folder_is_scored_without_network_whatever_the_hub_is_set_to(score, tiny, tmp_path):
+    code = """
+        import json
+        from pathlib import Path
+        from mlecs_bench.bertscore import open_bertscore
+        print(json.dumps(open_bertscore(Path(sys.argv[1]), sys.argv[2]).f1(*json.loads(sys.argv[3]))))
+        """
+    done = cut_off_python(code, tmp_path, tiny, json.dumps(PAIRS), OMP_NUM_THREADS="1")
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == score.f1(*PAIRS)
 
 
 def test_loading_and_scoring_are_silent_and_offline(tiny, tmp_path, monkeypatch, capfd, loud_transformers):
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("something used the network"))
-    BertScore(tiny, tmp_path).f1(["rain", ""], ["snow", "rain"])
+    score_module._load.cache_clear()
+    open_bertscore(tmp_path, str(tiny)).f1(["rain", ""], ["snow", "rain"])
     assert capfd.readouterr() == ("", "")
     bert_score.BERTScorer(model_type=str(tiny), num_layers=LAYERS, device="cpu")
     assert "Loading weights" in capfd.readouterr().err, "the library alone is not silent"
 
 
 def test_loading_leaves_the_settings_of_transformers_as_they_were(tiny, loud_transformers):
-    with bertscore._quiet_transformers():
+    with encoder._quiet_transformers():
         assert not loud_transformers.is_progress_bar_enabled()
         assert loud_transformers.get_verbosity() == loud_transformers.ERROR
     assert loud_transformers.is_progress_bar_enabled()
@@ -234,32 +267,35 @@ def test_baseline_sentences_are_different_and_short_and_fixed():
 
 
 def test_the_two_sentences_of_a_pair_share_no_part():
-    parts = (*bertscore._SUBJECTS, *bertscore._PREDICATES, *bertscore._ENDINGS)
+    parts = (*baseline._SUBJECTS, *baseline._PREDICATES, *baseline._ENDINGS)
     for pair in baseline_pairs():
         a, b = ({part for part in parts if part.lower() in text.lower()} for text in pair)
         assert len(a) == len(b) == 3
         assert not a & b
 
 
-def test_a_folder_that_is_no_model_is_refused_in_one_line(tmp_path, cache):
-    with pytest.raises(UsageError, match="is no encoder for BERTScore") as error:
-        BertScore(tmp_path, cache)
-    assert "\n" not in str(error.value)
-    (tmp_path / "config.json").write_text('{"num_hidden_layers": 2}')
-    with pytest.raises(UsageError, match="holds none of"):
-        _ = BertScore(tmp_path, cache).identity
-
-
 def test_without_bert_score_or_the_model_there_is_no_scorer(monkeypatch, tmp_path):
     find = importlib.util.find_spec
-    for absent in ("bert_score", bertscore.MODEL_PACKAGE):
+    for absent in ("bert_score", source.MODEL_PACKAGE):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name, gone=absent: None if name == gone else find(name))
         assert open_bertscore(tmp_path) is None
-        assert make_scorers(["bertscore"], [], tmp_path) == []
+        assert make_scorers(["bertscore"], [], tmp_path, "packaged") == []
+
+
+def test_none_means_no_bertscore(tiny, tmp_path):
+    assert [s.name for s in make_scorers(["bertscore", "rouge_lsum"], [], tmp_path, "none")] == ["rouge_lsum"]
+    assert [s.name for s in make_scorers(["bertscore", "rouge_lsum"], [], tmp_path, str(tiny))] == [
+        "bertscore",
+        "rouge_lsum",
+    ]
+
+
+def test_a_model_that_no_metric_needs_is_not_looked_for(tmp_path):
+    assert [s.name for s in make_scorers(["rouge_lsum"], [], tmp_path, "/no/such/model")] == ["rouge_lsum"]
 
 
 def test_a_packaged_model_with_other_weights_is_refused(monkeypatch, tmp_path):
-    package = tmp_path / bertscore.MODEL_PACKAGE
+    package = tmp_path / source.MODEL_PACKAGE
     (package / "model").mkdir(parents=True)
     (package / "__init__.py").write_text("raise RuntimeError('the code of the package must not run')")
     monkeypatch.syspath_prepend(tmp_path)
@@ -276,7 +312,7 @@ def packaged(tmp_path, monkeypatch):
     identity = make_scorers(["bertscore"], [], tmp_path)[0].identity
     assert "weights=53aa51172d142c89 tokenizer=" in identity
     assert " layer=6 " in identity
-    monkeypatch.setattr(bertscore, "N_BASELINE_PAIRS", 12)  # 120 take seconds
+    monkeypatch.setattr(baseline, "N_BASELINE_PAIRS", 12)  # 120 take seconds
     return make_scorers(["bertscore"], [], tmp_path)[0]
 
 

@@ -28,6 +28,9 @@ BELONGS_TO = {
     "structure": "engine",
     "scaffold": "cli",
     "cell": "protocol",
+    "references": "protocol",
+    "counting": "protocol",
+    "preflight": "protocol",
     "paper": "report",
 }
 PACKAGE = Path(mlecs_bench.__file__).parent

@@ -112,5 +112,5 @@ def test_f1_needs_labels(tmp_path):
 
 
 def test_bertscore_is_left_out_when_it_is_not_installed(tmp_path, monkeypatch):
-    monkeypatch.setattr(metrics, "open_bertscore", lambda cache_dir, model: None)
+    monkeypatch.setattr(metrics, "open_bertscore", lambda cache_dir, model, device: None)
     assert [s.name for s in make_scorers(["rouge_lsum", "bertscore"], [], tmp_path)] == ["rouge_lsum"]

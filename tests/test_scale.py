@@ -27,6 +27,7 @@ from mlecs_bench.registry import Registry
 from mlecs_bench.spec import RunSpec
 
 CPU = torch.device("cpu")
+VAST = dataclasses.replace(Registry.installed().dataset("vast").info, metrics=("rouge_lsum",))
 
 
 # Sources
@@ -61,7 +62,6 @@ def hub(tmp_path, monkeypatch, checkpoints):
 
     for module in (huggingface_hub.constants, huggingface_hub.file_download):
         monkeypatch.setattr(module, "HF_HUB_CACHE", str(tmp_path), raising=False)
-    import transformers.utils.hub
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     sources._fetched_commit.cache_clear()
@@ -113,7 +113,7 @@ def test_a_model_that_is_not_whole_is_refused_before_anything_is_loaded(damage, 
     harm(copy)
     spec = RunSpec(algo="standalone", dataset="vast", rho=0.5, slm=str(copy), device="cpu")
     with pytest.raises(UsageError, match=match) as caught:
-        preflight.check_models(spec, 3)
+        preflight.check_models(spec, VAST)
     assert "\n" not in str(caught.value)
 
 
@@ -147,7 +147,8 @@ def middle(tmp_path_factory):
     toy.byte_level_tokenizer(folder)
     from transformers import GPT2LMHeadModel
 
-    config = GPT2Config(n_embd=128, n_layer=4, n_head=4, n_positions=256, vocab_size=330, bos_token_id=0, eos_token_id=0)
+    sizes = {"n_embd": 128, "n_layer": 4, "n_head": 4, "n_positions": 256, "vocab_size": 330}
+    config = GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)
     GPT2LMHeadModel(config).save_pretrained(folder)
     return str(folder)
 
@@ -220,22 +221,23 @@ def test_a_run_that_cannot_fit_is_refused_and_one_that_may_not_is_warned(gib, re
     monkeypatch.setattr(preflight, "check_files", lambda _: None)
     if refused:
         with pytest.raises(UsageError, match=r"needs about 18\.\d GiB.*and cpu has 10\.0 GiB; --gradient"):
-            preflight.check_models(spec, 3)
+            preflight.check_models(spec, VAST)
     else:
-        preflight.check_models(spec, 3)
-    assert (preflight.memory_warning(spec, 3) is not None) == warned
+        preflight.check_models(spec, VAST)
+    assert (preflight.memory_warning(spec, VAST) is not None) == warned
 
 
 def test_a_gpu_runs_one_cell_at_a_time_and_a_cpu_as_many_as_fit(monkeypatch):
     spec = RunSpec(algo="ml-ecs", dataset="vast", rho=0.5, profile="paper", device="cuda")
-    assert preflight.workers_that_fit(spec, 3, 8) == 1
+    assert preflight.workers_that_fit(spec, VAST, 8) == 1
     monkeypatch.setattr(memory, "available_memory", lambda _: 60 * memory.GIB)
-    assert preflight.workers_that_fit(dataclasses.replace(spec, device="cpu"), 3, 8) == 3
-    assert preflight.workers_that_fit(dataclasses.replace(spec, device="cpu", profile="mini"), 3, 8) == 8
+    assert preflight.workers_that_fit(dataclasses.replace(spec, device="cpu"), VAST, 8) == 3
+    assert preflight.workers_that_fit(dataclasses.replace(spec, device="cpu", profile="mini"), VAST, 8) == 8
 
 
 def test_the_estimate_reads_as_its_parts():
-    assert str(MemoryEstimate(10 * memory.GIB, memory.GIB, 0)) == "12.1 GiB (weights 10.0, trained 1.0, activations 0.0)"
+    text = str(MemoryEstimate(10 * memory.GIB, memory.GIB, 0))
+    assert text == "12.1 GiB (weights 10.0, trained 1.0, activations 0.0)"
 
 
 # Profiles
@@ -317,3 +319,66 @@ def test_a_quantised_base_trains_and_answers(bits, middle, profile, samples):
     assert exact.keys() == quantised.keys()
     assert toy.differing(exact, quantised)
     assert all(torch.isfinite(t).all() for t in quantised.values())
+
+
+# No waiting in the hot loop: on the meta device there are no values, so whatever would wait for one fails.
+
+
+class StepTakenError(Exception):
+    """One step of a stage has been computed."""
+
+
+def on_meta(federation) -> None:
+    """Move every model of a federation to the meta device."""
+    meta = torch.device("meta")
+    parties = (federation.server, *federation.devices)
+    models = [federation.server.twin, *(p.model for p in parties), *(p._proxy for p in parties if p._proxy)]
+    for model in models:
+        backbone = model.backbone
+        if backbone.device != meta:
+            backbone._peft.to(meta)
+            backbone.device = meta
+            backbone._adapters = {name: backbone._find_adapter(name) for name in backbone._adapters}
+        model.texts._device = meta
+        model.texts._prompts.clear()
+        model.encoders.to(meta)
+        model.connector.to(meta)
+
+
+def take_one_step(party, data, stage, loss):
+    """Compute loss and gradients of one batch of a stage, as `train_stage` does in its loop, and stop there."""
+    for model, parts in stage.models:
+        model.switch(training=True)
+        for p in model.parameters(parts):
+            p.requires_grad_(True)
+    loss(data.rows[:4]).backward()
+    raise StepTakenError
+
+
+STAGES = {
+    "private": ("standalone", "mlecs_bench.blocks.supervised", lambda a, s, d: a.local_update(d, 1)),
+    "ccl": ("ml-ecs", "mlecs_plugins.ml_ecs.ccl", lambda a, s, d: a.align(d, 1)),
+    "amt": ("ml-ecs", "mlecs_plugins.ml_ecs.amt", lambda a, s, d: a.tune(d, 1)),
+    "se-ccl": ("ml-ecs", "mlecs_plugins.ml_ecs.se_ccl", lambda a, s, d: a.transfer(s, 1)),
+    "dst": ("co-plms", "mlecs_baselines.co_plms", lambda a, s, d: a.tune(d, 1)),
+    "saml": ("co-plms", "mlecs_baselines.co_plms", lambda a, s, d: a.learn_mutually(d, 1)),
+    "fedmllm": ("fedmllm", "mlecs_baselines.fedmllm", lambda a, s, d: a.local_update(d, 1)),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_step_waits_for_a_value_of_the_device(stage, profile, samples, monkeypatch):
+    algo, module, run = STAGES[stage]
+    info = toy.ALGORITHMS[algo]
+    federation = toy.toy_federation(profile, samples, needs=toy.needs_of(algo), rho=1.0)
+    server, device = federation.server, federation.devices[0]
+    algorithm = info.build(info.options())
+    down = algorithm.broadcast(server, 1).get(device.id)
+    if down is not None:
+        algorithm.receive(device, down.copied(), 1)
+    on_meta(federation)
+    # transformers itself looks, once in a forward pass, whether sequences are packed; ours never are.
+    monkeypatch.setattr("transformers.masking_utils.find_packed_sequence_indices", lambda _: None)
+    monkeypatch.setattr(f"{module}.train_stage", take_one_step)
+    with pytest.raises(StepTakenError):
+        run(algorithm, server, device)

@@ -8,8 +8,8 @@ from mlecs_bench.cli.main import main
 from mlecs_bench.engine import checked
 from mlecs_bench.errors import PluginError, UsageError
 from mlecs_bench.messages import Message
-from mlecs_bench.partition import draw_masks
 from mlecs_bench.models.sources import content_id
+from mlecs_bench.partition import draw_masks
 
 RUN = ["run", "--algo", "standalone", "--dataset", "vast", "--rho", "0.5"]
 

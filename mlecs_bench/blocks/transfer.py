@@ -130,13 +130,13 @@ def _on_shared_tokens(
         if m == size:
             return log_p, ids
         return torch.cat([log_p[:, :m], log_p[:, m:].logsumexp(-1, keepdim=True)], dim=-1), ids
-    table = vocabulary_map.to(log_p.device)
+    table = vocabulary_map.cpu()  # counting its ids on a GPU would wait for it
     if len(table) != size:
         raise ValueError(f"the vocabulary map must have the teacher's {size} ids, got {len(table)}")
     ids, column = torch.unique(table, return_inverse=True)
-    mass = log_p.new_zeros(len(log_p), len(ids)).index_add_(-1, column, log_p.exp())
+    mass = log_p.new_zeros(len(log_p), len(ids)).index_add_(-1, column.to(log_p.device), log_p.exp())
     unmapped = int((ids < 0).sum())  # 1 if -1 occurs; `unique` sorts, so it is the first column
-    return mass.roll(-unmapped, dims=-1).log(), ids[unmapped:]
+    return mass.roll(-unmapped, dims=-1).log(), ids[unmapped:].to(log_p.device)
 
 
 def _sorted_bins(log_p: torch.Tensor, k: int) -> torch.Tensor:

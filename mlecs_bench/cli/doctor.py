@@ -17,7 +17,7 @@ import click
 
 from mlecs_bench import __version__
 from mlecs_bench.cli.config import CACHE_VARIABLE, DEFAULT_OUT, default_cache_dir
-from mlecs_bench.errors import MlecsError
+from mlecs_bench.errors import MlecsError, UsageError, did_you_mean
 from mlecs_bench.registry import OWN_DISTRIBUTION, PLUGINS_VARIABLE, Registry
 from mlecs_bench.spec import RunSpec
 
@@ -25,6 +25,8 @@ Status = Literal["ok", "missing", "warning"]
 CHECKPOINT_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 SHOWN_EXTRAS = ("bertscore",)
 """The optional extras that users need; the developers' own is not among them."""
+N_MODALITIES = 3
+"""Modalities of the datasets that come with mlecs-bench, for estimates that ask for no dataset."""
 SCRATCH_BYTES = 2 * 2**30
 """Free space below which a folder is reported: prepared data of both datasets, checkpoints and records fit in it."""
 
@@ -42,11 +44,13 @@ class Check:
 
 @click.command()
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Also look at this folder with your own data.")
+@click.option("--profile", metavar="NAME", help="Also estimate the memory that a run of this profile needs.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
-def doctor(ctx: click.Context, data_dir: Path | None, as_json: bool) -> None:
+def doctor(ctx: click.Context, data_dir: Path | None, profile: str | None, as_json: bool) -> None:
     """Check that this machine has what a run needs."""
     checks = [*_software(), *_hardware(), *_plugins(Registry.installed()), *_weights(), *_folders(), *_data(data_dir)]
+    checks += _memory(profile) if profile else []
     healthy = all(check.status != "missing" for check in checks)
     if as_json:
         click.echo(json.dumps({"ok": healthy, "checks": [dataclasses.asdict(c) for c in checks]}, indent=2))
@@ -164,6 +168,27 @@ def _weights() -> Iterator[Check]:
             looked.append(("encoders", *_files([profile.encoders])))
         for name, found, cure in looked:
             yield Check(f"weights of profile {profile.name}", name, lacking if cure else "ok", found, cure)
+
+
+def _memory(name: str) -> Iterator[Check]:
+    """Yield the memory that ML-ECS on three devices and modalities needs, on every device that it could run on."""
+    from mlecs_bench.models.memory import GIB, advice, available_memory, estimate_memory
+    from mlecs_bench.profiles import PROFILES
+
+    if name not in PROFILES:
+        raise UsageError(f"no profile '{name}'. {did_you_mean(name, PROFILES)}")
+    import torch
+
+    profile, topic = PROFILES[name], f"memory of profile {name}"
+    estimate = estimate_memory(profile, RunSpec.n_devices, N_MODALITIES)
+    yield Check(topic, "a cell", "ok", f"needs about {estimate} with {RunSpec.n_devices} devices")
+    for device in ("cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))):
+        available = available_memory(device)
+        if available is None:
+            continue
+        fits = estimate.total <= available
+        cure = "" if fits else advice(profile, RunSpec.n_devices, N_MODALITIES, available)
+        yield Check(topic, device, "ok" if fits else "warning", f"has {available / GIB:.1f} GiB", cure)
 
 
 def _model(source: str) -> tuple[str, str]:

@@ -69,7 +69,8 @@ _FLAGS = (
     click.option("--device", metavar="NAME", help="cpu or cuda.  [default: the profile's]"),
     click.option("--threads", type=_POSITIVE, metavar="N", help=f"Threads of a cell.  [default: {RunSpec.threads}]"),
     click.option("--out", metavar="DIR", help=f"Where records go.  [default: {DEFAULT_OUT}]"),
-    click.option("--workers", type=_POSITIVE, metavar="N", help="Cells at a time.  [default: one per core, one on a GPU]"),
+    click.option("--workers", type=_POSITIVE, metavar="N", help="Cells at a time.  [default: one per core, or one on"
+                 " a GPU]"),
     click.option("--cache-dir", metavar="DIR", help=f"Prepared data.  [default: ${CACHE_VARIABLE}, or the user's"
                  " cache folder]"),
 )  # fmt: skip  # one flag, one entry
@@ -135,7 +136,7 @@ def _execute(request: Request, quiet: bool) -> tuple[RunSpec, list[CellResult]]:
         observers.register(view, name="live-view")
         execution = protocol.Execution(out=request.out, cache_dir=request.cache_dir, workers=request.workers)
         resolved = protocol.resolve(spec, registry)
-        tight = memory_warning(resolved, len(registry.dataset(resolved.dataset).info.modalities))
+        tight = memory_warning(resolved, registry.dataset(resolved.dataset).info)
         if tight:
             view.say(f"warning: {tight}")
         return resolved, protocol.run(resolved, execution, observers=observers)

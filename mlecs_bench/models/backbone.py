@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
 from mlecs_bench.errors import DataError
-from mlecs_bench.models.loading import BaseSettings, load_base
+from mlecs_bench.models.loading import BaseSettings, at_rest, load_base
 from mlecs_bench.models.outline import BackboneOutline, targets_of
 from mlecs_bench.profiles import LoraSettings
 from mlecs_bench.seeds import torch_generator
@@ -75,7 +76,7 @@ class Backbone:
                     tensor.copy_(_kaiming_uniform(tensor.shape, torch_generator(seed, "init", "lora", role, key)))
                 else:
                     tensor.zero_()
-        self._peft.eval()
+        at_rest(self._peft)
         self._active = ()
         self._dropouts[name] = [
             m.lora_dropout[name] for m in self._peft.modules() if name in getattr(m, "lora_dropout", {})
@@ -118,9 +119,9 @@ class Backbone:
             ).logits
         return logits[:, -keep:].float()
 
-    def _autocast(self) -> torch.autocast:
+    def _autocast(self) -> AbstractContextManager[object]:
         dtype = self.settings.dtype
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
+        return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype=dtype)
 
     @torch.no_grad()
     def generate(self, embeds: torch.Tensor, max_new_tokens: int) -> list[str]:

@@ -49,8 +49,18 @@ def load_base(source: str, settings: BaseSettings) -> tuple[Any, Any, Any]:
     _check_loaded(source, report["missing_keys"], tokenizer, config.vocab_size)
     # A checkpoint may bring its own decoding (repetition penalty, sampling): greedy means greedy for all.
     model.generation_config = GenerationConfig()
-    model.requires_grad_(False).eval()
+    at_rest(model.requires_grad_(False))
     return config, model if settings.bits else model.to(settings.device), tokenizer
+
+
+def at_rest(model: Any) -> None:
+    """Put a model into evaluation mode, all but layers of 4 bits: on a CPU those would repack their weights into a
+    layout through which no gradient passes. They hold no dropout, so the mode changes nothing else in them.
+    """
+    model.eval()
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit":
+            module.training = True
 
 
 def _placement(source: str, settings: BaseSettings) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def _weight_bytes(shape: BackboneShape, profile: Profile) -> int:
 
 
 def _trained_parameters(shape: BackboneShape, profile: Profile, n_modalities: int) -> int:
-    """Return the parameters of an adapter, a connector and its soft-prompt generator; encoders are small beside them."""
+    """Return the parameters of an adapter and a connector with its soft-prompt generator; encoders are small."""
     lora = profile.lora.rank * sum(n_in + n_out for n_in, n_out in shape.adapted.values())
     prompt = (profile.fused_width + 1) * profile.soft_tokens * shape.hidden_size
     fusion = n_modalities * profile.hidden_width * (profile.encoder_width + profile.fused_width)

@@ -72,7 +72,8 @@ class Texts:
         known = torch.arange(length)[None] < torch.tensor([len(row) for row in rows])[:, None]
         positions = known.flatten().nonzero().squeeze(1)
         texts = tuple(map(answer_text, targets))
-        return Answers(*(moved(tensor, self._device) for tensor in (ids, known, positions)), texts)
+        there = [moved(tensor, self._device) for tensor in (ids, known, positions)]
+        return Answers(there[0], there[1], there[2], texts)
 
     def longest_answer(self, targets: Sequence[str]) -> int:
         """Return the greatest number of tokens of any answer, the end-of-sequence token included."""

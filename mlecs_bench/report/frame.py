@@ -67,16 +67,32 @@ class Row:
 
 def long_frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return one row per score of the last round: group, seed, moment, metric, device, value, n, higher_is_better."""
-    import pandas as pd
-
-    rows = []
+    rows: list[dict[str, Any]] = []
     for record in records:
         where = {"group": group_key(record["identity"]), "seed": record["identity"]["seed"]}
-        for moment, by_metric in record["metrics"]["client"].items():
-            for metric, by_device in by_metric.items():
-                rows += [where | {"moment": moment, "metric": metric, "device": d} | s for d, s in by_device.items()]
-        for metric, score in (record["metrics"]["server"] or {}).items():
-            rows.append(where | {"moment": SERVER, "metric": metric, "device": SERVER} | score)
+        rows += score_rows(where, record["metrics"]["client"], record["metrics"]["server"] or {})
+    return frame_of(rows)
+
+
+def score_rows(
+    where: Mapping[str, Any], client: Mapping[str, Mapping[str, Mapping[str, Any]]], server: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the rows of a long frame for scores by moment, metric and device, and the server's by metric.
+
+    `where` holds the group and the seed of them all.
+    """
+    rows: list[dict[str, Any]] = []
+    for moment, by_metric in client.items():
+        for metric, by_device in by_metric.items():
+            rows += [{**where, "moment": moment, "metric": metric, "device": d, **s} for d, s in by_device.items()]
+    rows += [{**where, "moment": SERVER, "metric": metric, "device": SERVER, **s} for metric, s in server.items()]
+    return rows
+
+
+def frame_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return rows as `score_rows` gives them as a frame, which has its columns without any row, too."""
+    import pandas as pd
+
     columns = ["group", "seed", "moment", "metric", "device", "value", "n", "higher_is_better"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -114,13 +130,14 @@ def build_rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         groups.setdefault(group_key(record["identity"]), []).append(record)
-    cells = _cells(records)
+    cells = cells_of(long_frame(records))
     rows = [_row(group, tuple(members), cells.get(group, {})) for group, members in groups.items()]
     return sorted(rows, key=_order)
 
 
-def _cells(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[tuple[str, str, Stat], Cell]]:
-    seeds = per_seed(long_frame(records))
+def cells_of(frame: pd.DataFrame) -> dict[str, dict[tuple[str, str, Stat], Cell]]:
+    """Return group → (moment, metric, statistic) → number, of scores as `long_frame` lists them."""
+    seeds = per_seed(frame)
     values: dict[tuple[str, str, str, str], dict[int, float]] = {}
     for r in seeds.to_dict("records"):
         values.setdefault((r["group"], r["moment"], r["metric"], r["stat"]), {})[int(r["seed"])] = float(r["value"])
@@ -165,7 +182,7 @@ def _directions(members: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
 
 def _order(row: Row) -> tuple[Any, ...]:
     i = row.identity
-    rates = tuple(i["rho"][name] for name in sorted(i["rho"]))
+    rates = tuple(sorted(i["rho"].items()))
     return (
         i["dataset"]["name"],
         i["dataset"]["view"],

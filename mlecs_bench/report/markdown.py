@@ -6,9 +6,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
-from mlecs_bench.report.frame import STATS, Cell, Moment, Row, build_rows, expected_seeds
+from mlecs_bench.report.frame import SERVER, STATS, Cell, Moment, Row, build_rows, expected_seeds
+from mlecs_bench.report.references import MOMENT, ReferenceRow, block_of, reference_notes, reference_rows
 from mlecs_bench.results import rho_label
 
 ABSENT = "-"
@@ -34,10 +36,14 @@ def build_table(records: Sequence[Mapping[str, Any]], moment: Moment = "local") 
     There is one table per dataset, data view, profile and set of scorers, because numbers of different ones do not
     belong together. Raises RecordError when a seed of a cell occurs twice.
     """
+    return "\n\n".join(_table(rows, moment) for rows in _tables(build_rows(records))) + "\n"
+
+
+def _tables(rows: Sequence[Row]) -> list[list[Row]]:
     tables: dict[str, list[Row]] = {}
-    for row in build_rows(records):
+    for row in rows:
         tables.setdefault(_table_key(row), []).append(row)
-    return "\n\n".join(_table(rows, moment) for rows in tables.values()) + "\n"
+    return list(tables.values())
 
 
 def _table_key(row: Row) -> str:
@@ -52,11 +58,16 @@ def _table(rows: Sequence[Row], moment: Moment) -> str:
     marks, footnotes = _footnotes(rows)
     metrics = list(rows[0].identity["scorers"])
     expected = expected_seeds(rows)
-    body = [_cells(row, marks.get(row.group, ""), metrics, moment, expected) for row in rows]
     headers = _headers(rows, metrics)
+    references = reference_rows(rows)
+    body = []
+    for block, members in groupby(rows, key=lambda row: block_of(row.identity)):
+        body += [_cells(row, marks.get(row.group, ""), metrics, moment, expected) for row in members]
+        body += [_reference_cells(row, metrics, expected, headers) for row in references.get(block, ())]
     align = ["left"] * 4 + ["right"] * (len(headers) - 4)
     text = tabulate(body, headers=headers, tablefmt="github", disable_numparse=True, colalign=align)
-    notes = [*_notes(rows, marks, expected), *footnotes]
+    shown = [row for block in references.values() for row in block]
+    notes = [*_notes(rows, marks, expected), *reference_notes(shown), *footnotes]
     parts = [f"### {rows[0].identity['dataset']['name']}", _caption(rows, metrics, moment), text]
     return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)])
 
@@ -70,17 +81,31 @@ def _headers(rows: Sequence[Row], metrics: Sequence[str]) -> list[str]:
 
 
 def _cells(row: Row, mark: str, metrics: Sequence[str], moment: Moment, expected: Sequence[int]) -> list[str]:
-    n, total = len(row.seeds), len(expected)
+    n = len(row.seeds)
     cells = [
         rho_label(row.identity["rho"]),
         str(row.identity["n_devices"]),
         f"{row.identity['algo']['name']} {mark}".strip(),
-        str(n) if n == total else f"n={n}/{total}",
+        _count(n, len(expected)),
     ]
     cells += [_score(row.cell(moment, metric, stat), n) for metric in metrics for stat in STATS]
     cells.append(f"{row.traffic.params:,.0f}")
     cells += [f"{100 * value:.3g} %" for value, _ in row.traffic.shares.values()]
     return [cell.replace("|", "\\|") for cell in cells]
+
+
+def _reference_cells(
+    row: ReferenceRow, metrics: Sequence[str], expected: Sequence[int], headers: Sequence[str]
+) -> list[str]:
+    n = len(row.seeds)
+    cells = [rho_label(row.rho), str(row.n_devices), row.label, _count(n, len(expected))]
+    cells += [_score(row.cell(metric, stat), n) for metric in metrics for stat in STATS]
+    cells += [ABSENT] * (len(headers) - len(cells))  # nothing is sent
+    return [cell.replace("|", "\\|") for cell in cells]
+
+
+def _count(n: int, total: int) -> str:
+    return str(n) if n == total else f"n={n}/{total}"
 
 
 def _score(cell: Cell | None, n_seeds: int) -> str:
@@ -210,7 +235,32 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 def row_summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what the tables show, and both moments and all diagnostic scores, as JSON values."""
     rows = build_rows(records)
-    return {"schema": "mlecs-bench/report/1", "rows": [_summary(row) for row in rows]}
+    references = [
+        _reference_summary(reference, table[0])
+        for table in _tables(rows)
+        for block in reference_rows(table).values()
+        for reference in block
+    ]
+    return {"schema": "mlecs-bench/report/1", "rows": [_summary(row) for row in rows], "references": references}
+
+
+def _reference_summary(row: ReferenceRow, of: Row) -> dict[str, Any]:
+    """Return one reference as JSON values; `of` is any row of its table."""
+    scores: dict[str, Any] = {}
+    for (moment, metric, stat), cell in row.cells.items():
+        scores.setdefault(moment, {}).setdefault(metric, {})[stat] = _cell_json(cell)
+    data = {name: of.identity["dataset"][name] for name in ("name", "view", "synthetic")}
+    return {
+        "name": row.name,
+        "identity": {"dataset": data, "profile": of.identity["profile"]["name"], "scorers": of.identity["scorers"]}
+        | {"rho": dict(row.rho), "n_devices": row.n_devices, "decided_by": dict(row.decided_by)},
+        "seeds": list(row.seeds),
+        "disputed_seeds": list(row.disputed),
+        "scores": {
+            "client": scores.get(MOMENT, {}),
+            "server": {metric: stats["server"] for metric, stats in scores.get(SERVER, {}).items()},
+        },
+    }
 
 
 def _summary(row: Row) -> dict[str, Any]:

@@ -68,6 +68,7 @@ DATASET_CHECKS: tuple[Callable[[Material], None], ...] = (
     dataset_checks.metrics,
     table_checks.manifest,
     table_checks.columns,
+    dataset_checks.references,
     table_checks.samples,
     table_checks.values,
     dataset_checks.same_elsewhere,

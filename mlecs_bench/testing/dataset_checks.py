@@ -20,6 +20,7 @@ from mlecs_bench.messages import Message
 from mlecs_bench.metrics import Metric, make_scorers
 from mlecs_bench.models.unified import UnifiedModel
 from mlecs_bench.parties import Device, Server
+from mlecs_bench.references import MOST_FREQUENT
 from mlecs_bench.spec import RunSpec
 from mlecs_bench.testing import toy
 from mlecs_bench.testing.card_checks import check_options, check_sentences, check_texts
@@ -27,6 +28,7 @@ from mlecs_bench.testing.material import Material, new_folder
 from mlecs_bench.testing.verdict import fail
 
 SPLITS = ("frame", "sequence")
+TEXT_TYPES = ("string", "large_string")
 SCORED = 8
 SEED = 27
 
@@ -62,6 +64,21 @@ def metrics(material: Material) -> None:
         make_scorers(material.info.metrics, material.prepared.manifest.labels, new_folder())
     except UsageError as error:
         fail("the metrics can score this dataset", str(error), "correct `metrics` of the card")
+
+
+def references(material: Material) -> None:
+    """References have names of their own, and the columns that they copy hold texts where the table has them."""
+    named = material.info.references
+    if not isinstance(named, Mapping):
+        fail("references map names to columns", f"they are {named!r}", 'write {"copy-subtitle": "subtitle_text"}')
+    check_texts({f"references[{name!r}]": column for name, column in named.items()})
+    for name, column in named.items():
+        if name in MOST_FREQUENT.values():
+            fail("references have names of their own", f"'{name}' is one of mlecs-bench's", "choose another name")
+        index = material.schema.get_field_index(column)
+        if index >= 0 and str(material.schema.field(index).type) not in TEXT_TYPES:
+            happened = f"'{column}' is {material.schema.field(index).type} and not string"
+            fail(f"the column that '{name}' copies holds texts", happened, "give it the type string")
 
 
 def stand_in(material: Material) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mlecs_bench.api import DataRequest, DatasetInfo, Prepared, Verification, hookimpl
 from mlecs_plugins.datasets.vast.card import PAGE, VastOptions
+from mlecs_plugins.datasets.vast.copies import REFERENCES
 from mlecs_plugins.datasets.vast.diagnose import SLOT_COLUMNS, slot_scores
 
 
@@ -49,6 +50,7 @@ def mlecs_dataset() -> DatasetInfo:
         splits=("frame", "sequence"),
         diagnostic_columns=SLOT_COLUMNS,
         diagnose=slot_scores,
+        references=REFERENCES,
         where_to_get=(
             f"{PAGE} (annotations of VAST-27M, research use): a JSON list or JSON lines, and, if you have them, "
             "CLIP.mp4 and CLIP.mp3 of each clip"
@@ -65,6 +67,8 @@ def mlecs_dataset() -> DatasetInfo:
             "ids.",
             "A field that is absent, null or empty, and a file that is absent or damaged, is a modality that the "
             "sample lacks. The manifest counts them.",
+            "Tables show what copying the subtitle scores (copy-subtitle) and, where there are captions, copying "
+            "vision_cap, audio_cap and subtitle, in this order (copy-all).",
             "--split sequence keeps the clips of one video at one party, by the names VIDEO.N (VAST) and "
             "VIDEO_START_END (VALOR) with an 11-character VIDEO; any other name is a video of its own.",
         ),

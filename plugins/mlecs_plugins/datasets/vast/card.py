@@ -6,6 +6,7 @@ NeurIPS 2023.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +20,8 @@ MAX_NEW_TOKENS = 64
 """Room for an answer: the summaries have 30 words on average."""
 
 N_FRAMES, SIZE = 4, 16
+N_TOWER_FRAMES = 8
+"""Frames of a clip that a tower of pictures sees."""
 N_BANDS, N_TICKS = 24, 24
 SUBTITLE_WORDS = 64
 CAPTION_WORDS = 96
@@ -51,16 +54,48 @@ class VastOptions:
         None, help="targets are cut after this many words, for short models; none: never", source="ours"
     )
 
+    features: Literal["raw", "towers"] = option(
+        "raw",
+        help="raw: small pictures, spectrograms and hashed words; towers: embeddings of frozen pretrained encoders",
+        source="ours",
+    )
+    vision_tower: str = option(
+        "openai/clip-vit-base-patch32",
+        help="encoder of frames in the view media: CLIP or SigLIP, a folder or a hub id",
+        source="ours",
+        path=True,
+    )
+    audio_tower: str = option(
+        "laion/clap-htsat-unfused",
+        help="encoder of sound in the view media: CLAP or Whisper",
+        source="ours",
+        path=True,
+    )
+    text_tower: str = option(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        help="encoder of subtitles, and of all captions in the view captions: any text encoder",
+        source="ours",
+        path=True,
+    )
+    tower_device: Literal["auto", "cpu", "cuda"] = option(
+        "auto", help="where towers compute; auto: on a GPU if there is one", source="ours", execution=True
+    )
+    tower_batch: int = option(32, help="pictures, sounds or texts at a time", source="ours", execution=True)
+
     def __post_init__(self) -> None:
-        for name, value in (("limit", self.limit), ("target_words", self.target_words)):
+        for name in ("vision_tower", "audio_tower", "text_tower"):
+            if self.features == "raw" and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise ValueError(f"option '{name}' needs features=towers, got {getattr(self, name)} with features=raw")
+        sizes = (("limit", self.limit), ("target_words", self.target_words), ("tower_batch", self.tower_batch))
+        for name, value in sizes:
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1 or none, got {value}")
 
 
-def view_text(view: View, options: VastOptions) -> str:
-    """Return what real samples show, as tables print it."""
+def view_text(view: View, options: VastOptions, towers: Sequence[str] = ()) -> str:
+    """Return what real samples show, as tables print it; `towers` are the names of the encoders behind it."""
     cut = f"; targets cut after {options.target_words} words" if options.target_words else ""
-    return VIEW_TEXTS[view] + cut
+    return VIEW_TEXTS[view] + (f", through {', '.join(towers)}" if towers else "") + cut
 
 
 def modalities(view: View) -> tuple[Modality, Modality, Modality]:
@@ -74,6 +109,25 @@ def modalities(view: View) -> tuple[Modality, Modality, Modality]:
         Modality("audio", (N_BANDS, N_TICKS), "float32", "spectrogram", sound),
         subtitle,
         Modality("vision", (N_FRAMES, SIZE, SIZE, 3), "uint8", "frames", "RGB frames at even times, area averages"),
+    )
+
+
+def tower_modalities(
+    view: View, widths: Mapping[str, int], towers: Sequence[str]
+) -> tuple[Modality, Modality, Modality]:
+    """Return audio, subtitle and vision as embeddings of the given widths; `towers` are the encoders' names."""
+    through = f"embedding by one of {', '.join(towers)}"
+    if view == "captions":
+        audio, vision = "captions: audio_cap, not sound", "captions: vision_cap, not pictures"
+        seen = Modality("vision", (widths["vision"],), "float32", "vector", f"{vision}; {through}")
+    else:
+        audio = "the sound"
+        shape = (N_TOWER_FRAMES, widths["vision"])
+        seen = Modality("vision", shape, "float32", "series", f"frames at even times; {through}")
+    return (
+        Modality("audio", (widths["audio"],), "float32", "vector", f"{audio}; {through}"),
+        Modality("subtitle", (widths["subtitle"],), "float32", "vector", f"the subtitle; {through}"),
+        seen,
     )
 
 

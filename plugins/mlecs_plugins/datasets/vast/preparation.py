@@ -14,6 +14,7 @@ from mlecs_bench.api import (
     DataError,
     DataRequest,
     Manifest,
+    Modality,
     Prepared,
     UsageError,
     Verification,
@@ -24,6 +25,8 @@ from mlecs_bench.api import (
 from mlecs_plugins.datasets.user_files import Digests
 from mlecs_plugins.datasets.vast import card
 from mlecs_plugins.datasets.vast.clips import TEXT_KEYS, Clip, Problems
+from mlecs_plugins.datasets.vast.copies import texts_of
+from mlecs_plugins.datasets.vast.embedding import Towers, embed_inputs
 from mlecs_plugins.datasets.vast.inputs import Inputs, MediaReader, read_inputs
 from mlecs_plugins.datasets.vast.plan import Plan, make_plan
 from mlecs_plugins.datasets.vast.store import Store
@@ -32,7 +35,7 @@ from mlecs_plugins.datasets.vast.synthetic import prepare_synthetic
 if TYPE_CHECKING:
     import datasets
 
-READER_VERSION = 1
+READER_VERSION = 2
 """Part of every digest and of the store's folder: raise it when the same files would give other samples."""
 SHOWN_NAMES = 3
 
@@ -51,17 +54,22 @@ def prepare(request: DataRequest) -> Prepared:
     problems = Problems()
     plan = make_plan(request.data_dir, options, problems)
     _refuse(problems, plan)
+    towers = Towers.of(options, plan.view)
     digests = _digests(request, plan)
-    digest = _digest(plan, options, digests)
+    digest = _digest(plan, options, digests, towers)
     folder = _cache(request) / digest[:32]
     ready = open_prepared(folder)
     if ready is not None:
         return ready
     store = Store(_cache(request) / f"decoded-{READER_VERSION}")
-    inputs = read_inputs(plan, MediaReader(digests, store), request.progress)
+    if towers is None:
+        inputs = read_inputs(plan, MediaReader(digests, store), request.progress)
+    else:
+        inputs = embed_inputs(plan, towers, digests, store, request.progress)
     if not any(present.any() for present in inputs.present.values()):
         raise DataError(_nothing_shown(plan, inputs))
-    return save_prepared(build_table(plan, options, inputs), _manifest(plan, options, inputs, digest), folder)
+    manifest = _manifest(plan, options, inputs, digest)
+    return save_prepared(build_table(plan, options, inputs, manifest.modalities), manifest, folder)
 
 
 def verify(request: DataRequest) -> Verification:
@@ -69,6 +77,7 @@ def verify(request: DataRequest) -> Verification:
     options = _options(request)
     problems = Problems()
     plan = make_plan(Path(request.data_dir or ""), options, problems)
+    towers = Towers.of(options, plan.view)
     digests = _digests(request, plan)
     inputs = read_inputs(plan, MediaReader(digests, None), request.progress)
     lines = [*problems.lines, *_damage(plan, inputs)]
@@ -78,9 +87,9 @@ def verify(request: DataRequest) -> Verification:
     if not usable and not problems.count:
         lines.append(_nothing_shown(plan, inputs))
     return Verification(
-        view=card.view_text(plan.view, options),
+        view=card.view_text(plan.view, options, towers.names if towers else ()),
         n_samples=len(plan.clips),
-        digest=_digest(plan, options, digests) if usable else None,
+        digest=_digest(plan, options, digests, towers) if usable else None,
         missing={m: [plan.clips[i].id for i in np.flatnonzero(~present)] for m, present in inputs.present.items()},
         problems=lines,
         notes=notes_of(plan, options, inputs),
@@ -113,8 +122,8 @@ def _digests(request: DataRequest, plan: Plan) -> dict[Path, str]:
         raise DataError(f"vast: {error.filename} cannot be read ({error.strerror}); mend or remove it") from error
 
 
-def _digest(plan: Plan, options: card.VastOptions, digests: Mapping[Path, str]) -> str:
-    made_from = {
+def _digest(plan: Plan, options: card.VastOptions, digests: Mapping[Path, str], towers: Towers | None) -> str:
+    made_from: dict[str, Any] = {
         "reader": READER_VERSION,
         "view": plan.view,
         "limit": options.limit,
@@ -123,6 +132,8 @@ def _digest(plan: Plan, options: card.VastOptions, digests: Mapping[Path, str]) 
         "annotations": digests[plan.annotations],
         "media": sorted((path.name, digests[path]) for path in plan.files),
     }
+    if towers is not None:
+        made_from["towers"] = towers.digests
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 
@@ -140,13 +151,15 @@ def _damage(plan: Plan, inputs: Inputs) -> list[str]:
 
 
 def _manifest(plan: Plan, options: card.VastOptions, inputs: Inputs, digest: str) -> Manifest:
+    towers = Towers.of(options, plan.view)
+    shapes = card.tower_modalities(plan.view, towers.widths, towers.names) if towers else card.modalities(plan.view)
     return Manifest(
         name=card.NAME,
         version=str(READER_VERSION),
-        view=card.view_text(plan.view, options),
+        view=card.view_text(plan.view, options, towers.names if towers else ()),
         synthetic=False,
         task="generation",
-        modalities=card.modalities(plan.view),
+        modalities=shapes,
         prompt=card.PROMPT,
         labels=(),
         max_new_tokens=card.MAX_NEW_TOKENS,
@@ -200,8 +213,8 @@ def _cut(target: str, words: int | None) -> str:
     return target if words is None else " ".join(target.split()[:words])
 
 
-def build_table(plan: Plan, options: card.VastOptions, inputs: Inputs) -> datasets.Dataset:
-    """Return the Arrow table of all clips, with the columns of `features_of`."""
+def build_table(plan: Plan, options: card.VastOptions, inputs: Inputs, shapes: Sequence[Modality]) -> datasets.Dataset:
+    """Return the Arrow table of all clips: the columns of `features_of`, and the texts that references copy."""
     import datasets
     import pyarrow as pa
 
@@ -212,9 +225,10 @@ def build_table(plan: Plan, options: card.VastOptions, inputs: Inputs) -> datase
         "group": [clip.group for clip in clips],
         "stratum": [""] * len(clips),
     }
-    shapes = card.modalities(plan.view)
     for m in shapes:
         flat = pa.array(inputs.values[m.name].reshape(-1))
         columns[m.name] = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(m.shape)))
         columns[f"has_{m.name}"] = inputs.present[m.name]
-    return datasets.Dataset(pa.table(columns, schema=features_of(shapes).arrow_schema))
+    copies = texts_of(clips)
+    features = features_of(shapes, {name: datasets.Value("string") for name in copies})
+    return datasets.Dataset(pa.table({**columns, **copies}, schema=features.arrow_schema))

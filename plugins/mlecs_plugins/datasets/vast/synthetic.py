@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from mlecs_bench.api import DataRequest, Manifest, Modality, Prepared, features_of, open_prepared, rng, save_prepared
 
 from . import captions, signals
+from .copies import SUBTITLE, subtitles_of
 from .words import SLOT_NAMES, SLOTS, SUBTITLE_WORDS
 
 if TYPE_CHECKING:
     import datasets
     import numpy as np
 
-VERSION = "1"
+VERSION = "2"
 DATA_SEED = 2602
 N_SAMPLES = 9680
 PROMPT = "Summarize the clip."
@@ -135,7 +136,7 @@ def prepare_synthetic(request: DataRequest) -> Prepared:
 
 
 def to_table(clips: Clips) -> datasets.Dataset:
-    """Return clips as an Arrow table with the columns of `features_of` and one column slot_<name> per slot."""
+    """Return clips as an Arrow table: the columns of `features_of`, slot_<name> for every slot, and the subtitles."""
     import datasets
     import numpy as np
     import pyarrow as pa
@@ -149,6 +150,8 @@ def to_table(clips: Clips) -> datasets.Dataset:
         columns[f"has_{m.name}"] = [True] * n
     for name, values in clips.slots.items():
         columns[f"slot_{name}"] = [SLOTS[name][v][0] for v in values]
-    features = features_of(MODALITIES, {f"slot_{name}": datasets.Value("string") for name in SLOT_NAMES})
+    columns[SUBTITLE] = subtitles_of(clips.inputs["subtitle"])
+    extra = [*(f"slot_{name}" for name in SLOT_NAMES), SUBTITLE]
+    features = features_of(MODALITIES, {name: datasets.Value("string") for name in extra})
     ordered = {name: columns[name] for name in features}
     return datasets.Dataset(pa.table(ordered, schema=features.arrow_schema))
