@@ -16,7 +16,7 @@ from transformers.models.mistral import MistralForCausalLM
 
 import toy
 from mlecs_bench.errors import DataError, UsageError
-from mlecs_bench.models import backbone as backbone_module
+from mlecs_bench.models import outline as outline_module
 from mlecs_bench.models.backbone import Backbone, load_adapter
 from mlecs_bench.models.loading import BaseSettings
 from mlecs_bench.models.outline import LORA_TARGETS, backbone_shape
@@ -307,7 +307,7 @@ def test_slow_tokenizer_is_refused_in_one_line(checkpoints, tmp_path):
 
 
 def test_model_that_is_neither_folder_nor_reachable_is_refused_in_one_line():
-    with pytest.raises(UsageError, match="cannot load a causal language model from 'no/such'") as caught:
+    with pytest.raises(UsageError, match="cannot get 'no/such' from the hub") as caught:
         Backbone("no/such", ON_CPU)
     assert "\n" not in str(caught.value)
 
@@ -364,7 +364,7 @@ def test_shape_read_from_the_configuration_is_that_of_the_adapters(checkpoints, 
 
 
 def test_shape_of_an_architecture_without_a_list_is_of_all_linear_layers(checkpoints, monkeypatch):
-    monkeypatch.delitem(backbone_module.LORA_TARGETS, "llama")
+    monkeypatch.delitem(outline_module.LORA_TARGETS, "llama")
     backbone_shape.cache_clear()
     backbone = adapted(checkpoints["llama"])
     found = {key.rpartition(".")[0] for key in backbone.adapter("d00")}

@@ -52,14 +52,16 @@ def test_every_flag_reaches_the_spec(call):
         "-o", "mode=max", "--rounds", "2", "--steps", "3", "--n-devices", "4", "--seeds", "5,6", "--split", "sequence",
         "--budget", "equal", "--evaluate", "all", "--min-modalities", "0", "--slm", "a", "--llm", "b",
         "--data-dir", "d", "--device", "cpu", "--threads", "2", "--profile", "mini", "--device-slm", "d1=e,3=f",
-        "--device-rank", "d0=2", "--device-encoder-width", "d02=16",
+        "--device-rank", "d0=2", "--device-encoder-width", "d02=16", "--batch-size", "6", "--dtype", "bfloat16",
+        "--base-bits", "8", "--gradient-checkpointing", "--bertscore-model", "none",
     )  # fmt: skip  # a command line
     assert values == {
         "algo": "alpha", "dataset": "toy", "rho": {"audio": 0.25, "vision": 1.0}, "options": {"rank": 4, "mode": "max"},
         "data_options": {}, "rounds": 2, "steps": 3, "n_devices": 4, "seeds": [5, 6], "split": "sequence",
         "budget": "equal", "evaluate": "all", "min_modalities": 0, "slm": "a", "llm": "b", "data_dir": "d",
         "device": "cpu", "threads": 2, "profile": "mini", "device_slm": {"d01": "e", "d03": "f"},
-        "device_rank": {"d00": 2}, "device_encoder_width": {"d02": 16}, "proxy": None,
+        "device_rank": {"d00": 2}, "device_encoder_width": {"d02": 16}, "proxy": None, "batch_size": 6,
+        "dtype": "bfloat16", "base_bits": 8, "gradient_checkpointing": True, "bertscore_model": "none",
     }  # fmt: skip  # the same settings
 
 

@@ -97,7 +97,7 @@ def write_index(folder: Path, text: str) -> None:
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "config": (lambda f: (f / "config.json").unlink(), "holds no config.json"),
     "weights": (lambda f: (f / "model.safetensors").unlink(), "holds no weights"),
-    "tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "holds no tokenizer"),
+    "tokenizer": (lambda f: [path.unlink() for path in f.glob("tokenizer*")], "holds no tokenizer"),
     "shard": (
         lambda f: write_index(f, json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}})),
         "lacks model-00001-of-00002.safetensors, which model.safetensors.index.json names",

@@ -51,7 +51,9 @@ def clap(folder: Path, **audio: object) -> str:
         },
         text_config={**small, "vocab_size": 50}, projection_dim=10,
     )  # fmt: skip
-    extractor = ClapFeatureExtractor(feature_size=16, sampling_rate=16_000, max_length_s=1, hop_length=160, frequency_max=8_000)
+    extractor = ClapFeatureExtractor(
+        feature_size=16, sampling_rate=16_000, max_length_s=1, hop_length=160, frequency_max=8_000
+    )
     return _save(ClapModel(config), folder, extractor)
 
 

@@ -82,9 +82,9 @@ class FediLora:
 
     def local_update(self, device: Device, t: int) -> Message:
         """Train all parts on the private data, edit one tensor; send φ_j and n_j."""
-        losses = train_on_private(device, t)
+        train_on_private(device, t)
         kept = {k.removeprefix(GLOBAL): device.memory.pop(k) for k in list(device.memory) if k.startswith(GLOBAL)}
-        if kept and losses:  # after no step the adapter is still what was received
+        if kept and device.training.budget.private:  # without a step the adapter is still what was received
             self.edit(device, kept)
         return Message(with_kind("lora", device.model.part("lora")), {"num_samples": len(device.train)})
 
@@ -114,7 +114,7 @@ class FediLora:
         """Average every rank index over the devices that reach it, weighted by samples."""
         weights = {id_: float(message.scalars["num_samples"]) for id_, message in uploads.items()}
         states = {id_: message.of_kind("lora") for id_, message in uploads.items()}
-        where = next(tensor.device for state in states.values() for tensor in state.values())
+        where = next((tensor.device for state in states.values() for tensor in state.values()), torch.device("cpu"))
         previous = {name: tensor.detach().to(where) for name, tensor in server.twin.part("lora").items()}
         server.twin.load_part("lora", rank_weighted_mean(states, weights, previous))
 

@@ -44,7 +44,10 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def comm(algo: str | None, n_devices: str, rank: str | None, as_json: bool, quiet: bool, **given: Any) -> None:
-    """Count what algorithms transmit, with the true sizes of the models and without their weights."""
+    """Count what algorithms transmit, without weights.
+
+    The rounds of a run are carried out with models that have the true sizes and no values.
+    """
     registry = Registry.installed()
     names = algo.split(",") if algo else [e.name for e in registry.entries("algorithm") if "/" not in e.name]
     counts = _whole_numbers(n_devices, "--n-devices")

@@ -18,6 +18,8 @@ from mlecs_bench.errors import DataError, UsageError
 
 DIGESTED_FILES = ("config.json", "tokenizer.json", "*.safetensors", "*.bin")
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
+"""One of these is there if a folder has any tokenizer; whether it can serve is seen when it is loaded."""
 
 
 def _gpt2(width: int, layers: int, heads: int) -> Mapping[str, Any]:
@@ -118,7 +120,7 @@ def check_files(source: str) -> None:
         lacking = sorted(_shards(index) - weights)
         if lacking:
             raise UsageError(f"{source} lacks {lacking[0]}, which {index.name} names; copy all files of the model")
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
+    if not any(path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)):
         raise UsageError(f"{source} holds no tokenizer; save tokenizer.json beside the model")
 
 
