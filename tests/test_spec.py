@@ -41,6 +41,11 @@ FULL = spec(
     slm="a",
     llm="b",
     proxy="c",
+    batch_size=2,
+    dtype="bfloat16",
+    base_bits=4,
+    gradient_checkpointing=True,
+    bertscore_model="none",
     device_slm={"d00": "e"},
     device_rank={"d01": 4},
     device_encoder_width={"d02": 32},
@@ -118,7 +123,7 @@ def test_a_wrong_choice_is_refused(name, value, expected):
 
 
 def test_an_unknown_setting_is_refused_by_name():
-    with pytest.raises(UsageError, match=r"unknown setting 'n_device'; known: algo, budget, .*n_devices"):
+    with pytest.raises(UsageError, match=r"unknown setting 'n_device'; known: algo, base_bits, .*budget, .*n_devices"):
         RunSpec.from_mapping({**MINIMAL, "n_device": 3})
 
 
