@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ def load_base(source: str, settings: BaseSettings) -> tuple[Any, Any, Any]:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # the run has its own progress view
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that a run on a CPU does not use
     check_files(source)
     name, where = pretrained(source)
     try:
