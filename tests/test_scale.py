@@ -257,7 +257,9 @@ def test_a_spec_changes_its_profile_by_name():
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_profile_suits_every_algorithm(name):
     for algo in toy.ALGORITHMS:
-        resolve(RunSpec(algo=algo, dataset="vast", rho=0.5, profile=name, device="cpu"), Registry.installed())
+        spec = RunSpec(algo=algo, dataset="vast", rho=0.5, profile=name, device="cpu")
+        resolved = resolve(spec, Registry.installed())
+        assert (resolved.rounds, resolved.steps) == (PROFILES[name].rounds, PROFILES[name].steps)
 
 
 @pytest.mark.parametrize(
