@@ -12,6 +12,7 @@ import click
 from mlecs_bench.cli.config import CACHE_VARIABLE, default_cache_dir, parse_pairs, parse_rho
 from mlecs_bench.cli.data import shown_progress
 from mlecs_bench.errors import UsageError
+from mlecs_bench.options import build_options
 from mlecs_bench.registry import Registry
 from mlecs_bench.results import writable
 from mlecs_bench.spec import RunSpec
@@ -100,8 +101,8 @@ def _at_ranks(spec: RunSpec, ranks: list[int | None], registry: Registry, sample
     from mlecs_bench.report.transmission import Counted
 
     info = registry.algorithm(spec.algo).info
-    rows = [Counted(spec.algo, count_transmitted(spec, info, samples, rank)) for rank in ranks]
-    return list({row.rank: row for row in rows}.values())
+    own = info.needs(build_options(info.options, spec.options, f"algorithm '{spec.algo}'")).ranks
+    return [Counted(spec.algo, count_transmitted(spec, info, samples, rank)) for rank in ([None] if own else ranks)]
 
 
 def _whole_numbers(text: str, flag: str) -> list[int]:
