@@ -20,6 +20,10 @@ from mlecs_bench.errors import MlecsError
 FOLDER = ".checkpoints"
 
 
+class CellInUse(MlecsError):  # noqa: N818  # nothing is wrong: another process is at work
+    """Another process runs this cell."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """All that a cell needs to go on: tensors of every party and the progress so far as JSON values."""
@@ -61,16 +65,27 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
 
 @contextmanager
 def cell_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of a cell; raises MlecsError when another process runs it. A killed process frees its lock."""
+    """Hold the lock of a cell; raises CellInUse when another process runs it. A killed process frees its lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise MlecsError(
+            raise CellInUse(
                 f"another process is running this cell ({path.stem}); wait for it or use another --out"
             ) from error
         yield
+
+
+def cell_in_use(path: Path) -> bool:
+    """Say whether another process holds the lock of a cell now."""
+    if not path.with_suffix(".lock").exists():
+        return False
+    try:
+        with cell_lock(path):
+            return False
+    except CellInUse:
+        return True
 
 
 def remove_checkpoint(path: Path) -> None:

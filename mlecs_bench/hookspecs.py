@@ -160,9 +160,10 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class CellRef:
-    """Names one cell of a run in events: one algorithm, dataset, rate and seed.
+    """Names one cell of a run or a sweep in events: one algorithm, dataset, rate and seed.
 
     `scorings`: how often a device or the server is scored in the cell, counting the server as if it always were.
+    `key` is that of its record. `variant` says in which settings it departs from the defaults, "" for none.
     """
 
     algo: str
@@ -172,6 +173,8 @@ class CellRef:
     rounds: int
     n_devices: int
     scorings: int
+    key: str = ""
+    variant: str = ""
 
 
 class HookSpecs:
@@ -188,6 +191,10 @@ class HookSpecs:
     @hookspec
     def mlecs_data_progress(self, done: int, total: int, what: str) -> None:
         """Data is being prepared: `done` of `total` of `what`."""
+
+    @hookspec
+    def mlecs_cells(self, cells: Sequence[CellRef]) -> None:
+        """All cells of a run or a sweep are known, those that are done already among them; none has begun."""
 
     @hookspec
     def mlecs_cell_start(self, cell: CellRef, resumed_round: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,8 +66,18 @@ def memory_of(spec: RunSpec, n_modalities: int) -> tuple[MemoryEstimate, int] | 
     return estimate_memory(profile, spec.n_devices, n_modalities, others), available
 
 
+def visible_gpus() -> list[str]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return chosen.split(",") if chosen else [str(i) for i in range(torch.cuda.device_count())]
+
+
 def workers_that_fit(spec: RunSpec, info: DatasetInfo, wanted: int) -> int:
-    """Return how many cells to run at a time where the user names no number: one on a GPU, else what memory allows."""
+    """Return how many cells to run at a time where the user names no number: one per GPU, else what memory allows."""
+    if str(spec.device) == "cuda":
+        return max(1, len(visible_gpus()))
     if str(spec.device) != "cpu":
         return 1
     found = memory_of(spec, len(info.modalities))

@@ -1,79 +1,37 @@
-"""The protocol of a run: fills in the spec, prepares the data once, and runs one cell per seed in worker processes."""
+"""The protocol of a run or a sweep: fills in the specs, prepares the data once, and has one cell run per seed."""
 
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
+import json
 import os
-import queue
-import signal
-import sys
-import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.cell import CellEvents, CellPlan, identity, profile_of, run_cell
-from mlecs_bench.data import DataRequest, Prepared, open_prepared
-from mlecs_bench.errors import MlecsError, UsageError, did_you_mean
+from mlecs_bench.cell import identity, profile_of
+from mlecs_bench.data import DataRequest, Prepared
+from mlecs_bench.errors import PluginError, UsageError, did_you_mean
+from mlecs_bench.failures import remove_failure, write_failure
 from mlecs_bench.hookspecs import CellRef
+from mlecs_bench.jobs import CellResult, Execution, Job, cell_ref, plan_of
 from mlecs_bench.options import build_options, plain
 from mlecs_bench.partition import rates_of
-from mlecs_bench.preflight import check_models, workers_that_fit
+from mlecs_bench.preflight import check_models, visible_gpus, workers_that_fit
 from mlecs_bench.profiles import PROFILES
 from mlecs_bench.registry import Registry
-from mlecs_bench.results import find_record, read_record, writable
-from mlecs_bench.spec import RunSpec, rho_text
+from mlecs_bench.results import canonical_json, identity_key, writable
+from mlecs_bench.spec import RunSpec
 from mlecs_bench.structure import canonical_devices, check_structures, structures
+from mlecs_bench.sweep import run_jobs
+from mlecs_bench.workers import InProcess, LocalWorkers
 
 if TYPE_CHECKING:
     import pluggy
 
-POLL_SECONDS = 0.2
-STOP_SECONDS = 5.0
-"""How long a worker may take to leave after Ctrl-C before it is killed."""
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How a run is carried out; nothing here can change a number. `workers` None: one per core that memory allows,
-    or one on a GPU; no more than cells.
-    """
-
-    out: Path
-    cache_dir: Path
-    workers: int | None = None
-
-
-@dataclass(frozen=True)
-class CellResult:
-    """How one seed ended: with a record (new, or found and `skipped`) or with an error."""
-
-    seed: int
-    path: Path | None = None
-    record: Mapping[str, Any] | None = None
-    error: str | None = None
-    skipped: bool = False
-
-
-class Interrupted(MlecsError):  # noqa: N818  # it is no error: the user asked for it
-    """The user pressed Ctrl-C; finished rounds are on disk."""
-
-    exit_code = 130
-
-    def __init__(self, done: int, total: int, resume_hint: str) -> None:
-        super().__init__(f"interrupted: {done} of {total} cells are done. {resume_hint}")
-        self.done = done
-        self.total = total
-        self.resume_hint = resume_hint
-
-
-RESUME_HINT = "Every finished round is kept; run the same command again to go on."
+    from mlecs_bench.jobs import Tell
+    from mlecs_bench.workers import Workers
 
 
 def resolve(spec: RunSpec, registry: Registry) -> RunSpec:
@@ -153,213 +111,123 @@ def run(
     A seed that fails costs only itself. Raises Interrupted on Ctrl-C.
     """
     registry = registry or Registry.installed()
+    jobs = plan_jobs([spec], registry, execution, observers)
+    return run_jobs(jobs, partial(_workers_of_run, spec, registry, execution), observers)
+
+
+def sweep(
+    specs: Sequence[RunSpec], execution: Execution, observers: pluggy.PluginManager, registry: Registry | None = None
+) -> list[tuple[CellRef, CellResult]]:
+    """Run every cell of specs that has no record yet, in worker processes; return all cells and how they ended.
+
+    Specs need not be resolved. A cell that several of them name is run once. A cell that fails, a worker that dies and
+    a plugin that cannot be loaded cost only their own cells. Raises Interrupted on Ctrl-C, and UsageError for a spec
+    that no cell could run with.
+    """
+    registry = registry or Registry.installed()
+    resolved, ended = resolve_all(specs, registry, execution.out)
+    jobs = plan_jobs(resolved, registry, execution, observers)
+    results = run_jobs(jobs, partial(_local_workers, resolved, registry, execution), observers, ended)
+    return [(job.ref, result) for job, result in zip(jobs, results, strict=True)] + ended
+
+
+def resolve_all(
+    specs: Sequence[RunSpec], registry: Registry, out: Path
+) -> tuple[list[RunSpec], list[tuple[CellRef, CellResult]]]:
+    """Return the resolved specs, and the cells of those whose plugin is broken, each of which leaves a failure file."""
+    resolved, ended = [], []
+    for spec in specs:
+        try:
+            found = resolve(spec, registry)
+        except PluginError as error:
+            for seed in spec.seeds:
+                unloaded = _unloaded_identity(spec, seed)
+                write_failure(out, unloaded, str(error))
+                ended.append((cell_ref(spec, seed, identity_key(unloaded)), CellResult(seed, error=str(error))))
+            continue
+        for seed in spec.seeds:
+            remove_failure(out, _unloaded_identity(spec, seed))
+        resolved.append(found)
+    return resolved, ended
+
+
+def _unloaded_identity(spec: RunSpec, seed: int) -> dict[str, Any]:
+    """Return what names a cell whose plugin cannot be loaded, and so has no say in what identifies it."""
+    rates = spec.rho if isinstance(spec.rho, Mapping) else {"rho": spec.rho}
+    return {
+        "algo": {"name": spec.algo},
+        "dataset": {"name": spec.dataset},
+        "rho": dict(rates),
+        "n_devices": spec.n_devices,
+        "profile": {"name": spec.profile},
+        "seed": seed,
+        "spec": json.loads(dataclasses.replace(spec, seeds=(seed,), data_dir=None).to_json()),
+    }
+
+
+def plan_jobs(
+    specs: Sequence[RunSpec], registry: Registry, execution: Execution, observers: pluggy.PluginManager
+) -> list[Job]:
+    """Return the cells of resolved specs, each once, with their data prepared and their models looked at.
+
+    What specs share is prepared once. Raises UsageError for anything that no cell could run with.
+    """
     writable(execution.out)
     writable(execution.cache_dir, "--cache-dir")
-    info = registry.dataset(spec.dataset).info
-    check_models(spec, info)
-    prepared = prepare(spec, registry, execution.cache_dir, observers)
-    plan = plan_of(spec, registry, prepared, execution)
-    first = identity(plan, spec.seeds[0])  # once: it hashes the weights of all models
-    jobs = [Job(spec, seed, prepared.folder, execution, {**first, "seed": seed}) for seed in spec.seeds]
-    found = {job.seed: find_record(execution.out, job.identity) for job in jobs}
-    dispatcher = Dispatcher(spec, observers)
-    for seed, path in found.items():
-        if path is not None:
-            dispatcher.end(CellResult(seed, path, read_record(path), skipped=True))
-    todo = [job for job in jobs if found[job.seed] is None]
-    workers = min(execution.workers or workers_that_fit(spec, info, os.cpu_count() or 1), len(todo))
-    try:
-        if workers > 1:
-            _run_in_pool(todo, workers, dispatcher)
-        else:
-            for job in todo:
-                dispatcher.end(_run_job(job, dispatcher))
-    except KeyboardInterrupt:
-        raise Interrupted(len(dispatcher.results), len(jobs), RESUME_HINT) from None
-    return [dispatcher.results[seed] for seed in spec.seeds]
+    for spec in specs:
+        check_models(spec, registry.dataset(spec.dataset).info)
+    prepared: dict[str, Prepared] = {}
+    jobs: dict[str, Job] = {}
+    for spec in specs:
+        source = canonical_json([spec.dataset, plain(spec.data_options), spec.data_dir])
+        if source not in prepared:
+            prepared[source] = prepare(spec, registry, execution.cache_dir, observers)
+        plan = plan_of(spec, registry, prepared[source], execution)
+        first = identity(plan, spec.seeds[0])  # once: what differs between seeds is the seed
+        variant = variant_of(spec, registry)
+        for seed in spec.seeds:
+            own = {**first, "seed": seed}
+            key = identity_key(own)
+            ref = cell_ref(spec, seed, key, variant)
+            jobs.setdefault(key, Job(spec, seed, prepared[source].folder, execution, own, ref))
+    return list(jobs.values())
 
 
-@dataclass(frozen=True)
-class Job:
-    """One cell as it travels to a worker process."""
-
-    spec: RunSpec
-    seed: int
-    folder: Path
-    execution: Execution
-    identity: Mapping[str, Any]
-
-
-def plan_of(spec: RunSpec, registry: Registry, prepared: Prepared, execution: Execution) -> CellPlan:
-    """Return what all cells of a run share."""
-    return CellPlan(
-        spec=spec,
-        algorithm=registry.algorithm(spec.algo),
-        dataset=registry.dataset(spec.dataset),
-        prepared=prepared,
-        out=execution.out,
-        cache_dir=execution.cache_dir,
-    )
+def variant_of(spec: RunSpec, registry: Registry) -> str:
+    """Return in which settings a resolved spec departs from the defaults, beside those that a cell's name holds."""
+    info = registry.algorithm(spec.algo).info
+    usual = plain(build_options(info.options, {}, f"algorithm '{spec.algo}'"))
+    own = {name: value for name, value in spec.options.items() if value != usual[name]}
+    texts = [f"{name}={','.join(map(str, v)) if isinstance(v, list | tuple) else v}" for name, v in own.items()]
+    if spec.n_devices != RunSpec.n_devices:
+        texts.append(f"{spec.n_devices} devices")
+    if spec.budget != RunSpec.budget:
+        texts.append(f"budget {spec.budget}")
+    if spec.split != registry.dataset(spec.dataset).info.splits[0]:
+        texts.append(f"split {spec.split}")
+    if spec.evaluate != RunSpec.evaluate:
+        texts.append(f"evaluate {spec.evaluate}")
+    return ", ".join(texts)
 
 
-def cell_ref(spec: RunSpec, seed: int) -> CellRef:
-    """Return how events name a cell."""
-    rounds = spec.rounds or 0
-    scored_rounds = rounds if spec.evaluate == "all" else 1
-    return CellRef(
-        algo=spec.algo,
-        dataset=spec.dataset,
-        rho=rho_text(spec.rho),
-        seed=seed,
-        rounds=rounds,
-        n_devices=spec.n_devices,
-        scorings=scored_rounds * (spec.n_devices + 1) + spec.n_devices,
-    )
+def _workers_of_run(spec: RunSpec, registry: Registry, execution: Execution, n_jobs: int, tell: Tell) -> Workers:
+    """Return workers for one spec: this process where one cell at a time is run, since starting another takes time."""
+    if min(_size([spec], registry, execution), n_jobs) == 1:
+        return InProcess(tell)
+    return _local_workers([spec], registry, execution, n_jobs, tell)
 
 
-class Dispatcher:
-    """Turns events of cells, from here or from a worker, into calls of the observers' hooks, and keeps the results."""
-
-    def __init__(self, spec: RunSpec, observers: pluggy.PluginManager) -> None:
-        self._spec = spec
-        self._hook = observers.hook
-        self.results: dict[int, CellResult] = {}
-
-    def __call__(self, seed: int, what: str, *values: Any) -> None:
-        """Pass on one event."""
-        cell = cell_ref(self._spec, seed)
-        if what == "start":
-            self._hook.mlecs_cell_start(cell=cell, resumed_round=values[0])
-        elif what == "device_end":
-            self._hook.mlecs_device_end(cell=cell, round=values[0], device=values[1])
-        elif what == "score_end":
-            self._hook.mlecs_score_end(cell=cell, round=values[0], device=values[1])
-        elif what == "round_end":
-            self._hook.mlecs_round_end(cell=cell, round=values[0], scores=values[1])
-
-    def end(self, result: CellResult) -> None:
-        """Keep the result of a cell that has ended, and tell it."""
-        self.results[result.seed] = result
-        self._hook.mlecs_cell_end(cell=cell_ref(self._spec, result.seed), record=result.record, error=result.error)
+def _local_workers(
+    specs: Sequence[RunSpec], registry: Registry, execution: Execution, n_jobs: int, tell: Tell
+) -> Workers:
+    gpus = visible_gpus() if all(spec.device == "cuda" for spec in specs) else []
+    size = min(_size(specs, registry, execution), n_jobs)
+    return LocalWorkers(size, max(spec.threads for spec in specs), tell, gpus)
 
 
-class _Forward(CellEvents):
-    """Sends the events of one cell somewhere."""
-
-    def __init__(self, seed: int, send: Callable[..., None]) -> None:
-        self._seed = seed
-        self._send = send
-
-    def start(self, resumed_round: int) -> None:
-        self._send(self._seed, "start", resumed_round)
-
-    def device_end(self, round_: int, device: str) -> None:
-        self._send(self._seed, "device_end", round_, device)
-
-    def score_end(self, round_: int, device: str) -> None:
-        self._send(self._seed, "score_end", round_, device)
-
-    def round_end(self, round_: int, scores: Mapping[str, float]) -> None:
-        self._send(self._seed, "round_end", round_, dict(scores))
-
-
-def _run_job(job: Job, send: Callable[..., None]) -> CellResult:
-    """Run one cell in this process; an error becomes part of the result."""
-    try:
-        _use_threads(job.spec.threads)
-        prepared = open_prepared(job.folder)
-        if prepared is None:
-            raise MlecsError(f"the prepared data in {job.folder} is gone; run the command again to prepare it")
-        plan = plan_of(job.spec, Registry.installed(), prepared, job.execution)
-        path = run_cell(plan, job.seed, job.identity, _Forward(job.seed, send))
-        return CellResult(job.seed, path, read_record(path))
-    except MlecsError as error:
-        return CellResult(job.seed, error=str(error))
-    except Exception:  # noqa: BLE001  # a defect in one cell must not take the others down; the traceback is kept
-        return CellResult(job.seed, error=traceback.format_exc())
-
-
-def _use_threads(threads: int) -> None:
-    """One thread per process keeps results bit-exact; transformers' tokenizers must not fork their own."""
-    import torch
-
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    torch.set_num_threads(threads)
-
-
-_EVENTS: Any = None  # a worker's end of the event queue, set once when the worker starts
-
-
-def _start_worker(events: Any, threads: int) -> None:
-    """Prepare a worker: it leaves Ctrl-C to the parent, which ends it by SIGTERM, and cleans up when it ends."""
-    global _EVENTS  # noqa: PLW0603  # a spawned worker gets its queue through its initialiser only
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
-    _EVENTS = events
-    _use_threads(threads)
-
-
-def _leave(_signal: int, _frame: Any) -> None:
-    """Stop the cell a worker is in; leaving this way runs the clean-up that a kill would not."""
-    sys.exit(1)
-
-
-def _work(job: Job) -> CellResult:
-    return _run_job(job, lambda *event: _EVENTS.put(event))
-
-
-def _run_in_pool(jobs: Sequence[Job], workers: int, dispatcher: Dispatcher) -> None:
-    context = multiprocessing.get_context("spawn")
-    events = context.Queue()
-    threads = jobs[0].spec.threads
-    for variable in THREAD_VARIABLES:
-        os.environ.setdefault(variable, str(threads))
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(events, threads))
-    try:
-        futures = {pool.submit(_work, job): job for job in jobs}
-        _collect(futures, events, dispatcher)
-    except KeyboardInterrupt:
-        _stop_workers(pool)
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _stop_workers(pool: ProcessPoolExecutor) -> None:
-    """End the workers at once; what they had saved is whole, since checkpoints are replaced atomically."""
-    workers = list((pool._processes or {}).values())
-    for process in workers:
-        process.terminate()
-    deadline = time.monotonic() + STOP_SECONDS
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in workers:
-        process.join(max(0.0, deadline - time.monotonic()))
-        process.kill()
-
-
-def _collect(futures: Mapping[Future[CellResult], Job], events: Any, dispatcher: Dispatcher) -> None:
-    waiting = dict(futures)
-    while waiting:
-        _drain(events, dispatcher)
-        for future in [f for f in waiting if f.done()]:
-            job = waiting.pop(future)
-            _drain(events, dispatcher)
-            dispatcher.end(_result_of(future, job))
-
-
-def _drain(events: Any, dispatcher: Dispatcher) -> None:
-    timeout = POLL_SECONDS
-    while True:
-        try:
-            dispatcher(*events.get(timeout=timeout))
-        except queue.Empty:
-            return
-        timeout = 0.0
-
-
-def _result_of(future: Future[CellResult], job: Job) -> CellResult:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        reason = "a worker process died (killed, or out of memory). "
-        return CellResult(job.seed, error=reason + RESUME_HINT)
+def _size(specs: Sequence[RunSpec], registry: Registry, execution: Execution) -> int:
+    """Return how many cells run at a time: as many as was asked for, else as the most demanding spec allows."""
+    if execution.workers is not None:
+        return execution.workers
+    wanted = os.cpu_count() or 1
+    return min(workers_that_fit(spec, registry.dataset(spec.dataset).info, wanted) for spec in specs)

@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 
 from hand_made import make_record, with_identity
-from mlecs_bench import protocol
+from mlecs_bench import jobs
 from mlecs_bench.cli import main as cli_main
 from mlecs_bench.hookspecs import AlgorithmInfo, DatasetInfo, Exchange, hookimpl
 from mlecs_bench.options import option
@@ -91,7 +91,7 @@ class FakeProtocol:
         self.spec, self.execution = spec, execution
         results = [self._result(spec, seed) for seed in spec.seeds]
         for result in results:
-            ref = protocol.cell_ref(spec, result.seed)
+            ref = jobs.cell_ref(spec, result.seed)
             observers.hook.mlecs_cell_start(cell=ref, resumed_round=0)
             observers.hook.mlecs_cell_end(cell=ref, record=result.record, error=result.error)
         if self.raises:
@@ -100,6 +100,6 @@ class FakeProtocol:
 
     def _result(self, spec, seed):
         if seed in self.errors:
-            return protocol.CellResult(seed, error=self.errors[seed])
+            return jobs.CellResult(seed, error=self.errors[seed])
         record = with_identity(make_record(algo=spec.algo, dataset=spec.dataset, seed=seed), profile={"tiny": True})
-        return protocol.CellResult(seed, self.folder / record_name(record["identity"]), record)
+        return jobs.CellResult(seed, self.folder / record_name(record["identity"]), record)

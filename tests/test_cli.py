@@ -10,7 +10,7 @@ import click
 import pytest
 
 from cli_fakes import call_main, install
-from mlecs_bench import protocol
+from mlecs_bench import sweep
 from mlecs_bench.cli.main import COMMANDS, cli, main
 from mlecs_bench.errors import DataError, MlecsError, UsageError
 from mlecs_bench.registry import Entry
@@ -75,7 +75,7 @@ def failing(error: BaseException):
         (DataError("the table\nis gone"), 1, "error: the table is gone\n"),
         (UsageError("rho must be in (0, 1]"), 2, "error: rho must be in (0, 1]\n"),
         (MlecsError("no"), 1, "error: no\n"),
-        (protocol.Interrupted(1, 5, "Run it again."), 130, "interrupted: 1 of 5 cells are done. Run it again.\n"),
+        (sweep.Interrupted(1, 5, "Run it again."), 130, "interrupted: 1 of 5 cells are done. Run it again.\n"),
     ],
 )
 def test_an_expected_error_is_one_line_and_its_exit_code(call, monkeypatch, error, code, line):

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from cli_fakes import FakeProtocol, call_main, install
-from mlecs_bench import protocol
+from mlecs_bench import jobs, protocol, sweep
 from mlecs_bench.cli import run as run_module
 from mlecs_bench.cli.config import default_cache_dir
 from mlecs_bench.spec import RunSpec
@@ -148,7 +148,7 @@ def test_quiet_leaves_stderr_empty(call):
 def test_places_and_workers_reach_the_protocol(call, fake_run, tmp_path, monkeypatch):
     monkeypatch.setenv("MLECS_BENCH_CACHE", str(tmp_path / "env"))
     call(*RUN, "--n-seeds", "1", "--out", str(tmp_path / "o"), "--workers", "2")
-    assert fake_run.execution == protocol.Execution(out=tmp_path / "o", cache_dir=tmp_path / "env", workers=2)
+    assert fake_run.execution == jobs.Execution(out=tmp_path / "o", cache_dir=tmp_path / "env", workers=2)
     call(*RUN, "--n-seeds", "1", "--cache-dir", str(tmp_path / "flag"))
     assert fake_run.execution.cache_dir == tmp_path / "flag"
     assert (str(fake_run.execution.out), fake_run.execution.workers) == ("results/scratch", None)
@@ -181,12 +181,12 @@ def test_json_of_a_run_that_failed_altogether(call, fake_run):
 
 
 def test_an_interrupted_run_says_how_to_go_on(call, fake_run):
-    fake_run.raises = protocol.Interrupted(1, 2, "Run the same command again.")
+    fake_run.raises = sweep.Interrupted(1, 2, "Run the same command again.")
     code, out, err = call(*RUN, "--n-seeds", "2", "--quiet")
     assert (code, out, err) == (130, "", "interrupted: 1 of 2 cells are done. Run the same command again.\n")
 
 
-@pytest.mark.parametrize("error", [None, protocol.Interrupted(0, 1, ""), KeyError("defect")])
+@pytest.mark.parametrize("error", [None, sweep.Interrupted(0, 1, ""), KeyError("defect")])
 def test_the_view_is_closed_however_a_run_ends(monkeypatch, capsys, fake_run, error):
     install(monkeypatch)
     events = []

@@ -13,10 +13,10 @@ import toy
 from mlecs_bench.engine import CellRun, Events
 from mlecs_bench.errors import MlecsError, PluginError
 from mlecs_bench.federation import Federation
+from mlecs_bench.jobs import cell_ref
 from mlecs_bench.link import SerialisingLink
 from mlecs_bench.messages import Message
 from mlecs_bench.metrics import Metric
-from mlecs_bench.protocol import cell_ref
 
 ALGOS = tuple(toy.ALGORITHMS)
 ROUNDS = 2

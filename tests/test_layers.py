@@ -21,7 +21,6 @@ BELONGS_TO = {
     "bertscore": "metrics",
     "checkpoint": "engine",
     "communication": "engine",
-    "conversation": "engine",
     "evaluation": "engine",
     "federation": "engine",
     "provenance": "results",
@@ -31,7 +30,10 @@ BELONGS_TO = {
     "references": "protocol",
     "counting": "protocol",
     "preflight": "protocol",
-    "paper": "report",
+    "jobs": "protocol",
+    "workers": "protocol",
+    "sweep": "protocol",
+    "failures": "results",
 }
 PACKAGE = Path(mlecs_bench.__file__).parent
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 
 import pluggy
 import pytest
 
 from mlecs_bench.cli.progress import LiveView, PlainView, QuietView, Tally, duration, make_view
 from mlecs_bench.hookspecs import PROJECT, CellRef, HookSpecs
-from mlecs_bench.protocol import Dispatcher, _Forward
+from mlecs_bench.jobs import Execution, Job, _Forward, cell_ref
 from mlecs_bench.spec import RunSpec
+from mlecs_bench.sweep import Dispatcher
 
 DEVICES = ("d00", "d01", "d02")
 
@@ -256,7 +258,8 @@ def test_every_scoring_is_told_with_the_time_to_go(stream, plain, clock):
 @pytest.mark.parametrize(("evaluate", "eta"), [("last", "2:20"), ("all", "3:00")])
 def test_the_events_of_a_cell_reach_the_view(stream, clock, evaluate, eta):
     spec = RunSpec("ml-ecs", "vast", 0.5, rounds=2, n_devices=3, evaluate=evaluate)
-    events = _Forward(27, Dispatcher(spec, manager_of(PlainView(1, stream, clock))))
+    job = Job(spec, 27, Path("data"), Execution(Path("out"), Path("cache")), {"seed": 27}, cell_ref(spec, 27))
+    events = _Forward(job.key, Dispatcher([job], manager_of(PlainView(1, stream, clock))))
     events.start(0)
     clock.now += 10
     events.score_end(1, "d00")

@@ -51,7 +51,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else _yaml(text)
+        values = json.loads(text) if path.suffix == ".json" else read_yaml(text)
     except OSError as error:
         raise UsageError(f"cannot read the config file {path}: {error.strerror}") from error
     except ValueError as error:
@@ -69,7 +69,8 @@ def read_config(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _yaml(text: str) -> Any:
+def read_yaml(text: str) -> Any:
+    """Return what a YAML text holds; raises ValueError for a text that is none."""
     import yaml
 
     try:
@@ -95,22 +96,27 @@ def merged(config: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any
 
 def build_request(settings: Mapping[str, Any]) -> Request:
     """Return the request that `settings` describe; raises UsageError naming the first thing that is wrong."""
-    values = {key: value for key, value in settings.items() if key in SPEC_KEYS}
-    if "rho" in values:
-        values["rho"] = parse_rho(values["rho"])
-    for name in ("device_rank", "device_encoder_width"):
-        values[name] = {id_: _whole(size, f"{name} of {id_}") for id_, size in values.get(name, {}).items()}
     seeds = chosen_seeds(settings.get("seeds"), settings.get("n_seeds"))
     workers = settings.get("workers")
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise UsageError(f"workers must be a whole number of at least 1, got {workers}")
     cache_dir = settings.get("cache_dir")
     return Request(
-        spec=RunSpec.from_mapping({**values, "seeds": seeds}),
+        spec=spec_of({**settings, "seeds": seeds}),
         out=Path(settings.get("out") or DEFAULT_OUT).expanduser(),
         cache_dir=Path(cache_dir).expanduser() if cache_dir else default_cache_dir(),
         workers=workers,
     )
+
+
+def spec_of(settings: Mapping[str, Any]) -> RunSpec:
+    """Return the spec that `settings` describe, whose seeds are chosen; other settings are passed over."""
+    values = {key: value for key, value in settings.items() if key in SPEC_KEYS}
+    if "rho" in values:
+        values["rho"] = parse_rho(values["rho"])
+    for name in ("device_rank", "device_encoder_width"):
+        values[name] = {id_: _whole(size, f"{name} of {id_}") for id_, size in values.get(name, {}).items()}
+    return RunSpec.from_mapping(values)
 
 
 def parse_rho(value: Any) -> Rho:

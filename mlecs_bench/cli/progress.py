@@ -7,9 +7,10 @@ second besides those for a finished round or cell.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from mlecs_bench.failures import reason_of
 from mlecs_bench.hookspecs import CellRef, hookimpl
 
 if TYPE_CHECKING:
@@ -46,24 +47,38 @@ def covered(cell: CellRef, resumed_round: int) -> int:
 
 
 class Tally:
-    """Counts finished units to tell how long the rest of a run will take.
+    """Counts finished units to tell how long the rest will take.
 
     A unit is the work of a device or the server in a round, or one scoring. The server's scorings count even where an
-    algorithm has none: its cells end that much early.
-    Units that a checkpoint or an existing record already covers are left out of the rate: they cost no time now.
+    algorithm has none: its cells end that much early. The seconds of a unit are measured for each algorithm, dataset
+    and number of devices, since those differ most; where none has been measured yet, the mean of the others stands in.
+    Units that a checkpoint or an existing record already covers are left out: they cost no time now.
     """
 
     def __init__(self, n_cells: int, clock: Clock = time.monotonic) -> None:
         self.n_cells = n_cells
         self.cells_done = 0
+        self.failed = 0
         self._clock = clock
         self._started: dict[CellRef, float] = {}
+        self._took: dict[CellRef, float] = {}
         self._units: dict[CellRef, int] = {}
         self._open: dict[CellRef, int] = {}
+        self._ended: set[CellRef] = set()
+
+    @property
+    def running(self) -> int:
+        """How many cells have begun and not ended."""
+        return len(self._started.keys() - self._ended)
+
+    def plan(self, cells: Sequence[CellRef]) -> None:
+        """All cells are known now."""
+        self.n_cells = len(cells)
+        self._open = {cell: units(cell) for cell in cells} | self._open
 
     def start(self, cell: CellRef, resumed_round: int) -> bool:
         """A cell begins after round `resumed_round`; False when it is over already: a worker's events may come late."""
-        if cell in self._open:
+        if cell in self._started or cell in self._ended:
             return False
         self._started[cell] = self._clock()
         self._units[cell] = 0
@@ -76,10 +91,14 @@ class Tally:
             self._units[cell] += 1
             self._open[cell] = max(0, self._open[cell] - 1)
 
-    def end(self, cell: CellRef) -> None:
+    def end(self, cell: CellRef, failed: bool = False) -> None:
         """A cell is over, with a record, an error, or because its record exists already."""
         self.cells_done += 1
+        self.failed += failed
         self._open[cell] = 0
+        self._ended.add(cell)
+        if cell in self._started:
+            self._took[cell] = self._clock() - self._started[cell]
 
     def has_started(self, cell: CellRef) -> bool:
         """Tell whether `cell` began in this run."""
@@ -87,21 +106,43 @@ class Tally:
 
     def eta(self) -> float | None:
         """Return the seconds to go; 0 while only a record is left to write, None before the first unit."""
-        finished = sum(self._units.values())
-        if not finished:
+        if not sum(self._units.values()):
             return None
-        return (self._clock() - min(self._started.values())) / finished * self._units_left()
+        at_a_time = self._seconds(self._started) / (self._clock() - min(self._started.values()) or 1.0)
+        return self._seconds_left() / max(at_a_time, 1e-9)
 
     def cell_eta(self, cell: CellRef) -> float | None:
         """Return the seconds to go for a running cell; None where `eta` would tell none."""
         finished, left = self._units.get(cell, 0), self._open.get(cell, 0)
         return (self._clock() - self._started[cell]) / finished * left if finished else None
 
-    def _units_left(self) -> int:
-        """Return the units of running cells plus those of cells that have not begun, which count as whole."""
-        whole = max((units(cell) for cell in self._open), default=0)
-        unseen = max(0, self.n_cells - len(self._open))
-        return sum(self._open.values()) + unseen * whole
+    def _seconds(self, cells: Iterable[CellRef]) -> float:
+        """Return how long cells have run until now, one after the other."""
+        now = self._clock()
+        return sum(self._took.get(cell, now - self._started[cell]) for cell in cells)
+
+    def _seconds_left(self) -> float:
+        """Return the seconds that all cells which have not ended would take one after the other."""
+        by_kind: dict[tuple[str, str, int], list[CellRef]] = {}
+        for cell in self._started:
+            by_kind.setdefault(_kind(cell), []).append(cell)
+        finished = {kind: sum(self._units[cell] for cell in cells) for kind, cells in by_kind.items()}
+        rates = {kind: self._seconds(by_kind[kind]) / n for kind, n in finished.items() if n}
+        mean = self._seconds(self._started) / sum(finished.values())
+        unseen = max(0, self.n_cells - len(self._open)) * max((units(cell) for cell in self._open), default=0)
+        return sum(left * rates.get(_kind(cell), mean) for cell, left in self._open.items()) + unseen * mean
+
+    def state(self) -> str:
+        """Return where all cells stand, in a few words."""
+        parts = [f"{self.cells_done}/{self.n_cells} cells"]
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        return ", ".join([*parts, f"ETA {duration(self.eta())}"])
+
+
+def _kind(cell: CellRef) -> tuple[str, str, int]:
+    """Return what decides most of how long a unit takes."""
+    return cell.algo, cell.dataset, cell.n_devices
 
 
 def duration(seconds: float | None) -> str:
@@ -115,7 +156,8 @@ def duration(seconds: float | None) -> str:
 
 def cell_name(cell: CellRef) -> str:
     """Return a cell as the view names it."""
-    return f"{cell.algo} {cell.dataset} rho {cell.rho} seed {cell.seed}"
+    name = f"{cell.algo} {cell.dataset} rho {cell.rho} seed {cell.seed}"
+    return f"{name} ({cell.variant})" if cell.variant else name
 
 
 def moment(cell: CellRef, round_: int) -> str:
@@ -126,7 +168,7 @@ def moment(cell: CellRef, round_: int) -> str:
 def outcome(cell: CellRef, error: str | None, started: bool) -> str:
     """Return the line that ends a cell; of a traceback it holds the last line, which names the error."""
     if error is not None:
-        return f"error: {cell_name(cell)}: {error.strip().splitlines()[-1] if error.strip() else 'unknown'}"
+        return f"error: {cell_name(cell)}: {reason_of(error)}"
     return f"done: {cell_name(cell)}" if started else f"skipped: {cell_name(cell)}: its record exists"
 
 
@@ -155,13 +197,14 @@ class QuietView:
 
 
 class PlainView:
-    """Writes lines, for logs and pipes."""
+    """Writes lines, for logs and pipes; a `brief` one only how cells ended, and nothing of skipped ones."""
 
-    def __init__(self, n_cells: int, stream: TextIO, clock: Clock = time.monotonic) -> None:
+    def __init__(self, n_cells: int, stream: TextIO, clock: Clock = time.monotonic, *, brief: bool = False) -> None:
         self._tally = Tally(n_cells, clock)
         self._stream = stream
         self._clock = clock
         self._last = -MIN_GAP
+        self._brief = brief
 
     def say(self, text: str) -> None:
         """Write one line now."""
@@ -177,9 +220,14 @@ class PlainView:
         """Nothing is open."""
 
     @hookimpl
+    def mlecs_cells(self, cells: Sequence[CellRef]) -> None:
+        """Learn how much there is to do."""
+        self._tally.plan(cells)
+
+    @hookimpl
     def mlecs_cell_start(self, cell: CellRef, resumed_round: int) -> None:
         """Write that a cell begins."""
-        if not self._tally.start(cell, resumed_round):
+        if not self._tally.start(cell, resumed_round) or self._brief:
             return
         resumed = f", resumed after round {resumed_round}" if resumed_round else ""
         self.say(f"{cell_name(cell)}: {cell.rounds} rounds, {cell.n_devices} devices{resumed}")
@@ -199,12 +247,17 @@ class PlainView:
     @hookimpl
     def mlecs_round_end(self, cell: CellRef, round: int, scores: Mapping[str, float]) -> None:
         """Write that a round has ended."""
-        self.say(f"{cell_name(cell)}: round {round}/{cell.rounds} done{self._eta()}{scores_text(scores)}")
+        if not self._brief:
+            self.say(f"{cell_name(cell)}: round {round}/{cell.rounds} done{self._eta()}{scores_text(scores)}")
 
     @hookimpl
     def mlecs_cell_end(self, cell: CellRef, record: Mapping[str, Any] | None, error: str | None) -> None:
         """Write how a cell has ended."""
-        self._tally.end(cell)
+        self._tally.end(cell, failed=error is not None)
+        if self._brief:
+            if self._tally.has_started(cell) or error is not None:
+                self.say(f"{outcome(cell, error, started=True)} ({self._tally.state()})")
+            return
         line = outcome(cell, error, self._tally.has_started(cell))
         self.say(f"{line} ({self._tally.cells_done}/{self._tally.n_cells} cells)")
 
@@ -212,14 +265,15 @@ class PlainView:
         return f", ETA {duration(self._tally.eta())}"
 
     def _say_rarely(self, text: str) -> None:
-        if self._clock() - self._last >= MIN_GAP:
+        if not self._brief and self._clock() - self._last >= MIN_GAP:
             self.say(text)
 
 
 class LiveView:
-    """Draws one line per running cell and one for the whole run, on a terminal."""
+    """Draws one line per running cell and one for all, on a terminal; a `brief` one is silent on skipped cells."""
 
-    def __init__(self, n_cells: int, stream: TextIO, clock: Clock = time.monotonic) -> None:
+    def __init__(self, n_cells: int, stream: TextIO, clock: Clock = time.monotonic, *, brief: bool = False) -> None:
+        self._brief = brief
         self._tally = Tally(n_cells, clock)
         self._stream = stream
         self._progress: Progress | None = None
@@ -252,6 +306,11 @@ class LiveView:
             self._progress = None
 
     @hookimpl
+    def mlecs_cells(self, cells: Sequence[CellRef]) -> None:
+        """Learn how much there is to do."""
+        self._tally.plan(cells)
+
+    @hookimpl
     def mlecs_cell_start(self, cell: CellRef, resumed_round: int) -> None:
         """Draw a line for the cell."""
         if not self._tally.start(cell, resumed_round):
@@ -281,11 +340,12 @@ class LiveView:
     @hookimpl
     def mlecs_cell_end(self, cell: CellRef, record: Mapping[str, Any] | None, error: str | None) -> None:
         """Replace the cell's line by one that stays."""
-        self._tally.end(cell)
+        self._tally.end(cell, failed=error is not None)
         progress = self._drawn()
         if cell in self._rows:
             progress.remove_task(self._rows.pop(cell))
-        self.say(outcome(cell, error, self._tally.has_started(cell)))
+        if error is not None or self._tally.has_started(cell) or not self._brief:
+            self.say(outcome(cell, error, self._tally.has_started(cell)))
         self._update_whole(progress)
 
     def _move(self, cell: CellRef, advance: int, state: str) -> None:
@@ -296,9 +356,9 @@ class LiveView:
         self._update_whole(progress)
 
     def _update_whole(self, progress: Progress) -> None:
-        state = f"{self._tally.cells_done}/{self._tally.n_cells} cells, ETA {duration(self._tally.eta())}"
         if self._whole is not None:
-            progress.update(self._whole, completed=self._tally.cells_done, state=state)
+            tally = self._tally
+            progress.update(self._whole, completed=tally.cells_done, total=tally.n_cells, state=tally.state())
 
     def _drawn(self) -> Progress:
         """Return the drawing, started on first use."""
@@ -316,8 +376,8 @@ class LiveView:
         return self._progress
 
 
-def make_view(n_cells: int, stream: TextIO, quiet: bool) -> View:
-    """Return the view that suits `stream`."""
+def make_view(n_cells: int, stream: TextIO, quiet: bool, *, brief: bool = False) -> View:
+    """Return the view that suits `stream`; a `brief` one suits many cells."""
     if quiet:
         return QuietView(stream)
-    return LiveView(n_cells, stream) if stream.isatty() else PlainView(n_cells, stream)
+    return LiveView(n_cells, stream, brief=brief) if stream.isatty() else PlainView(n_cells, stream, brief=brief)

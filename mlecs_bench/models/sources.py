@@ -73,9 +73,16 @@ def folder_digest(folder: Path) -> str:
         raise DataError(f"{folder} holds no weights (*.safetensors); save the model there first")
     digest = hashlib.sha256()
     for path in files:
-        with path.open("rb") as file:
-            digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
+        found = path.stat()
+        digest.update(path.name.encode() + b"\0" + _file_sha256(path, found.st_size, found.st_mtime_ns))
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _file_sha256(path: Path, _size: int, _changed: int) -> bytes:
+    """Return the sha256 of a file; read once, unless its size or time of change is another: weights are large."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def pretrained(source: str) -> tuple[str, dict[str, Any]]:

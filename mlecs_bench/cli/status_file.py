@@ -1,0 +1,151 @@
+"""How a sweep tells other terminals where it stands: a small file beside the records, replaced every few seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlecs_bench.cli.progress import Tally, cell_name, moment
+from mlecs_bench.hookspecs import CellRef, hookimpl
+from mlecs_bench.provenance import now
+from mlecs_bench.results import write_text
+
+SCHEMA = "mlecs-bench/status/1"
+FOLDER = ".sweeps"
+MIN_GAP = 2.0
+"""Seconds between two versions of the file, besides those for a cell that has begun or ended."""
+
+
+class StatusFile:
+    """An observer that keeps `<folder>/.sweeps/<host>-<pid>.json` up to date; `close` leaves the last version there."""
+
+    def __init__(self, out: Path, workers: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        host = socket.gethostname()
+        self._path = out / FOLDER / f"{host}-{os.getpid()}.json"
+        self._about = {"schema": SCHEMA, "host": host, "pid": os.getpid(), "started": now(), "workers": workers}
+        self._tally = Tally(0, clock)
+        self._running: dict[CellRef, str] = {}
+        self._skipped = 0
+        self._clock = clock
+        self._written = -MIN_GAP
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        forget_ended(out)
+
+    @hookimpl
+    def mlecs_cells(self, cells: Sequence[CellRef]) -> None:
+        """Learn how much there is to do."""
+        self._tally.plan(cells)
+        self._write("running")
+
+    @hookimpl
+    def mlecs_cell_start(self, cell: CellRef, resumed_round: int) -> None:
+        """A cell begins."""
+        if self._tally.start(cell, resumed_round):
+            self._running[cell] = f"round {resumed_round}/{cell.rounds}"
+            self._write("running")
+
+    @hookimpl
+    def mlecs_device_end(self, cell: CellRef, round: int, device: str) -> None:
+        """A device has finished."""
+        self._moved(cell, f"{moment(cell, round)} {device}")
+
+    @hookimpl
+    def mlecs_score_end(self, cell: CellRef, round: int, device: str) -> None:
+        """A device or the server has been scored."""
+        self._moved(cell, f"{moment(cell, round)} scoring {device}")
+
+    @hookimpl
+    def mlecs_cell_end(self, cell: CellRef, record: Mapping[str, Any] | None, error: str | None) -> None:
+        """A cell has ended."""
+        self._skipped += not self._tally.has_started(cell)
+        self._tally.end(cell, failed=error is not None)
+        self._running.pop(cell, None)
+        self._write("running", at_once=self._tally.has_started(cell))
+
+    def close(self, state: str) -> None:
+        """Say that the sweep is over: "done", "interrupted" or "failed"."""
+        self._running.clear()
+        self._write(state)
+
+    def _moved(self, cell: CellRef, where: str) -> None:
+        self._tally.unit(cell)
+        if cell in self._running:
+            self._running[cell] = where
+            self._write("running", at_once=False)
+
+    def _write(self, state: str, at_once: bool = True) -> None:
+        if not at_once and self._clock() - self._written < MIN_GAP:
+            return
+        self._written = self._clock()
+        tally = self._tally
+        values = {
+            **self._about,
+            "state": state,
+            "updated": now(),
+            "cells": {
+                "total": tally.n_cells,
+                "done": tally.cells_done - tally.failed,
+                "failed": tally.failed,
+                "skipped": self._skipped,
+            },
+            "eta_seconds": None if (eta := tally.eta()) is None else round(eta),
+            "running": [{"cell": cell_name(cell), "at": where} for cell, where in self._running.items()],
+        }
+        write_text(self._path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a sweep last said of itself; `state` is "lost" when its process is gone without a word."""
+
+    state: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def live(self) -> bool:
+        """Is the sweep running?"""
+        return self.state == "running"
+
+
+def read_statuses(out: Path) -> list[Status]:
+    """Return what the sweeps of a folder say, the newest first; files that cannot be read are passed over."""
+    found = []
+    for path in (out / FOLDER).glob("[!.]*.json"):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            known = values["schema"] == SCHEMA and isinstance(values["cells"], dict)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if known:
+            found.append(Status(_state(values), values))
+    return sorted(found, key=lambda status: (status.live, str(status.values["started"])), reverse=True)
+
+
+def forget_ended(out: Path) -> None:
+    """Delete what sweeps that have ended said."""
+    for path in (out / FOLDER).glob("[!.]*.json"):
+        try:
+            state = _state(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError):
+            state = "lost"
+        if state != "running":
+            path.unlink(missing_ok=True)
+
+
+def _state(values: Mapping[str, Any]) -> str:
+    """Return the state a file names, unless it says "running" of a process that this machine no longer has."""
+    if values["state"] != "running" or values["host"] != socket.gethostname():
+        return str(values["state"])
+    try:
+        os.kill(int(values["pid"]), 0)
+    except ProcessLookupError:
+        return "lost"
+    except PermissionError:
+        pass  # another user's process is alive
+    return "running"
