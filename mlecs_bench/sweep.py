@@ -134,10 +134,10 @@ def _work_off(todo: Sequence[Job], workers: Workers, dispatcher: Dispatcher, sin
     keys = {job.key for job in todo}
     while keys - dispatcher.results.keys():
         while workers.free and (waiting or (aside and aside[0][0] <= time.monotonic())):
-            job, seen = (waiting.popleft(), False) if waiting else (aside.popleft()[1], True)
+            job = waiting.popleft() if waiting else aside.popleft()[1]
             if cell_in_use(checkpoint_path(job.execution.out, job.key)):
                 aside.append((time.monotonic() + RECHECK_SECONDS, job))
-            elif not (seen and _is_over(job, dispatcher, since)):
+            elif not _is_over(job, dispatcher, since):  # another process may have ended it since it was planned
                 workers.start(job)
         workers.wait(POLL_SECONDS)
         aside.extend((time.monotonic() + RECHECK_SECONDS, job) for job in dispatcher.in_use)

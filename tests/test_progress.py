@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pluggy
@@ -190,6 +191,119 @@ def test_cells_at_the_same_time_share_the_rate(clock):
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+# How long many cells will take
+
+
+def worked(tally: Tally, clock: Clock, seconds: float, *refs: CellRef) -> None:
+    """Let some seconds pass, after which each of `refs` has finished one more unit."""
+    clock.now += seconds
+    for ref in refs:
+        tally.unit(ref)
+
+
+def planned(clock: Clock, *refs: CellRef) -> Tally:
+    tally = Tally(99, clock)
+    tally.plan(refs)
+    return tally
+
+
+def test_a_plan_says_how_many_cells_there_are_and_how_large_each_is(clock):
+    small, large = cell(), replace(cell(34), n_devices=5, scorings=11)  # 15 and 12 + 11 units
+    tally = planned(clock, small, large)
+    assert (tally.n_cells, tally.eta()) == (2, None)
+    tally.start(small, 0)
+    worked(tally, clock, 10, small)
+    assert tally.eta() == pytest.approx(10 * (14 + 23))
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds"),
+    [
+        ({"algo": "standalone"}, 150 + 14 * 40),
+        ({"dataset": "ur-fall"}, 150 + 14 * 40),
+        ({"n_devices": 5, "scorings": 11}, 150 + 22 * 40),
+        ({"rho": "0.8"}, (15 + 14) * 190 / 16),  # the same kind: one mean over the 16 units
+        ({"seed": 46}, (15 + 14) * 190 / 16),
+        ({"variant": "tau=2"}, (15 + 14) * 190 / 16),
+    ],
+)
+def test_algorithms_datasets_and_numbers_of_devices_have_a_speed_of_their_own(clock, changes, seconds):
+    first, slow, third = cell(), replace(cell(), **changes), cell(34)
+    tally = planned(clock, first, slow, third)
+    tally.start(first, 0)
+    for _ in range(15):
+        worked(tally, clock, 10, first)
+    tally.end(first)
+    tally.start(slow, 0)
+    worked(tally, clock, 40, slow)
+    assert tally.eta() == pytest.approx(seconds)
+
+
+def test_a_kind_that_was_never_measured_takes_the_mean_of_the_others(clock):
+    first, second, unknown = cell(), replace(cell(), dataset="ur-fall"), replace(cell(), algo="standalone")
+    tally = planned(clock, first, second, unknown)
+    for ref, seconds in ((first, 10), (second, 40)):
+        tally.start(ref, 0)
+        for _ in range(15):
+            worked(tally, clock, seconds, ref)
+        tally.end(ref)
+    assert tally.eta() == pytest.approx(15 * 25)
+
+
+def test_cells_that_have_not_begun_share_the_rate_of_those_that_run_at_once(clock):
+    refs = [cell(seed) for seed in (27, 34, 46, 52)]
+    tally = planned(clock, *refs)
+    for ref in refs[:2]:
+        tally.start(ref, 0)
+    worked(tally, clock, 10, *refs[:2])
+    assert tally.running == 2
+    assert tally.eta() == pytest.approx((14 + 14 + 15 + 15) * 10 / 2)
+
+
+def test_cells_of_different_speed_at_once(clock):
+    fast, slow = cell(), replace(cell(), algo="standalone")
+    more = [replace(fast, seed=34), replace(slow, seed=34)]
+    tally = planned(clock, fast, slow, *more)
+    for ref in (fast, slow):
+        tally.start(ref, 0)
+    for _ in range(2):
+        worked(tally, clock, 10, fast)
+    worked(tally, clock, 10, fast, slow)
+    seconds = 12 * 10 + 14 * 30 + 15 * 10 + 15 * 30  # one after the other
+    assert tally.eta() == pytest.approx(seconds / 2)
+
+
+def test_cells_that_were_there_before_are_no_work_and_change_no_rate(clock):
+    refs = [cell(seed) for seed in (27, 34, 46)]
+    tally = planned(clock, *refs)
+    clock.now += 1000
+    tally.end(refs[1])
+    tally.start(refs[0], 0)
+    worked(tally, clock, 10, refs[0])
+    assert tally.eta() == pytest.approx(10 * (14 + 15))
+    assert (tally.cells_done, tally.failed, tally.running) == (1, 0, 1)
+
+
+def test_a_failed_cell_leaves_no_work_and_is_counted(clock):
+    refs = [cell(seed) for seed in (27, 34)]
+    tally = planned(clock, *refs)
+    tally.start(refs[0], 0)
+    worked(tally, clock, 10, refs[0])
+    tally.end(refs[0], failed=True)
+    assert tally.state() == "1/2 cells, 1 failed, ETA 2:30"
+    assert tally.running == 0
+    tally.end(refs[1])
+    assert tally.state() == "2/2 cells, 1 failed, ETA 0:00"
+
+
+def test_a_plan_that_comes_after_a_start_keeps_what_is_known(clock):
+    tally = Tally(1, clock)
+    tally.start(cell(), 1)  # 11 of its 15 units are left
+    tally.plan([cell(), cell(34)])
+    worked(tally, clock, 10, cell())
+    assert tally.eta() == pytest.approx(10 * (10 + 15))
 
 
 # Plain lines
@@ -383,6 +497,60 @@ def test_closing_twice_is_harmless_and_shows_the_cursor_again(live, clock):
     live.close()
     live.close()
     assert live._stream.getvalue().rstrip().endswith("\x1b[?25h")
+
+
+# Many cells
+
+
+SKIPPED, DONE, BROKEN, LAST = (cell(seed) for seed in (27, 34, 46, 52))
+
+
+def play_many(view, clock: Clock) -> None:
+    """Play a sweep of four cells: one is there, one runs for 150 s, one fails before it begins, one comes to fail."""
+    run = Run(view, clock, seconds=10)
+    run.hook.mlecs_cells(cells=[SKIPPED, DONE, BROKEN, LAST])
+    run.end(SKIPPED)
+    run.whole(DONE)
+    run.end(DONE)
+    run.end(BROKEN, error="no plugin")
+    run.start(LAST)
+    run.round(LAST, 1)
+    run.end(LAST, error="Traceback (most recent call last):\nKeyError: 'd00'\n")
+
+
+def test_of_many_cells_only_the_ends_are_told(stream, clock):
+    play_many(PlainView(99, stream, clock, brief=True), clock)
+    assert stream.getvalue().splitlines() == [
+        "done: ml-ecs vast rho 0.5 seed 34 (2/4 cells, ETA 5:00)",
+        "error: ml-ecs vast rho 0.5 seed 46: no plugin (3/4 cells, 1 failed, ETA 2:30)",
+        "error: ml-ecs vast rho 0.5 seed 52: KeyError: 'd00' (4/4 cells, 2 failed, ETA 0:00)",
+    ]
+
+
+def test_a_terminal_keeps_lines_of_ends_but_of_cells_that_were_there(clock, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "160")
+    view = LiveView(99, Terminal(), clock, brief=True)
+    play_many(view, clock)
+    assert rows(view) == {"all cells": (4, "4/4 cells, 2 failed, ETA 0:00")}
+    view.close()
+    text = view._stream.getvalue()
+    assert "seed 27" not in text
+    for line in ("done: ml-ecs vast rho 0.5 seed 34", "error: ml-ecs vast rho 0.5 seed 46: no plugin"):
+        assert line in text
+
+
+def test_what_tells_variants_of_an_algorithm_apart_is_in_their_name(stream, clock):
+    hooks(PlainView(1, stream, clock, brief=True)).mlecs_cell_end(
+        cell=replace(cell(), variant="tau=2, 5 devices"), record=None, error="no"
+    )
+    assert stream.getvalue().startswith("error: ml-ecs vast rho 0.5 seed 27 (tau=2, 5 devices): no (")
+
+
+@pytest.mark.parametrize("stream_type", [Terminal, io.StringIO])
+def test_many_cells_get_a_brief_view(stream_type):
+    assert make_view(1, stream_type(), False, brief=True)._brief
+    assert not make_view(1, stream_type(), False)._brief
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ SCHEMA = "mlecs-bench/status/1"
 FOLDER = ".sweeps"
 MIN_GAP = 2.0
 """Seconds between two versions of the file, besides those for a cell that has begun or ended."""
+KEYS = {"host", "pid", "started", "state", "updated", "cells", "eta_seconds", "running"}
+COUNTS = {"total", "done", "failed", "skipped"}
 
 
 class StatusFile:
@@ -63,7 +65,7 @@ class StatusFile:
     @hookimpl
     def mlecs_cell_end(self, cell: CellRef, record: Mapping[str, Any] | None, error: str | None) -> None:
         """A cell has ended."""
-        self._skipped += not self._tally.has_started(cell)
+        self._skipped += error is None and not self._tally.has_started(cell)
         self._tally.end(cell, failed=error is not None)
         self._running.pop(cell, None)
         self._write("running", at_once=self._tally.has_started(cell))
@@ -115,27 +117,26 @@ class Status:
 
 def read_statuses(out: Path) -> list[Status]:
     """Return what the sweeps of a folder say, the newest first; files that cannot be read are passed over."""
-    found = []
-    for path in (out / FOLDER).glob("[!.]*.json"):
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            known = values["schema"] == SCHEMA and isinstance(values["cells"], dict)
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if known:
-            found.append(Status(_state(values), values))
+    found = [status for path in (out / FOLDER).glob("[!.]*.json") if (status := _read(path)) is not None]
     return sorted(found, key=lambda status: (status.live, str(status.values["started"])), reverse=True)
 
 
 def forget_ended(out: Path) -> None:
-    """Delete what sweeps that have ended said."""
+    """Delete what sweeps that have ended said, and files that cannot be read."""
     for path in (out / FOLDER).glob("[!.]*.json"):
-        try:
-            state = _state(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError):
-            state = "lost"
-        if state != "running":
+        status = _read(path)
+        if status is None or not status.live:
             path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Status | None:
+    """Return what a sweep says in a file, or None for a file that no sweep of this version wrote."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        whole = values["schema"] == SCHEMA and values.keys() >= KEYS and values["cells"].keys() >= COUNTS
+        return Status(_state(values), values) if whole else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _state(values: Mapping[str, Any]) -> str:

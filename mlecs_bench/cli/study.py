@@ -49,8 +49,7 @@ class Study:
 
     def overlaid(self, flags: Mapping[str, Any]) -> Study:
         """Return the study with settings replaced, in all blocks, by the flags that were given."""
-        blocks = {name: _without_seeds(block, flags) for name, block in self.blocks.items()}
-        blocks = {name: {k: v for k, v in block.items() if k not in _given(flags)} for name, block in blocks.items()}
+        blocks = {name: _not_replaced(block, flags) for name, block in self.blocks.items()}
         return Study(self.title, self.about, blocks, merged(self.settings, flags))
 
     def specs(self) -> list[RunSpec]:
@@ -90,9 +89,14 @@ class Study:
         return str(yaml.safe_dump(plain, sort_keys=False, width=110, allow_unicode=True))
 
 
-def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the flags that were given and replace a setting; options are overlaid name by name instead."""
-    return {key: value for key, value in flags.items() if value is not None and key not in MAPPING_KEYS}
+def _not_replaced(block: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the flags that were given leave of a block; of options and the like they replace single names."""
+    given = {key: value for key, value in flags.items() if value is not None}
+    left = _without_seeds(block, flags)
+    for key in MAPPING_KEYS:
+        if key in left:
+            left[key] = {name: value for name, value in left[key].items() if name not in given.get(key, {})}
+    return {key: value for key, value in left.items() if key in MAPPING_KEYS or key not in given}
 
 
 def _without_seeds(settings: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,7 +133,7 @@ def _study(values: Any, what: str) -> Study:
         raise UsageError(f"{what} is no study: it needs 'blocks:', names with settings such as algo, dataset and rho")
     _check_keys(values, FILE_KEYS, what)
     settings = values.get("settings") or {}
-    for name, block in {"settings": settings, **values["blocks"]}.items():
+    for name, block in [("settings", settings), *values["blocks"].items()]:
         if not isinstance(block, dict):
             raise UsageError(f"'{name}' in {what} must hold settings as 'name: value', got {block!r}")
         _check_keys(block, BLOCK_KEYS, f"'{name}' in {what}")
@@ -137,7 +141,7 @@ def _study(values: Any, what: str) -> Study:
             if not isinstance(block.get(key, {}), dict):
                 raise UsageError(f"'{key}' of '{name}' in {what} must be a mapping of names to values")
     blocks = {str(name): dict(block) for name, block in values["blocks"].items()}
-    return Study(str(values.get("title", "")), str(values.get("about", "")), blocks, dict(settings))
+    return Study(str(values.get("title") or ""), str(values.get("about") or ""), blocks, dict(settings))
 
 
 def _check_keys(values: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:

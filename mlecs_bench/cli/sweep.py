@@ -129,6 +129,7 @@ def _execute(asked: Sweep, quiet: bool) -> Cells:
         from mlecs_bench.cli.status_file import StatusFile
         from mlecs_bench.jobs import Execution
         from mlecs_bench.results import writable
+        from mlecs_bench.sweep import Interrupted
 
         registry = Registry.installed()
         observers, warnings = registry.observers()
@@ -141,13 +142,13 @@ def _execute(asked: Sweep, quiet: bool) -> Cells:
         observers.register(view, name="live-view")
         observers.register(status, name="status-file")
         execution = Execution(asked.out, asked.cache_dir, asked.workers, asked.retry_failed)
-        state = "interrupted"
+        state = "failed"
         try:
             cells = protocol.sweep(asked.specs, execution, observers, registry)
             state = "done"
             return cells
-        except Exception:
-            state = "failed"
+        except (Interrupted, KeyboardInterrupt):
+            state = "interrupted"
             raise
         finally:
             status.close(state)

@@ -1,0 +1,217 @@
+"""Arranges rows for the paper's tables: which rows may stand in one table, and what each is called there.
+
+Rows of one setting differ in nothing but algorithm, data, rates, number of devices and how many rounds were scored.
+Whatever else differs, a budget or a size, makes another setting and so another table. Within a setting, data that
+differ in anything (view, split, scorers) are columns apart.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlecs_bench.report.frame import Row
+from mlecs_bench.report.markdown import flatten
+from mlecs_bench.results import canonical_json, rho_label
+
+ARM_PARTS = ("algo",)
+DATA_PARTS = ("dataset", "scorers")
+POSITION_PARTS = ("rho", "n_devices")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One algorithm with its options, as a table names it."""
+
+    key: str
+    label: str
+    algo: str
+
+    @property
+    def base(self) -> str:
+        """The algorithm that this one is an ablation of: what stands before the slash of its name."""
+        return self.algo.partition("/")[0]
+
+    @property
+    def is_ablation(self) -> bool:
+        """Is it an algorithm without one of its parts?"""
+        return "/" in self.algo
+
+
+@dataclass(frozen=True)
+class Data:
+    """One dataset with its view, split and scorers, as a table names it, and its metrics, the headline first."""
+
+    key: str
+    label: str
+    name: str
+    metrics: tuple[str, ...]
+
+    @property
+    def headline(self) -> str:
+        """The metric that claims are decided by."""
+        return self.metrics[0]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row stands in a setting."""
+
+    arm: Arm
+    data: Data
+    rho: str
+    n_devices: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Rows that may stand in one table, by their place. `label` tells it from the study's other settings."""
+
+    label: str
+    about: str
+    tiny: bool
+    rows: Mapping[Place, Row]
+    curves: Mapping[Place, Row]
+
+    @property
+    def arms(self) -> list[Arm]:
+        """Every algorithm once, in the order of tables: baselines first, as they first occur, then ablations."""
+        return list(dict.fromkeys(place.arm for place in self.rows))
+
+    @property
+    def data(self) -> list[Data]:
+        """Every dataset once."""
+        return list(dict.fromkeys(place.data for place in self.rows))
+
+    def rates(self) -> list[str]:
+        """Every rate once, ascending."""
+        return sorted({place.rho for place in self.rows}, key=_rate_order)
+
+    def usual_devices(self) -> int:
+        """The number of devices at which most algorithms have rows: that of Table 1."""
+        counts = Counter(n for _, n in {(p.arm.key, p.n_devices) for p in self.rows})
+        return min(counts, key=lambda n: (-counts[n], n))
+
+
+def _rate_order(label: str) -> tuple[int, float, str]:
+    try:
+        return (0, float(label), label)
+    except ValueError:
+        return (1, 0.0, label)
+
+
+PAPER_ORDER = ("standalone", "multi-fedavg", "fedmllm", "fedilora", "co-plms")
+"""The order of the paper's Table 1; other algorithms follow, and the candidate comes last."""
+
+
+def arrange(rows: Sequence[Row], candidate: str) -> list[Setting]:
+    """Return the settings of a study, that with most records first; `candidate` is the last algorithm of a table."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(canonical_json(_setting_of(row.identity)), []).append(row)
+    ordered = sorted(groups.values(), key=lambda members: -sum(len(row.records) for row in members))
+    arms, data = _arms(rows), _data(rows)
+    labels = _labels([_setting_of(members[0].identity) for members in ordered])
+    return [_setting(members, label, arms, data, candidate) for members, label in zip(ordered, labels, strict=True)]
+
+
+def _setting_of(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what all rows of a setting share; a proxy model belongs to the algorithms that use one."""
+    parts = {k: v for k, v in identity.items() if k not in (*ARM_PARTS, *DATA_PARTS, *POSITION_PARTS, "evaluate")}
+    return parts | {"structure": {k: v for k, v in identity["structure"].items() if k != "proxy"}}
+
+
+def _setting(
+    members: Sequence[Row], label: str, arms: Mapping[str, Arm], data: Mapping[str, Data], candidate: str
+) -> Setting:
+    rows: dict[Place, Row] = {}
+    curves: dict[Place, Row] = {}
+    for row in sorted(members, key=lambda row: _arm_order(arms[_arm_key(row.identity)], candidate)):
+        i = row.identity
+        place = Place(arms[_arm_key(i)], data[_data_key(i)], rho_label(i["rho"]), i["n_devices"])
+        if i["evaluate"] == "all":
+            curves[place] = row
+        # Scoring every round changes no number of the last one: such a row stands in only where there is no other,
+        # or where it has more seeds.
+        before = rows.get(place)
+        if before is None or (len(row.seeds), i["evaluate"] == "last") > (
+            len(before.seeds),
+            before.identity["evaluate"] == "last",
+        ):
+            rows[place] = row
+    training = members[0].identity["training"]
+    profile = members[0].identity["profile"]
+    about = (
+        f"profile {profile['name']}, budget {training['budget']}, {training['rounds']} rounds x {training['steps']} "
+        f"steps of {training['batch_size']} samples"
+    )
+    tiny = bool(profile.get("tiny", profile["name"] == "mini"))
+    return Setting(label, about, tiny, rows, curves)
+
+
+def _arm_order(arm: Arm, candidate: str) -> tuple[Any, ...]:
+    known = PAPER_ORDER.index(arm.algo) if arm.algo in PAPER_ORDER else len(PAPER_ORDER)
+    return (arm.is_ablation, arm.base == candidate, known, arm.algo, arm.label != arm.algo, arm.label)
+
+
+def _arm_key(identity: Mapping[str, Any]) -> str:
+    return canonical_json([identity["algo"], identity["structure"].get("proxy")])
+
+
+def _arms(rows: Sequence[Row]) -> dict[str, Arm]:
+    """Return every arm by its key; one that departs from the usual options of its algorithm says so in its label."""
+    flat: dict[str, dict[str, dict[str, str]]] = {}
+    weight: Counter[str] = Counter()
+    for row in rows:
+        own = {k: v for k, v in flatten(row.identity["algo"]).items() if k != "name"}
+        flat.setdefault(row.identity["algo"]["name"], {})[_arm_key(row.identity)] = own
+        weight[_arm_key(row.identity)] += len(row.records)
+    arms = {}
+    for algo, variants in flat.items():
+        usual = variants[max(sorted(variants), key=lambda key: weight[key])]
+        for key, own in variants.items():
+            parts = [f"{_short(path)}={_bare(own.get(path, 'absent'))}" for path in own if own[path] != usual.get(path)]
+            label = f"{algo} ({', '.join(parts)})" if parts else algo
+            arms[key] = Arm(key, label, algo)
+    return arms
+
+
+def _short(path: str) -> str:
+    return path.removeprefix("options.")
+
+
+def _bare(text: str) -> str:
+    """Return a value without the marks of JSON."""
+    return text.replace('"', "").replace("[", "").replace("]", "").replace(", ", ",")
+
+
+def _data_key(identity: Mapping[str, Any]) -> str:
+    return canonical_json([identity["dataset"], identity["scorers"]])
+
+
+def _data(rows: Sequence[Row]) -> dict[str, Data]:
+    identities = {_data_key(row.identity): row.identity for row in rows}
+    by_name: dict[str, dict[str, dict[str, str]]] = {}
+    for key, i in identities.items():
+        own = flatten({**i["dataset"], "scorers": i["scorers"]})
+        by_name.setdefault(i["dataset"]["name"], {})[key] = own
+    found = {}
+    for name, variants in by_name.items():
+        paths = sorted({path for own in variants.values() for path in own})
+        differing = [path for path in paths if len({own.get(path) for own in variants.values()}) > 1]
+        for key, own in variants.items():
+            parts = [f"{_short(path)} {_bare(own.get(path, 'absent'))}" for path in differing]
+            label = f"{name} ({', '.join(parts)})" if parts else name
+            metrics = tuple(m for m, scorer in identities[key]["scorers"].items() if scorer is not None)
+            found[key] = Data(key, label, name, metrics)
+    return found
+
+
+def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return for each setting in what it differs from the others, "" for the only one."""
+    flat = [flatten(setting) for setting in settings]
+    paths = sorted({path for values in flat for path in values})
+    differing = [path for path in paths if len({values.get(path) for values in flat}) > 1]
+    return [", ".join(f"{path.split('.')[-1]} {_bare(v.get(path, 'absent'))}" for path in differing) for v in flat]
