@@ -37,6 +37,10 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+OUTPUTS = ":(exclude)results"
+"""Records and reports make no checkout dirty: what is there before a run cannot change a number of it."""
+
+
 @lru_cache(maxsize=1)
 def git_state() -> dict[str, Any] | None:
     """Return commit and dirty flag of the checkout this package runs from, or None when it is not a checkout."""
@@ -46,7 +50,7 @@ def git_state() -> dict[str, Any] | None:
     try:
         sha = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
         status = subprocess.run(
-            ["git", "--no-optional-locks", "status", "--porcelain"],
+            ["git", "--no-optional-locks", "status", "--porcelain", "--", ".", OUTPUTS],
             cwd=root,
             capture_output=True,
             text=True,

@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import socket
+import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,6 +60,34 @@ def test_a_checkout_has_its_commit_and_whether_it_was_changed(checkout, changes,
     root, write_git = checkout
     write_git(git_script(root.resolve(), changes))
     assert git_state() == {"commit": SHA, "dirty": dirty}
+
+
+@pytest.mark.parametrize(
+    ("file", "dirty"), [(None, False), ("results/study/a.json", False), ("mlecs_bench/new.py", True), ("README", True)]
+)
+def test_records_make_no_checkout_dirty_and_anything_else_does(tmp_path, monkeypatch, file, dirty):
+    (tmp_path / "mlecs_bench").mkdir()
+    code = tmp_path / "mlecs_bench" / "provenance.py"
+    code.touch()
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "README").touch()
+
+    def git(*words: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    if file:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("new")
+    monkeypatch.setattr(module, "__file__", str(code))
+    git_state.cache_clear()
+    found = git_state()
+    git_state.cache_clear()
+    assert found is not None
+    assert found["dirty"] is dirty
 
 
 def test_an_installed_package_has_no_commit_even_if_git_would_answer(checkout):
