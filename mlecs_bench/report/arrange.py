@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlecs_bench.report.frame import Row
-from mlecs_bench.report.markdown import flatten
+from mlecs_bench.report.overview import flatten
 from mlecs_bench.results import canonical_json, rho_label
 
 ARM_PARTS = ("algo",)

@@ -1,4 +1,4 @@
-"""A table as the report's formats share it: numbers with their spread and marks, text only at its edges."""
+"""What a report consists of, as its formats share it: numbers with their spread and marks, text only at the edges."""
 
 from __future__ import annotations
 
@@ -131,6 +131,17 @@ class Section:
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
     claims: Sequence[Claim] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole report. `warnings` say what was left out of it; `honest` keeps its numbers from being taken for others."""
+
+    title: str
+    about: str
+    honest: str
+    sections: Sequence[Section]
+    warnings: Sequence[str] = ()
 
 
 def number_json(number: Number) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Markdown tables in the layout of the paper's Table 1: a row per dataset, rate and algorithm."""
+"""The overview of records: Markdown tables with a row per dataset, rate and algorithm, and all scores as columns."""
 
 from __future__ import annotations
 
