@@ -135,7 +135,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole report. `warnings` say what was left out of it; `honest` keeps its numbers from being taken for others."""
+    """A whole report. `warnings` say what was left out; `honest` keeps its numbers from being taken for the paper's."""
 
     title: str
     about: str
