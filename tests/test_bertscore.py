@@ -142,6 +142,38 @@ def test_equal_pairs_are_scored_once(score, monkeypatch):
     assert [len(call) for call in calls] == [3, 2, 1]
 
 
+@pytest.fixture
+def texts_read(score):
+    """The token ids that the model itself reads, in a process that remembers nothing yet."""
+    read = []
+    score._encoder.known.clear()
+    remembering = score._encoder._model
+    remembering._kept.clear()
+    hook = remembering._model.register_forward_pre_hook(lambda _, inputs: read.append(tuple(inputs[0][0].tolist())))
+    yield read
+    hook.remove()
+
+
+def test_a_reference_is_embedded_once_and_its_scores_keep_every_bit(score, texts_read):
+    references = ["a fox crossed the bridge", " rain on the forest ", "snow"]
+    answers = [["rain", "snow", "the forest"], ["the bridge", "monday", "wheat"], ["old", "price", "before monday"]]
+    remembered = [score.f1(candidates, references) for candidates in answers]
+    # Nine answers, of which "snow" is a reference too, and three references.
+    assert len(texts_read) == len(set(texts_read)) == 11
+    for candidates, scores in zip(answers, remembered, strict=True):
+        score._encoder._model._kept.clear()
+        assert forgetful(score, candidates, references) == scores
+
+
+def test_memory_of_references_is_bounded(score, texts_read, monkeypatch):
+    monkeypatch.setattr(encoder, "MAX_KEPT", 1)
+    for reference in ("rain", "snow", "wheat", "rain"):
+        score.f1(["the forest"], [reference])
+        score._encoder.known.clear()
+    assert len(score._encoder._model._kept) <= 2
+    assert texts_read.count(texts_read[0]) > 1
+
+
 def test_an_interrupted_call_leaves_no_score_behind(score, monkeypatch):
     expected = score.f1(*PAIRS)
     score._encoder.known.clear()

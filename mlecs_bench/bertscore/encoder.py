@@ -20,10 +20,13 @@ so pairs are scored one at a time, which makes every score a function of its pai
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import nn
 
 from mlecs_bench.bertscore.source import first_line
 from mlecs_bench.errors import DataError
@@ -32,6 +35,8 @@ PAIRS_AT_A_TIME = 256
 """Pairs in one call of the library, which keeps the embeddings of all their tokens: some 60 MB at width 1024."""
 UNSTATED_LENGTH = 512
 """Longest text of a model without a table of positions that states no length either; BERT's own."""
+MAX_KEPT = 2_048
+"""References whose embeddings are kept, some 50 KB each: those of five seeds with several devices."""
 
 
 class Encoder:
@@ -44,8 +49,9 @@ class Encoder:
     def __init__(self, folder: Path, layer: int, device: str) -> None:
         self._device = device
         with _quiet_transformers():
-            self._model = _load_model(folder, layer).to(device)
-            self._tokenizer = _Tokenizer(folder, _n_positions(self._model))
+            model = _load_model(folder, layer).to(device)
+            self._tokenizer = _Tokenizer(folder, _n_positions(model))
+        self._model = _Remembering(model)
         self.known: dict[tuple[str, str], float] = {}
 
     def has_tokens(self, text: str) -> bool:
@@ -54,9 +60,9 @@ class Encoder:
 
     def raw_scores(self, candidates: Sequence[str], references: Sequence[str], *, all_layers: bool = False) -> Any:
         """Return the library's P, R and F1 of pairs without blank sides: (n, 3), or (layers + 1, n, 3), float32."""
-        import torch
         from bert_score.utils import bert_cos_score_idf
 
+        self._model.keep(tuple(self._tokenizer.encode(text.strip())) for text in references)
         starts = range(0, len(candidates), PAIRS_AT_A_TIME)
         parts = [
             bert_cos_score_idf(
@@ -73,6 +79,36 @@ class Encoder:
             for i in starts
         ]
         return torch.cat(parts, dim=-2)
+
+
+class _Remembering(nn.Module):
+    """The model, which keeps its embeddings of references: every algorithm, device and moment is held against them.
+
+    Texts come one at a time, so an embedding is a function of its text alone and the same bits when it is kept.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._model = model
+        self._kept: dict[tuple[int, ...], torch.Tensor | None] = {}
+
+    def keep(self, references: Iterable[tuple[int, ...]]) -> None:
+        """Keep the embeddings of these token ids from now on."""
+        if len(self._kept) > MAX_KEPT:
+            self._kept.clear()
+        for ids in references:
+            self._kept.setdefault(ids)
+
+    def forward(self, ids: torch.Tensor, attention_mask: torch.Tensor, output_hidden_states: bool) -> Any:
+        """Return the model's output for one text (1, L); its first element is (1, L, d)."""
+        key = tuple(ids[0].tolist())
+        kept = None if output_hidden_states else self._kept.get(key)
+        if kept is not None:
+            return (kept,)
+        output = self._model(ids, attention_mask=attention_mask, output_hidden_states=output_hidden_states)
+        if key in self._kept and not output_hidden_states:
+            self._kept[key] = output[0]
+        return output
 
 
 class _Tokenizer:
@@ -100,7 +136,6 @@ class _Tokenizer:
 
 
 def _load_model(folder: Path, layer: int) -> Any:
-    import torch
     from safetensors import SafetensorError
     from transformers import AutoModel
 
@@ -131,8 +166,6 @@ def _damaged(folder: Path, part: str, error: Exception) -> DataError:
 
 def _n_positions(model: Any) -> int:
     """Return how many tokens the model can read at most."""
-    from torch import nn
-
     tables = [
         part
         for name, part in model.named_modules()

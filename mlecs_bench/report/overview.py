@@ -17,7 +17,7 @@ ABSENT = "-"
 ROW_PATHS = ("algo.name", "rho.", "n_devices")
 """Parts of an identity that have a column of their own; a difference in any other is a footnote."""
 
-_MOMENTS = {
+MOMENTS = {
     "local": "after local_update of the last round (moment local)",
     "received": "after the broadcast that follows the last round (moment received)",
 }
@@ -130,8 +130,9 @@ def _caption(rows: Sequence[Row], metrics: Sequence[str], moment: Moment) -> str
         )
     )
     scorers = "; ".join(f"{m}: {rows[0].identity['scorers'][m] or 'scorer not installed'}" for m in metrics)
-    lines = [f"{plan[0].upper()}{plan[1:]}; scores {_MOMENTS[moment]}.", f"{_LEGEND} Scorers: {scorers}."]
-    return "\n\n".join([*_honest_line(rows[0]), " ".join(lines)])
+    lines = [f"{plan[0].upper()}{plan[1:]}; scores {MOMENTS[moment]}.", f"{_LEGEND} Scorers: {scorers}."]
+    honest = honest_sentence(rows)
+    return "\n\n".join([*([f"**{honest}**"] if honest else []), " ".join(lines)])
 
 
 def _structure(rows: Sequence[Row]) -> list[str]:
@@ -146,14 +147,15 @@ def _structure_text(structure: Mapping[str, Any]) -> str:
     return ", ".join(f"{what} of {id_}: {value}" for what, values in parts.items() for id_, value in values.items())
 
 
-def _honest_line(row: Row) -> list[str]:
-    """Return the sentence that keeps a number from being taken for the paper's, where there is a reason."""
-    synthetic = row.identity["dataset"]["synthetic"]
-    if synthetic and _is_tiny(row):
-        return ["**Synthetic stand-in on tiny backbones: not comparable with the paper.**"]
-    if synthetic:
-        return ["**Synthetic stand-in: not comparable with the paper.**"]
-    return ["**Tiny backbones: not comparable with the paper.**"] if _is_tiny(row) else []
+def honest_sentence(rows: Sequence[Row]) -> str:
+    """Return what keeps numbers from being taken for the paper's, "" where there is no reason."""
+    synthetic = any(row.identity["dataset"]["synthetic"] for row in rows)
+    tiny = any(_is_tiny(row) for row in rows)
+    causes = [text for text, holds in (("synthetic stand-in", synthetic), ("tiny backbones", tiny)) if holds]
+    if not causes:
+        return ""
+    text = " on ".join(causes)
+    return f"{text[0].upper()}{text[1:]}: not comparable with the paper."
 
 
 def _is_tiny(row: Row) -> bool:
