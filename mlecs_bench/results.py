@@ -130,7 +130,7 @@ def write_record(out: Path, record: Mapping[str, Any]) -> Path:
 
 def _publish(path: Path, text: str) -> None:
     """Create `path` with `text` in one step, unless another process has just created it."""
-    part = _write_part(path, text)
+    part = _write_part(path, text.encode())
     try:
         os.link(part, path)
     except FileExistsError:
@@ -145,15 +145,20 @@ def _publish(path: Path, text: str) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` in one step, replacing what was there."""
-    _write_part(path, text).replace(path)
+    write_bytes(path, text.encode())
 
 
-def _write_part(path: Path, text: str) -> Path:
-    """Write `text`, down to the disk, to a hidden file beside `path`, and return that file."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` in one step, replacing what was there."""
+    _write_part(path, content).replace(path)
+
+
+def _write_part(path: Path, content: bytes) -> Path:
+    """Write `content`, down to the disk, to a hidden file beside `path`, and return that file."""
     part = path.with_name(f".{path.stem[:40]}-{secrets.token_hex(8)}.part")
     try:
-        with part.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with part.open("xb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
     except BaseException:

@@ -46,6 +46,7 @@ COMMANDS = {
     "check": LazyCommand("mlecs_bench.cli.check:check", "Check a plugin against the contract."),
     "new-plugin": LazyCommand("mlecs_bench.cli.new_plugin:new_plugin", "Write the project of a new plugin."),
     "report": LazyCommand("mlecs_bench.cli.report:report", "Build tables from the records in FOLDER."),
+    "compare": LazyCommand("mlecs_bench.cli.compare:compare", "Compare two algorithms, or two folders of records."),
 }
 
 

@@ -1,18 +1,24 @@
-"""`mlecs-bench report`: the tables of a folder of records."""
+"""`mlecs-bench report`: the tables, figures and statistics of a folder of records."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlecs_bench.errors import RecordError, UsageError
-from mlecs_bench.results import read_records, write_text
+from mlecs_bench.errors import RecordError, UsageError, did_you_mean
+from mlecs_bench.failures import read_failures
+from mlecs_bench.results import read_records, record_name
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mlecs_bench.report.frame import Moment
+
+REPORT_FOLDER = "report"
+SHOWN_FAILURES = 10
 
 
 @click.command()
@@ -24,14 +30,20 @@ if TYPE_CHECKING:
     show_default=True,
     help="Score the devices after their own training, or after the last broadcast.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with both moments and all scores.")
-@click.option("--output", type=click.Path(path_type=Path), help="Write to this file instead of the terminal.")
-def report(folder: Path, moment: Moment, as_json: bool, output: Path | None) -> None:
-    """Build tables from the records in FOLDER (default: results/scratch).
+@click.option("--candidate", metavar="NAME", help="The algorithm that is tested against the others.  [default: ml-ecs]")
+@click.option("--with-paper", is_flag=True, help="Put the paper's values and the difference to them beside ours.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, and write nothing.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Write here.  [default: FOLDER/report]")
+def report(  # a flag each
+    folder: Path, moment: Moment, candidate: str | None, with_paper: bool, as_json: bool, output: Path | None
+) -> None:
+    """Build tables, figures and statistics from the records in FOLDER (default: results/scratch).
 
-    Files that are no valid record are named on stderr, one line each, and left out.
+    Prints all scores as tables, and writes the paper's tables (Markdown, LaTeX, CSV), figures (SVG, PNG), tests of the
+    differences and the paper's claims, and one HTML page of it all. Files that are no valid record are named on
+    stderr, one line each, and left out.
     """
-    from mlecs_bench.report import build_table, row_summary
+    from mlecs_bench.report import build_report, build_table, report_json, write_report
 
     if folder.is_file():
         raise UsageError(f"{folder} is a file; give the folder that holds the records")
@@ -43,12 +55,35 @@ def report(folder: Path, moment: Moment, as_json: bool, output: Path | None) -> 
             f"no valid record in {folder}; run 'mlecs-bench run --algo NAME --dataset NAME --rho 0.5 --out {folder}' "
             "first, or name another folder"
         )
-    text = json.dumps(row_summary(records), indent=1) + "\n" if as_json else build_table(records, moment)
-    if output is None:
-        click.echo(text, nl=False)
+    if candidate is not None:
+        _check_candidate(candidate, records)
+    failed = _failed(folder)
+    for line in failed:
+        click.echo(f"warning: {line}", err=True)
+    left_out = [f"left out: {Path(problem.split()[0]).name}" for problem in problems]
+    title = f"Report of {folder.resolve().name}"
+    built = build_report(records, title, moment, candidate, with_paper, [*left_out, *failed])
+    if as_json:
+        click.echo(json.dumps(report_json(built, records), indent=1))
         return
+    click.echo(build_table(records, moment), nl=False)
+    place = output or folder / REPORT_FOLDER
     try:
-        write_text(output, text)
+        files = write_report(built, records, place)
     except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror}; give another file with --output") from error
-    click.echo(f"wrote {output}", err=True)
+        raise UsageError(f"cannot write {place}: {error.strerror}; give another folder with --output") from error
+    click.echo(f"wrote {len(files)} files to {place}; open {place / 'index.html'}", err=True)
+
+
+def _check_candidate(candidate: str, records: Sequence[dict[str, Any]]) -> None:
+    names = sorted({record["identity"]["algo"]["name"] for record in records})
+    if candidate not in names:
+        raise UsageError(f"no record of algorithm '{candidate}'. {did_you_mean(candidate, names)}")
+
+
+def _failed(folder: Path) -> list[str]:
+    """Return a line per cell that has failed, the first ones by name."""
+    failures, problems = read_failures(folder)
+    lines = [f"failed: {record_name(one.identity).removesuffix('.json')}: {one.reason}" for one in failures]
+    more = [f"... and {len(lines) - SHOWN_FAILURES} more failed cells"] if len(lines) > SHOWN_FAILURES else []
+    return [*problems, *lines[:SHOWN_FAILURES], *more]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlecs_bench.report.frame import Row
-from mlecs_bench.report.overview import flatten
+from mlecs_bench.report.overview import flatten, is_tiny
 from mlecs_bench.results import canonical_json, rho_label
 
 ARM_PARTS = ("algo",)
@@ -82,8 +82,11 @@ class Setting:
 
     @property
     def data(self) -> list[Data]:
-        """Every dataset once."""
-        return list(dict.fromkeys(place.data for place in self.rows))
+        """Every dataset once, those of the paper first."""
+        found = dict.fromkeys(place.data for place in self.rows)
+        return sorted(
+            found, key=lambda data: PAPER_DATA.index(data.name) if data.name in PAPER_DATA else len(PAPER_DATA)
+        )
 
     def rates(self) -> list[str]:
         """Every rate once, ascending."""
@@ -102,19 +105,28 @@ def _rate_order(label: str) -> tuple[int, float, str]:
         return (1, 0.0, label)
 
 
+PAPER_DATA = ("vast", "ur-fall")
+"""The order of the paper's Table 1 from left to right; other datasets follow."""
 PAPER_ORDER = ("standalone", "multi-fedavg", "fedmllm", "fedilora", "co-plms")
 """The order of the paper's Table 1; other algorithms follow, and the candidate comes last."""
 
 
 def arrange(rows: Sequence[Row], candidate: str) -> list[Setting]:
-    """Return the settings of a study, that with most records first; `candidate` is the last algorithm of a table."""
+    """Return the settings of a study: budget `paper` first, then those with most records.
+
+    `candidate` is the last algorithm of a table.
+    """
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(canonical_json(_setting_of(row.identity)), []).append(row)
-    ordered = sorted(groups.values(), key=lambda members: -sum(len(row.records) for row in members))
+    ordered = sorted(groups.values(), key=_setting_order)
     arms, data = _arms(rows), _data(rows)
     labels = _labels([_setting_of(members[0].identity) for members in ordered])
     return [_setting(members, label, arms, data, candidate) for members, label in zip(ordered, labels, strict=True)]
+
+
+def _setting_order(members: Sequence[Row]) -> tuple[bool, int]:
+    return (members[0].identity["training"]["budget"] != "paper", -sum(len(row.records) for row in members))
 
 
 def _setting_of(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,12 +155,9 @@ def _setting(
             rows[place] = row
     training = members[0].identity["training"]
     profile = members[0].identity["profile"]
-    about = (
-        f"profile {profile['name']}, budget {training['budget']}, {training['rounds']} rounds x {training['steps']} "
-        f"steps of {training['batch_size']} samples"
-    )
-    tiny = bool(profile.get("tiny", profile["name"] == "mini"))
-    return Setting(label, about, tiny, rows, curves)
+    plan = f"{training['rounds']} rounds x {training['steps']} steps"
+    about = f"profile {profile['name']}, budget {training['budget']}, {plan}"
+    return Setting(label, about, is_tiny(members[0]), rows, curves)
 
 
 def _arm_order(arm: Arm, candidate: str) -> tuple[Any, ...]:

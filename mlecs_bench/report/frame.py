@@ -127,10 +127,12 @@ def build_rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
     Records are averaged only if their identities differ in nothing but the seed. Raises RecordError when a seed
     occurs twice in a group.
     """
+    # Sums depend on the order of their parts in the last bit.
+    ordered = sorted(records, key=lambda record: int(record["identity"]["seed"]))
     groups: dict[str, list[Mapping[str, Any]]] = {}
-    for record in records:
+    for record in ordered:
         groups.setdefault(group_key(record["identity"]), []).append(record)
-    cells = cells_of(long_frame(records))
+    cells = cells_of(long_frame(ordered))
     rows = [_row(group, tuple(members), cells.get(group, {})) for group, members in groups.items()]
     return sorted(rows, key=_order)
 

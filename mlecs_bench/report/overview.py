@@ -48,7 +48,7 @@ def _tables(rows: Sequence[Row]) -> list[list[Row]]:
 
 def _table_key(row: Row) -> str:
     data, profile = row.identity["dataset"], row.identity["profile"]
-    key = [data["name"], data["view"], data["synthetic"], profile["name"], _is_tiny(row), row.identity["scorers"]]
+    key = [data["name"], data["view"], data["synthetic"], profile["name"], is_tiny(row), row.identity["scorers"]]
     return json.dumps(key, sort_keys=True)
 
 
@@ -150,7 +150,7 @@ def _structure_text(structure: Mapping[str, Any]) -> str:
 def honest_sentence(rows: Sequence[Row]) -> str:
     """Return what keeps numbers from being taken for the paper's, "" where there is no reason."""
     synthetic = any(row.identity["dataset"]["synthetic"] for row in rows)
-    tiny = any(_is_tiny(row) for row in rows)
+    tiny = any(is_tiny(row) for row in rows)
     causes = [text for text, holds in (("synthetic stand-in", synthetic), ("tiny backbones", tiny)) if holds]
     if not causes:
         return ""
@@ -158,7 +158,8 @@ def honest_sentence(rows: Sequence[Row]) -> str:
     return f"{text[0].upper()}{text[1:]}: not comparable with the paper."
 
 
-def _is_tiny(row: Row) -> bool:
+def is_tiny(row: Row) -> bool:
+    """Are the language models of a row too small for its numbers to say anything of real ones?"""
     profile = row.identity["profile"]
     return bool(profile.get("tiny", profile["name"] == "mini"))
 

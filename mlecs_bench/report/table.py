@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["score", "percent", "count", "p"]
+Kind = Literal["score", "difference", "percent", "signed percent", "count", "p"]
 ABSENT = "-"
 
 
@@ -15,7 +15,7 @@ class Number:
     """One number of a table; a mean has its sd (ddof = 1) and says over how many of `expected` seeds it is.
 
     `best` is the best of its column in its block, `close` cannot be told from it. `paper` is what the paper prints in
-    its place, and `misprint` the mark of a footnote on that. `records` are the names of the files behind the number.
+    its place, and `misprint` the letters of footnotes on that. `records` are the names of the files behind the number.
     """
 
     value: float
@@ -38,14 +38,25 @@ class Number:
     @property
     def spread(self) -> str:
         """The sd as a table shows it, "" for none."""
-        return "" if self.sd is None else f" ± {plain_number(self.sd, self.kind)}"
+        return "" if self.sd is None else f" ± {self.sd:.3f}"
 
     @property
-    def beside(self) -> str:
-        """What the paper prints and the difference to it, "" where it prints nothing."""
+    def printed(self) -> str:
+        """What the paper prints in its place, "" where it prints nothing."""
+        return "" if self.paper is None else plain_number(self.paper, self.kind)
+
+    @property
+    def difference(self) -> str:
+        """The number less the paper's, "" where the paper prints nothing."""
         if self.paper is None:
             return ""
-        return f"paper {plain_number(self.paper, self.kind)}, {self.value - self.paper:+.3f}"
+        sign = "-" if self.value < self.paper else "+"
+        return sign + plain_number(abs(self.value - self.paper), self.kind)
+
+    @property
+    def marks(self) -> str:
+        """The marks of misprints as notes have them, such as "[a][b]"."""
+        return "".join(f"[{letter}]" for letter in self.misprint)
 
 
 Content = Number | str
@@ -54,8 +65,12 @@ Content = Number | str
 
 def plain_number(value: float, kind: Kind = "score") -> str:
     """Return a number with the digits of its kind."""
+    if kind == "difference":
+        return f"{value:+.3f}"
     if kind == "percent":
         return f"{value:.2f} %"
+    if kind == "signed percent":
+        return f"{value:+.1f} %"
     if kind == "count":
         return f"{value:,.0f}"
     if kind == "p":
@@ -148,7 +163,9 @@ def number_json(number: Number) -> dict[str, Any]:
     """Return a number as JSON values, with nothing rounded."""
     values: dict[str, Any] = {"value": number.value, "sd": number.sd, "n": number.n, "expected": number.expected}
     marks = {"best": number.best, "not_distinguishable_from_best": number.close}
-    paper = {} if number.paper is None else {"paper": number.paper, "difference": number.value - number.paper}
+    paper: dict[str, Any] = {}
+    if number.paper is not None:
+        paper = {"paper": number.paper, "difference": number.value - number.paper, "misprint": number.misprint}
     return {**values, **marks, **paper, "kind": number.kind, "records": list(number.records)}
 
 

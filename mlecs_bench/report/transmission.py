@@ -6,18 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlecs_bench.communication import BOOKKEEPING_KINDS
+from mlecs_bench.report.paper import ML_ECS, sending
 
 BAR_WIDTH = 40
 BYTES = {"fp32": 4, "bf16": 2}
-PAPER_SHARES = {"ml-ecs": 0.0065}
-PAPER_TIMES = {"fedilora": 7.0, "fedmllm": 2.0}
-"""Paper, section 4.3: ML-ECS sends 0.65 % of the parameters; FediLoRA about seven times, FedMLLM about twice that."""
-PAPER_NOTES = (
+SHARE_NOTE = (
     "The paper's 0.65 % is what one obtains with 2,420 fused representations (here the training part of the public "
-    "samples is sent) and 720 M parameters (the name it prints for a model of 774 M).",
+    "samples is sent) and 720 M parameters (the name it prints for a model of 774 M)."
+)
+RANK_NOTE = (
     "The paper's seven times for FediLoRA does not follow from one way of counting: at rank 24 its adapters are three "
-    "times those of rank 8.",
+    "times those of rank 8."
+)
+PAPER_NOTES = (
+    SHARE_NOTE,
+    RANK_NOTE,
     "Encoders are those of this harness, which sit behind frozen towers; the paper's are not specified.",
 )
 
@@ -45,6 +48,8 @@ class Counted:
 
     def sent(self, direction: str, kind: str | None = None) -> float:
         """Return parameters per device and round, of one kind or of all that are no bookkeeping."""
+        from mlecs_bench.communication import BOOKKEEPING_KINDS
+
         total = sum(
             entry["params"]
             for entry in self.comm["entries"]
@@ -137,9 +142,10 @@ def _times(row: Counted, rows: Sequence[Counted]) -> str:
 
 
 def _paper_says(algo: str) -> str:
-    if algo in PAPER_SHARES:
-        return f"{100 * PAPER_SHARES[algo]:.2f} %"
-    return f"about {PAPER_TIMES[algo]:g}x" if algo in PAPER_TIMES else "-"
+    says = sending()
+    if algo == ML_ECS:
+        return f"{says.share_percent:.2f} %"
+    return f"about {says.times[algo]:g}x" if algo in says.times else "-"
 
 
 def _bars(rows: Sequence[Counted]) -> str:
@@ -158,6 +164,8 @@ def _bars(rows: Sequence[Counted]) -> str:
 
 
 def _notes(rows: Sequence[Counted]) -> list[str]:
+    from mlecs_bench.communication import BOOKKEEPING_KINDS
+
     sizes = sorted({size for row in rows for size in row.comm["device_params"].values()})
     rounds = sorted({int(row.comm["rounds"]) for row in rows})
     notes = [
@@ -169,6 +177,6 @@ def _notes(rows: Sequence[Counted]) -> list[str]:
         notes.append("x ml-ecs: share (paper) over that of ml-ecs with as many devices and the smallest rank here.")
     definitions = {name: ratio["definition"] for row in rows for name, ratio in row.comm["ratios"].items()}
     notes += [f"share ({name}): {text}." for name, text in definitions.items()]
-    if any(row.algo in {*PAPER_SHARES, *PAPER_TIMES} for row in rows):
+    if any(_paper_says(row.algo) != "-" for row in rows):
         notes += PAPER_NOTES
     return [f"- {note}" for note in notes]

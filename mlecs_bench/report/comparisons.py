@@ -1,0 +1,159 @@
+"""Candidate against baselines: which rows are paired, corrected as one family, and tested over all blocks together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+
+from mlecs_bench.report.arrange import Arm, Data, Place, Setting
+from mlecs_bench.report.frame import Moment, Row, Stat
+from mlecs_bench.report.statistics import (
+    Difference,
+    SignFlip,
+    Verdict,
+    differences_by_seed,
+    holm,
+    paired_difference,
+    sign_flip,
+    verdict,
+)
+from mlecs_bench.report.table import ABSENT, Content, Kind, Number
+from mlecs_bench.results import record_name
+
+DIFFERENCE_COLUMNS = ("difference", "95 % interval", "in %", "n", "p", "corrected p", "verdict", "detectable")
+"""What tables show of a comparison."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One score of a candidate against that of a baseline, paired by seed; positive means the candidate is better.
+
+    `by_seed` are the differences and `difference` what follows from them. `adjusted_p` and `verdict` hold within the
+    family that the comparison was corrected in; before, they are None and "undecided". `relative` is the mean
+    difference in per cent of the baseline's mean over the common seeds, None where that is not positive or there is no
+    common seed.
+    """
+
+    candidate: Arm
+    baseline: Arm
+    data: Data
+    rho: str
+    n_devices: int
+    metric: str
+    stat: Stat
+    moment: Moment
+    difference: Difference
+    by_seed: Mapping[int, float]
+    adjusted_p: float | None
+    verdict: Verdict
+    relative: float | None
+    candidate_row: Row = field(repr=False)
+    baseline_row: Row = field(repr=False)
+
+    @property
+    def records(self) -> tuple[str, ...]:
+        """The names of the record files behind it: both rows' of the common seeds."""
+        identities = [r["identity"] for row in (self.candidate_row, self.baseline_row) for r in row.records]
+        return tuple(sorted(record_name(i) for i in identities if i["seed"] in self.by_seed))
+
+    @property
+    def block(self) -> str:
+        """What the overall test knows it by: unlike for every pair of rows and every score."""
+        return " ".join((self.candidate_row.group, self.baseline_row.group, self.metric, self.stat, self.moment))
+
+
+def compare_rows(
+    candidate: tuple[Place, Row], baseline: tuple[Place, Row], metric: str, stat: Stat, moment: Moment
+) -> Comparison | None:
+    """Compare one score of two rows, as yet uncorrected; None where one of them has no such score."""
+    place, row = candidate
+    other, baseline_row = baseline
+    ours, theirs = row.cell(moment, metric, stat), baseline_row.cell(moment, metric, stat)
+    if ours is None or theirs is None:
+        return None
+    higher = row.directions[metric]
+    difference = paired_difference(ours.values, theirs.values, higher)
+    return Comparison(
+        candidate=place.arm,
+        baseline=other.arm,
+        data=place.data,
+        rho=place.rho,
+        n_devices=place.n_devices,
+        metric=metric,
+        stat=stat,
+        moment=moment,
+        difference=difference,
+        by_seed=differences_by_seed(ours.values, theirs.values, higher),
+        adjusted_p=None,
+        verdict="undecided",
+        relative=_relative(difference, theirs.values),
+        candidate_row=row,
+        baseline_row=baseline_row,
+    )
+
+
+def _relative(difference: Difference, baseline: Mapping[int, float]) -> float | None:
+    if difference.mean is None:
+        return None
+    mean = fmean(baseline[seed] for seed in difference.seeds)
+    return 100 * difference.mean / mean if mean > 0 else None
+
+
+def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Return the comparisons as one family: p adjusted by Holm for all of them, and the verdicts that follow."""
+    adjusted = holm([c.difference.p for c in comparisons])
+    return [
+        replace(c, adjusted_p=p, verdict=verdict(c.difference, p)) for c, p in zip(comparisons, adjusted, strict=True)
+    ]
+
+
+def family(  # noqa: PLR0913, PLR0917  # what tells one family from another, and what it is of
+    setting: Setting,
+    candidate: Arm,
+    metric: str,
+    stat: Stat,
+    data: Data,
+    n_devices: int,
+    moment: Moment = "local",
+    baselines: Sequence[Arm] | None = None,
+) -> list[Comparison]:
+    """Compare the candidate with every baseline at every rate where both are scored, corrected for just these.
+
+    The baselines default to the algorithms that are neither ablations nor the candidate's own with other options.
+    """
+    if baselines is None:
+        baselines = [arm for arm in setting.arms if not arm.is_ablation and arm.algo != candidate.algo]
+    found = []
+    for arm in baselines:
+        for rho in setting.rates():
+            places = (Place(candidate, data, rho, n_devices), Place(arm, data, rho, n_devices))
+            if all(place in setting.rows for place in places):
+                ours, theirs = ((place, setting.rows[place]) for place in places)
+                found.append(compare_rows(ours, theirs, metric, stat, moment))
+    return corrected([comparison for comparison in found if comparison is not None])
+
+
+def overall(comparisons: Sequence[Comparison]) -> SignFlip:
+    """Test over all blocks together whether candidate and baselines are alike; scores of one dataset flip together."""
+    blocks = {c.block: c.by_seed for c in comparisons}
+    return sign_flip(blocks, {c.block: c.data.label for c in comparisons})
+
+
+def difference_contents(comparison: Comparison) -> tuple[Content | None, ...]:
+    """Return what a table's line holds under `DIFFERENCE_COLUMNS`."""
+    found, files = comparison.difference, comparison.records
+
+    def number(value: float | None, kind: Kind = "score", sd: float | None = None) -> Number | None:
+        return None if value is None else Number(value, sd, kind=kind, records=files)
+
+    return (
+        number(found.mean, "difference", found.sd),
+        ABSENT if found.low is None or found.high is None else f"{found.low:+.3f} to {found.high:+.3f}",
+        number(comparison.relative, "signed percent"),
+        str(found.n),
+        number(found.p, "p"),
+        number(comparison.adjusted_p, "p"),
+        comparison.verdict,
+        number(found.detectable),
+    )

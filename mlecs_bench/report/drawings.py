@@ -1,0 +1,168 @@
+"""The report's figures: which scores of a setting go into which panel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from mlecs_bench.report.arrange import Arm, Data, Place, Setting
+from mlecs_bench.report.evidence import mean_share
+from mlecs_bench.report.figures import (
+    Bar,
+    BarPanel,
+    Curve,
+    CurvePanel,
+    Estimate,
+    Point,
+    PointPanel,
+    ShareBar,
+    ablation_figure,
+    communication_figure,
+    curves_figure,
+    figure_bytes,
+)
+from mlecs_bench.report.frame import Row, Stat
+from mlecs_bench.report.overview import honest_sentence
+from mlecs_bench.report.paper_tables import Asked, metric_name
+from mlecs_bench.report.statistics import t_interval
+from mlecs_bench.report.table import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+INTERVAL = "Intervals: Student's t over seeds, 95 %."
+SIDES: tuple[tuple[Stat, str], ...] = (("avg", "client avg."), ("server", "server"))
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Return the mean of scores by seed with its 95 % t interval, None where there is one seed."""
+    ends = t_interval(values)
+    return Estimate(fmean(values)) if ends is None else Estimate(fmean(values), *ends)
+
+
+def communication(setting: Setting, asked: Asked, suffix: str = "") -> Figure | None:
+    """Return Figure 3: the share of its model that a device sends, and scores against parameters sent.
+
+    One panel per dataset at the lowest rate that all its algorithms have, average device, headline metric.
+    """
+    n = setting.usual_devices()
+    rows = {p: row for p, row in setting.rows.items() if p.n_devices == n and not p.arm.is_ablation}
+    panels = [panel for data in setting.data if (panel := _points(rows, data, asked)) is not None]
+    if not panels:
+        return None
+    first = setting.data[0]
+    bars = [
+        ShareBar(arm.label, mean_share(own, "paper"))
+        for arm in dict.fromkeys(place.arm for place in rows)
+        if (own := [row for place, row in rows.items() if place.arm == arm and place.data == first])
+    ]
+    return _figure(
+        f"figure3-communication{suffix}",
+        "Figure 3: communication",
+        f"Left: share (paper) of the device's language model, sent per device and round on {first.label}. Right: "
+        f"average device against parameters sent. {n} devices. {INTERVAL}",
+        list(rows.values()),
+        communication_figure(bars, panels),
+    )
+
+
+def _points(rows: Mapping[Place, Row], data: Data, asked: Asked) -> PointPanel | None:
+    own = {place: row for place, row in rows.items() if place.data == data}
+    if not own:
+        return None
+    rho = _fullest_rate(own)
+    points = [
+        Point(place.arm.label, row.traffic.params, estimate(list(cell.values.values())))
+        for place, row in own.items()
+        if place.rho == rho and (cell := row.cell(asked.moment, data.headline, "avg"))
+    ]
+    metric = f"client avg. {metric_name(data.headline)}"
+    return PointPanel(f"{data.label}, MER {rho}", metric, points) if points else None
+
+
+def _fullest_rate(rows: Mapping[Place, Row]) -> str:
+    """Return the first rate, ascending, of those with most rows."""
+    counts: dict[str, int] = {}
+    for place in rows:
+        counts[place.rho] = counts.get(place.rho, 0) + 1
+    return min(counts, key=lambda rho: (-counts[rho], rho))
+
+
+def ablation(setting: Setting, asked: Asked, suffix: str = "") -> Figure | None:
+    """Return Figure 4: the candidate and its ablations, per dataset and side; None without an ablation."""
+    n = setting.usual_devices()
+    ablated = [p for p in setting.rows if p.arm.is_ablation and p.arm.base == asked.candidate and p.n_devices == n]
+    panels, rows = [], []
+    for data in dict.fromkeys(place.data for place in ablated):
+        rho = _fullest_rate({place: setting.rows[place] for place in ablated if place.data == data})
+        arms = [arm for arm in setting.arms if arm.label == asked.candidate]
+        arms += list(dict.fromkeys(place.arm for place in ablated))
+        found = {arm: row for arm in arms if (row := setting.rows.get(Place(arm, data, rho, n)))}
+        rows += list(found.values())
+        panels += _ablation_panels(found, data, rho, asked)
+    if not panels:
+        return None
+    return _figure(
+        f"figure4-ablation{suffix}",
+        "Figure 4: ablations",
+        f"{asked.candidate} and itself without one part, {n} devices. {INTERVAL}",
+        rows,
+        ablation_figure(panels),
+    )
+
+
+def _ablation_panels(found: Mapping[Arm, Row], data: Data, rho: str, asked: Asked) -> list[BarPanel]:
+    panels = []
+    for stat, side in SIDES:
+        bars = [
+            Bar(arm.label, estimate(list(cell.values.values())))
+            for arm, row in found.items()
+            if (cell := row.cell(asked.moment, data.headline, stat))
+        ]
+        if bars:
+            panels.append(BarPanel(f"{data.label}, MER {rho}", f"{side} {metric_name(data.headline)}", bars))
+    return panels
+
+
+def curves(setting: Setting, suffix: str = "") -> Figure | None:
+    """Return the average device after each round, of rows that were scored in every round; None without one."""
+    panels, rows = [], []
+    for data in setting.data:
+        own = {p: row for p, row in setting.curves.items() if p.data == data and not p.arm.is_ablation}
+        if not own:
+            continue
+        rho = _fullest_rate(own)
+        chosen = {place: row for place, row in own.items() if place.rho == rho}
+        drawn = [c for place, row in chosen.items() if (c := _curve(place.arm, row, data.headline)) is not None]
+        if drawn:
+            panels.append(CurvePanel(f"{data.label}, MER {rho}", f"client avg. {metric_name(data.headline)}", drawn))
+            rows += list(chosen.values())
+    if not panels:
+        return None
+    return _figure(
+        f"curves{suffix}",
+        "Learning curves",
+        f"Average device after local training of every round. {INTERVAL}",
+        rows,
+        curves_figure(panels),
+    )
+
+
+def _curve(arm: Arm, row: Row, metric: str) -> Curve | None:
+    """Return the scores of a row by round, averaged over devices, then over seeds."""
+    by_round: dict[int, list[float]] = {}
+    for record in row.records:
+        for one in record["metrics"]["rounds"]:
+            devices = (one.get("client") or {}).get(metric)
+            if devices:
+                by_round.setdefault(int(one["round"]), []).append(fmean(score["value"] for score in devices.values()))
+    if not by_round:
+        return None
+    rounds = sorted(by_round)
+    return Curve(arm.label, rounds, [estimate(by_round[round_]) for round_ in rounds])
+
+
+def _figure(name: str, title: str, caption: str, rows: Sequence[Row], drawing: Drawing) -> Figure:
+    honest = honest_sentence(rows)
+    return Figure(name, title, f"{caption} {honest}".strip(), figure_bytes(drawing))

@@ -1,0 +1,203 @@
+"""Tables beside the paper's: what the differences show, and what was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+
+from mlecs_bench.report.arrange import Arm, Data, Place, Setting
+from mlecs_bench.report.comparisons import Comparison, family, overall
+from mlecs_bench.report.frame import Row, Stat
+from mlecs_bench.report.overview import honest_sentence
+from mlecs_bench.report.paper_tables import Asked, metric_name, record_names
+from mlecs_bench.report.statistics import ALPHA, MARGIN, POWER, SignFlip
+from mlecs_bench.report.table import Content, Kind, Line, Number, Table
+
+TESTED: tuple[Stat, ...] = ("avg", "server")
+"""The scores that are tested: the average device and the server."""
+SIDES = {"avg": "client avg.", "server": "server"}
+
+
+def candidates(setting: Setting, asked: Asked) -> list[Arm]:
+    """Return the arms of the candidate, with other options too, but none of its ablations."""
+    return [arm for arm in setting.arms if arm.algo == asked.candidate]
+
+
+def statistics_tables(setting: Setting, asked: Asked, suffix: str = "") -> list[Table]:
+    """Return for every arm of the candidate how it differs from every baseline at every rate, and whether it shows."""
+    found = []
+    for number, arm in enumerate(candidates(setting, asked)):
+        comparisons = [one for data in setting.data for one in tested(setting, arm, data, asked)]
+        if comparisons:
+            name = f"statistics{suffix}" + (f"-{number + 1}" if number else "")
+            found.append(_differences(comparisons, setting, name, f"{arm.label} against baselines"))
+    return found
+
+
+def tested(setting: Setting, arm: Arm, data: Data, asked: Asked) -> list[Comparison]:
+    """Return the comparisons of one arm on one dataset: a family of baselines and rates per metric and side."""
+    n = setting.usual_devices()
+    families = [
+        family(setting, arm, metric, stat, data, n, asked.moment) for metric in data.metrics for stat in TESTED
+    ]
+    return [comparison for one in families for comparison in one]
+
+
+def ablation_statistics(setting: Setting, asked: Asked, suffix: str = "") -> Table | None:
+    """Return how the candidate differs from itself without one part; None without an ablation of it."""
+    ablations = [arm for arm in setting.arms if arm.is_ablation and arm.base == asked.candidate]
+    whole = [arm for arm in candidates(setting, asked) if arm.label == asked.candidate]
+    n = setting.usual_devices()
+    comparisons = [
+        comparison
+        for arm in whole
+        for data in setting.data
+        for metric in data.metrics
+        for stat in TESTED
+        for comparison in family(setting, arm, metric, stat, data, n, asked.moment, ablations)
+    ]
+    if not comparisons:
+        return None
+    title = f"{asked.candidate} against its ablations"
+    return _differences(comparisons, setting, f"ablation-statistics{suffix}", title)
+
+
+def overall_sentence(setting: Setting, arm: Arm, asked: Asked) -> str:
+    """Return the overall test of an arm against all baselines, on the average device and the headline metrics."""
+    found = [
+        comparison
+        for data in setting.data
+        for comparison in tested(setting, arm, data, asked)
+        if comparison.metric == data.headline and comparison.stat == "avg"
+    ]
+    if not found:
+        return ""
+    baselines = ", ".join(dict.fromkeys(one.baseline.label for one in found))
+    return (
+        f"Overall, {arm.label} against {baselines} on the average device ({len(found)} blocks of dataset, rate and "
+        f"baseline): {flip_text(overall(found))}."
+    )
+
+
+def flip_text(test: SignFlip) -> str:
+    """Return the result of the overall test in words."""
+    flips = f"all {test.flips:,} flips" if test.exact else f"{test.flips:,} random flips"
+    direction = "above" if test.statistic > 0 else "below"
+    shown = "differs from zero" if test.p < ALPHA else "cannot be told from zero"
+    return (
+        f"the mean scaled difference lies {direction} zero at {test.statistic:+.2f} and {shown} "
+        f"(sign-flip test of {test.units} units, {flips}, p = {test.p:.4f})"
+    )
+
+
+def _differences(comparisons: Sequence[Comparison], setting: Setting, name: str, title: str) -> Table:
+    rows = [row for one in comparisons for row in (one.candidate_row, one.baseline_row)]
+    lines = [
+        Line(
+            (one.data.label, f"{metric_name(one.metric)}, {SIDES[one.stat]}", one.rho, one.baseline.label),
+            _difference_contents(one),
+            group=f"{one.data.label}, {metric_name(one.metric)}, {SIDES[one.stat]}",
+        )
+        for one in comparisons
+    ]
+    return Table(
+        name=name,
+        title=title,
+        caption=(
+            "Differences paired by seed; positive: better. Interval: Student's t, 95 %. p: two-sided paired t-test; "
+            "corrected: Holm over the lines of one dataset and score. Tied: the interval lies within "
+            f"±{MARGIN:g}; undecided: neither tied nor significant at level {ALPHA:g} after the correction. "
+            f"Detectable: the smallest true gain that these seeds would have shown with {100 * POWER:.0f} % power, "
+            "uncorrected."
+        ),
+        left=("dataset", "score", "MER", "against"),
+        columns=DIFFERENCE_COLUMNS,
+        lines=tuple(lines),
+        honest=honest_sentence(rows),
+        setting=setting.label,
+    )
+
+
+DIFFERENCE_COLUMNS = (
+    ("difference",),
+    ("95 % interval", "low"),
+    ("95 % interval", "high"),
+    ("in %",),
+    ("n",),
+    ("p",),
+    ("corrected p",),
+    ("verdict",),
+    ("detectable",),
+)
+
+
+def _difference_contents(one: Comparison) -> tuple[Content | None, ...]:
+    found, files = one.difference, one.records
+
+    def number(value: float | None, kind: Kind = "score") -> Number | None:
+        return None if value is None else Number(value, kind=kind, records=files)
+
+    mean = None if found.mean is None else Number(found.mean, found.sd, kind="difference", records=files)
+    return (
+        mean,
+        number(found.low, "difference"),
+        number(found.high, "difference"),
+        number(one.relative, "signed percent"),
+        number(found.n, "count"),
+        number(found.p, "p"),
+        number(one.adjusted_p, "p"),
+        one.verdict,
+        number(found.detectable),
+    )
+
+
+def communication_table(setting: Setting, suffix: str = "") -> Table | None:
+    """Return what every algorithm sends per device and round (paper, Figure 3), by dataset; None without a row."""
+    n = setting.usual_devices()
+    rows = {p: row for p, row in setting.rows.items() if p.n_devices == n and not p.arm.is_ablation}
+    if not rows:
+        return None
+    columns = [(data, what) for data in setting.data for what in SENT_COLUMNS]
+    lines = []
+    for arm in dict.fromkeys(place.arm for place in rows):
+        by_data = {data: _rows_of(rows, arm, data) for data in setting.data}
+        contents = tuple(_sent(by_data[data], what) for data, what in columns)
+        lines.append(Line((arm.label,), contents))
+    shares = {name: text for row in rows.values() for name, (_, text) in row.traffic.shares.items()}
+    return Table(
+        name=f"communication{suffix}",
+        title="Parameters sent",
+        caption=(
+            f"{n} devices, mean over rates and seeds. Sent: parameters in both directions, the broadcast after the "
+            "last round included, per device and round. Shares are of the device's language model: "
+            + "; ".join(f"{name}: {text}" for name, text in shares.items())
+            + "."
+        ),
+        left=("method",),
+        columns=tuple((data.label, what) for data, what in columns),
+        lines=tuple(lines),
+        honest=honest_sentence(list(rows.values())),
+        setting=setting.label,
+    )
+
+
+SENT_COLUMNS = ("sent", "share (paper)", "share (full)")
+
+
+def _rows_of(rows: dict[Place, Row], arm: Arm, data: Data) -> list[Row]:
+    return [row for place, row in rows.items() if place.arm == arm and place.data == data]
+
+
+def _sent(rows: Sequence[Row], what: str) -> Number | None:
+    if not rows:
+        return None
+    files = tuple(name for row in rows for name in record_names(row, row.seeds))
+    if what == "sent":
+        return Number(fmean(row.traffic.params for row in rows), kind="count", records=files)
+    share = what.removeprefix("share (").removesuffix(")")
+    return Number(100 * mean_share(rows, share), kind="percent", records=files)
+
+
+def mean_share(rows: Iterable[Row], name: str) -> float:
+    """Return a share of the device model's parameters, as a fraction, over rows."""
+    return fmean(row.traffic.shares[name][0] for row in rows)

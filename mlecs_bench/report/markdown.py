@@ -1,0 +1,142 @@
+"""Tables and whole reports as Markdown, the way GitHub shows it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from mlecs_bench.report.table import ABSENT, Claim, Content, Figure, Line, Number, Report, Section, Table
+
+CLAIM_HEADERS = ("where", "claim", "paper", "measured", "verdict", "reason")
+EMPTY = "This table has no lines."
+
+_INLINE = (
+    (r"([\\`*\[|~$])", r"\\\1"),
+    (r"(?<![^\W_])_|_(?![^\W_])", r"\_"),  # one between letters starts no emphasis
+    (r"&(?=#?\w+;)", "&amp;"),
+    (r"<", "&lt;"),
+)
+_AT_START = ((r"^([-+#=>])", r"\\\1"), (r"^(\d+)([.)])(?= |$)", r"\1\\\2"))
+
+
+def table_markdown(table: Table) -> str:
+    """Return a table under its heading: the honest sentence, the caption, the grid and the notes."""
+    return _document(_table_parts(table))
+
+
+def report_markdown(report: Report) -> str:
+    """Return a whole report; its figures are the files NAME.png beside it."""
+    parts = [f"# {_inline(report.title)}", *_paragraphs(report.about), _bold(report.honest)]
+    parts.append(_bullets(f"warning: {warning}" for warning in report.warnings))
+    for section in report.sections:
+        parts += _section_parts(section)
+    return _document(parts)
+
+
+def _document(parts: Iterable[str]) -> str:
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _section_parts(section: Section) -> Iterator[str]:
+    yield f"## {_inline(section.title)}"
+    yield from _paragraphs(section.about)
+    for table in section.tables:
+        yield from _table_parts(table)
+    for figure in section.figures:
+        yield from _figure_parts(figure)
+    if section.claims:
+        yield _claims(section.claims)
+
+
+def _table_parts(table: Table) -> list[str]:
+    setting = f" ({table.setting})" if table.setting else ""
+    heading = f"### {_inline(table.title + setting)}"
+    return [heading, _bold(table.honest), *_paragraphs(table.caption), _grid(table), _bullets(table.notes)]
+
+
+def _figure_parts(figure: Figure) -> list[str]:
+    title = _inline(figure.title.rstrip("."))
+    alternative = title.replace("]", r"\]")
+    return [f"![{alternative}]({figure.name}.png)", f"**{title}.** {_inline(figure.caption)}".rstrip()]
+
+
+def _grid(table: Table) -> str:
+    if not table.lines:
+        return EMPTY
+    headers = [*map(_inline, table.left), *(_inline(" / ".join(filter(None, path))) for path in table.columns)]
+    columns = zip(*(line.contents for line in table.lines), strict=True)
+    align = ["left"] * len(table.left) + ["left" if _is_words(column) else "right" for column in columns]
+    return _tabulated([_cells(line) for line in table.lines], headers, align)
+
+
+def _is_words(column: Iterable[Content | None]) -> bool:
+    """Does a column hold words and no number?"""
+    there = [content for content in column if content is not None]
+    return bool(there) and all(isinstance(content, str) for content in there)
+
+
+def _cells(line: Line) -> list[str]:
+    labels = [_inline(label) for label in line.labels]
+    if line.reference:
+        labels = [f"*{label}*" if label else "" for label in labels]
+        labels[-1] = f"{labels[-1]} (reference)".lstrip()
+    return [*labels, *map(_content, line.contents)]
+
+
+def _content(content: Content | None) -> str:
+    if content is None:
+        return ABSENT
+    return _number(content) if isinstance(content, Number) else _inline(content)
+
+
+def _number(number: Number) -> str:
+    text = _inline(number.text)
+    if number.best:
+        text = f"**{text}**"
+    elif number.close:
+        text = f"<u>{text}</u>"
+    return f"{text}<br>{_inline(_beside(number))}" if number.printed else text
+
+
+def _beside(number: Number) -> str:
+    """Return what the paper prints, with the marks of its misprints, and the difference to it."""
+    return f"paper {number.printed} {number.marks}".rstrip() + f", {number.difference}"
+
+
+def _claims(claims: Sequence[Claim]) -> str:
+    rows = [[_inline(getattr(claim, header)) for header in CLAIM_HEADERS] for claim in claims]
+    return _tabulated(rows, CLAIM_HEADERS, ["left"] * len(CLAIM_HEADERS))
+
+
+def _tabulated(rows: Sequence[Sequence[str]], headers: Sequence[str], align: Sequence[str]) -> str:
+    from tabulate import tabulate
+
+    return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True, colalign=align)
+
+
+def _paragraphs(text: str) -> list[str]:
+    return [_block(paragraph) for paragraph in re.split(r"\n\s*\n", text)]
+
+
+def _bullets(texts: Iterable[str]) -> str:
+    return "\n".join(f"- {_block(text)}" for text in texts)
+
+
+def _bold(text: str) -> str:
+    return f"**{_inline(text)}**" if text else ""
+
+
+def _block(text: str) -> str:
+    """Return plain words as the start of a line, where they begin no list and no heading either."""
+    return _escaped(_inline(text), _AT_START)
+
+
+def _inline(text: str) -> str:
+    """Return plain words as one line of Markdown that shows them as they are."""
+    return _escaped(" ".join(text.split()), _INLINE)
+
+
+def _escaped(text: str, rules: Iterable[tuple[str, str]]) -> str:
+    for pattern, replacement in rules:
+        text = re.sub(pattern, replacement, text)
+    return text

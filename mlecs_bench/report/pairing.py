@@ -1,0 +1,286 @@
+"""Which rows a comparison sets against each other: two algorithms of one folder, or the same cells of two folders."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, product
+from typing import Any
+
+from mlecs_bench.errors import RecordError, UsageError, did_you_mean
+from mlecs_bench.report.arrange import Arm, Place, Setting, arrange
+from mlecs_bench.report.frame import Row, build_rows
+from mlecs_bench.report.overview import flatten
+from mlecs_bench.results import canonical_json, rho_label
+
+OF_AN_ALGORITHM = ("algo", "structure.proxy", "evaluate")
+"""Parts of an identity in which two algorithms may differ."""
+COMPUTED_WITH = ("algo.version", "algo.code", "dataset.version", "numerics", "scorers", "evaluate")
+"""Parts of an identity in which two folders may differ: versions, code, machine, and how many rounds are scored.
+
+Scorers may differ in version and device; scores of scorers that differ otherwise are not compared.
+"""
+ORIGIN = ("packages", "python", "system", "git", "hardware")
+"""Parts of a record's provenance that say what its numbers were computed with."""
+MOST_NAMED = 4
+"""How many differences between two rows one message names."""
+
+Record = Mapping[str, Any]
+Folder = tuple[str, Sequence[Record]]
+"""What messages call a folder, and its records."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows with at least one common seed, what messages call their sides, and the setting of the candidate's."""
+
+    names: tuple[str, str]
+    setting: Setting
+    candidate: tuple[Place, Row]
+    baseline: tuple[Place, Row]
+
+    @property
+    def rows(self) -> tuple[Row, Row]:
+        """Both rows, the candidate's first."""
+        return self.candidate[1], self.baseline[1]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that both rows have, ascending."""
+        ours, theirs = self.rows
+        return tuple(seed for seed in ours.seeds if seed in theirs.seeds)
+
+    def records(self) -> Iterator[tuple[Record, Record]]:
+        """Yield the two records of every common seed."""
+        ours, theirs = ({record["identity"]["seed"]: record for record in row.records} for row in self.rows)
+        yield from ((ours[seed], theirs[seed]) for seed in self.seeds)
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """At least one pair, and in `notes` what could not be paired and why."""
+
+    pairs: tuple[Pair, ...]
+    notes: tuple[str, ...]
+
+
+def pair_algorithms(records: Sequence[Record], candidate: str, baseline: str, folder: str) -> Pairing:
+    """Pair the rows of two algorithms that differ in nothing else.
+
+    An algorithm is given by its name, which stands for all its variants, or by the label of one of them. Raises
+    UsageError unless two algorithms of the folder are given, and RecordError when nothing can be paired.
+    """
+    settings = arrange(build_rows(records), candidate)
+    arms = list(dict.fromkeys(arm for setting in settings for arm in setting.arms))
+    ours, theirs = (_arms_named(name, arms, folder) for name in (candidate, baseline))
+    if ours == theirs:
+        labels = "; ".join(arm.label for arm in (ours if len(ours) > 1 else arms))
+        raise UsageError(f"'{candidate}' and '{baseline}' are the same; name two of: {labels}")
+    placed = [
+        Pair((place.arm.label, arm.label), setting, (place, row), (other, setting.rows[other]))
+        for setting in settings
+        for place, row in setting.rows.items()
+        if place.arm in ours
+        for arm in theirs
+        if arm != place.arm and (other := replace(place, arm=arm)) in setting.rows
+    ]
+    if not placed:
+        of = [[row for s in settings for place, row in s.rows.items() if place.arm in side] for side in (ours, theirs)]
+        raise RecordError(
+            f"nothing to pair in {folder}: {candidate} and {baseline} differ in more than the algorithm, at least in "
+            f"{_nearest(of[0], of[1], OF_AN_ALGORITHM)}; run both with the same settings"
+        )
+    return _with_common_seeds(placed, _alone_notes(settings, placed, (*ours, *theirs)))
+
+
+def _arms_named(name: str, arms: Sequence[Arm], folder: str) -> list[Arm]:
+    found = [arm for arm in arms if name in (arm.algo, arm.label)]
+    if not found:
+        known = {text for arm in arms for text in (arm.algo, arm.label)}
+        raise UsageError(f"no algorithm '{name}' in {folder}. {did_you_mean(name, known)}")
+    return found
+
+
+def _alone_notes(settings: Sequence[Setting], placed: Sequence[Pair], arms: Sequence[Arm]) -> list[str]:
+    """Return what rows of the algorithms have no counterpart, by setting, the rates of one in one line."""
+    paired = {(pair.setting.label, place) for pair in placed for place, _ in (pair.candidate, pair.baseline)}
+    rates: dict[tuple[str, str, int, str], list[str]] = {}
+    for setting in settings:
+        for place in setting.rows:
+            if place.arm in arms and (setting.label, place) not in paired:
+                where = (place.arm.label, place.data.label, place.n_devices, setting.label)
+                rates.setdefault(where, []).append(place.rho)
+    return [
+        f"only {arm} has: {data} at rho {', '.join(rho)}, {n} devices" + (f" ({setting})" if setting else "")
+        for (arm, data, n, setting), rho in rates.items()
+    ]
+
+
+def pair_folders(candidate: Folder, baseline: Folder) -> Pairing:
+    """Pair the rows of two folders that computed the same, whatever the versions, the code and the machine.
+
+    Raises RecordError when nothing can be paired.
+    """
+    names = (candidate[0], baseline[0])
+    ours, theirs = (_by_work(records) for _, records in (candidate, baseline))
+    chosen = [_nearest_pair(rows, theirs[work]) for work, rows in ours.items() if work in theirs]
+    if not chosen:
+        every = [list(chain.from_iterable(side.values())) for side in (ours, theirs)]
+        raise RecordError(
+            f"nothing to pair: no cell of {names[0]} is one of {names[1]}, they differ at least in "
+            f"{_nearest(every[0], every[1], COMPUTED_WITH)}; run both with the same settings"
+        )
+    others = {row.group: other for row, other in chosen}
+    settings = arrange([_with_common_scorers(row, other) for row, other in chosen], candidate="")
+    placed = [
+        Pair(names, setting, (place, row), (place, others[row.group]))
+        for setting in settings
+        for place, row in setting.rows.items()
+        if place.data.metrics
+    ]
+    scorers = _scorer_notes(chosen)
+    if not placed:
+        raise RecordError(f"nothing to pair: {'; '.join(scorers)}; score both with the same models")
+    left_out = [
+        *_left_out(names[0], ours, [row for row, _ in chosen], theirs),
+        *_left_out(names[1], theirs, [row for _, row in chosen], ours),
+    ]
+    return _with_common_seeds(placed, [*scorers, *left_out])
+
+
+def _by_work(records: Sequence[Record]) -> dict[str, list[Row]]:
+    """Return the rows by what they computed; two of one work differ in what they computed it with."""
+    found: dict[str, list[Row]] = {}
+    for row in build_rows(records):
+        found.setdefault(canonical_json(_without(row.identity, COMPUTED_WITH)), []).append(row)
+    return found
+
+
+def _without(value: Mapping[str, Any], parts: Sequence[str], prefix: str = "") -> dict[str, Any]:
+    """Return nested objects without these parts, named by their dotted paths."""
+    return {
+        name: _without(item, parts, f"{prefix}{name}.") if isinstance(item, Mapping) else item
+        for name, item in value.items()
+        if f"{prefix}{name}" not in parts
+    }
+
+
+def _nearest_pair(ours: Sequence[Row], theirs: Sequence[Row]) -> tuple[Row, Row]:
+    """Return two rows of one work: with equal identities if there are such, else with most common seeds."""
+    return max(
+        product(ours, theirs), key=lambda two: (two[0].group == two[1].group, len({*two[0].seeds} & {*two[1].seeds}))
+    )
+
+
+def _with_common_scorers(row: Row, other: Row) -> Row:
+    """Return `row` with those scorers alone that both rows have."""
+    theirs = other.identity["scorers"]
+    common = {
+        metric: scorer if _same_scorer(scorer, theirs.get(metric)) else None
+        for metric, scorer in row.identity["scorers"].items()
+    }
+    return replace(row, identity={**row.identity, "scorers": common})
+
+
+def _same_scorer(one: str | None, other: str | None) -> bool:
+    """Are two scorers the same but for versions and device?"""
+    first, second = (re.sub(r"==\S+| device=\S+", "", scorer or "") for scorer in (one, other))
+    return first == second
+
+
+def _scorer_notes(pairs: Iterable[tuple[Row, Row]]) -> list[str]:
+    notes = [
+        f"{metric} on {row.identity['dataset']['name']}: the scorers differ ({scorer or 'none'} / {theirs or 'none'})"
+        for row, other in pairs
+        for metric, scorer in row.identity["scorers"].items()
+        if not _same_scorer(scorer, theirs := other.identity["scorers"].get(metric))
+    ]
+    return list(dict.fromkeys(notes))
+
+
+def _left_out(
+    name: str, rows: Mapping[str, Sequence[Row]], chosen: Sequence[Row], others: Mapping[str, Sequence[Row]]
+) -> list[str]:
+    """Return what rows of the folder `name` are not compared, and in what they differ from their nearest like."""
+    used = {row.group: row for row in chosen}
+    rates: dict[tuple[str, str, int, str], list[str]] = {}
+    for work, members in rows.items():
+        for row in members:
+            if row.group in used:
+                continue
+            if work in others:
+                what = _nearest([row], [used[member.group] for member in members if member.group in used])
+            else:
+                like = _like(row, chain.from_iterable(others.values()))
+                what = _nearest([row], like, COMPUTED_WITH) if like else ""
+            i = row.identity
+            rates.setdefault((i["algo"]["name"], i["dataset"]["name"], i["n_devices"], what), []).append(
+                rho_label(i["rho"])
+            )
+    return [
+        f"left out of {name}: {algo} on {data} at rho {', '.join(rho)}, {n} devices"
+        + (f" (the nearest differs in {what})" if what else "")
+        for (algo, data, n, what), rho in rates.items()
+    ]
+
+
+def _like(row: Row, others: Iterable[Row]) -> list[Row]:
+    """Return the rows of the same algorithm, dataset, rates and number of devices."""
+    return [other for other in others if _position(other.identity) == _position(row.identity)]
+
+
+def _position(identity: Mapping[str, Any]) -> tuple[Any, ...]:
+    return identity["algo"]["name"], identity["dataset"]["name"], identity["rho"], identity["n_devices"]
+
+
+def _with_common_seeds(placed: Sequence[Pair], notes: Iterable[str]) -> Pairing:
+    pairs = tuple(pair for pair in placed if pair.seeds)
+    apart = [f"no common seed: {_seeds_apart(pair)}" for pair in placed if not pair.seeds]
+    if not pairs:
+        raise RecordError(f"nothing to pair, {apart[0]}; run the same --seeds of both")
+    return Pairing(pairs, (*notes, *apart))
+
+
+def _seeds_apart(pair: Pair) -> str:
+    place = pair.candidate[0]
+    has = [f"{name} has {', '.join(map(str, row.seeds))}" for name, row in zip(pair.names, pair.rows, strict=True)]
+    return f"{place.arm.algo} on {place.data.label} at rho {place.rho}, {place.n_devices} devices ({'; '.join(has)})"
+
+
+def _nearest(ours: Sequence[Row], theirs: Sequence[Row], may_differ: Sequence[str] = ()) -> str:
+    """Return in what those two rows differ that differ in least, apart from the parts that may."""
+    texts = min((apart(row.identity, other.identity, may_differ) for row, other in product(ours, theirs)), key=len)
+    more = [f"{len(texts) - MOST_NAMED} more"] if len(texts) > MOST_NAMED else []
+    return ", ".join([*texts[:MOST_NAMED], *more])
+
+
+def apart(one: Mapping[str, Any], other: Mapping[str, Any], may_differ: Sequence[str] = ()) -> list[str]:
+    """Return the leaves in which two objects differ, with both values, apart from the parts that may."""
+    first, second = (flatten(_without(value, may_differ)) for value in (one, other))
+    return [
+        f"{path} {first.get(path, 'absent')} / {second.get(path, 'absent')}"
+        for path in sorted(first.keys() | second.keys())
+        if first.get(path) != second.get(path)
+    ]
+
+
+def origin_notes(pairs: Sequence[Pair]) -> list[str]:
+    """Return in what versions, code and machine the paired records differ, and in how many of them."""
+    both = [two for pair in pairs for two in pair.records()]
+    texts = Counter(
+        text
+        for one, other in both
+        for text in [*apart(one["identity"], other["identity"]), *apart(_origin(one), _origin(other))]
+    )
+    if not texts:
+        return ["the records name the same versions, revision and machine"]
+    return [
+        f"differs: {text}" + (f" ({n} of {len(both)} pairs of records)" if n < len(both) else "")
+        for text, n in sorted(texts.items())
+    ]
+
+
+def _origin(record: Record) -> dict[str, Any]:
+    return {name: value for name, value in record["provenance"].items() if name in ORIGIN}

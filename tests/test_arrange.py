@@ -1,0 +1,130 @@
+"""Which rows share a table, and what they are called there: hand-made records only."""
+
+from __future__ import annotations
+
+import pytest
+
+from hand_made import SCORERS, make_record, with_identity
+from mlecs_bench.report.arrange import arrange
+from mlecs_bench.report.frame import build_rows
+
+SIX = ("ml-ecs", "co-plms", "fedilora", "fedmllm", "multi-fedavg", "standalone")
+
+
+def settings_of(records, candidate="ml-ecs"):
+    return arrange(build_rows(records), candidate)
+
+
+def labels(setting):
+    return [arm.label for arm in setting.arms]
+
+
+def test_the_papers_order_of_algorithms_then_others_then_the_candidate_then_ablations():
+    names = ("ml-ecs/no-kt", *SIX, "mine")
+    (setting,) = settings_of([make_record(algo=name) for name in names])
+    expected = ["standalone", "multi-fedavg", "fedmllm", "fedilora", "co-plms", "mine", "ml-ecs", "ml-ecs/no-kt"]
+    assert labels(setting) == expected
+    (setting,) = settings_of([make_record(algo=name) for name in names], candidate="mine")
+    assert labels(setting)[-3:] == ["ml-ecs", "mine", "ml-ecs/no-kt"]
+
+
+def test_datasets_stand_as_in_the_paper_and_others_behind():
+    (setting,) = settings_of([make_record(dataset=name) for name in ("aaa", "ur-fall", "vast")])
+    assert [data.label for data in setting.data] == ["vast", "ur-fall", "aaa"]
+
+
+def test_rates_ascend_as_numbers_and_a_rate_per_modality_comes_last():
+    rates = (0.9, {"audio": 0.5, "vision": 1.0}, 0.05, 0.5)
+    (setting,) = settings_of([make_record(rho=rho) for rho in rates])
+    assert setting.rates() == ["0.05", "0.5", "0.9", "audio=0.5,vision=1"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training": {"budget": "equal"}},
+        {"training": {"steps": 40}},
+        {"training": {"lr": {"lora": 0.1}}},
+        {"profile": {"name": "small"}},
+        {"numerics": {"torch": "9.9"}},
+        {"min_modalities": 0},
+        {"structure": {"rank": {"d00": 4}}},
+    ],
+)
+def test_what_every_number_depends_on_makes_a_table_of_its_own(changes):
+    found = settings_of([make_record(), with_identity(make_record(), **changes)])
+    assert [len(setting.rows) for setting in found] == [1, 1]
+    assert found[0].label != found[1].label
+
+
+def test_settings_say_in_what_they_differ_and_budget_paper_comes_first_however_few_its_records():
+    records = [with_identity(make_record(seed=s), training={"budget": "equal"}) for s in (27, 34, 46)]
+    found = settings_of([*records, make_record()])
+    assert [setting.label for setting in found] == ["budget paper", "budget equal"]
+    assert "budget equal" in found[1].about
+    assert [setting.label for setting in settings_of(records)] == [""]
+
+
+def test_of_equal_budgets_the_one_with_more_records_comes_first():
+    long = [with_identity(make_record(seed=s), training={"steps": 40}) for s in (27, 34)]
+    assert [setting.label for setting in settings_of([make_record(), *long])] == ["steps 40", "steps 20"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"split": "sequence"}, ["vast (split frame)", "vast (split sequence)"]),
+        ({"view": "captions"}, ["vast (view captions)", "vast (view synthetic)"]),
+    ],
+)
+def test_data_that_differ_in_anything_are_columns_apart_in_one_table(changes, parts):
+    records = [make_record(), with_identity(make_record(), dataset=changes)]
+    (setting,) = settings_of(records)
+    assert sorted(data.label for data in setting.data) == parts
+
+
+def test_scores_of_different_scorers_never_share_a_column():
+    other = {**SCORERS, "rouge_lsum": "rouge-score==0.0.1"}
+    (setting,) = settings_of([make_record(), make_record(scorers=other, seed=34)])
+    assert len(setting.data) == len(setting.rows) == 2
+    assert all(len(row.records) == 1 for row in setting.rows.values())
+    assert "rouge-score==0.0.1" in " ".join(data.label for data in setting.data)
+
+
+def test_a_scorer_that_is_not_installed_is_no_column():
+    (setting,) = settings_of([make_record()])
+    assert setting.data[0].metrics == ("rouge_lsum",)
+
+
+def test_options_that_depart_from_the_usual_ones_are_in_the_label():
+    usual = [make_record(seed=s) for s in (27, 34)]
+    other = with_identity(make_record(), algo={"options": {"tau": [1, 2]}})
+    (setting,) = settings_of([*usual, other])
+    assert labels(setting) == ["ml-ecs", "ml-ecs (tau=1,2)"]
+    assert [arm.algo for arm in setting.arms] == ["ml-ecs", "ml-ecs"]
+
+
+def test_a_proxy_belongs_to_the_algorithm_and_not_to_the_setting():
+    proxied = with_identity(make_record(algo="co-plms"), structure={"proxy": {"name": "mini", "digest": "e" * 64}})
+    (setting,) = settings_of([make_record(), proxied])
+    assert labels(setting) == ["co-plms", "ml-ecs"]
+
+
+def test_a_row_scored_in_every_round_gives_curves_and_stands_in_where_there_is_no_other():
+    often = [with_identity(make_record(seed=s), evaluate="all") for s in (27, 34)]
+    (setting,) = settings_of(often)
+    assert list(setting.curves) == list(setting.rows)
+    (setting,) = settings_of([*often, *(make_record(seed=s) for s in (27, 34))])
+    (row,), (curve,) = setting.rows.values(), setting.curves.values()
+    assert (row.identity["evaluate"], curve.identity["evaluate"]) == ("last", "all")
+    (setting,) = settings_of([*often, make_record()])
+    (row,) = setting.rows.values()
+    assert row.seeds == (27, 34)
+
+
+def test_the_usual_number_of_devices_is_that_of_most_algorithms():
+    many = [make_record(local=(0.1,) * n) for n in (3, 5, 10)]
+    (setting,) = settings_of([*many, make_record(algo="standalone", local=(0.1,) * 5)])
+    assert setting.usual_devices() == 5
+    (setting,) = settings_of(many)
+    assert setting.usual_devices() == 3
