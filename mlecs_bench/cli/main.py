@@ -45,7 +45,9 @@ COMMANDS = {
     "comm": LazyCommand("mlecs_bench.cli.comm:comm", "Count what algorithms transmit, without weights."),
     "check": LazyCommand("mlecs_bench.cli.check:check", "Check a plugin against the contract."),
     "new-plugin": LazyCommand("mlecs_bench.cli.new_plugin:new_plugin", "Write the project of a new plugin."),
-    "report": LazyCommand("mlecs_bench.cli.report:report", "Build tables from the records in FOLDER."),
+    "report": LazyCommand(
+        "mlecs_bench.cli.report:report", "Build tables, figures and statistics from the records in FOLDER."
+    ),
     "compare": LazyCommand("mlecs_bench.cli.compare:compare", "Compare two algorithms, or two folders of records."),
 }
 

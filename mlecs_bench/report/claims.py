@@ -40,6 +40,7 @@ ClaimVerdict = Literal["reproduced", "not reproduced", "undecided"]
 
 SHOWN_IN = {"4.2": "Table 1", "4.3": "Figure 3", "4.4": "Table 2", "4.5": "Figure 4"}
 METRIC_NAMES = {"bertscore": "BERTScore", "rouge_lsum": "Rouge-LSum", "f1_macro": "F1 (macro)"}
+WHOSE: Mapping[tuple[Stat, ...], str] = {("server",): " of the server", ("avg",): " of devices"}
 SHARE = "paper"
 """The share of `Traffic.shares` that counts as the paper does."""
 RANKED = "fedilora"
@@ -240,7 +241,7 @@ def _detectable(undecided: Iterable[Difference]) -> list[str]:
 def _gain_text(measured: Measured, gain: Gain) -> str:
     every = sorted(gain.baselines) == sorted(paper.baselines())
     over = "all baselines" if every else " and ".join(measured.label(baseline) for baseline in gain.baselines)
-    whose = {("server",): " of the server", ("avg",): " of devices"}.get(gain.stats, "")
+    whose = WHOSE.get(gain.stats, "")
     metrics = " and ".join(METRIC_NAMES[metric] for metric in gain.metrics)
     return f"gain{whose} over {over} in {metrics}{_form_text(gain)}"
 
