@@ -10,8 +10,8 @@ from scipy import stats
 from hand_made import make_record, with_identity
 from mlecs_bench.report import drawings
 from mlecs_bench.report.arrange import arrange
+from mlecs_bench.report.comparisons import DIFFERENCE_COLUMNS
 from mlecs_bench.report.evidence import (
-    DIFFERENCE_COLUMNS,
     ablation_statistics,
     communication_table,
     overall_sentence,

@@ -201,6 +201,18 @@ def test_table_2_has_a_column_per_number_of_devices_of_what_has_several():
     assert table_of(devices(3), table2) is None
 
 
+def test_table_2_shows_its_own_misprint_where_it_repeats_table_1():
+    scorers = {"bertscore": "a scorer"}
+    table = table_of([*devices(3, scorers=scorers), *devices(5, scorers=scorers)], table2, with_paper=True)
+    server = table.lines[-1].contents
+    assert [(n.paper, n.misprint) for n in server] == [(0.298, "a"), (0.296, "a")]
+    assert any(note.startswith("[a]") for note in table.notes)
+    assert (
+        number(table_of(devices(3, scorers=scorers), with_paper=True), ("0.8", "ml-ecs"), ("server", "BS")).paper
+        == 0.398
+    )
+
+
 def test_table_1_leaves_other_numbers_of_devices_and_ablations_out():
     records = [*devices(3), *devices(5), *devices(3, algo="standalone"), *devices(3, algo="ml-ecs/no-kt")]
     table = table_of(records)

@@ -1,4 +1,4 @@
-"""Whole runs through the command line in processes of their own: kill, interrupt, resume, workers.
+"""Whole runs and sweeps through the command line in processes of their own: kill, interrupt, resume, workers.
 
 The toy dataset enters as a stranger's plugin would, by an entry point of a distribution on the path.
 """
@@ -68,9 +68,11 @@ def site(tmp_path_factory):
     return root
 
 
-def command(site: Path, out: Path, algo: str = "ml-ecs", **flags: object) -> tuple[list[str], dict[str, str]]:
+def command(
+    site: Path, out: Path, algo: str = "ml-ecs", verb: str = "run", **flags: object
+) -> tuple[list[str], dict[str, str]]:
     values = {"rounds": 3, "steps": 2, "seeds": "27", "workers": 1} | flags
-    args = [sys.executable, "-m", "mlecs_bench.cli.main", "run", "--algo", algo, "--dataset", "toy", "--rho", "0.6"]
+    args = [sys.executable, "-m", "mlecs_bench.cli.main", verb, "--algo", algo, "--dataset", "toy", "--rho", "0.6"]
     args += ["--slm", str(site / "slm"), "--llm", str(site / "llm"), "--out", str(out), "--cache-dir", str(out / "c")]
     args += [str(part) for name, value in values.items() for part in (f"--{name}", value)]
     path = os.pathsep.join([str(site), str(TESTS), *(p for p in sys.path if p)])
@@ -160,11 +162,12 @@ def test_a_finished_seed_is_skipped(site, tmp_path):
     assert path.read_bytes() == before
 
 
-def test_a_worker_that_dies_is_one_line_and_the_command_fails(site, tmp_path):
+def test_a_worker_that_dies_is_one_line_and_costs_its_own_seed_only(site, tmp_path):
     result = run(site, tmp_path, "dying", seeds="34,52", workers=2)
     assert result.returncode == 1
-    assert "worker process died" in result.stderr
+    assert "the worker process was killed by SIGKILL, perhaps because memory ran out" in result.stderr
     assert "Traceback" not in result.stderr
+    assert list(records(tmp_path)) == [52]
 
 
 def test_a_defect_in_a_plugin_costs_its_own_seed_only(site, tmp_path):
@@ -181,3 +184,67 @@ def test_sequence_split_and_modality_rates_reach_the_record(site, tmp_path):
     assert record["identity"]["rho"] == {"audio": 0.5, "text": 1.0, "video": 0.5}
     assert record["identity"]["dataset"]["split"] == "sequence"
     assert all("text" in held for held in record["realised"]["modalities"].values())
+
+
+# Sweeps
+
+
+def outcomes(out: Path) -> dict[tuple[str, int], str]:
+    """Return how the cells of a folder ended: algorithm and seed to "done" or the error."""
+    found = {}
+    for path in out.glob("*.json"):
+        identity = json.loads(path.read_text())["identity"]
+        found[identity["algo"]["name"], identity["seed"]] = "done"
+    for path in (out / "failures").glob("*.json"):
+        failure = json.loads(path.read_text())
+        found[failure["identity"]["algo"]["name"], failure["identity"]["seed"]] = failure["error"]
+    return found
+
+
+def test_a_sweep_outlives_killed_workers_and_defects_and_retries_only_what_failed(site, tmp_path):
+    settings = {"verb": "sweep", "seeds": "34,46,52", "rounds": 1, "workers": 2}
+    result = run(site, tmp_path, "dying,standalone", **settings)
+    assert result.returncode == 1
+    ended = outcomes(tmp_path)
+    assert {cell for cell, how in ended.items() if how == "done"} == {
+        ("dying", 52), ("standalone", 34), ("standalone", 46), ("standalone", 52)
+    }  # fmt: skip  # one line of cells
+    assert "killed by SIGKILL" in ended["dying", 34]
+    assert "a defect of the plugin" in ended["dying", 46]
+    assert "4 of 6 cells have records" in result.stdout
+    assert "--retry failed" in result.stdout
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.json")}
+    unasked = run(site, tmp_path, "dying,standalone", **settings)
+    assert (unasked.returncode, "killed by SIGKILL" in unasked.stdout) == (1, True)
+    attempts = {json.loads(path.read_text())["attempts"] for path in (tmp_path / "failures").glob("*.json")}
+    assert attempts == {1}
+    run(site, tmp_path, "dying,standalone", **settings, retry="failed")
+    attempts = {json.loads(path.read_text())["attempts"] for path in (tmp_path / "failures").glob("*.json")}
+    assert attempts == {2}
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.json")} == before
+
+
+def test_a_sweep_that_was_interrupted_goes_on_to_the_same_records(site, tmp_path, whole):
+    stop = {"verb": "sweep", "seeds": "27,34", "workers": 2, "algo": "ml-ecs,standalone"}
+    code, rest = stop_after(site, tmp_path, "done: ", signal.SIGINT, **stop)
+    assert code == 130
+    assert "run the same command again" in rest
+    assert "Traceback" not in rest
+    assert 0 < len(outcomes(tmp_path)) < 4
+    result = run(site, tmp_path, "ml-ecs,standalone", verb="sweep", seeds="27,34", workers=2)
+    assert result.returncode == 0, result.stderr
+    assert outcomes(tmp_path) == dict.fromkeys(((a, s) for a in ("ml-ecs", "standalone") for s in (27, 34)), "done")
+    for path in tmp_path.glob("standalone*.json"):
+        path.unlink()
+    assert records(tmp_path) == whole
+
+
+def test_two_sweeps_of_one_folder_share_the_work(site, tmp_path):
+    args, env = command(site, tmp_path, "standalone,multi-fedavg", "sweep", seeds="27,34,46", rounds=1)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(args, env=env, **pipes) as first, subprocess.Popen(args, env=env, **pipes) as second:
+        said = [process.communicate(timeout=250)[1] for process in (first, second)]
+        assert (first.returncode, second.returncode) == (0, 0), said
+    assert len(outcomes(tmp_path)) == 6
+    finished = [line.split(" (")[0] for text in said for line in text.splitlines() if line.startswith("done: ")]
+    assert len(finished) == len(set(finished)) == 6

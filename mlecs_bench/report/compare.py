@@ -214,7 +214,7 @@ def _table(block: Block, compared: Compared) -> Table:
         title=f"{block.data.label}: {block.metric} {block.stat}{lower}",
         caption=f"{plan[0].upper()}{plan[1:]}",
         left=("rho", "devices", *(("algorithm",) if compared.folders else ("A", "B"))),
-        columns=tuple((name,) for name in ("score A", "score B", *DIFFERENCE_COLUMNS)),
+        columns=(("score A",), ("score B",), *DIFFERENCE_COLUMNS),
         lines=tuple(_line(c, compared.folders) for c in block.comparisons),
         notes=tuple(text for c in block.comparisons for text in _missing(c, compared)),
         honest=honest_sentence(_rows(block.comparisons)),
@@ -267,7 +267,7 @@ def _alone(c: Comparison, row: Row) -> list[int]:
 
 def _overall_text(compared: Compared) -> str:
     test = compared.overall
-    result = flip_text(test) if test.statistic else "the mean scaled difference is zero"
+    result = flip_text(test)
     return (
         f"First metric of each dataset, average device, {len(compared.headline)} blocks of dataset and rate: {result}."
     )

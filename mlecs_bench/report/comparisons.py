@@ -18,10 +18,20 @@ from mlecs_bench.report.statistics import (
     sign_flip,
     verdict,
 )
-from mlecs_bench.report.table import ABSENT, Content, Kind, Number
+from mlecs_bench.report.table import Content, Kind, Number
 from mlecs_bench.results import record_name
 
-DIFFERENCE_COLUMNS = ("difference", "95 % interval", "in %", "n", "p", "corrected p", "verdict", "detectable")
+DIFFERENCE_COLUMNS = (
+    ("difference",),
+    ("95 % interval", "low"),
+    ("95 % interval", "high"),
+    ("in %",),
+    ("n",),
+    ("p",),
+    ("corrected p",),
+    ("verdict",),
+    ("detectable",),
+)
 """What tables show of a comparison."""
 
 
@@ -149,9 +159,10 @@ def difference_contents(comparison: Comparison) -> tuple[Content | None, ...]:
 
     return (
         number(found.mean, "difference", found.sd),
-        ABSENT if found.low is None or found.high is None else f"{found.low:+.3f} to {found.high:+.3f}",
+        number(found.low, "difference"),
+        number(found.high, "difference"),
         number(comparison.relative, "signed percent"),
-        str(found.n),
+        number(found.n, "count"),
         number(found.p, "p"),
         number(comparison.adjusted_p, "p"),
         comparison.verdict,

@@ -6,12 +6,18 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from mlecs_bench.report.arrange import Arm, Data, Place, Setting
-from mlecs_bench.report.comparisons import Comparison, family, overall
+from mlecs_bench.report.comparisons import (
+    DIFFERENCE_COLUMNS,
+    Comparison,
+    difference_contents,
+    family,
+    overall,
+)
 from mlecs_bench.report.frame import Row, Stat
 from mlecs_bench.report.overview import honest_sentence
 from mlecs_bench.report.paper_tables import Asked, metric_name, record_names
 from mlecs_bench.report.statistics import ALPHA, MARGIN, POWER, SignFlip
-from mlecs_bench.report.table import Content, Kind, Line, Number, Table
+from mlecs_bench.report.table import Line, Number, Table
 
 TESTED: tuple[Stat, ...] = ("avg", "server")
 """The scores that are tested: the average device and the server."""
@@ -37,9 +43,7 @@ def statistics_tables(setting: Setting, asked: Asked, suffix: str = "") -> list[
 def tested(setting: Setting, arm: Arm, data: Data, asked: Asked) -> list[Comparison]:
     """Return the comparisons of one arm on one dataset: a family of baselines and rates per metric and side."""
     n = setting.usual_devices()
-    families = [
-        family(setting, arm, metric, stat, data, n, asked.moment) for metric in data.metrics for stat in TESTED
-    ]
+    families = [family(setting, arm, metric, stat, data, n, asked.moment) for metric in data.metrics for stat in TESTED]
     return [comparison for one in families for comparison in one]
 
 
@@ -81,6 +85,8 @@ def overall_sentence(setting: Setting, arm: Arm, asked: Asked) -> str:
 
 def flip_text(test: SignFlip) -> str:
     """Return the result of the overall test in words."""
+    if test.statistic == 0:
+        return "the mean scaled difference is zero"
     flips = f"all {test.flips:,} flips" if test.exact else f"{test.flips:,} random flips"
     direction = "above" if test.statistic > 0 else "below"
     shown = "differs from zero" if test.p < ALPHA else "cannot be told from zero"
@@ -95,7 +101,7 @@ def _differences(comparisons: Sequence[Comparison], setting: Setting, name: str,
     lines = [
         Line(
             (one.data.label, f"{metric_name(one.metric)}, {SIDES[one.stat]}", one.rho, one.baseline.label),
-            _difference_contents(one),
+            difference_contents(one),
             group=f"{one.data.label}, {metric_name(one.metric)}, {SIDES[one.stat]}",
         )
         for one in comparisons
@@ -115,39 +121,6 @@ def _differences(comparisons: Sequence[Comparison], setting: Setting, name: str,
         lines=tuple(lines),
         honest=honest_sentence(rows),
         setting=setting.label,
-    )
-
-
-DIFFERENCE_COLUMNS = (
-    ("difference",),
-    ("95 % interval", "low"),
-    ("95 % interval", "high"),
-    ("in %",),
-    ("n",),
-    ("p",),
-    ("corrected p",),
-    ("verdict",),
-    ("detectable",),
-)
-
-
-def _difference_contents(one: Comparison) -> tuple[Content | None, ...]:
-    found, files = one.difference, one.records
-
-    def number(value: float | None, kind: Kind = "score") -> Number | None:
-        return None if value is None else Number(value, kind=kind, records=files)
-
-    mean = None if found.mean is None else Number(found.mean, found.sd, kind="difference", records=files)
-    return (
-        mean,
-        number(found.low, "difference"),
-        number(found.high, "difference"),
-        number(one.relative, "signed percent"),
-        number(found.n, "count"),
-        number(found.p, "p"),
-        number(one.adjusted_p, "p"),
-        one.verdict,
-        number(found.detectable),
     )
 
 

@@ -21,11 +21,10 @@ Form = Literal["range", "by rate", "by score"]
 ML_ECS = "ml-ecs"
 IMPOSSIBLE = "d"
 """The mark of triples that no three devices can have."""
-NOTES = (
-    "The paper does not say which F1 it prints; its numbers are compared with macro F1.",
-    "The paper does not state the rate of its Table 2; the column N = 3 is Table 1 at rate 0.8, but for a misprint.",
+F1_NOTE = "The paper does not say which F1 it prints; its numbers are compared with macro F1."
+RATE_NOTE = (
+    "The paper does not state the rate of its Table 2, whose column N = 3 is Table 1 at rate 0.8 but for a misprint."
 )
-"""What a reader of the paper's numbers beside others has to know."""
 
 
 @dataclass(frozen=True)

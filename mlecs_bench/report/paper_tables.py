@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mlecs_bench.report.arrange import Arm, Data, Place, Setting
 from mlecs_bench.report.frame import Cell, Moment, Row, Stat
 from mlecs_bench.report.overview import MOMENTS, honest_sentence
-from mlecs_bench.report.paper import erratum, printed
+from mlecs_bench.report.paper import F1_NOTE, RATE_NOTE, Printed, erratum, printed, printed_in_table2
 from mlecs_bench.report.references import ReferenceRow, reference_notes, reference_rows
 from mlecs_bench.report.statistics import ALPHA, holm, paired_difference
 from mlecs_bench.report.table import Line, Number, Table
@@ -146,7 +146,7 @@ def _by_rate(
         left=(rate, "method"),
         columns=tuple(column.heading for column in columns),
         lines=tuple(lines),
-        notes=(*_notes(rows, columns, asked), *_reference_notes(references), *_misprint_notes(lines)),
+        notes=(*_notes(rows, columns, asked), *_reference_notes(references), *_paper_notes(lines, columns)),
         honest=honest_sentence([row for _, row in rows]),
         setting=setting.label,
     )
@@ -159,21 +159,23 @@ def _block_lines(
     arms = list(dict.fromkeys(place.arm for place, _ in block))
     by_place = {(place.arm, place.data): (place, row) for place, row in block}
     grid = [
-        [_entry(by_place[arm, c.data], c, asked) if (arm, c.data) in by_place else None for c in columns]
+        [_entry(by_place[arm, c.data], c, asked, _printed) if (arm, c.data) in by_place else None for c in columns]
         for arm in arms
     ]
     marked = zip(*(_marked(column) for column in zip(*grid, strict=True)), strict=True) if grid else []
     return [Line((rho, arm.label), tuple(numbers), group) for arm, numbers in zip(arms, marked, strict=True)]
 
 
-def _entry(placed: tuple[Place, Row], column: Column, asked: Asked) -> _Entry | None:
+def _entry(
+    placed: tuple[Place, Row], column: Column, asked: Asked, printed_at: Callable[[Place, Column], Printed | None]
+) -> _Entry | None:
     place, row = placed
     cell = row.cell(asked.moment, column.metric, column.stat)
     if cell is None:
         return None
     number = score_number(row, cell, asked.seeds)
     if asked.with_paper and place.arm.label == place.arm.algo:
-        number = _beside_paper(number, place, column)
+        number = _beside(number, printed_at(place, column))
     return _Entry(number, cell, row.directions.get(column.metric, True))
 
 
@@ -184,11 +186,19 @@ def score_number(row: Row, cell: Cell, seeds: Sequence[int]) -> Number:
     )
 
 
-def _beside_paper(number: Number, place: Place, column: Column) -> Number:
-    value = printed(place.arm.algo, place.data.name, place.rho, place.n_devices, column.metric, column.stat)
-    if value is None:
-        return number
-    return replace(number, paper=value.value, misprint="".join(value.misprints))
+def _printed(place: Place, column: Column) -> Printed | None:
+    """Return what the paper's Table 1 prints for a place, or what its Table 2 does for other numbers of devices."""
+    return printed(place.arm.algo, place.data.name, place.rho, place.n_devices, column.metric, column.stat)
+
+
+def _printed_in_table2(place: Place, column: Column) -> Printed | None:
+    """Return what the paper's Table 2 prints for a place; at three devices it repeats Table 1, but for a misprint."""
+    known = _printed(place, column) is not None
+    return printed_in_table2(place.data.name, place.n_devices, column.metric, column.stat) if known else None
+
+
+def _beside(number: Number, value: Printed | None) -> Number:
+    return number if value is None else replace(number, paper=value.value, misprint="".join(value.misprints))
 
 
 def _marked(column: Sequence[_Entry | None]) -> list[Number | None]:
@@ -255,7 +265,7 @@ def table2(setting: Setting, asked: Asked, suffix: str = "") -> Table | None:
     lines = []
     for score in scores:
         placed = [by_place.get((*column, score.data)) for column in columns]
-        entries = [_entry(one, score, asked) if one else None for one in placed]
+        entries = [_entry(one, score, asked, _printed_in_table2) if one else None for one in placed]
         contents = tuple(entry.number if entry else None for entry in entries)
         labels = (score.data.label, score.side, score_name(score.metric, score.stat))
         lines.append(Line(labels, contents, score.data.label))
@@ -266,7 +276,7 @@ def table2(setting: Setting, asked: Asked, suffix: str = "") -> Table | None:
         left=("dataset", "side", "score"),
         columns=tuple((f"{arm.label}, MER {rho}", f"N = {n}") for arm, rho, n in columns),
         lines=tuple(lines),
-        notes=(*_notes(rows, scores, asked, marks=False), *_misprint_notes(lines)),
+        notes=(*_notes(rows, scores, asked, marks=False), *_paper_notes(lines, scores, RATE_NOTE)),
         honest=honest_sentence([row for _, row in rows]),
         setting=setting.label,
     )
@@ -290,9 +300,7 @@ def _splits(rows: Sequence[Row], name: str) -> str:
     return " or ".join(sorted(splits))
 
 
-def _notes(
-    rows: Sequence[tuple[Place, Row]], columns: Sequence[Column], asked: Asked, marks: bool = True
-) -> list[str]:
+def _notes(rows: Sequence[tuple[Place, Row]], columns: Sequence[Column], asked: Asked, marks: bool = True) -> list[str]:
     scorers = {
         column.metric: scorer
         for column in columns
@@ -322,6 +330,11 @@ def _reference_notes(references: Sequence[ReferenceRow]) -> list[str]:
     return list(dict.fromkeys(reference_notes(references)))
 
 
-def _misprint_notes(lines: Sequence[Line]) -> list[str]:
-    marks = {c.misprint for line in lines for c in line.contents if isinstance(c, Number) and c.misprint}
-    return [f"[{mark}] {erratum(mark)}" for mark in sorted({one for mark in marks for one in mark})]
+def _paper_notes(lines: Sequence[Line], columns: Sequence[Column], *more: str) -> list[str]:
+    """Return what explains the paper's values in a table, `more` among it; nothing where it has none."""
+    numbers = [c for line in lines for c in line.contents if isinstance(c, Number) and c.paper is not None]
+    if not numbers:
+        return []
+    compared = [F1_NOTE] if any(metric_name(column.metric) == "F1" for column in columns) else []
+    letters = sorted({letter for number in numbers for letter in number.misprint})
+    return [*compared, *more, *(f"[{letter}] {erratum(letter)}" for letter in letters)]
