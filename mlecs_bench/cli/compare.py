@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlecs_bench.cli.config import DEFAULT_OUT
+from mlecs_bench.cli.flags import moment_flag
 from mlecs_bench.errors import RecordError, UsageError
 from mlecs_bench.results import Record, read_records
 
@@ -23,13 +24,7 @@ _WHAT_TO_NAME = "name two folders of records, or two algorithms and the folder o
 @click.argument("a")
 @click.argument("b")
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
-@click.option(
-    "--moment",
-    type=click.Choice(["local", "received"]),
-    default="local",
-    show_default=True,
-    help="Score the devices after their own training, or after the last broadcast.",
-)
+@moment_flag
 @click.option("--metric", metavar="NAME", help="A metric, or all.  [default: the first of each dataset]")
 @click.option(
     "--stat",

@@ -96,3 +96,13 @@ def parsed(flags: dict[str, Any]) -> dict[str, Any]:
         text = values[name]
         values[name] = parse_pairs(text.split(","), f"--{name.replace('_', '-')}") if text else {}
     return values
+
+
+moment_flag = click.option(
+    "--moment",
+    type=click.Choice(["local", "received"]),
+    default="local",
+    show_default=True,
+    help="Score the devices after their own training, or after the last broadcast.",
+)
+"""Of the commands that read records."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlecs_bench.cli.flags import moment_flag
 from mlecs_bench.errors import RecordError, UsageError, did_you_mean
 from mlecs_bench.failures import read_failures
 from mlecs_bench.results import read_records, record_name
@@ -23,13 +24,7 @@ SHOWN_FAILURES = 10
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("results/scratch"))
-@click.option(
-    "--moment",
-    type=click.Choice(["local", "received"]),
-    default="local",
-    show_default=True,
-    help="Score the devices after their own training, or after the last broadcast.",
-)
+@moment_flag
 @click.option("--candidate", metavar="NAME", help="The algorithm that is tested against the others.  [default: ml-ecs]")
 @click.option("--with-paper", is_flag=True, help="Put the paper's values and the difference to them beside ours.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, and write nothing.")

@@ -68,7 +68,8 @@ def _possible(setting: Setting, asked: Asked, number: int) -> Iterator[Section]:
     yield _section(f"Communication{apart}", "", sent, (drawings.communication(setting, asked, suffix),))
     yield _section(f"Learning curves{apart}", "", (), (drawings.curves(setting, suffix),))
     yield _section(f"Statistics{apart}", " ".join(filter(None, overall)), tests, ())
-    yield Section(f"The paper's claims{apart}", "", claims=claims(setting, asked.candidate))
+    about = f"The verdicts hold for these records alone. {honest_sentence(list(setting.rows.values()))}".strip()
+    yield Section(f"The paper's claims{apart}", about, claims=claims(setting, asked.candidate))
 
 
 def _section(title: str, about: str, tables: Sequence[Any], figures: Sequence[Any]) -> Section:
