@@ -192,9 +192,11 @@ def test_a_rate_that_one_of_them_lacks_is_no_test():
     assert list(families(setting)) == [("a", "0.5")]
 
 
-def test_ablations_and_variants_of_the_candidate_are_no_baselines_unless_asked_for():
-    variant = [with_identity(record, algo={"options": {"tau": 2.0}}) for record in runs("ml-ecs", FAR)[:3]]
-    setting = arranged(runs("ml-ecs", OURS), runs("ml-ecs/no-amt", CLOSE), variant, runs("a", CLOSE))
+def test_ablations_and_variants_are_no_baselines_unless_asked_for():
+    ours, other = (
+        [with_identity(r, algo={"options": {"tau": 2.0}}) for r in runs(a, FAR)[:3]] for a in ("ml-ecs", "a")
+    )
+    setting = arranged(runs("ml-ecs", OURS), runs("ml-ecs/no-amt", CLOSE), ours, other, runs("a", CLOSE))
     assert list(families(setting)) == [("a", "0.5")]
     asked = [arm(setting, label) for label in ("ml-ecs/no-amt", "ml-ecs (tau=2.0)")]
     assert list(families(setting, baselines=asked)) == [("ml-ecs/no-amt", "0.5"), ("ml-ecs (tau=2.0)", "0.5")]

@@ -130,10 +130,11 @@ def family(  # noqa: PLR0913, PLR0917  # what tells one family from another, and
 ) -> list[Comparison]:
     """Compare the candidate with every baseline at every rate where both are scored, corrected for just these.
 
-    The baselines default to the algorithms that are neither ablations nor the candidate's own with other options.
+    The baselines default to the other algorithms with their usual options, ablations left out.
     """
     if baselines is None:
-        baselines = [arm for arm in setting.arms if not arm.is_ablation and arm.algo != candidate.algo]
+        own = (candidate.algo, candidate.base)
+        baselines = [a for a in setting.arms if a.label == a.algo and not a.is_ablation and a.algo not in own]
     found = []
     for arm in baselines:
         for rho in setting.rates():
