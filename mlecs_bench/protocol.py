@@ -193,10 +193,15 @@ def plan_jobs(
     return list(jobs.values())
 
 
+def default_options(algo: str, registry: Registry) -> dict[str, Any]:
+    """Return the default options of an algorithm as JSON values; raises UsageError or PluginError."""
+    defaults: dict[str, Any] = plain(build_options(registry.algorithm(algo).info.options, {}, f"algorithm '{algo}'"))
+    return defaults
+
+
 def variant_of(spec: RunSpec, registry: Registry) -> str:
     """Return in which settings a resolved spec departs from the defaults, beside those that a cell's name holds."""
-    info = registry.algorithm(spec.algo).info
-    usual = plain(build_options(info.options, {}, f"algorithm '{spec.algo}'"))
+    usual = default_options(spec.algo, registry)
     own = {name: value for name, value in spec.options.items() if value != usual[name]}
     texts = [f"{name}={','.join(map(str, v)) if isinstance(v, list | tuple) else v}" for name, v in own.items()]
     if spec.n_devices != RunSpec.n_devices:

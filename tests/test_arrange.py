@@ -11,8 +11,8 @@ from mlecs_bench.report.frame import build_rows
 SIX = ("ml-ecs", "co-plms", "fedilora", "fedmllm", "multi-fedavg", "standalone")
 
 
-def settings_of(records, candidate="ml-ecs"):
-    return arrange(build_rows(records), candidate)
+def settings_of(records, candidate="ml-ecs", **defaults):
+    return arrange(build_rows(records), candidate, defaults)
 
 
 def labels(setting):
@@ -102,6 +102,16 @@ def test_options_that_depart_from_the_usual_ones_are_in_the_label():
     (setting,) = settings_of([*usual, other])
     assert labels(setting) == ["ml-ecs", "ml-ecs (tau=1,2)"]
     assert [arm.algo for arm in setting.arms] == ["ml-ecs", "ml-ecs"]
+
+
+def test_default_options_are_the_usual_ones_however_many_records_have_others():
+    other = [with_identity(make_record(algo="a", seed=s), algo={"options": {"tau": 0.5}}) for s in (27, 34)]
+    (setting,) = settings_of([*other, make_record(algo="a")], a={"tau": 1.0})
+    assert labels(setting) == ["a", "a (tau=0.5)"]
+    (setting,) = settings_of(other, a={"tau": 1.0})
+    assert labels(setting) == ["a (tau=0.5)"]
+    (setting,) = settings_of(other, a={"tau": 1.0, "new": 3})  # another version's options: nothing is known
+    assert labels(setting) == ["a"]
 
 
 def test_a_proxy_belongs_to_the_algorithm_and_not_to_the_setting():

@@ -12,7 +12,7 @@ from hand_made import SCORERS, make_record, with_identity
 from mlecs_bench.cli.report import report
 from mlecs_bench.errors import RecordError, UsageError
 from mlecs_bench.failures import write_failure
-from mlecs_bench.report import build_report, report_json, write_report
+from mlecs_bench.report import Wanted, build_report, report_json, write_report
 from mlecs_bench.results import record_name, write_record
 from test_paper_tables import five
 
@@ -58,7 +58,7 @@ def test_the_candidate_is_ml_ecs_or_the_last_algorithm_unless_named():
     mine = [*five("standalone"), *five("zeta", gain=0.1)]
     tables = [t for s in build_report(mine, "t").sections for t in s.tables if t.name == "statistics"]
     assert tables[0].title == "zeta against baselines"
-    tables = [t for s in build_report(mine, "t", candidate="standalone").sections for t in s.tables]
+    tables = [t for s in build_report(mine, "t", Wanted(candidate="standalone")).sections for t in s.tables]
     assert "standalone against baselines" in [table.title for table in tables]
 
 

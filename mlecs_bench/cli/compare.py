@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlecs_bench.cli.config import DEFAULT_OUT
+from mlecs_bench.cli.defaults import known_defaults
 from mlecs_bench.cli.flags import moment_flag
 from mlecs_bench.errors import RecordError, UsageError
 from mlecs_bench.results import Record, read_records
@@ -66,7 +67,8 @@ def _algorithms(a: str, b: str, given: Path | None, shown: Shown) -> Compared:
         raise UsageError(f"{b if _holds_records(a) else a} is no folder; {_WHAT_TO_NAME}")
     folder = given or Path(DEFAULT_OUT)
     hint = f"run 'mlecs-bench run --algo NAME --dataset NAME --rho 0.5 --out {folder}' first, or name another folder"
-    pairing = pair_algorithms(_read(folder, hint), a, b, str(folder))
+    records = _read(folder, hint)
+    pairing = pair_algorithms(records, a, b, str(folder), known_defaults(records))
     return compare_pairs(pairing, (a, b), shown, folders=False)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlecs_bench.cli.defaults import known_defaults
 from mlecs_bench.cli.flags import moment_flag
 from mlecs_bench.errors import RecordError, UsageError, did_you_mean
 from mlecs_bench.failures import read_failures
@@ -38,7 +39,7 @@ def report(  # a flag each
     differences and the paper's claims, and one HTML page of it all. Files that are no valid record are named on
     stderr, one line each, and left out.
     """
-    from mlecs_bench.report import build_report, build_table, report_json, write_report
+    from mlecs_bench.report import Wanted, build_report, build_table, report_json, write_report
 
     if folder.is_file():
         raise UsageError(f"{folder} is a file; give the folder that holds the records")
@@ -57,7 +58,8 @@ def report(  # a flag each
         click.echo(f"warning: {line}", err=True)
     left_out = [f"left out: {Path(problem.split()[0]).name}" for problem in problems]
     title = f"Report of {folder.resolve().name}"
-    built = build_report(records, title, moment, candidate, with_paper, [*left_out, *failed])
+    wanted = Wanted(moment, candidate, with_paper)
+    built = build_report(records, title, wanted, known_defaults(records), [*left_out, *failed])
     if as_json:
         click.echo(json.dumps(report_json(built, records), indent=1))
         return

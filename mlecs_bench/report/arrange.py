@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from mlecs_bench.report.frame import Row
@@ -111,16 +112,21 @@ PAPER_ORDER = ("standalone", "multi-fedavg", "fedmllm", "fedilora", "co-plms")
 """The order of the paper's Table 1; other algorithms follow, and the candidate comes last."""
 
 
-def arrange(rows: Sequence[Row], candidate: str) -> list[Setting]:
+Defaults = Mapping[str, Mapping[str, Any]]
+"""The default options of algorithms, as JSON values, by name."""
+
+
+def arrange(rows: Sequence[Row], candidate: str, defaults: Defaults = MappingProxyType({})) -> list[Setting]:
     """Return the settings of a study: budget `paper` first, then those with most records.
 
-    `candidate` is the last algorithm of a table.
+    `candidate` is the last algorithm of a table. Where `defaults` hold an algorithm, its usual options are these, else
+    those of most records.
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(canonical_json(_setting_of(row.identity)), []).append(row)
     ordered = sorted(groups.values(), key=_setting_order)
-    arms, data = _arms(rows), _data(rows)
+    arms, data = _arms(rows, defaults), _data(rows)
     labels = _labels([_setting_of(members[0].identity) for members in ordered])
     return [_setting(members, label, arms, data, candidate) for members, label in zip(ordered, labels, strict=True)]
 
@@ -169,8 +175,8 @@ def _arm_key(identity: Mapping[str, Any]) -> str:
     return canonical_json([identity["algo"], identity["structure"].get("proxy")])
 
 
-def _arms(rows: Sequence[Row]) -> dict[str, Arm]:
-    """Return every arm by its key; one that departs from the usual options of its algorithm says so in its label."""
+def _arms(rows: Sequence[Row], defaults: Defaults) -> dict[str, Arm]:
+    """Return every arm by its key; one that departs from the usual of its algorithm says so in its label."""
     flat: dict[str, dict[str, dict[str, str]]] = {}
     weight: Counter[str] = Counter()
     for row in rows:
@@ -179,12 +185,19 @@ def _arms(rows: Sequence[Row]) -> dict[str, Arm]:
         weight[_arm_key(row.identity)] += len(row.records)
     arms = {}
     for algo, variants in flat.items():
-        usual = variants[max(sorted(variants), key=lambda key: weight[key])]
+        most = variants[max(sorted(variants), key=lambda key: weight[key])]
+        usual = most | _known(flatten({"options": defaults.get(algo, {})}), most)
         for key, own in variants.items():
             parts = [f"{_short(path)}={_bare(own.get(path, 'absent'))}" for path in own if own[path] != usual.get(path)]
             label = f"{algo} ({', '.join(parts)})" if parts else algo
             arms[key] = Arm(key, label, algo)
     return arms
+
+
+def _known(defaults: dict[str, str], variant: Mapping[str, str]) -> dict[str, str]:
+    """Return the defaults if they are of the same options as a variant's, none if they are another version's."""
+    options = {path for path in variant if path.startswith("options.")}
+    return defaults if options == defaults.keys() else {}
 
 
 def _short(path: str) -> str:

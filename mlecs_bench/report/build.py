@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from mlecs_bench.report import drawings
-from mlecs_bench.report.arrange import Setting, arrange
+from mlecs_bench.report.arrange import Defaults, Setting, arrange
 from mlecs_bench.report.claims import claims
 from mlecs_bench.report.evidence import (
     ablation_statistics,
@@ -24,23 +26,33 @@ from mlecs_bench.report.table import Report, Section
 DEFAULT_CANDIDATE = "ml-ecs"
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a report shows: the devices' `moment`, the algorithm that is held against the others, the paper's values.
+
+    `candidate` None: ML-ECS, or the last algorithm where there is none.
+    """
+
+    moment: Moment = "local"
+    candidate: str | None = None
+    with_paper: bool = False
+
+
 def build_report(
     records: Sequence[Mapping[str, Any]],
     title: str,
-    moment: Moment = "local",
-    candidate: str | None = None,
-    with_paper: bool = False,
+    wanted: Wanted = Wanted(),
+    defaults: Defaults = MappingProxyType({}),
     warnings: Sequence[str] = (),
 ) -> Report:
     """Return the report of `records`, which are at least one; raises RecordError when a seed of a cell occurs twice.
 
-    `candidate` is the algorithm that is held against the others: by default ML-ECS, or the last one where there is
-    none.
+    `defaults` are the default options of algorithms, from which others are told apart.
     """
     rows = build_rows(records)
-    name = candidate or _default_candidate(rows)
-    settings = arrange(rows, name)
-    asked = Asked(moment, name, expected_seeds(rows), with_paper)
+    name = wanted.candidate or _default_candidate(rows)
+    settings = arrange(rows, name, defaults)
+    asked = Asked(wanted.moment, name, expected_seeds(rows), wanted.with_paper)
     sections = [section for i, setting in enumerate(settings) for section in _sections(setting, asked, i)]
     return Report(title, _made_by(records), honest_sentence(rows), sections, (*warnings, *_dirty(records)))
 

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, product
+from types import MappingProxyType
 from typing import Any
 
 from mlecs_bench.errors import RecordError, UsageError, did_you_mean
-from mlecs_bench.report.arrange import Arm, Place, Setting, arrange
+from mlecs_bench.report.arrange import Arm, Defaults, Place, Setting, arrange
 from mlecs_bench.report.frame import Row, build_rows
 from mlecs_bench.report.overview import flatten
 from mlecs_bench.results import canonical_json, rho_label
@@ -66,13 +67,15 @@ class Pairing:
     notes: tuple[str, ...]
 
 
-def pair_algorithms(records: Sequence[Record], candidate: str, baseline: str, folder: str) -> Pairing:
+def pair_algorithms(
+    records: Sequence[Record], candidate: str, baseline: str, folder: str, defaults: Defaults = MappingProxyType({})
+) -> Pairing:
     """Pair the rows of two algorithms that differ in nothing else.
 
     An algorithm is given by its name, which stands for all its variants, or by the label of one of them. Raises
     UsageError unless two algorithms of the folder are given, and RecordError when nothing can be paired.
     """
-    settings = arrange(build_rows(records), candidate)
+    settings = arrange(build_rows(records), candidate, defaults)
     arms = list(dict.fromkeys(arm for setting in settings for arm in setting.arms))
     ours, theirs = (_arms_named(name, arms, folder) for name in (candidate, baseline))
     if ours == theirs:
