@@ -9,11 +9,13 @@ import pytest
 from click.testing import CliRunner
 
 from hand_made import SCORERS, make_record, with_identity
+from mlecs_bench import protocol
 from mlecs_bench.cli.report import report
 from mlecs_bench.errors import RecordError, UsageError
 from mlecs_bench.failures import write_failure
+from mlecs_bench.registry import Registry
 from mlecs_bench.report import Wanted, build_report, report_json, write_report
-from mlecs_bench.results import record_name, write_record
+from mlecs_bench.results import identity_key, record_name, write_record
 from test_paper_tables import five
 
 STUDY = [
@@ -194,3 +196,18 @@ def test_a_place_that_cannot_be_written_is_named(folder):
     (folder / "taken").write_text("a file")
     with pytest.raises(UsageError, match=r"cannot write .*taken.*--output"):
         report.main([str(folder), "--output", str(folder / "taken")], standalone_mode=False)
+
+
+def test_the_command_knows_the_defaults_of_installed_algorithms_and_does_without_those_of_others(tmp_path):
+    usual = protocol.default_options("ml-ecs", Registry.installed())
+    other = usual | {"amt_trains": ["encoder", "lora", "connector"]}
+    records = [make_record(algo=algo, seed=seed) for algo in ("ml-ecs", "gone") for seed in (27, 34)]
+    for record, options in zip(records, (other, other, other, usual), strict=True):
+        identity = {**record["identity"], "algo": {**record["identity"]["algo"], "options": options}}
+        write_record(tmp_path, {**record, "identity": identity, "key": identity_key(identity)})
+    assert run(tmp_path).exit_code == 0
+    table = (tmp_path / "report" / "table1.csv").read_text(encoding="utf-8")
+    labels = {row["method"] for row in csv.DictReader(table.splitlines())}
+    assert "ml-ecs (amt_trains=encoder,lora,connector)" in labels
+    assert "ml-ecs" not in labels
+    assert len([label for label in labels if label.startswith("gone")]) == 2
