@@ -126,6 +126,14 @@ def test_one_row_has_no_best_and_one_seed_no_test():
     assert not number(table, ("0.5", "standalone"), AVG).close
 
 
+def test_a_mean_over_fewer_seeds_is_not_in_the_running():
+    records = [*five(gain=0.2, seeds=(27, 34)), *five("standalone"), *five("fedmllm", gain=-0.001, noise=-1)]
+    table = table_of(records)
+    found = {name: number(table, ("0.5", name), AVG) for name in ("ml-ecs", "standalone", "fedmllm")}
+    assert [(n.best, n.close) for n in found.values()] == [(False, False), (True, False), (False, True)]
+    assert found["ml-ecs"].value > found["standalone"].value
+
+
 def test_missing_seeds_are_counted_in_the_number_and_named_below():
     table = table_of(five(seeds=PROTOCOL_SEEDS[:3]))
     assert number(table, ("0.5", "ml-ecs"), AVG).text.endswith("(n=3/5)")

@@ -202,20 +202,27 @@ def _beside(number: Number, value: Printed | None) -> Number:
 
 
 def _marked(column: Sequence[_Entry | None]) -> list[Number | None]:
-    """Return the numbers of a column, the best of them marked, and those that a paired test cannot tell from it."""
-    there = {i: entry for i, entry in enumerate(column) if entry is not None}
-    numbers = {i: entry.number for i, entry in there.items()}
-    if len(there) > 1:
-        turned = {i: e.cell.mean if e.higher_is_better else -e.cell.mean for i, e in there.items()}
-        best = max(turned, key=lambda i: turned[i])
-        others = [i for i in there if turned[i] < turned[best] - EQUAL]
-        found = [
-            paired_difference(there[best].cell.values, there[i].cell.values, there[i].higher_is_better) for i in others
-        ]
-        adjusted = holm([difference.p for difference in found])
-        close = {i for i, p in zip(others, adjusted, strict=True) if p is not None and p >= ALPHA}
-        numbers = {i: replace(n, best=i not in others, close=i in close) for i, n in numbers.items()}
-    return [numbers.get(i) for i in range(len(column))]
+    """Return the numbers of a column, the best of them marked, and those that a paired test cannot tell from it.
+
+    A mean over fewer seeds than others have is not in the running: their seeds may be the harder ones.
+    """
+    numbers = [entry.number if entry else None for entry in column]
+    most = max((len(entry.cell.values) for entry in column if entry), default=0)
+    running = {i: entry for i, entry in enumerate(column) if entry and len(entry.cell.values) == most}
+    if len(running) < 2:
+        return numbers
+    turned = {i: e.cell.mean if e.higher_is_better else -e.cell.mean for i, e in running.items()}
+    best = max(turned, key=lambda i: turned[i])
+    others = [i for i in running if turned[i] < turned[best] - EQUAL]
+    found = [
+        paired_difference(running[best].cell.values, running[i].cell.values, running[i].higher_is_better)
+        for i in others
+    ]
+    adjusted = holm([difference.p for difference in found])
+    close = {i for i, p in zip(others, adjusted, strict=True) if p is not None and p >= ALPHA}
+    for i, entry in running.items():
+        numbers[i] = replace(entry.number, best=i not in others, close=i in close)
+    return numbers
 
 
 def _references(block: Sequence[tuple[Place, Row]]) -> dict[Data, list[ReferenceRow]]:
@@ -310,8 +317,8 @@ def _notes(rows: Sequence[tuple[Place, Row]], columns: Sequence[Column], asked: 
     notes = [f"MER: the rate at which a device holds a modality. Scorers: {_scorer_text(scorers)}."]
     if marks:
         notes.append(
-            "Bold: best of its rate. Underlined: not distinguishable from the best by a paired t-test at level "
-            f"{ALPHA:g}, corrected (Holm) for the rows of the rate."
+            "Bold: best of its rate, of the rows with most seeds. Underlined: not distinguishable from the best by a "
+            f"paired t-test at level {ALPHA:g}, corrected (Holm) for the rows of the rate."
         )
     missing = [
         f"{place.arm.label} on {place.data.label}, MER {place.rho}, N = {place.n_devices}: no record of seed "
