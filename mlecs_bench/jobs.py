@@ -56,7 +56,8 @@ class Job:
 class CellResult:
     """How one cell ended: with a record (new, or found and `skipped`) or with an error.
 
-    `skipped` with an error: the cell failed before and was not tried again. `in_use`: another process has it.
+    `skipped` with an error: the cell failed before, at `failed_at`, and was not tried again, or what is there of it
+    cannot be read. `in_use`: another process has it.
     """
 
     seed: int
@@ -65,6 +66,7 @@ class CellResult:
     error: str | None = None
     skipped: bool = False
     in_use: bool = False
+    failed_at: str = ""
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,7 @@ def run(
     A seed that fails costs only itself. Raises Interrupted on Ctrl-C.
     """
     registry = registry or Registry.installed()
+    writable(execution.out)
     jobs = plan_jobs([spec], registry, execution, observers)
     return run_jobs(jobs, partial(_workers_of_run, spec, registry, execution), observers)
 
@@ -125,6 +126,7 @@ def sweep(
     that no cell could run with.
     """
     registry = registry or Registry.installed()
+    writable(execution.out)
     resolved, ended = resolve_all(specs, registry, execution.out)
     jobs = plan_jobs(resolved, registry, execution, observers)
     results = run_jobs(jobs, partial(_local_workers, resolved, registry, execution), observers, ended)
@@ -172,7 +174,6 @@ def plan_jobs(
 
     What specs share is prepared once. Raises UsageError for anything that no cell could run with.
     """
-    writable(execution.out)
     writable(execution.cache_dir, "--cache-dir")
     for spec in specs:
         check_models(spec, registry.dataset(spec.dataset).info)

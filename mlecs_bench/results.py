@@ -229,21 +229,22 @@ def read_records(folder: Path) -> tuple[list[Record], list[str]]:
 
     Every file ``*.json`` is expected to be a record. A copy of a record under a second name is a problem too.
     """
-    records: list[Record] = []
+    found: dict[Path, Record] = {}
     problems: list[str] = []
-    names: dict[str, str] = {}
     for path in sorted(folder.glob("[!.]*.json")):
         try:
-            record = read_record(path)
+            found[path] = read_record(path)
         except RecordError as error:
             problems.append(str(error))
-            continue
-        first = names.setdefault(record["key"], path.name)
-        if first == path.name:
-            records.append(record)
-        else:
-            problems.append(f"{path} repeats the cell of {first}; delete one of them")
-    return records, problems
+    chosen: dict[str, Path] = {}
+    for path, record in found.items():
+        first = chosen.setdefault(record["key"], path)
+        if path.name == record_name(record["identity"]):
+            chosen[record["key"]] = path  # a copy under another name may have been edited
+        if first != path:
+            copy = first if chosen[record["key"]] == path else path
+            problems.append(f"{copy} repeats the cell of {chosen[record['key']].name}; delete one of them")
+    return [record for path, record in found.items() if chosen[record["key"]] == path], problems
 
 
 def find_record(out: Path, identity: Mapping[str, Any]) -> Path | None:

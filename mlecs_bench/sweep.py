@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mlecs_bench.checkpoint import cell_in_use, checkpoint_path
-from mlecs_bench.errors import MlecsError
+from mlecs_bench.errors import MlecsError, RecordError
 from mlecs_bench.failures import find_failure, remove_failure, write_failure
 from mlecs_bench.jobs import CellResult, Job, News
 from mlecs_bench.provenance import now
@@ -115,16 +115,27 @@ def _is_over(job: Job, dispatcher: Dispatcher, since: str) -> bool:
     It has if there is a record, or a failure that is not to be tried again: any where failures are not retried, else
     one from `since` (a time in UTC) on, which is another process's.
     """
-    out = job.execution.out
-    path = find_record(out, job.identity)
-    if path is not None:
-        dispatcher(News(job.key, "end", (CellResult(job.seed, path, read_record(path), skipped=True),)))
-        return True
-    failure = find_failure(out, job.identity)
-    if failure is None or (job.execution.retry_failed and failure.ended < since):
+    result = what_there_is(job)
+    if result is None or (result.failed_at and job.execution.retry_failed and result.failed_at < since):
         return False
-    dispatcher(News(job.key, "end", (CellResult(job.seed, error=failure.error, skipped=True),)))
+    dispatcher(News(job.key, "end", (result,)))
     return True
+
+
+def what_there_is(job: Job) -> CellResult | None:
+    """Return how a cell has ended that is not run: its record, how it failed before, or that its file is damaged."""
+    out = job.execution.out
+    try:
+        path = find_record(out, job.identity)
+        if path is not None:
+            return CellResult(job.seed, path, read_record(path), skipped=True)
+        failure = find_failure(out, job.identity)
+    except RecordError as error:
+        return CellResult(job.seed, error=str(error), skipped=True)
+    if failure is None:
+        return None
+    reason = f"{failure.error.rstrip()} (failed before, at {failure.ended}; not tried again)"
+    return CellResult(job.seed, error=reason, skipped=True, failed_at=failure.ended)
 
 
 def _work_off(todo: Sequence[Job], workers: Workers, dispatcher: Dispatcher, since: str) -> None:

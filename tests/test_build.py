@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+from urllib.parse import unquote
 
 import pytest
 from click.testing import CliRunner
@@ -79,8 +81,8 @@ def test_a_report_says_what_made_its_records_and_warns_of_changes_that_no_commit
 
 def test_every_table_and_figure_has_its_files_and_they_are_the_same_every_time(folder, tmp_path):
     built = build_report(STUDY, "study")
-    files = write_report(built, STUDY, tmp_path / "a")
-    again = write_report(build_report(list(reversed(STUDY)), "study"), STUDY, tmp_path / "b")
+    files = write_report(built, STUDY, tmp_path / "a", tmp_path)
+    again = write_report(build_report(list(reversed(STUDY)), "study"), STUDY, tmp_path / "b", tmp_path)
     assert [path.name for path in files] == [path.name for path in again]
     names = {path.name for path in (tmp_path / "a").iterdir()}
     assert names == {path.name for path in files}
@@ -93,7 +95,7 @@ def test_every_table_and_figure_has_its_files_and_they_are_the_same_every_time(f
 
 
 def test_numbers_of_all_formats_agree(folder, tmp_path):
-    write_report(build_report(STUDY, "study"), STUDY, tmp_path)
+    write_report(build_report(STUDY, "study"), STUDY, tmp_path, tmp_path)
     with (tmp_path / "table1.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     whole = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
@@ -108,23 +110,52 @@ def test_numbers_of_all_formats_agree(folder, tmp_path):
 
 
 def test_files_that_a_report_no_longer_has_go_and_those_of_others_stay(tmp_path):
-    write_report(build_report(STUDY, "study"), STUDY, tmp_path)
+    write_report(build_report(STUDY, "study"), STUDY, tmp_path, tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "table9.md").write_text("mine too")
     few = five()
-    write_report(build_report(few, "study"), few, tmp_path)
+    write_report(build_report(few, "study"), few, tmp_path, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert "table1-budget-equal.md" not in names
     assert {"notes.txt", "table9.md", "table1.md"} <= names
 
 
 @pytest.mark.parametrize("index", ['{"files": ["../kept", 7, "/kept"]}', "[]", "{", '{"files": 3}'])
-def test_an_index_that_is_not_ours_removes_nothing_outside(tmp_path, index):
+def test_an_index_that_is_not_ours_is_neither_obeyed_nor_overwritten(tmp_path, index):
     (tmp_path / "report").mkdir()
     (tmp_path / "kept").write_text("mine")
     (tmp_path / "report" / "report.json").write_text(index)
-    write_report(build_report(five(), "study"), five(), tmp_path / "report")
+    with pytest.raises(UsageError, match=r"report.json was not written by a report; give another folder"):
+        write_report(build_report(five(), "study"), five(), tmp_path / "report", tmp_path)
     assert (tmp_path / "kept").read_text() == "mine"
+    assert (tmp_path / "report" / "report.json").read_text() == index
+
+
+def test_a_file_that_no_report_wrote_is_not_overwritten(folder):
+    (folder / "report").mkdir()
+    (folder / "report" / "table1.md").write_text("my notes")
+    with pytest.raises(UsageError, match=r"table1.md was not written by a report; give another folder with --output"):
+        report.main([str(folder)], standalone_mode=False)
+    assert [path.read_text() for path in (folder / "report").iterdir()] == ["my notes"]
+
+
+def test_links_lead_to_the_records_wherever_the_report_is(folder, tmp_path):
+    for place in (folder / "report", tmp_path / "elsewhere" / "deep"):
+        assert run(folder, "--output", place).exit_code == 0
+        links = re.findall(r'href="([^"#]+json)"', (place / "index.html").read_text(encoding="utf-8"))
+        assert {(place / unquote(link)).resolve() for link in links} == {p.resolve() for p in folder.glob("*.json")}
+
+
+def test_the_papers_claims_are_about_its_own_algorithm(folder):
+    assert any(section.claims for section in build_report(STUDY, "t").sections)
+    assert not any(section.claims for section in build_report(STUDY, "t", Wanted(candidate="standalone")).sections)
+
+
+def test_a_folder_that_is_not_there_and_one_above_the_records_are_named(folder):
+    with pytest.raises(UsageError, match="is no folder"):
+        report.main([str(folder / "absent")], standalone_mode=False)
+    with pytest.raises(RecordError, match=r"name one of the folders below it: study"):
+        report.main([str(folder.parent)], standalone_mode=False)
 
 
 def test_the_command_prints_all_scores_and_writes_the_rest_beside_the_records(folder):

@@ -137,7 +137,10 @@ def test_a_mean_over_fewer_seeds_is_not_in_the_running():
 def test_missing_seeds_are_counted_in_the_number_and_named_below():
     table = table_of(five(seeds=PROTOCOL_SEEDS[:3]))
     assert number(table, ("0.5", "ml-ecs"), AVG).text.endswith("(n=3/5)")
-    assert "ml-ecs on vast, MER 0.5, N = 3: no record of seed 52, 93" in table.notes
+    assert "no record of seed 52, 93: any row" in table.notes
+    table = table_of([*five(seeds=PROTOCOL_SEEDS[:3]), *five("standalone"), *five("fedmllm", seeds=(27, 34, 46))])
+    where = ("fedmllm on vast, MER 0.5, N = 3", "ml-ecs on vast, MER 0.5, N = 3")
+    assert f"no record of seed 52, 93: {'; '.join(where)}" in table.notes
 
 
 def test_an_algorithm_without_a_server_has_no_number_there():

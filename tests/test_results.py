@@ -329,6 +329,17 @@ def test_an_invalid_record_is_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("copy", ["aa-copy.json", "zz-copy.json"])
+def test_of_two_files_of_one_cell_the_one_with_the_cells_name_counts(tmp_path, copy):
+    path = write_record(tmp_path, make_record())
+    edited = json.loads(path.read_text())
+    edited["metrics"]["client"]["local"]["rouge_lsum"]["d00"]["value"] = 0.99
+    (tmp_path / copy).write_text(json.dumps(edited))
+    records, problems = read_records(tmp_path)
+    assert [r["metrics"]["client"]["local"]["rouge_lsum"]["d00"]["value"] for r in records] == [0.1]
+    assert problems == [f"{tmp_path / copy} repeats the cell of {path.name}; delete one of them"]
+
+
 def test_reading_a_folder_keeps_the_good_and_names_the_bad(tmp_path):
     for seed in (34, 27):
         write_record(tmp_path, make_record(seed=seed))

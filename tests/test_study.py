@@ -100,7 +100,7 @@ def test_a_rate_per_modality_is_one_rate():
 
 @pytest.mark.parametrize("key", ["rho", "n_devices", "dataset", "algo", "budget", "split"])
 def test_an_empty_list_is_refused(key):
-    with pytest.raises(UsageError, match=f"block 'b0' names no {key}; give at least one"):
+    with pytest.raises(UsageError, match=f"block 'b0': names no {key}; give at least one"):
         study_of({**ONE, key: []}).specs()
 
 
@@ -237,11 +237,13 @@ def test_the_shortest_file_has_one_block(tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "is no study: it needs 'blocks:'"),
+        ("", "is no study: 'blocks' must map names to settings (algo, dataset, rho, ...), got nothing of that name"),
         ("- algo", "is no study"),
         ("algo: a", "is no study"),
         ("blocks: {}", "is no study"),
-        ("blocks: [a]", "is no study"),
+        ("blocks: [a]", "is no study: 'blocks' must map names to settings (algo, dataset, rho, ...), got list [\"a\"]"),
+        ("blocks: {a: {algo: a}, a: {algo: b}}", "'a' stands there twice, again in line 1"),
+        ("blocks:\n  a: {algo: a,\n    rho: [{x: 1, x: 2}]}", "'x' stands there twice, again in line 3"),
         ("title: [", "is not YAML"),
         ("block: {}\nblocks: {b: {algo: a}}", "has an unknown key 'block'. Did you mean 'blocks'?"),
         ("blocks: {b: {algos: a}}", "'b' in {path} has an unknown key 'algos'. Did you mean 'algo'?"),

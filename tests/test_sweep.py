@@ -251,9 +251,22 @@ def test_a_cell_that_failed_before_is_not_run_again_unasked(tmp_path, watcher):
     pretending = Pretending()
     results = run(make_jobs(tmp_path, retry=False), pretending, watcher)
     assert pretending.made_for == []
-    assert (results[1].error, results[1].skipped, results[1].record) == ("training has diverged", True, None)
+    told = f"training has diverged (failed before, at {BEFORE}; not tried again)"
+    assert (results[1].error, results[1].skipped, results[1].record) == (told, True, None)
     assert read_failures(tmp_path)[0][0].attempts == 1  # it was not tried
-    assert watcher.told[-3:].count(("end", 34, False, "training has diverged")) == 1
+    assert watcher.told[-3:].count(("end", 34, False, told)) == 1
+
+
+def test_a_damaged_record_costs_its_own_cell_only_and_is_left_as_it_is(tmp_path, watcher):
+    jobs = make_jobs(tmp_path)
+    run(jobs, Pretending(), watcher)
+    damaged, missing = (next(tmp_path.glob(f"*seed{seed}*.json")) for seed in (27, 46))
+    damaged.write_text("{")
+    missing.unlink()
+    results = run(jobs, Pretending(), watcher)
+    assert results[0].error == f"{damaged} is cut off; delete it and run its cell again"
+    assert [result.record is not None for result in results] == [False, True, True]
+    assert (damaged.read_text(), read_failures(tmp_path)) == ("{", ([], []))
 
 
 def test_a_retry_runs_the_failed_cells_only_and_forgets_what_has_a_record_now(tmp_path, watcher):
@@ -319,7 +332,7 @@ def test_a_cell_that_has_just_failed_in_another_process_is_not_tried_at_once(tmp
     pretending = Pretending(seed46=failed)
     results = run(jobs_, pretending, watcher)
     assert pretending.started == [34, 46]
-    assert (results[0].error, results[0].skipped) == ("training has diverged", True)
+    assert (results[0].error.partition(" (")[0], results[0].skipped) == ("training has diverged", True)
     assert read_failures(tmp_path)[0][0].attempts == 1
 
 
@@ -333,7 +346,7 @@ def test_a_cell_that_ended_elsewhere_while_it_had_to_wait_is_not_run(tmp_path, w
     pretending = Pretending(seed27=meanwhile)
     results = run(make_jobs(tmp_path, retry), pretending, watcher)
     assert pretending.started == [27]
-    assert errors(results) == [None, "training has diverged", None]
+    assert [error and error.partition(" (")[0] for error in errors(results)] == [None, "training has diverged", None]
     assert read_failures(tmp_path)[0][0].attempts == 1
 
 

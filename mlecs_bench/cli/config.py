@@ -70,13 +70,33 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_yaml(text: str) -> Any:
-    """Return what a YAML text holds; raises ValueError for a text that is none."""
+    """Return what a YAML text holds; raises ValueError for a text that is none, or a name that stands there twice."""
     import yaml
 
     try:
+        _refuse_repeated_names(yaml.compose(text, yaml.SafeLoader))
         return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ValueError(f"{error.problem}{line}") from error
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
+
+
+def _refuse_repeated_names(node: Any) -> None:
+    """Raise ValueError for a mapping with one name twice, of which YAML would drop the first without a word."""
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for name, value in node.value:
+            if name.value in seen:
+                raise ValueError(f"'{name.value}' stands there twice, again in line {name.start_mark.line + 1}")
+            seen.add(name.value)
+            _refuse_repeated_names(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_repeated_names(item)
 
 
 def merged(config: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,7 +67,8 @@ SETTINGS = (
 )  # fmt: skip  # one flag, one entry
 
 PLACES = (
-    click.option("--out", metavar="DIR", help=f"Where records go.  [default: {DEFAULT_OUT}]"),
+    click.option("--out", metavar="DIR", help="Where records go.  [default: results/NAME of a preset or a study file,"
+                 f" the folder of a study.yaml, else {DEFAULT_OUT}]"),
     click.option("--workers", type=_POSITIVE, metavar="N", help="Cells at a time.  [default: one per core, or one on"
                  " a GPU]"),
     click.option("--cache-dir", metavar="DIR", help=f"Prepared data.  [default: ${CACHE_VARIABLE}, or the user's"

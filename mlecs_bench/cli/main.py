@@ -119,7 +119,9 @@ def _click_message(error: click.ClickException) -> str:
     """Return click's message in one line, ending in the command whose help has the answer."""
     context = error.ctx if isinstance(error, click.UsageError) else None
     message = error.format_message().rstrip(".")
-    return f"{message}. Try '{context.command_path} --help'." if context else message
+    return (
+        f"{message}{'' if message.endswith('?') else '.'} Try '{context.command_path} --help'." if context else message
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlecs_bench.cli.config import DEFAULT_OUT
 from mlecs_bench.cli.defaults import known_defaults
 from mlecs_bench.cli.flags import moment_flag
 from mlecs_bench.errors import RecordError, UsageError, did_you_mean
@@ -24,7 +25,7 @@ SHOWN_FAILURES = 10
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path), default=Path("results/scratch"))
+@click.argument("folder", type=click.Path(path_type=Path), default=Path(DEFAULT_OUT))
 @moment_flag
 @click.option("--candidate", metavar="NAME", help="The algorithm that is tested against the others.  [default: ml-ecs]")
 @click.option("--with-paper", is_flag=True, help="Put the paper's values and the difference to them beside ours.")
@@ -41,16 +42,12 @@ def report(  # a flag each
     """
     from mlecs_bench.report import Wanted, build_report, build_table, report_json, write_report
 
-    if folder.is_file():
-        raise UsageError(f"{folder} is a file; give the folder that holds the records")
+    _check_folder(folder)
     records, problems = read_records(folder)
     for problem in problems:
         click.echo(f"warning: {problem}", err=True)
     if not records:
-        raise RecordError(
-            f"no valid record in {folder}; run 'mlecs-bench run --algo NAME --dataset NAME --rho 0.5 --out {folder}' "
-            "first, or name another folder"
-        )
+        raise RecordError(f"no valid record in {folder}; {_instead(folder)}")
     if candidate is not None:
         _check_candidate(candidate, records)
     failed = _failed(folder)
@@ -63,13 +60,29 @@ def report(  # a flag each
     if as_json:
         click.echo(json.dumps(report_json(built, records), indent=1))
         return
-    click.echo(build_table(records, moment), nl=False)
     place = output or folder / REPORT_FOLDER
     try:
-        files = write_report(built, records, place)
+        files = write_report(built, records, place, folder)
     except OSError as error:
         raise UsageError(f"cannot write {place}: {error.strerror}; give another folder with --output") from error
-    click.echo(f"wrote {len(files)} files to {place}; open {place / 'index.html'}", err=True)
+    click.echo(build_table(records, moment), nl=False)
+    paper = ", the paper's values among them" if with_paper else ""
+    click.echo(f"wrote {len(files)} files to {place}{paper}; open {place / 'index.html'}", err=True)
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file; give the folder that holds the records")
+    if not folder.exists() and folder != Path(DEFAULT_OUT):
+        raise UsageError(f"{folder} is no folder; give the folder that holds the records")
+
+
+def _instead(folder: Path) -> str:
+    """Return what to do about a folder without records: those below it that may have some, or how to make one."""
+    below = sorted({path.parent.name for path in folder.glob("*/[!.]*--*.json")})
+    if below:
+        return f"name one of the folders below it: {', '.join(below)}"
+    return f"run 'mlecs-bench run --algo NAME --dataset NAME --rho 0.5 --out {folder}' first, or name another folder"
 
 
 def _check_candidate(candidate: str, records: Sequence[dict[str, Any]]) -> None:

@@ -61,6 +61,7 @@ class Study:
         return list(found.values())
 
     def _specs_of(self, name: str, block: Mapping[str, Any]) -> Iterator[RunSpec]:
+        where = f"block '{name}': " if name else ""  # flags alone have one block, without a name
         settings = merged(_without_seeds(self.settings, block), block)
         if settings.get("data_dir"):
             settings["data_dir"] = expanded(str(settings["data_dir"]))
@@ -68,13 +69,13 @@ class Study:
         grid = {key: _listed(settings.pop(key)) for key in GRID_KEYS if key in settings}
         for key, values in grid.items():
             if not values:
-                raise UsageError(f"block '{name}' names no {key}; give at least one")
+                raise UsageError(f"{where}names no {key}; give at least one")
         for combination in itertools.product(*grid.values()):
             own = dict(zip(grid, combination, strict=True))
             try:
                 yield spec_of({**settings, **own, "seeds": seeds})
             except UsageError as error:
-                raise UsageError(f"block '{name}': {error}") from error
+                raise UsageError(f"{where}{error}") from error
 
     def to_yaml(self) -> str:
         """Return the study as `read_study` reads it, without the settings of a machine."""
@@ -129,8 +130,12 @@ def read_study(path: Path) -> Study:
 
 
 def _study(values: Any, what: str) -> Study:
-    if not isinstance(values, dict) or not isinstance(values.get("blocks"), dict) or not values["blocks"]:
-        raise UsageError(f"{what} is no study: it needs 'blocks:', names with settings such as algo, dataset and rho")
+    blocks = values.get("blocks") if isinstance(values, dict) else None
+    if not isinstance(blocks, dict) or not blocks:
+        got = "nothing of that name" if blocks is None else f"{type(blocks).__name__} {json.dumps(blocks)[:40]}"
+        raise UsageError(
+            f"{what} is no study: 'blocks' must map names to settings (algo, dataset, rho, ...), got {got}"
+        )
     _check_keys(values, FILE_KEYS, what)
     settings = values.get("settings") or {}
     for name, block in [("settings", settings), *values["blocks"].items()]:

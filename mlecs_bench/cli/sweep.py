@@ -88,7 +88,7 @@ def _asked(flags: dict[str, Any]) -> Sweep:
         raise UsageError(
             f"name what to run: --preset {'|'.join(PRESETS)}, --study FILE, or --algo, --dataset and --rho"
         )
-    study = preset(name) if name else read_study(file) if file else Study("", "", {"sweep": {}})
+    study = preset(name) if name else read_study(file) if file else Study("", "", {"": {}})
     specs = study.overlaid(given).specs()
     if "data_dir" in given and len({spec.dataset for spec in specs}) > 1:
         raise UsageError("--data-dir is one folder and the sweep has several datasets; name one with --dataset")
@@ -164,19 +164,15 @@ def _interrupt(_signal: int, _frame: Any) -> None:
 def _planned(asked: Sweep) -> Cells:
     """Return the cells and what there is of them, without running any; data is prepared, as identities hold it."""
     from mlecs_bench import protocol
-    from mlecs_bench.failures import find_failure
     from mlecs_bench.jobs import CellResult, Execution
-    from mlecs_bench.results import find_record, read_record
+    from mlecs_bench.sweep import what_there_is
 
     registry = Registry.installed()
     observers, _ = registry.observers()
     specs, cells = protocol.resolve_all(asked.specs, registry, asked.out)
     execution = Execution(asked.out, asked.cache_dir, asked.workers, asked.retry_failed)
     for job in protocol.plan_jobs(specs, registry, execution, observers):
-        path, failure = find_record(asked.out, job.identity), find_failure(asked.out, job.identity)
-        record = read_record(path) if path else None
-        error = failure.error if failure and not path else None
-        cells.append((job.ref, CellResult(job.seed, path, record, error, skipped=True)))
+        cells.append((job.ref, what_there_is(job) or CellResult(job.seed)))
     return cells
 
 

@@ -45,7 +45,7 @@ SHARE = "paper"
 """The share of `Traffic.shares` that counts as the paper does."""
 RANKED = "fedilora"
 """The algorithm whose volume `RANK_NOTE` explains."""
-TINY = "follows from the sizes of the models, which are tiny here; `mlecs-bench comm` counts those of the paper"
+TINY = "follows from the sizes of the models, which are tiny here; 'mlecs-bench comm' counts those of the paper"
 NO_PERCENTAGE = "no percentage: a score that is not positive"
 
 

@@ -23,14 +23,14 @@ from mlecs_bench.results import record_name
 
 DIFFERENCE_COLUMNS = (
     ("difference",),
+    ("verdict",),
+    ("corrected p",),
+    ("detectable",),
     ("95 % interval", "low"),
     ("95 % interval", "high"),
     ("in %",),
     ("n",),
     ("p",),
-    ("corrected p",),
-    ("verdict",),
-    ("detectable",),
 )
 """What tables show of a comparison."""
 
@@ -160,12 +160,12 @@ def difference_contents(comparison: Comparison) -> tuple[Content | None, ...]:
 
     return (
         number(found.mean, "difference", found.sd),
+        comparison.verdict,
+        number(comparison.adjusted_p, "p"),
+        number(found.detectable),
         number(found.low, "difference"),
         number(found.high, "difference"),
         number(comparison.relative, "signed percent"),
         number(found.n, "count"),
         number(found.p, "p"),
-        number(comparison.adjusted_p, "p"),
-        comparison.verdict,
-        number(found.detectable),
     )

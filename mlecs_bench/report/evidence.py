@@ -165,10 +165,11 @@ def _sent(rows: Sequence[Row], what: str) -> Number | None:
     if not rows:
         return None
     files = tuple(name for row in rows for name in record_names(row, row.seeds))
+    n = len(files)
     if what == "sent":
-        return Number(fmean(row.traffic.params for row in rows), kind="count", records=files)
+        return Number(fmean(row.traffic.params for row in rows), n=n, expected=n, kind="count", records=files)
     share = what.removeprefix("share (").removesuffix(")")
-    return Number(100 * mean_share(rows, share), kind="percent", records=files)
+    return Number(100 * mean_share(rows, share), n=n, expected=n, kind="percent", records=files)
 
 
 def mean_share(rows: Iterable[Row], name: str) -> float:

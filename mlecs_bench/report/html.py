@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -46,17 +47,19 @@ class Row:
     repeated: int
 
 
-def report_html(report: Report) -> str:
+def report_html(report: Report, records_at: str = RECORDS_FOLDER) -> str:
     """Return a report as the page ``index.html`` of a folder in that of its records.
 
     The page needs no other file and no connection; without JavaScript its tables cannot be sorted. The same report
     gives the same text.
     """
     entries = _record_entries(report)
-    return _template().render(report=report, entries=entries, places={names: k for k, names in entries.items()})
+    return _template(records_at).render(
+        report=report, entries=entries, places={names: k for k, names in entries.items()}
+    )
 
 
-def _template() -> Template:
+def _template(records_at: str) -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -71,7 +74,7 @@ def _template() -> Template:
         "exact": _exact,
         "svg_uri": _svg_uri,
         "record_file": _record_file,
-        "record_url": _record_url,
+        "record_url": partial(_record_url, records_at),
     }
     environment.globals |= {
         "headings": _headings,
@@ -101,8 +104,8 @@ def _record_file(name: str) -> str:
     return name.removesuffix(".json") + ".json"
 
 
-def _record_url(name: str) -> str:
-    return f"{RECORDS_FOLDER}/{quote(_record_file(name), safe='')}"
+def _record_url(folder: str, name: str) -> str:
+    return f"{quote(folder)}/{quote(_record_file(name), safe='')}"
 
 
 def _exact(value: float) -> str:

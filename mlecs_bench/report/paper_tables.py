@@ -320,13 +320,21 @@ def _notes(rows: Sequence[tuple[Place, Row]], columns: Sequence[Column], asked: 
             "Bold: best of its rate, of the rows with most seeds. Underlined: not distinguishable from the best by a "
             f"paired t-test at level {ALPHA:g}, corrected (Holm) for the rows of the rate."
         )
-    missing = [
-        f"{place.arm.label} on {place.data.label}, MER {place.rho}, N = {place.n_devices}: no record of seed "
-        + ", ".join(str(seed) for seed in asked.seeds if seed not in row.seeds)
-        for place, row in rows
-        if set(asked.seeds) - set(row.seeds)
+    return notes + _missing_notes(rows, asked.seeds)
+
+
+def _missing_notes(rows: Sequence[tuple[Place, Row]], seeds: Sequence[int]) -> list[str]:
+    """Return which rows lack which of the seeds, a line per set of seeds."""
+    lacking: dict[str, list[str]] = {}
+    for place, row in rows:
+        missing = ", ".join(str(seed) for seed in seeds if seed not in row.seeds)
+        if missing:
+            where = f"{place.arm.label} on {place.data.label}, MER {place.rho}, N = {place.n_devices}"
+            lacking.setdefault(missing, []).append(where)
+    return [
+        f"no record of seed {missing}: {'any row' if len(places) == len(rows) else '; '.join(places)}"
+        for missing, places in lacking.items()
     ]
-    return notes + missing
 
 
 def _scorer_text(scorers: Mapping[str, str]) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mlecs_bench.errors import UsageError
 from mlecs_bench.report.csv_text import table_csv
 from mlecs_bench.report.html import report_html
 from mlecs_bench.report.latex import report_latex, table_latex
@@ -27,10 +29,13 @@ def report_json(report: Report, records: Sequence[Mapping[str, Any]]) -> dict[st
     return {**row_summary(records), "warnings": list(report.warnings), "tables": tables, "claims": found}
 
 
-def report_files(report: Report) -> dict[str, str | bytes]:
-    """Return the content of every file of a report, apart from its index, by name."""
+def report_files(report: Report, records_at: str) -> dict[str, str | bytes]:
+    """Return the content of every file of a report, apart from its index, by name.
+
+    `records_at` is the folder of the records as seen from that of the report.
+    """
     files: dict[str, str | bytes] = {
-        "index.html": report_html(report),
+        "index.html": report_html(report, records_at),
         "report.md": report_markdown(report),
         "report.tex": report_latex(report),
     }
@@ -44,11 +49,22 @@ def report_files(report: Report) -> dict[str, str | bytes]:
     return files
 
 
-def write_report(report: Report, records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
-    """Write a report into `folder`, replacing an earlier one there; return the files. Raises OSError."""
+def write_report(
+    report: Report, records: Sequence[Mapping[str, Any]], folder: Path, records_folder: Path
+) -> list[Path]:
+    """Write a report on the records of `records_folder` into `folder`, in place of an earlier one; return the files.
+
+    Raises UsageError, before anything is written, where another's file has the name of one of ours; and OSError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    files = report_files(report)
+    at = Path(os.path.relpath(records_folder.resolve(), folder.resolve())).as_posix()
+    files = report_files(report, at)
     earlier = _earlier(folder / INDEX)
+    foreign = sorted(
+        name for name in {*files, INDEX} - earlier - {INDEX if earlier else ""} if (folder / name).exists()
+    )
+    if foreign:
+        raise UsageError(f"{folder / foreign[0]} was not written by a report; give another folder with --output")
     for name, content in files.items():
         write_bytes(folder / name, content if isinstance(content, bytes) else content.encode())
     index = {**report_json(report, records), "files": sorted(files)}
