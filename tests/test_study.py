@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import re
 import tomllib
 from pathlib import Path
 
@@ -414,3 +415,12 @@ def test_a_preset_can_be_kept_and_run_again_from_its_copy(name, tmp_path):
 def test_every_preset_is_offered():
     folder = importlib.resources.files("mlecs_bench.cli").joinpath("presets")
     assert sorted(f"{name}.yaml" for name in PRESETS) == sorted(path.name for path in folder.iterdir())
+
+
+def test_the_study_in_the_docs_is_one(monkeypatch, tmp_path):
+    monkeypatch.setenv("UR_FALL_DIR", "/data")
+    page = (Path(__file__).parent.parent / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    specs = read_study(written(tmp_path, example)).specs()
+    assert len(specs) == 2 * 2 * 2 * 2 + 2
+    assert {len(spec.seeds) for spec in specs} == {5, 2}
