@@ -118,7 +118,7 @@ def write_record(out: Path, record: Mapping[str, Any]) -> Path:
     path = out / record_name(values["identity"])
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
-        _publish(path, json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+        _publish(path, json.dumps(values, separators=(",", ":"), allow_nan=False, ensure_ascii=False) + "\n")
     existing = read_record(path)
     if any(canonical_json(existing[part]) != canonical_json(values[part]) for part in REPRODUCIBLE):
         raise RecordError(
