@@ -231,12 +231,12 @@ def test_contents_reach_the_disk_before_the_name(tmp_path, monkeypatch):
 DAMAGES = [
     ("is cut off; delete it", lambda text: text[: len(text) // 2]),
     ("is cut off; delete it", lambda text: ""),
-    ("is not JSON (Expecting ',' delimiter, line 3); delete it", lambda text: text.replace(",", " ", 1)),
+    ("is not JSON (Expecting ',' delimiter, line 1); delete it", lambda text: text.replace(",", " ", 1)),
     ("has schema 'mlecs-bench/record/2'; this version reads", lambda text: text.replace("record/1", "record/2")),
     ("is no record; this version reads mlecs-bench/record/1", lambda text: "[1, 2]"),
     ("is invalid at $.identity: 'seed' is a required", lambda text: text.replace('"seed":', '"sead":', 1)),
-    ("key that does not fit its identity: it was edited", lambda text: text.replace('"seed": 27', '"seed": 28')),
-    ("holds NaN, which is no JSON number; delete it", lambda text: text.replace('"value": 0.3,', '"value": NaN,', 1)),
+    ("key that does not fit its identity: it was edited", lambda text: text.replace('"seed":27', '"seed":28')),
+    ("holds NaN, which is no JSON number; delete it", lambda text: text.replace('"value":0.3,', '"value":NaN,', 1)),
 ]
 
 
