@@ -83,11 +83,9 @@ class Setting:
 
     @property
     def data(self) -> list[Data]:
-        """Every dataset once, those of the paper first."""
-        found = dict.fromkeys(place.data for place in self.rows)
-        return sorted(
-            found, key=lambda data: PAPER_DATA.index(data.name) if data.name in PAPER_DATA else len(PAPER_DATA)
-        )
+        """Every dataset once, those of the paper first, variants of one by their labels."""
+        names = [*PAPER_DATA, *sorted({place.data.name for place in self.rows} - set(PAPER_DATA))]
+        return sorted({place.data for place in self.rows}, key=lambda data: (names.index(data.name), data.label))
 
     def rates(self) -> list[str]:
         """Every rate once, ascending."""
