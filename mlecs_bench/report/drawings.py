@@ -94,7 +94,7 @@ def ablation(setting: Setting, asked: Asked, suffix: str = "") -> Figure | None:
     n = setting.usual_devices()
     ablated = [p for p in setting.rows if p.arm.is_ablation and p.arm.base == asked.candidate and p.n_devices == n]
     panels, rows = [], []
-    for data in dict.fromkeys(place.data for place in ablated):
+    for data in (one for one in setting.data if any(place.data == one for place in ablated)):
         rho = _fullest_rate({place: setting.rows[place] for place in ablated if place.data == data})
         arms = [arm for arm in setting.arms if arm.label == asked.candidate]
         arms += list(dict.fromkeys(place.arm for place in ablated))
