@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 5.0
 """How long a worker may take to leave after Ctrl-C before it is killed."""
+POLL_SECONDS = 0.02
 
 
 class Workers(Protocol):
@@ -205,15 +206,24 @@ def _death(slot: _Slot) -> str:
         return "the worker process was told to end (SIGTERM); every finished round is kept"
     if others:
         return f"the cell could not be given to a worker process ({' '.join(str(others[0]).split())})"
-    if slot.process is not None:
-        slot.process.join(STOP_SECONDS)
-    code = slot.process.exitcode if slot.process is not None else None
+    code = None if slot.process is None else _exit_code(slot.process)
     if code is None or code >= 0:
         how = "" if code is None else f" with exit code {code}"
         return f"the worker process ended{how}; every finished round is kept"
     name = signal.Signals(-code).name
     memory = ", perhaps because memory ran out" if name == "SIGKILL" else ""
     return f"the worker process was killed by {name}{memory}; every finished round is kept"
+
+
+def _exit_code(process: BaseProcess) -> int | None:
+    """Return the exit code of a process that is ending, or None if it is not known in time.
+
+    The pool collects it too, and whichever thread comes second learns the code only when the first has written it down.
+    """
+    deadline = time.monotonic() + STOP_SECONDS
+    while process.exitcode is None and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return process.exitcode
 
 
 _SAY: Any = None  # a worker's end of its pipe, set once when the worker starts
