@@ -1,49 +1,172 @@
-"""The only module a plugin author imports."""
+"""The only module a plugin author imports. A name is imported when it is used, with what it needs and no more."""
 
-from mlecs_bench.blocks.aggregate import rank_weighted_mean, truncated, weighted_mean
-from mlecs_bench.blocks.alignment import PairIndex, Unmatched, agreement, answer_pairs, vocabulary_map
-from mlecs_bench.blocks.exchange import held_tensors
-from mlecs_bench.blocks.gram import contrastive_loss
-from mlecs_bench.blocks.mutual import TransferOptions, transfer_between
-from mlecs_bench.blocks.proximal import layer_count, layer_of, middle_layers, proximal_term
-from mlecs_bench.blocks.server_optimiser import ServerOptimiser, adaptive_step
-from mlecs_bench.blocks.supervised import (
-    ALL_PARTS,
-    Stage,
-    server_parts,
-    supervised_loss,
-    train_on_private,
-    train_stage,
-)
-from mlecs_bench.blocks.transfer import Pool, transfer_loss
-from mlecs_bench.data import (
-    Batch,
-    DataRequest,
-    Manifest,
-    Modality,
-    PartyData,
-    Prepared,
-    features_of,
-    open_prepared,
-    save_prepared,
-)
-from mlecs_bench.errors import AccessError, DataError, MlecsError, UsageError
-from mlecs_bench.hookspecs import (
-    Algorithm,
-    AlgorithmInfo,
-    CellRef,
-    DatasetInfo,
-    Exchange,
-    Needs,
-    Verification,
-    hookimpl,
-)
-from mlecs_bench.messages import Message, with_kind
-from mlecs_bench.metrics import Metric
-from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
-from mlecs_bench.options import NoOptions, option
-from mlecs_bench.parties import Device, Server
-from mlecs_bench.seeds import rng, torch_generator, torch_stream
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlecs_bench.blocks.aggregate import rank_weighted_mean, truncated, weighted_mean
+    from mlecs_bench.blocks.alignment import PairIndex, Unmatched, agreement, answer_pairs, vocabulary_map
+    from mlecs_bench.blocks.exchange import held_tensors
+    from mlecs_bench.blocks.gram import contrastive_loss
+    from mlecs_bench.blocks.mutual import TransferOptions, transfer_between
+    from mlecs_bench.blocks.proximal import layer_count, layer_of, middle_layers, proximal_term
+    from mlecs_bench.blocks.server_optimiser import ServerOptimiser, adaptive_step
+    from mlecs_bench.blocks.supervised import (
+        ALL_PARTS,
+        Stage,
+        server_parts,
+        supervised_loss,
+        train_on_private,
+        train_stage,
+    )
+    from mlecs_bench.blocks.transfer import Pool, transfer_loss
+    from mlecs_bench.data.samples import (
+        Batch,
+        DataRequest,
+        Manifest,
+        Modality,
+        PartyData,
+        Prepared,
+        features_of,
+        open_prepared,
+        save_prepared,
+    )
+    from mlecs_bench.doors.events import CellRef, Event
+    from mlecs_bench.doors.hookspecs import (
+        Algorithm,
+        AlgorithmInfo,
+        DatasetInfo,
+        EncoderInfo,
+        Exchange,
+        FleetInfo,
+        MetricInfo,
+        MetricRequest,
+        Needs,
+        StudyInfo,
+        Verification,
+        WorkersInfo,
+        WorkersRequest,
+        hookimpl,
+    )
+    from mlecs_bench.doors.options import NoOptions, option
+    from mlecs_bench.doors.profile import LearningRates, LoraSettings, Profile
+    from mlecs_bench.errors import AccessError, DataError, MlecsError, UsageError
+    from mlecs_bench.federation.messages import Message, with_kind
+    from mlecs_bench.federation.parties import Device, Server
+    from mlecs_bench.metrics.scores import Metric
+    from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
+    from mlecs_bench.seeds import rng, torch_generator, torch_stream
+
+_HOMES = {
+    "blocks.aggregate": (
+        "rank_weighted_mean",
+        "truncated",
+        "weighted_mean",
+    ),
+    "blocks.alignment": (
+        "PairIndex",
+        "Unmatched",
+        "agreement",
+        "answer_pairs",
+        "vocabulary_map",
+    ),
+    "blocks.exchange": ("held_tensors",),
+    "blocks.gram": ("contrastive_loss",),
+    "blocks.mutual": (
+        "TransferOptions",
+        "transfer_between",
+    ),
+    "blocks.proximal": (
+        "layer_count",
+        "layer_of",
+        "middle_layers",
+        "proximal_term",
+    ),
+    "blocks.server_optimiser": (
+        "ServerOptimiser",
+        "adaptive_step",
+    ),
+    "blocks.supervised": (
+        "ALL_PARTS",
+        "Stage",
+        "server_parts",
+        "supervised_loss",
+        "train_on_private",
+        "train_stage",
+    ),
+    "blocks.transfer": (
+        "Pool",
+        "transfer_loss",
+    ),
+    "data.samples": (
+        "Batch",
+        "DataRequest",
+        "Manifest",
+        "Modality",
+        "PartyData",
+        "Prepared",
+        "features_of",
+        "open_prepared",
+        "save_prepared",
+    ),
+    "doors.events": (
+        "CellRef",
+        "Event",
+    ),
+    "doors.hookspecs": (
+        "Algorithm",
+        "AlgorithmInfo",
+        "DatasetInfo",
+        "EncoderInfo",
+        "Exchange",
+        "FleetInfo",
+        "MetricInfo",
+        "MetricRequest",
+        "Needs",
+        "StudyInfo",
+        "Verification",
+        "WorkersInfo",
+        "WorkersRequest",
+        "hookimpl",
+    ),
+    "doors.options": (
+        "NoOptions",
+        "option",
+    ),
+    "doors.profile": (
+        "LearningRates",
+        "LoraSettings",
+        "Profile",
+    ),
+    "errors": (
+        "AccessError",
+        "DataError",
+        "MlecsError",
+        "UsageError",
+    ),
+    "federation.messages": (
+        "Message",
+        "with_kind",
+    ),
+    "federation.parties": (
+        "Device",
+        "Server",
+    ),
+    "metrics.scores": ("Metric",),
+    "models.unified": (
+        "Representation",
+        "Supervised",
+        "UnifiedModel",
+    ),
+    "seeds": (
+        "rng",
+        "torch_generator",
+        "torch_stream",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "ALL_PARTS",
@@ -56,10 +179,17 @@ __all__ = [
     "DataRequest",
     "DatasetInfo",
     "Device",
+    "EncoderInfo",
+    "Event",
     "Exchange",
+    "FleetInfo",
+    "LearningRates",
+    "LoraSettings",
     "Manifest",
     "Message",
     "Metric",
+    "MetricInfo",
+    "MetricRequest",
     "MlecsError",
     "Modality",
     "Needs",
@@ -68,16 +198,20 @@ __all__ = [
     "PartyData",
     "Pool",
     "Prepared",
+    "Profile",
     "Representation",
     "Server",
     "ServerOptimiser",
     "Stage",
+    "StudyInfo",
     "Supervised",
     "TransferOptions",
     "UnifiedModel",
     "Unmatched",
     "UsageError",
     "Verification",
+    "WorkersInfo",
+    "WorkersRequest",
     "adaptive_step",
     "agreement",
     "answer_pairs",
@@ -107,3 +241,16 @@ __all__ = [
     "weighted_mean",
     "with_kind",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"mlecs_bench.api has no '{name}'; see docs/plugin-guide.md for what a plugin may use")
+    value = getattr(importlib.import_module(f"mlecs_bench.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

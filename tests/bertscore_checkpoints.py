@@ -11,8 +11,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from mlecs_bench import bertscore
-from mlecs_bench.bertscore import baseline_pairs
+from mlecs_bench.metrics import bertscore
+from mlecs_bench.metrics.bertscore import baseline_pairs
 
 LAYERS, POSITIONS = 2, 64
 SENTENCES = [text for pair in baseline_pairs() for text in pair]
@@ -115,7 +115,7 @@ def cut_off_python(code: str, *arguments: object, **environment: str) -> subproc
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     return subprocess.run(
         [sys.executable, "-c", cut_off + textwrap.dedent(code), *map(str, arguments)],
-        env={**inherited, "PYTHONPATH": str(Path(bertscore.__file__).parents[2]), **environment},
+        env={**inherited, "PYTHONPATH": str(Path(bertscore.__file__).parents[3]), **environment},
         capture_output=True,
         text=True,
         check=False,

@@ -11,12 +11,12 @@ from typing import Literal
 import pytest
 
 from hand_made import make_record, with_identity
-from mlecs_bench import jobs
 from mlecs_bench.cli import main as cli_main
-from mlecs_bench.hookspecs import AlgorithmInfo, DatasetInfo, Exchange, hookimpl
-from mlecs_bench.options import option
-from mlecs_bench.registry import Entry, Registry
-from mlecs_bench.results import record_name
+from mlecs_bench.doors.hookspecs import AlgorithmInfo, DatasetInfo, Exchange, hookimpl
+from mlecs_bench.doors.options import option
+from mlecs_bench.doors.registry import Entry, Registry
+from mlecs_bench.execution import jobs
+from mlecs_bench.records.results import record_name
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent / name) for name in ("", "report", "cli")]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,7 +40,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="session")
 def samples(prepared):
     """The toy dataset, opened."""
-    from mlecs_bench.data import Samples
+    from mlecs_bench.data.samples import Samples
 
     return Samples.open(prepared)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from contract_toys import Unexplained
 from mlecs_bench.api import DataError, DataRequest, DatasetInfo, Metric, Prepared, open_prepared, option, save_prepared
-from mlecs_bench.data import MANIFEST_FILE
+from mlecs_bench.data.samples import MANIFEST_FILE
 from mlecs_bench.testing import toy
 
 N = 64

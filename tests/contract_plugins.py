@@ -6,9 +6,9 @@ from typing import Any
 
 import contract_data
 import contract_toys
+from mlecs_bench.doors.hookspecs import AlgorithmInfo, DatasetInfo, hookimpl
+from mlecs_bench.doors.registry import Entry
 from mlecs_bench.errors import DataError
-from mlecs_bench.hookspecs import AlgorithmInfo, DatasetInfo, hookimpl
-from mlecs_bench.registry import Entry
 
 BUILT_WITH: list[Any] = []
 """The options that `average` was built with, in order."""

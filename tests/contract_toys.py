@@ -45,7 +45,7 @@ class Average:
     def broadcast(self, server, t: int) -> Mapping[str, Message]:
         if t == 1:
             return {}
-        mean = Message(self.parts_of(server.twin))
+        mean = Message(self.parts_of(server.slm))
         return dict.fromkeys(server.devices, mean)
 
     def parts_of(self, model) -> dict[str, torch.Tensor]:
@@ -76,8 +76,8 @@ class Average:
         weights = {id_: float(message.scalars["n_j"]) for id_, message in uploads.items()}
         for part in self.options.parts:
             mean = weighted_mean({id_: message.of_kind(part) for id_, message in uploads.items()}, weights)
-            own = server.twin.part(part)
-            server.twin.load_part(part, {k: v for k, v in mean.items() if k in own})
+            own = server.slm.part(part)
+            server.slm.load_part(part, {k: v for k, v in mean.items() if k in own})
 
 
 CARD = AlgorithmInfo(
@@ -264,7 +264,7 @@ class TouchesNeighbour(Average):
 
 class StepsUncounted(Average):
     def train(self, device, t):
-        parameters = device.model.parameters(["prompt"])
+        parameters = device.model.parameters(["soft_prompt"])
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
         torch.optim.SGD(parameters, lr=0.1).step()
@@ -343,7 +343,7 @@ class NeedsAModality(Average):
         return float(len(device.modalities[0]))
 
 
-ONLY_PROMPT = Exchange("prompt", "both", "soft-prompt generator", "(d_s + 1) P H")
+ONLY_PROMPT = Exchange("soft_prompt", "both", "soft-prompt generator", "(d_s + 1) P H")
 ONLY_ENCODER = Exchange("encoder", "both", "encoders", "their size")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import toy
 from mlecs_baselines import fedmllm
 from mlecs_baselines.fedmllm import FedMllm, FedMllmOptions
-from mlecs_bench.federation import Federation
-from mlecs_bench.messages import Message
+from mlecs_bench.federation.build import Federation
+from mlecs_bench.federation.messages import Message
 
 SETS = [("audio",), ("text", "video"), toy.NAMES, ()]
 SUFFIX = "Any way."

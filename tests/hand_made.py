@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlecs_bench.results import SCHEMA, identity_key
+from mlecs_bench.records.results import SCHEMA, identity_key
 
 DEVICES = ("d00", "d01", "d02")
 SCORERS = {"rouge_lsum": "rouge-score==0.1.2 rougeLsum F1 stemmer", "bertscore": None}

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from mlecs_bench.cli.main import cli
-from mlecs_bench.options import option_rows
-from mlecs_bench.registry import Registry
+from mlecs_bench.doors.options import option_rows
+from mlecs_bench.doors.registry import Registry
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

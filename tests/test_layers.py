@@ -122,8 +122,8 @@ def test_plugin_imports_only_the_public_names(package, path):
     [
         "from mlecs_bench.cli.main import main",
         "from mlecs_bench import protocol",
-        "import mlecs_bench.registry",
-        "def f():\n    from mlecs_bench.engine import Cell",
+        "import mlecs_bench.doors.registry",
+        "def f():\n    from mlecs_bench.federation.engine import Cell",
         "from mlecs_plugins.ml_ecs import plugin",
         "import mlecs_baselines",
         "from .cli import main",
@@ -137,8 +137,8 @@ def test_an_import_to_the_right_is_found(source):
 @pytest.mark.parametrize(
     "source",
     [
-        "from mlecs_bench.messages import Message",
-        "from mlecs_bench.link import Ledger",
+        "from mlecs_bench.federation.messages import Message",
+        "from mlecs_bench.federation.link import Ledger",
         "from mlecs_bench import __version__",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from mlecs_bench.cli.main import main",
         "import torch",
@@ -158,7 +158,7 @@ def test_a_module_without_a_layer_is_refused():
     [
         ("from mlecs_bench.api import Message", []),
         ("from mlecs_plugins.ml_ecs.options import Options", []),
-        ("from mlecs_bench.messages import Message", ["mlecs_bench.messages.Message"]),
+        ("from mlecs_bench.federation.messages import Message", ["mlecs_bench.federation.messages.Message"]),
         ("import mlecs_bench", ["mlecs_bench"]),
         ("def f():\n    from mlecs_baselines.standalone import x", ["mlecs_baselines.standalone.x"]),
     ],

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import toy
-from mlecs_bench.data import Samples
+from mlecs_bench.data.samples import Samples
 
 pytestmark = pytest.mark.slow
 

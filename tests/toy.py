@@ -10,17 +10,17 @@ from unittest import mock
 import torch
 
 from mlecs_baselines import co_plms, fedilora, fedmllm, multi_fedavg, standalone
-from mlecs_bench.data import PartyData, Samples
-from mlecs_bench.engine import Cell, CellRun, Outcome
-from mlecs_bench.evaluation import Evaluator
-from mlecs_bench.federation import Federation, build_federation
-from mlecs_bench.hookspecs import AlgorithmInfo, DatasetInfo, Needs
-from mlecs_bench.metrics import Metric
+from mlecs_bench.data.partition import Masks
+from mlecs_bench.data.samples import PartyData, Samples
+from mlecs_bench.doors.hookspecs import AlgorithmInfo, DatasetInfo, Needs
+from mlecs_bench.doors.options import build_options
+from mlecs_bench.doors.profile import Profile
+from mlecs_bench.federation.build import Federation, build_federation
+from mlecs_bench.federation.engine import Cell, CellRun, Outcome
+from mlecs_bench.federation.evaluation import Evaluator
+from mlecs_bench.metrics.scores import Metric
 from mlecs_bench.models.unified import UnifiedModel
-from mlecs_bench.options import build_options
-from mlecs_bench.partition import Masks
-from mlecs_bench.profiles import Profile
-from mlecs_bench.spec import RunSpec
+from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.testing import toy as made
 from mlecs_bench.testing.bits import differing, state_of
 from mlecs_bench.testing.toy import (
@@ -109,7 +109,7 @@ def federation_of(
     """Return a federation whose devices hold the modality sets `held` instead of drawn ones."""
     sets = tuple(tuple(sorted(h)) for h in held)
     masks = Masks(sets, 0, sum(map(len, sets)) / (len(sets) * len(MODALITIES)))
-    with mock.patch("mlecs_bench.federation.draw_masks", return_value=masks):
+    with mock.patch("mlecs_bench.federation.build.draw_masks", return_value=masks):
         return toy_federation(profile, samples, seed, n_devices=len(sets), **changes)  # type: ignore[arg-type]
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlecs_bench.data import DataRequest, Samples
+from mlecs_bench.data.samples import DataRequest, Samples
+from mlecs_bench.doors.options import build_options
 from mlecs_bench.errors import DataError
-from mlecs_bench.options import build_options
 from mlecs_plugins.datasets.ur_fall import card, prepare
 
 FRAME_MS = 1000 / 30

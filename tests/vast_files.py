@@ -10,8 +10,8 @@ from typing import Any
 import av
 import numpy as np
 
-from mlecs_bench.data import DataRequest, Samples
-from mlecs_bench.options import build_options
+from mlecs_bench.data.samples import DataRequest, Samples
+from mlecs_bench.doors.options import build_options
 from mlecs_plugins.datasets.vast import card
 from mlecs_plugins.datasets.vast.preparation import prepare, verify
 

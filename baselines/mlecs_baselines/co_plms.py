@@ -37,9 +37,9 @@ from mlecs_bench.api import (
 
 Forward = tuple[Supervised, Supervised]
 
-SHARED = ("prompt", "lora")
+SHARED = ("soft_prompt", "lora")
 """What mutual learning trains of the proxy: its adapter δ and its own soft-prompt generator."""
-TUNED = ("prompt", "domain")
+TUNED = ("soft_prompt", "domain")
 """What domain-specific tuning trains of the proxy: the adapter ψ that never leaves the device, and the generator."""
 WITHOUT_ENCODERS = tuple(part for part in ALL_PARTS if part != "encoder")
 

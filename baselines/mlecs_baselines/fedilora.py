@@ -68,7 +68,7 @@ class FediLora:
         """Send every device the first r_j rows of A and columns of B."""
         if t == 1:
             return {}
-        lora = server.twin.part("lora")
+        lora = server.slm.part("lora")
         return {id_: Message(with_kind("lora", truncated(lora, server.ranks[id_]))) for id_ in server.devices}
 
     def receive(self, device: Device, message: Message, t: int) -> None:
@@ -115,8 +115,8 @@ class FediLora:
         weights = {id_: float(message.scalars["num_samples"]) for id_, message in uploads.items()}
         states = {id_: message.of_kind("lora") for id_, message in uploads.items()}
         where = next((tensor.device for state in states.values() for tensor in state.values()), torch.device("cpu"))
-        previous = {name: tensor.detach().to(where) for name, tensor in server.twin.part("lora").items()}
-        server.twin.load_part("lora", rank_weighted_mean(states, weights, previous))
+        previous = {name: tensor.detach().to(where) for name, tensor in server.slm.part("lora").items()}
+        server.slm.load_part("lora", rank_weighted_mean(states, weights, previous))
 
 
 def cosine(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -34,7 +34,7 @@ from mlecs_bench.api import (
     with_kind,
 )
 
-EXCHANGED = ("lora", "prompt", "projector")
+EXCHANGED = ("lora", "soft_prompt", "projector")
 """What travels: the adapter and, as the paper's auxiliary parameters, what all devices' connectors have in common."""
 
 
@@ -99,7 +99,7 @@ class FedMllm:
         """Send every device the global tensors of what it has; nothing in round 1, where all start alike."""
         if t == 1:
             return {}
-        return {id_: Message(exchanged(server.twin, held)) for id_, held in server.devices.items()}
+        return {id_: Message(exchanged(server.slm, held)) for id_, held in server.devices.items()}
 
     def receive(self, device: Device, message: Message, t: int) -> None:
         """Overwrite adapter, soft-prompt generator and projectors."""
@@ -149,7 +149,7 @@ class FedMllm:
             received = {id_: message.of_kind(part) for id_, message in uploads.items()}
             merged = self._merge(server, part, received, counts)
             if merged:
-                server.twin.load_part(part, merged)
+                server.slm.load_part(part, merged)
 
     def _merge(
         self,
@@ -167,7 +167,7 @@ class FedMllm:
         trained = {id_: tensors for id_, tensors in received.items() if counts[id_] > 0}
         kind = f"fedopt/{part}"
         state = Message(server.memory).of_kind(kind)
-        merged, state = adaptive_step(optimiser, server.twin.part(part), trained, state)
+        merged, state = adaptive_step(optimiser, server.slm.part(part), trained, state)
         server.memory |= with_kind(kind, state)
         return merged
 
@@ -192,7 +192,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
         options=FedMllmOptions,
         exchanges=(
             Exchange("lora", "both", "LoRA of the SLM", "r * sum(in + out)"),
-            Exchange("prompt", "both", "soft-prompt generator", "(d_s + 1) P H"),
+            Exchange("soft_prompt", "both", "soft-prompt generator", "(d_s + 1) P H"),
             Exchange("projector", "both", "proj_j[m], m in M_j, and missing-modality embedding", "(d_z + 2) d_h each"),
             Exchange("scalar", "up", "n_j", "1"),
         ),

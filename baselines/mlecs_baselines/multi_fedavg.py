@@ -23,7 +23,7 @@ from mlecs_bench.api import (
     with_kind,
 )
 
-Part = Literal["encoder", "projector", "lora", "prompt", "fusion"]
+Part = Literal["encoder", "projector", "lora", "soft_prompt", "fusion"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class MultiFedAvgOptions:
     """Options of Multi-FedAvg."""
 
     exchange: tuple[Part, ...] = option(
-        ("encoder", "projector", "lora", "prompt"),
+        ("encoder", "projector", "lora", "soft_prompt"),
         help="the parts that travel and are averaged; 'fusion' only among devices with equal modalities",
         source="ours; the paper names the encoders only",
     )
@@ -65,7 +65,7 @@ class MultiFedAvg:
             if part == "fusion":
                 tensors |= fusion_memory(server, held)
                 continue
-            tensors |= with_kind(part, held_tensors(server.twin, part, held))
+            tensors |= with_kind(part, held_tensors(server.slm, part, held))
         return tensors
 
     def receive(self, device: Device, message: Message, t: int) -> None:
@@ -96,7 +96,7 @@ class MultiFedAvg:
             if part == "fusion":
                 server.memory |= with_kind("fusion", mean)
             elif mean:
-                server.twin.load_part(part, mean)
+                server.slm.load_part(part, mean)
 
 
 def fusion_memory(server: Server, held: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -117,7 +117,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
         exchanges=(
             Exchange("encoder", "both", "E_j[m], m in M_j", "sum of |E[m]|"),
             Exchange("projector", "both", "proj_j[m] and missing-modality embedding", "(d_z + 2) d_h per modality"),
-            Exchange("prompt", "both", "soft-prompt generator", "(d_s + 1) P H"),
+            Exchange("soft_prompt", "both", "soft-prompt generator", "(d_s + 1) P H"),
             Exchange("lora", "both", "LoRA of the SLM", "r * sum(in + out)"),
             Exchange("scalar", "up", "n_j", "1"),
         ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlecs_bench.blocks.alignment import PairIndex, Unmatched, agreement, answer_pairs, vocabulary_map
 from mlecs_bench.blocks.transfer import Pool, transfer_loss
-from mlecs_bench.options import option
+from mlecs_bench.doors.options import option
 
 if TYPE_CHECKING:
     import torch

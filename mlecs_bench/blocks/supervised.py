@@ -16,11 +16,11 @@ from mlecs_bench.seeds import rng, torch_stream
 if TYPE_CHECKING:
     import numpy as np
 
-    from mlecs_bench.data import PartyData
+    from mlecs_bench.data.samples import PartyData
+    from mlecs_bench.federation.parties import Device, Party, Training
     from mlecs_bench.models.unified import UnifiedModel
-    from mlecs_bench.parties import Device, Party, Training
 
-ALL_PARTS = ("encoder", "projector", "fusion", "prompt", "lora")
+ALL_PARTS = ("encoder", "projector", "fusion", "soft_prompt", "lora")
 """Everything a party trains: encoders, the connector's three parts, and the adapter."""
 
 

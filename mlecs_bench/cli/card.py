@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlecs_bench.doors.hookspecs import AlgorithmInfo, DatasetInfo, Needs
+from mlecs_bench.doors.options import option_rows
+from mlecs_bench.doors.registry import Loaded, Registry
 from mlecs_bench.errors import UsageError, did_you_mean
-from mlecs_bench.hookspecs import AlgorithmInfo, DatasetInfo, Needs
-from mlecs_bench.options import option_rows
-from mlecs_bench.registry import Loaded, Registry
 
 Card = dict[str, Any]
 

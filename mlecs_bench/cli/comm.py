@@ -11,14 +11,14 @@ import click
 
 from mlecs_bench.cli.config import CACHE_VARIABLE, default_cache_dir, parse_pairs, parse_rho
 from mlecs_bench.cli.data import shown_progress
+from mlecs_bench.doors.options import build_options
+from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
-from mlecs_bench.options import build_options
-from mlecs_bench.registry import Registry
-from mlecs_bench.results import writable
-from mlecs_bench.spec import RunSpec
+from mlecs_bench.plan.spec import RunSpec
+from mlecs_bench.records.results import writable
 
 if TYPE_CHECKING:
-    from mlecs_bench.data import Samples
+    from mlecs_bench.data.samples import Samples
     from mlecs_bench.report.transmission import Counted
 
 
@@ -82,8 +82,8 @@ def _counted(
     specs: list[RunSpec], ranks: list[int | None], registry: Registry, cache_dir: Path, quiet: bool
 ) -> list[Counted]:
     """Count every spec at every rank; an algorithm with ranks of its own is counted once."""
-    from mlecs_bench import protocol
-    from mlecs_bench.data import Samples
+    from mlecs_bench.data.samples import Samples
+    from mlecs_bench.execution import protocol
 
     with shown_progress(quiet) as progress:
         resolved = [protocol.resolve(spec, registry) for spec in specs]
@@ -97,7 +97,7 @@ def _counted(
 
 
 def _at_ranks(spec: RunSpec, ranks: list[int | None], registry: Registry, samples: Samples) -> list[Counted]:
-    from mlecs_bench.counting import count_transmitted
+    from mlecs_bench.execution.counting import count_transmitted
     from mlecs_bench.report.transmission import Counted
 
     info = registry.algorithm(spec.algo).info

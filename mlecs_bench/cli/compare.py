@@ -12,7 +12,7 @@ from mlecs_bench.cli.config import DEFAULT_OUT
 from mlecs_bench.cli.defaults import known_defaults
 from mlecs_bench.cli.flags import moment_flag
 from mlecs_bench.errors import RecordError, UsageError
-from mlecs_bench.results import Record, read_records
+from mlecs_bench.records.results import Record, read_records
 
 if TYPE_CHECKING:
     from mlecs_bench.report.compare import Compared, Shown

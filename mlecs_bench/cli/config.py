@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mlecs_bench.errors import UsageError, did_you_mean
+from mlecs_bench.plan.spec import Rho, RunSpec
 from mlecs_bench.seeds import PROTOCOL_SEEDS
-from mlecs_bench.spec import Rho, RunSpec
 
 DEFAULT_OUT = "results/scratch"
 CACHE_VARIABLE = "MLECS_BENCH_CACHE"

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import MlecsError
-from mlecs_bench.registry import Registry
 
 
 def known_defaults(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the default options of each algorithm that is installed and can be loaded, by name."""
-    from mlecs_bench.protocol import default_options
-
     registry, found = Registry.installed(), {}
     for algo in dict.fromkeys(record["identity"]["algo"]["name"] for record in records):
         try:
-            found[algo] = default_options(algo, registry)
+            found[algo] = registry.default_options(algo)
         except MlecsError:
             continue  # records of a plugin that is gone are as good as any
     return found

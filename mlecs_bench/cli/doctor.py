@@ -17,9 +17,9 @@ import click
 
 from mlecs_bench import __version__
 from mlecs_bench.cli.config import CACHE_VARIABLE, DEFAULT_OUT, default_cache_dir
+from mlecs_bench.doors.registry import OWN_DISTRIBUTION, PLUGINS_VARIABLE, Registry
 from mlecs_bench.errors import MlecsError, UsageError, did_you_mean
-from mlecs_bench.registry import OWN_DISTRIBUTION, PLUGINS_VARIABLE, Registry
-from mlecs_bench.spec import RunSpec
+from mlecs_bench.plan.spec import RunSpec
 
 Status = Literal["ok", "missing", "warning"]
 CHECKPOINT_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -159,7 +159,7 @@ def _plugins(registry: Registry) -> Iterator[Check]:
 
 def _weights() -> Iterator[Check]:
     """Yield the models of every profile; only those of the default profile are needed."""
-    from mlecs_bench.profiles import PROFILES
+    from mlecs_bench.doors.profile import PROFILES
 
     for profile in PROFILES.values():
         lacking: Status = "missing" if profile.name == RunSpec.profile else "warning"
@@ -172,8 +172,8 @@ def _weights() -> Iterator[Check]:
 
 def _memory(name: str) -> Iterator[Check]:
     """Yield the memory that ML-ECS on three devices and modalities needs, on every device that it could run on."""
+    from mlecs_bench.doors.profile import PROFILES
     from mlecs_bench.models.memory import GIB, advice, available_memory, estimate_memory
-    from mlecs_bench.profiles import PROFILES
 
     if name not in PROFILES:
         raise UsageError(f"no profile '{name}'. {did_you_mean(name, PROFILES)}")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mlecs_bench.cli.config import CACHE_VARIABLE, DEFAULT_OUT, DEVICE_KEYS, parse_pairs
-from mlecs_bench.spec import RunSpec
+from mlecs_bench.plan.spec import RunSpec
 
 Decorated = Callable[..., Any]
 _POSITIVE = click.IntRange(min=1)

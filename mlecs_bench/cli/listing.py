@@ -8,7 +8,7 @@ from collections import Counter
 import click
 
 from mlecs_bench import __version__
-from mlecs_bench.registry import KINDS, OWN_DISTRIBUTION, Entry, Kind, Registry
+from mlecs_bench.doors.registry import KINDS, OWN_DISTRIBUTION, Entry, Kind, Registry
 
 
 @click.command("list")
@@ -34,7 +34,7 @@ def _row(entry: Entry) -> dict[str, str]:
 
 
 def _profiles() -> list[dict[str, str]]:
-    from mlecs_bench.profiles import PROFILES
+    from mlecs_bench.doors.profile import PROFILES
 
     origin = {"distribution": OWN_DISTRIBUTION, "version": __version__}
     return [{"name": name, **origin, "summary": profile.summary} for name, profile in sorted(PROFILES.items())]

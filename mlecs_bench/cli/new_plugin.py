@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mlecs_bench.registry import KINDS, Registry
+from mlecs_bench.doors.registry import KINDS, Registry
 from mlecs_bench.scaffold import check_name, write_project
 
 

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from mlecs_bench.failures import reason_of
-from mlecs_bench.hookspecs import CellRef, hookimpl
+from mlecs_bench.doors.hookspecs import CellRef, hookimpl
+from mlecs_bench.records.failures import reason_of
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -12,8 +12,8 @@ from mlecs_bench.cli.config import DEFAULT_OUT
 from mlecs_bench.cli.defaults import known_defaults
 from mlecs_bench.cli.flags import moment_flag
 from mlecs_bench.errors import RecordError, UsageError, did_you_mean
-from mlecs_bench.failures import read_failures
-from mlecs_bench.results import read_records, record_name
+from mlecs_bench.records.failures import read_failures
+from mlecs_bench.records.results import read_records, record_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,11 +14,11 @@ from mlecs_bench.cli.config import Request, build_request, merged, read_config
 from mlecs_bench.cli.flags import ONE_RUN, PLACES, SETTINGS, parsed, with_flags
 from mlecs_bench.cli.outcome import honest_line, transmitted, transmitted_text
 from mlecs_bench.cli.progress import make_view
-from mlecs_bench.registry import Registry
-from mlecs_bench.spec import RunSpec, rho_text
+from mlecs_bench.doors.registry import Registry
+from mlecs_bench.plan.spec import RunSpec, rho_text
 
 if TYPE_CHECKING:
-    from mlecs_bench.jobs import CellResult
+    from mlecs_bench.execution.jobs import CellResult
 
 
 @click.command()
@@ -45,7 +45,7 @@ def run(ctx: click.Context, /, config: Path | None, dry_run: bool, as_json: bool
 
 
 def _resolved(request: Request) -> RunSpec:
-    from mlecs_bench import protocol
+    from mlecs_bench.execution import protocol
 
     return protocol.resolve(request.spec, Registry.installed())
 
@@ -59,9 +59,9 @@ def _execute(request: Request, quiet: bool) -> tuple[RunSpec, list[CellResult]]:
     view = make_view(len(spec.seeds), sys.stderr, quiet)
     view.say(f"{spec.algo} on {spec.dataset}, rho {rho_text(spec.rho)}, seeds {', '.join(map(str, spec.seeds))}")
     try:
-        from mlecs_bench import protocol
-        from mlecs_bench.jobs import Execution
-        from mlecs_bench.preflight import memory_warning
+        from mlecs_bench.execution import protocol
+        from mlecs_bench.execution.jobs import Execution
+        from mlecs_bench.plan.preflight import memory_warning
 
         registry = Registry.installed()
         observers, warnings = registry.observers()

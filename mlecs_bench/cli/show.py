@@ -7,7 +7,7 @@ import json
 import click
 
 from mlecs_bench.cli.card import card_markdown, card_text, cards_of
-from mlecs_bench.registry import Registry
+from mlecs_bench.doors.registry import Registry
 
 
 @click.command()

@@ -12,7 +12,7 @@ from mlecs_bench.cli.config import DEFAULT_OUT
 from mlecs_bench.cli.progress import duration
 from mlecs_bench.cli.status_file import Status, read_statuses
 from mlecs_bench.errors import UsageError
-from mlecs_bench.failures import read_failures
+from mlecs_bench.records.failures import read_failures
 
 STATES = {
     "running": "running",
@@ -62,7 +62,7 @@ def _lines(found: Status) -> list[str]:
 
 def _named(identity: Any) -> str:
     """Return a cell in a few words."""
-    from mlecs_bench.results import rho_label
+    from mlecs_bench.records.results import rho_label
 
     data = identity["dataset"]["name"]
     where = f"rho {rho_label(identity['rho'])}, {identity['n_devices']} devices, seed {identity['seed']}"

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mlecs_bench.cli.progress import Tally, cell_name, moment
-from mlecs_bench.hookspecs import CellRef, hookimpl
-from mlecs_bench.provenance import now
-from mlecs_bench.results import write_text
+from mlecs_bench.doors.hookspecs import CellRef, hookimpl
+from mlecs_bench.records.provenance import now
+from mlecs_bench.records.results import write_text
 
 SCHEMA = "mlecs-bench/status/1"
 FOLDER = ".sweeps"

@@ -17,15 +17,15 @@ from mlecs_bench.cli.config import DEFAULT_OUT, DEVICE_KEYS, default_cache_dir
 from mlecs_bench.cli.flags import GRID, PLACES, SETTINGS, parsed, with_flags
 from mlecs_bench.cli.outcome import honest_line
 from mlecs_bench.cli.progress import cell_name, make_view
-from mlecs_bench.cli.study import PRESETS, Study, default_folder, keep_study, preset, read_study
+from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
-from mlecs_bench.failures import reason_of
-from mlecs_bench.registry import Registry
+from mlecs_bench.plan.study import PRESETS, Study, default_folder, keep_study, preset, read_study
+from mlecs_bench.records.failures import reason_of
 
 if TYPE_CHECKING:
-    from mlecs_bench.hookspecs import CellRef
-    from mlecs_bench.jobs import CellResult
-    from mlecs_bench.spec import RunSpec
+    from mlecs_bench.doors.hookspecs import CellRef
+    from mlecs_bench.execution.jobs import CellResult
+    from mlecs_bench.plan.spec import RunSpec
 
 Cells = list[tuple["CellRef", "CellResult"]]
 _PLACES = ("out", "workers", "cache_dir")
@@ -125,11 +125,11 @@ def _execute(asked: Sweep, quiet: bool) -> Cells:
     view.say(f"{len(asked.specs)} runs into {asked.out}; packages are being loaded")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        from mlecs_bench import protocol
         from mlecs_bench.cli.status_file import StatusFile
-        from mlecs_bench.jobs import Execution
-        from mlecs_bench.results import writable
-        from mlecs_bench.sweep import Interrupted
+        from mlecs_bench.execution import protocol
+        from mlecs_bench.execution.jobs import Execution
+        from mlecs_bench.execution.sweep import Interrupted
+        from mlecs_bench.records.results import writable
 
         registry = Registry.installed()
         observers, warnings = registry.observers()
@@ -163,9 +163,9 @@ def _interrupt(_signal: int, _frame: Any) -> None:
 
 def _planned(asked: Sweep) -> Cells:
     """Return the cells and what there is of them, without running any; data is prepared, as identities hold it."""
-    from mlecs_bench import protocol
-    from mlecs_bench.jobs import CellResult, Execution
-    from mlecs_bench.sweep import what_there_is
+    from mlecs_bench.execution import protocol
+    from mlecs_bench.execution.jobs import CellResult, Execution
+    from mlecs_bench.execution.sweep import what_there_is
 
     registry = Registry.installed()
     observers, _ = registry.observers()

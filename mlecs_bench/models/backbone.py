@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from mlecs_bench.doors.profile import LoraSettings
 from mlecs_bench.errors import DataError
 from mlecs_bench.models.loading import BaseSettings, at_rest, load_base
 from mlecs_bench.models.outline import BackboneOutline, targets_of
-from mlecs_bench.profiles import LoraSettings
 from mlecs_bench.seeds import torch_generator
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from mlecs_bench.data import Modality
+from mlecs_bench.data.samples import Modality
 from mlecs_bench.errors import DataError
 
 TABLE_ROWS = 512

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from mlecs_bench.doors.profile import BaseBits
 from mlecs_bench.errors import UsageError
 from mlecs_bench.models.sources import check_files, pretrained
-from mlecs_bench.profiles import BaseBits
 
 
 @dataclass(frozen=True)

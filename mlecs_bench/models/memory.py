@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mlecs_bench.doors.profile import Profile
 from mlecs_bench.models.outline import BackboneShape, backbone_shape
-from mlecs_bench.profiles import Profile
 
 GIB = 2**30
 FLOAT_BYTES = {"float32": 4, "bfloat16": 2}

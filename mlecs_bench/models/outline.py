@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from mlecs_bench.doors.profile import LoraSettings
 from mlecs_bench.errors import PluginError, UsageError
 from mlecs_bench.models.sources import configuration
-from mlecs_bench.profiles import LoraSettings
 
 LORA_TARGETS: dict[str, tuple[str, ...]] = {
     "gpt2": ("c_attn", "c_proj"),

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from mlecs_bench.data import Batch
+from mlecs_bench.data.samples import Batch
 from mlecs_bench.errors import DataError, UsageError
 from mlecs_bench.models.backbone import AnyBackbone, load_adapter
 from mlecs_bench.models.connector import Connector
 from mlecs_bench.models.placement import moved
 from mlecs_bench.models.texts import Answers, Texts
 
-PARTS = ("encoder", "projector", "fusion", "prompt", "lora")
-"""The trainable parts; "projector" includes the missing-modality embeddings, "prompt" is the soft-prompt generator."""
+PARTS = ("encoder", "projector", "fusion", "soft_prompt", "lora")
+"""The trainable parts; "projector" includes the missing-modality embeddings, "soft_prompt" is the soft-prompt generator."""
 DOMAIN = "domain"
 """The part of a model's second adapter, which acts together with "lora"; only proxies have one."""
 

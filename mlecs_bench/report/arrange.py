@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from mlecs_bench.records.results import canonical_json, rho_label
 from mlecs_bench.report.frame import Row
 from mlecs_bench.report.overview import flatten, is_tiny
-from mlecs_bench.results import canonical_json, rho_label
 
 ARM_PARTS = ("algo",)
 DATA_PARTS = ("dataset", "scorers")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
+from mlecs_bench.records.results import record_name
 from mlecs_bench.report.arrange import Arm, Data, Place, Setting
 from mlecs_bench.report.frame import Moment, Row, Stat
 from mlecs_bench.report.statistics import (
@@ -19,7 +20,6 @@ from mlecs_bench.report.statistics import (
     verdict,
 )
 from mlecs_bench.report.table import Content, Kind, Number
-from mlecs_bench.results import record_name
 
 DIFFERENCE_COLUMNS = (
     ("difference",),

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlecs_bench.errors import RecordError
-from mlecs_bench.results import group_key
+from mlecs_bench.records.results import group_key
 from mlecs_bench.seeds import PROTOCOL_SEEDS
 
 if TYPE_CHECKING:

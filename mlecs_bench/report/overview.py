@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from mlecs_bench.records.results import rho_label
 from mlecs_bench.report.frame import SERVER, STATS, Cell, Moment, Row, build_rows, expected_seeds
 from mlecs_bench.report.references import MOMENT, ReferenceRow, block_of, reference_notes, reference_rows
-from mlecs_bench.results import rho_label
 
 ABSENT = "-"
 ROW_PATHS = ("algo.name", "rho.", "n_devices")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from mlecs_bench.records.results import record_name
 from mlecs_bench.report.arrange import Arm, Data, Place, Setting
 from mlecs_bench.report.frame import Cell, Moment, Row, Stat
 from mlecs_bench.report.overview import MOMENTS, honest_sentence
@@ -12,7 +13,6 @@ from mlecs_bench.report.paper import F1_NOTE, RATE_NOTE, Printed, erratum, print
 from mlecs_bench.report.references import ReferenceRow, reference_notes, reference_rows
 from mlecs_bench.report.statistics import ALPHA, holm, paired_difference
 from mlecs_bench.report.table import Line, Number, Table
-from mlecs_bench.results import record_name
 
 CLIENT_STATS: tuple[Stat, ...] = ("avg", "best", "worst")
 STAT_NAMES: Mapping[str, str] = {"avg": "Avg.", "best": "B.", "worst": "W.", "server": "server"}

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlecs_bench.references import MOST_FREQUENT
+from mlecs_bench.execution.references import MOST_FREQUENT
+from mlecs_bench.records.results import canonical_json, rho_label
 from mlecs_bench.report.frame import SERVER, Cell, Row, Stat, cells_of, frame_of, score_rows
-from mlecs_bench.results import canonical_json, rho_label
 
 MOMENT = "reference"
 """Stands for the moment of a device's score, since there is no training."""

@@ -48,7 +48,7 @@ class Counted:
 
     def sent(self, direction: str, kind: str | None = None) -> float:
         """Return parameters per device and round, of one kind or of all that are no bookkeeping."""
-        from mlecs_bench.communication import BOOKKEEPING_KINDS
+        from mlecs_bench.federation.communication import BOOKKEEPING_KINDS
 
         total = sum(
             entry["params"]
@@ -164,7 +164,7 @@ def _bars(rows: Sequence[Counted]) -> str:
 
 
 def _notes(rows: Sequence[Counted]) -> list[str]:
-    from mlecs_bench.communication import BOOKKEEPING_KINDS
+    from mlecs_bench.federation.communication import BOOKKEEPING_KINDS
 
     sizes = sorted({size for row in rows for size in row.comm["device_params"].values()})
     rounds = sorted({int(row.comm["rounds"]) for row in rows})

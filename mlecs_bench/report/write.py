@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from mlecs_bench.errors import UsageError
+from mlecs_bench.records.results import write_bytes, write_text
 from mlecs_bench.report.csv_text import table_csv
 from mlecs_bench.report.html import report_html
 from mlecs_bench.report.latex import report_latex, table_latex
 from mlecs_bench.report.markdown import report_markdown, table_markdown
 from mlecs_bench.report.overview import row_summary
 from mlecs_bench.report.table import Report, table_json
-from mlecs_bench.results import write_bytes, write_text
 
 INDEX = "report.json"
 """Lists the files of a report, so that the next one takes away those that it no longer has."""

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from mlecs_bench.errors import PluginError
-from mlecs_bench.metrics import Metric
+from mlecs_bench.metrics.scores import Metric
 
 if TYPE_CHECKING:
-    from mlecs_bench.data import PartyData
-    from mlecs_bench.federation import Federation
+    from mlecs_bench.data.samples import PartyData
+    from mlecs_bench.federation.build import Federation
     from mlecs_bench.models.backbone import AnyBackbone
     from mlecs_bench.models.unified import UnifiedModel
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlecs_bench.blocks.supervised import ALL_PARTS
-from mlecs_bench.hookspecs import Exchange, Needs
-from mlecs_bench.options import build_options, option_rows, plain
+from mlecs_bench.doors.hookspecs import Exchange, Needs
+from mlecs_bench.doors.options import build_options, option_rows, plain
 from mlecs_bench.testing.steps import STEPS
 from mlecs_bench.testing.trial import Subject
 from mlecs_bench.testing.verdict import fail

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mlecs_bench.doors.hookspecs import AlgorithmInfo, DatasetInfo
+from mlecs_bench.doors.options import build_options
+from mlecs_bench.doors.registry import Entry, Kind, Loaded, Registry
 from mlecs_bench.errors import MlecsError, PluginError, UsageError, did_you_mean
-from mlecs_bench.hookspecs import AlgorithmInfo, DatasetInfo
-from mlecs_bench.options import build_options
-from mlecs_bench.registry import Entry, Kind, Loaded, Registry
 from mlecs_bench.testing import (
     card_checks,
     dataset_checks,

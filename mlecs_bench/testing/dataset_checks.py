@@ -10,18 +10,18 @@ from typing import get_args
 import numpy as np
 
 from mlecs_bench.blocks.supervised import train_on_private
-from mlecs_bench.data import PartyData, Prepared, Samples, Task
-from mlecs_bench.engine import Cell, CellRun
+from mlecs_bench.data.samples import PartyData, Prepared, Samples, Task
+from mlecs_bench.doors.hookspecs import Needs
 from mlecs_bench.errors import MlecsError, UsageError
-from mlecs_bench.evaluation import Evaluator
-from mlecs_bench.federation import build_federation
-from mlecs_bench.hookspecs import Needs
-from mlecs_bench.messages import Message
-from mlecs_bench.metrics import Metric, make_scorers
+from mlecs_bench.execution.references import MOST_FREQUENT
+from mlecs_bench.federation.build import build_federation
+from mlecs_bench.federation.engine import Cell, CellRun
+from mlecs_bench.federation.evaluation import Evaluator
+from mlecs_bench.federation.messages import Message
+from mlecs_bench.federation.parties import Device, Server
+from mlecs_bench.metrics.scores import Metric, make_scorers
 from mlecs_bench.models.unified import UnifiedModel
-from mlecs_bench.parties import Device, Server
-from mlecs_bench.references import MOST_FREQUENT
-from mlecs_bench.spec import RunSpec
+from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.testing import toy
 from mlecs_bench.testing.card_checks import check_options, check_sentences, check_texts
 from mlecs_bench.testing.material import Material, new_folder

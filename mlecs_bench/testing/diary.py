@@ -13,7 +13,7 @@ from mlecs_bench.testing.bits import differing, frozen_weights, state_of
 from mlecs_bench.testing.steps import Step
 
 if TYPE_CHECKING:
-    from mlecs_bench.federation import Federation
+    from mlecs_bench.federation.build import Federation
 
 
 @dataclass(frozen=True)

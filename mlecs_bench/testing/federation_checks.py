@@ -64,7 +64,7 @@ def no_modality(subject: Subject) -> None:
 
 def mixed_backbones(subject: Subject) -> None:
     """Devices of two language models work, unless the needs name parts whose shapes follow from them."""
-    _mixed(subject, "language models", {"lora", "prompt"}, device_slm={"d01": toy.other_slm()})
+    _mixed(subject, "language models", {"lora", "soft_prompt"}, device_slm={"d01": toy.other_slm()})
 
 
 def mixed_ranks(subject: Subject) -> None:

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.data import DataRequest, Prepared, Samples
-from mlecs_bench.hookspecs import DatasetInfo
-from mlecs_bench.options import build_options
+from mlecs_bench.data.samples import DataRequest, Prepared, Samples
+from mlecs_bench.doors.hookspecs import DatasetInfo
+from mlecs_bench.doors.options import build_options
 from mlecs_bench.testing.toy import process_folder
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from mlecs_bench.link import InProcessLink
-from mlecs_bench.messages import SCALAR_KIND, Message, kind_of
+from mlecs_bench.federation.link import InProcessLink
+from mlecs_bench.federation.messages import SCALAR_KIND, Message, kind_of
 from mlecs_bench.testing.bits import differing
 from mlecs_bench.testing.card_checks import directions_of
 from mlecs_bench.testing.steps import Sent, Step

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mlecs_bench.engine import CellRun, Events
-from mlecs_bench.link import SerialisingLink
+from mlecs_bench.federation.engine import CellRun, Events
+from mlecs_bench.federation.link import SerialisingLink
 from mlecs_bench.testing.global_state import global_state, global_streams
 from mlecs_bench.testing.steps import Step
 from mlecs_bench.testing.trial import Subject, blaming, expect_same
@@ -37,7 +37,7 @@ def global_streams_untouched(subject: Subject) -> None:
             fail("an algorithm leaves what others share as it was", f"{step} moved {moved[0]}", advice)
 
     federation = subject.federation()
-    _ = federation.server.twin  # making its adapter draws from torch's stream, which is not the algorithm's doing
+    _ = federation.server.slm  # making its adapter draws from torch's stream, which is not the algorithm's doing
     subject.run(federation, watch)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mlecs_bench.data import PartyData, Samples
-from mlecs_bench.federation import Federation
-from mlecs_bench.parties import Device, Party
+from mlecs_bench.data.samples import PartyData, Samples
+from mlecs_bench.federation.build import Federation
+from mlecs_bench.federation.parties import Device, Party
 from mlecs_bench.testing import toy
 from mlecs_bench.testing.steps import Step
 from mlecs_bench.testing.trial import Subject, blaming, expect_same

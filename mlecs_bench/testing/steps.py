@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlecs_bench.link import Direction, InProcessLink, Link
-from mlecs_bench.messages import Message
+from mlecs_bench.federation.link import Direction, InProcessLink, Link
+from mlecs_bench.federation.messages import Message
 
 if TYPE_CHECKING:
-    from mlecs_bench.hookspecs import Algorithm
-    from mlecs_bench.parties import Device, Party, Server
+    from mlecs_bench.doors.hookspecs import Algorithm
+    from mlecs_bench.federation.parties import Device, Party, Server
 
 STEPS = ("broadcast", "receive", "local_update", "aggregate")
 

@@ -8,9 +8,9 @@ from collections import Counter
 
 import numpy as np
 
-from mlecs_bench.data import Manifest, features_of
+from mlecs_bench.data.partition import partition
+from mlecs_bench.data.samples import Manifest, features_of
 from mlecs_bench.errors import MlecsError
-from mlecs_bench.partition import partition
 from mlecs_bench.testing.card_checks import check_texts
 from mlecs_bench.testing.material import Material
 from mlecs_bench.testing.verdict import fail, failure

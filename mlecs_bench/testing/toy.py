@@ -25,8 +25,8 @@ from transformers.models.gptj import GPTJForCausalLM
 from transformers.models.llama import LlamaForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from mlecs_bench.data import Manifest, Modality, Prepared, Samples, features_of, save_prepared
-from mlecs_bench.profiles import MINI, LearningRates, Profile
+from mlecs_bench.data.samples import Manifest, Modality, Prepared, Samples, features_of, save_prepared
+from mlecs_bench.doors.profile import MINI, LearningRates, Profile
 from mlecs_bench.seeds import rng, torch_stream
 
 WORDS = ("red", "blue", "loud", "quiet", "happy", "sad")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mlecs_bench.engine import Events
 from mlecs_bench.errors import PluginError
+from mlecs_bench.federation.engine import Events
 from mlecs_bench.testing.trial import Subject
 from mlecs_bench.testing.verdict import fail
 

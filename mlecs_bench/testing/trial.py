@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mlecs_bench.engine import Cell, CellRun, Outcome
+from mlecs_bench.data.partition import draw_masks, rates_of
+from mlecs_bench.doors.hookspecs import Algorithm, AlgorithmInfo, Needs
+from mlecs_bench.doors.options import build_options
 from mlecs_bench.errors import UsageError
-from mlecs_bench.federation import Federation, build_federation
-from mlecs_bench.hookspecs import Algorithm, AlgorithmInfo, Needs
-from mlecs_bench.options import build_options
-from mlecs_bench.partition import draw_masks, rates_of
-from mlecs_bench.spec import RunSpec
+from mlecs_bench.federation.build import Federation, build_federation
+from mlecs_bench.federation.engine import Cell, CellRun, Outcome
+from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.testing import toy
 from mlecs_bench.testing.bits import LossEvaluator, differing, state_of
 from mlecs_bench.testing.diary import Diary
@@ -26,8 +26,8 @@ from mlecs_bench.testing.steps import ListeningLink, Sent, Watch, Watched
 from mlecs_bench.testing.verdict import CheckFailed, fail, failure
 
 if TYPE_CHECKING:
-    from mlecs_bench.data import Samples
-    from mlecs_bench.link import Link
+    from mlecs_bench.data.samples import Samples
+    from mlecs_bench.federation.link import Link
 
 ROUNDS = 2
 STEPS = 2

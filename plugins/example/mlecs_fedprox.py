@@ -50,7 +50,7 @@ class FedProx:
         """Cloud: send the average adapter to every device; in round 1 all parties start equal, so send nothing."""
         if t == 1:
             return {}
-        average = Message(with_kind("lora", server.twin.part("lora")))
+        average = Message(with_kind("lora", server.slm.part("lora")))
         return {id_: average for id_ in server.devices}
 
     def receive(self, device: Device, message: Message, t: int) -> None:
@@ -72,7 +72,7 @@ class FedProx:
         """Cloud: phi_global = sum of n_j phi_j / sum of n_j."""
         weights = {id_: float(message.scalars["n_j"]) for id_, message in uploads.items()}
         loras = {id_: message.of_kind("lora") for id_, message in uploads.items()}
-        server.twin.load_part("lora", weighted_mean(loras, weights))
+        server.slm.load_part("lora", weighted_mean(loras, weights))
 
 
 @hookimpl

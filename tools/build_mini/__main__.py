@@ -33,7 +33,7 @@ from .language_models import (
 from .segmentation import LLM_LONGEST, LLM_VOCABULARY, SLM_VOCABULARY, train_tokenizer
 from .texts import clip_pairs, tokenizer_texts
 
-PROFILE = Path(__file__).resolve().parents[2] / "mlecs_bench" / "profiles" / "mini"
+PROFILE = Path(__file__).resolve().parents[2] / "plugins" / "mlecs_plugins" / "profiles" / "mini"
 SEED, GATE_SEED = 1, 2
 GATE = 0.95
 

@@ -16,7 +16,7 @@ def test_contract(check):
 
 def test_a_device_weighs_as_much_as_its_samples():
     received = {}
-    server = SimpleNamespace(twin=SimpleNamespace(load_part=lambda part, tensors: received.update({part: tensors})))
+    server = SimpleNamespace(slm=SimpleNamespace(load_part=lambda part, tensors: received.update({part: tensors})))
     uploads = {
         "d00": Message({"lora/w": torch.tensor([0.0])}, {"n_j": 1}),
         "d01": Message({"lora/w": torch.tensor([4.0])}, {"n_j": 3}),

@@ -23,7 +23,7 @@ class MlEcs:
         """Send s'(t) of the public samples and φ^slm to every device."""
         tensors = {} if server.is_last_broadcast(t) else dict(self.anchors(server, t).tensors)
         if t > 1:
-            tensors |= with_kind("lora", server.twin.part("lora"))
+            tensors |= with_kind("lora", server.slm.part("lora"))
         return {id_: Message(tensors) for id_ in server.devices}
 
     def receive(self, device: Device, message: Message, t: int) -> None:
@@ -44,7 +44,7 @@ class MlEcs:
         """MMA into φ^slm (l. 11-13), then SE-CCL (l. 14)."""
         merged = mma.merge(uploads, self.weights(uploads))
         if merged:
-            server.twin.load_part("lora", merged)
+            server.slm.load_part("lora", merged)
         self.transfer(server, t)
 
     def anchors(self, server: Server, t: int) -> Message:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mlecs_bench.api import Device, Stage, supervised_loss, train_stage
 
-CONNECTOR = ("projector", "fusion", "prompt")
+CONNECTOR = ("projector", "fusion", "soft_prompt")
 
 
 def tune(device: Device, t: int, trains: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ import torch
 from mlecs_bench.api import Device, Representation, Stage, contrastive_loss, train_stage
 from mlecs_plugins.ml_ecs.anchors import anchors_for
 
-TRAINED = ("projector", "fusion", "prompt", "lora")
+TRAINED = ("projector", "fusion", "soft_prompt", "lora")
 """The encoders rest in this stage, as in the first stage of the authors' script; the paper does not say."""
 
 

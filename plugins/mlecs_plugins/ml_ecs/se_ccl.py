@@ -21,7 +21,7 @@ from mlecs_bench.api import (
 from mlecs_plugins.ml_ecs.ccl import stack_hidden
 from mlecs_plugins.ml_ecs.options import MlEcsOptions
 
-SLM_TRAINED = ("prompt", "lora")
+SLM_TRAINED = ("soft_prompt", "lora")
 """φ^slm and the SLM's own soft-prompt generator; its input s is the server's and detached."""
 
 
@@ -45,14 +45,14 @@ def transfer(server: Server, t: int, options: MlEcsOptions, *, contrasts: bool =
             terms["contrast"] = contrast(seen, server.model.modalities, next(anchors), options)
             total = total + terms["contrast"]
         if options.kt_weight:
-            small, large = (server.twin, slm_side), (server.model, llm_side)
+            small, large = (server.slm, slm_side), (server.model, llm_side)
             terms["transfer"] = transfer_between(small, large, options) + transfer_between(large, small, options)
             total = total + options.kt_weight * terms["transfer"]
         logged.append({name: term.detach() for name, term in terms.items()})
         return total
 
     trained = server_parts(server.training, options.server_trains_encoders)
-    stage = Stage("se-ccl", "server", t, steps, [(server.model, trained), (server.twin, SLM_TRAINED)])
+    stage = Stage("se-ccl", "server", t, steps, [(server.model, trained), (server.slm, SLM_TRAINED)])
     train_stage(server, server.train, stage, loss)
     if logged:
         server.logs |= {name: float(torch.stack([terms[name] for terms in logged]).mean()) for name in logged[0]}
@@ -63,8 +63,8 @@ def both_sides(server: Server, rows: np.ndarray[Any, Any]) -> tuple[Representati
     batch, targets = server.train.batch(rows), server.train.targets(rows)
     seen = server.model.represent(batch)
     llm_side = server.model.supervise(server.model.soft_prompt(seen, len(batch)), server.prompt, targets)
-    slm_soft = server.twin.connector.soft_prompt(fused_of(seen).detach())
-    return seen, llm_side, server.twin.supervise(slm_soft, server.prompt, targets)
+    slm_soft = server.slm.connector.soft_prompt(fused_of(seen).detach())
+    return seen, llm_side, server.slm.supervise(slm_soft, server.prompt, targets)
 
 
 def draw_anchors(server: Server, t: int, steps: int) -> list[str]:

@@ -1,0 +1,1 @@
+"""Samples, views of them, and who holds what."""

@@ -1,0 +1,1 @@
+"""What strangers provide and how it is found."""

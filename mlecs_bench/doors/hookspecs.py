@@ -1,0 +1,294 @@
+"""What a plugin provides: the hooks, and the types that pass through them.
+
+A distribution declares an entry point in a group of `mlecs_bench.doors.registry.DOORS`, such as
+``mlecs_bench.algorithms``; the entry point's name is the name on the command line, and it points to a module (or
+object) that implements the hook of that group with `hookimpl`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import pluggy
+
+from mlecs_bench.doors.options import NoOptions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from mlecs_bench.data.samples import DataRequest, Modality, Prepared, Task
+    from mlecs_bench.doors.events import Event, Tell
+    from mlecs_bench.doors.profile import Profile
+    from mlecs_bench.execution.workers import Workers
+    from mlecs_bench.federation.fleet import Fleet, FleetRequest
+    from mlecs_bench.federation.messages import Message
+    from mlecs_bench.federation.parties import Device, Server
+    from mlecs_bench.metrics.scores import Metric, Scorer
+    from mlecs_bench.plan.plan import Plan
+    from mlecs_bench.report.study import StudyView
+    from mlecs_bench.report.table import Section
+
+PROJECT = "mlecs_bench"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class Algorithm(Protocol):
+    """One federated algorithm: four functions around the messages of a round t = 1..T.
+
+    The object holds options only; all state lives on the parties. Round t is broadcast → receive → local_update →
+    aggregate for all devices; after round T one last broadcast → receive (t = T + 1).
+    """
+
+    def broadcast(self, server: Server, t: int) -> Mapping[str, Message]:
+        """Cloud: what goes down in round t, by device id. A device without an entry gets an empty message."""
+        ...
+
+    def receive(self, device: Device, message: Message, t: int) -> None:
+        """Device: take in what came down."""
+        ...
+
+    def local_update(self, device: Device, t: int) -> Message:
+        """Device: train; return what goes up."""
+        ...
+
+    def aggregate(self, server: Server, uploads: Mapping[str, Message], t: int) -> None:
+        """Cloud: merge the uploads (by device id) and train."""
+        ...
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One kind of tensor that an algorithm sends: kind, direction, what it is, its size in symbols."""
+
+    kind: str
+    direction: Literal["down", "up", "both"]
+    meaning: str
+    size: str
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an algorithm needs of the federation it runs in, under given options.
+
+    private_stage: devices take optimiser steps on their private data, as nearly every algorithm does.
+    public_stage: devices take optimiser steps on the public data; `--budget equal` gives as many private steps more
+      to algorithms that do not.
+    same: parts of the devices' models (of `ALL_PARTS`) that are averaged, so their tensors must have equal shapes on
+      all devices, modality by modality. A federation that cannot give that is refused before training.
+    any_rank: adapters may differ in rank; "lora" in `same` then asks for equal shapes but for the rank.
+    ranks: LoRA ranks of devices d00, d01, …, repeated cyclically; empty: the profile's. Alpha / r is the same for all.
+    proxy: every party gets `party.proxy`, a small language model of its own.
+    setup_steps: optimiser steps that the server takes in round 1 on top of its budget.
+    prompt_suffix: a sentence put behind the dataset's prompt, in training and at test.
+    """
+
+    private_stage: bool = True
+    public_stage: bool = False
+    same: tuple[str, ...] = ()
+    any_rank: bool = False
+    ranks: tuple[int, ...] = ()
+    proxy: bool = False
+    setup_steps: int = 0
+    prompt_suffix: str = ""
+
+
+@dataclass(frozen=True)
+class AlgorithmInfo:
+    """An algorithm plugin: how to build it and its card.
+
+    `build(options)` returns the algorithm. `server_score`: the server's model is trained and scored. `needs(options)`
+    says what it needs of a federation. The card's sentences: `reproduced` is done as the paper prints it, `readings`
+    is what the sources leave open and how it was read, `deviations` is what departs from them, with the reason.
+    """
+
+    title: str
+    summary: str
+    build: Callable[[Any], Algorithm]
+    paper: str = ""
+    options: type[Any] = NoOptions
+    exchanges: Sequence[Exchange] = ()
+    server_score: bool = False
+    needs: Callable[[Any], Needs] = lambda _: Needs()
+    reproduced: Sequence[str] = ()
+    readings: Sequence[str] = ()
+    deviations: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What reading all files of a user has shown; `mlecs-bench data verify` prints it.
+
+    `missing` names, for every modality, the samples that lack it, which is allowed. `problems` has one line for each
+    file that is damaged, inconsistent or needed and not there. `digest` is that of the data as `prepare` would make
+    it, or None where it would refuse.
+    """
+
+    view: str
+    n_samples: int
+    digest: str | None
+    missing: Mapping[str, Sequence[str]]
+    problems: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """A dataset plugin: how to prepare it and its card.
+
+    `prepare(request)` returns the prepared folder (from the cache where it can). `metrics` names the scores, headline
+    first. `diagnose(rows, predictions)` may add diagnostic scores from the prepared table's own columns: it is
+    given the columns in `diagnostic_columns` of the scored samples. `check(folder)` names what is missing from a
+    user's folder, quickly and without decoding anything; `mlecs-bench doctor` shows it. `verify(request)` reads all
+    that `prepare` would, and names what is damaged or missing instead of failing.
+
+    `references` maps the name of a trivial reference to the text column of the prepared table that it answers with,
+    such as {"copy-subtitle": "subtitle_text"}; tables show what that scores, beside the most frequent target of the
+    training samples, which every dataset gets. A reference whose column a prepared table lacks is left out.
+    """
+
+    title: str
+    summary: str
+    task: Task
+    modalities: Sequence[str]
+    prepare: Callable[[DataRequest], Prepared]
+    metrics: Sequence[str]
+    options: type[Any] = NoOptions
+    splits: Sequence[str] = ("frame",)
+    diagnostic_columns: Sequence[str] = ()
+    diagnose: Callable[[Mapping[str, Sequence[Any]], Sequence[str]], Mapping[str, Metric]] | None = None
+    where_to_get: str = ""
+    check: Callable[[Path], Sequence[str]] | None = None
+    notes: Sequence[str] = ()
+    verify: Callable[[DataRequest], Verification] | None = None
+    references: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MetricRequest:
+    """What a metric is made for.
+
+    `labels` are the dataset's classes, none for generation; `cache_dir` is where it may keep what is costly; `model`
+    is that of a learned metric as `--bertscore-model` or the profile names it; `torch_device` is where it runs.
+    """
+
+    labels: tuple[str, ...]
+    cache_dir: Path
+    model: str | None = None
+    torch_device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """A metric plugin. `make(request)` returns its scorer, or None where an optional package is not installed.
+
+    The entry point's name is the metric's name in `DatasetInfo.metrics` and in records. No model is loaded by `make`.
+    """
+
+    title: str
+    summary: str
+    make: Callable[[MetricRequest], Scorer | None]
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """An encoder plugin: the trainable network in front of modalities of one encoding.
+
+    The entry point's name is the encoding in a manifest. `axes` is how many axes a sample's shape has.
+    `build(modality, dim)` returns a module from a batch (b, *modality.shape) to float32 (b, dim), with weights from
+    torch's current stream and without running statistics.
+    """
+
+    title: str
+    summary: str
+    axes: int
+    build: Callable[[Modality, int], nn.Module]
+
+
+@dataclass(frozen=True)
+class WorkersRequest:
+    """What workers are made for: how many cells run at a time, with how many threads, and who is told of events.
+
+    `gpus` are the visible GPUs among which processes may be dealt out; empty when no cell needs one.
+    """
+
+    size: int
+    threads: int
+    tell: Tell
+    gpus: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WorkersInfo:
+    """A workers plugin: where cells run."""
+
+    title: str
+    summary: str
+    make: Callable[[WorkersRequest], Workers]
+
+
+@dataclass(frozen=True)
+class FleetInfo:
+    """A fleet plugin: where the devices of one federation live. `make(request)` builds them."""
+
+    title: str
+    summary: str
+    make: Callable[[FleetRequest], Fleet]
+
+
+@dataclass(frozen=True)
+class StudyInfo:
+    """A study plugin: what belongs to one paper or question.
+
+    `presets` maps names for `mlecs-bench sweep --preset` to study files. `sections(view)` adds sections to a report
+    that asks for the study.
+    """
+
+    title: str
+    summary: str
+    presets: Mapping[str, Path] = field(default_factory=dict)
+    sections: Callable[[StudyView], Sequence[Section]] = lambda _: ()
+
+
+class HookSpecs:
+    """All hooks. A hook exists only if something in this project implements or calls it."""
+
+    @hookspec
+    def mlecs_algorithm(self) -> AlgorithmInfo:  # type: ignore[empty-body]  # a specification has no body
+        """Return the algorithm this plugin provides."""
+
+    @hookspec
+    def mlecs_dataset(self) -> DatasetInfo:  # type: ignore[empty-body]  # a specification has no body
+        """Return the dataset this plugin provides."""
+
+    @hookspec
+    def mlecs_metric(self) -> MetricInfo:  # type: ignore[empty-body]  # a specification has no body
+        """Return the metric this plugin provides."""
+
+    @hookspec
+    def mlecs_encoder(self) -> EncoderInfo:  # type: ignore[empty-body]  # a specification has no body
+        """Return the encoder this plugin provides."""
+
+    @hookspec
+    def mlecs_profile(self) -> Profile:  # type: ignore[empty-body]  # a specification has no body
+        """Return the profile this plugin provides."""
+
+    @hookspec
+    def mlecs_workers(self) -> WorkersInfo:  # type: ignore[empty-body]  # a specification has no body
+        """Return the workers this plugin provides."""
+
+    @hookspec
+    def mlecs_fleet(self) -> FleetInfo:  # type: ignore[empty-body]  # a specification has no body
+        """Return the fleet this plugin provides."""
+
+    @hookspec
+    def mlecs_study(self) -> StudyInfo:  # type: ignore[empty-body]  # a specification has no body
+        """Return the study this plugin provides."""
+
+    @hookspec
+    def mlecs_event(self, event: Event, plan: Plan | None) -> None:
+        """Something has happened; `plan` is that of the event's cell, None where it has none."""

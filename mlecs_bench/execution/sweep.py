@@ -1,0 +1,155 @@
+"""Carries out many cells: skips what has a record, gives the rest to workers, and loses nothing when one fails.
+
+A cell that another process is running is put off until it is free or has its record, so two sweeps of one folder share
+the work. A cell that fails leaves a failure file and costs nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mlecs_bench.errors import MlecsError, RecordError
+from mlecs_bench.execution.jobs import CellResult, Job, News
+from mlecs_bench.federation.checkpoint import cell_in_use, checkpoint_path
+from mlecs_bench.records.failures import find_failure, remove_failure, write_failure
+from mlecs_bench.records.provenance import now
+from mlecs_bench.records.results import find_record, read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pluggy
+
+    from mlecs_bench.doors.hookspecs import CellRef
+    from mlecs_bench.execution.jobs import Tell
+    from mlecs_bench.execution.workers import Workers
+
+POLL_SECONDS = 0.2
+RECHECK_SECONDS = 2.0
+"""How long a cell that another process runs is left alone before it is looked at again."""
+RESUME_HINT = "Every finished round is kept; run the same command again to go on."
+
+
+class Interrupted(MlecsError):  # noqa: N818  # it is no error: the user asked for it
+    """The user pressed Ctrl-C; finished rounds are on disk."""
+
+    exit_code = 130
+
+    def __init__(self, done: int, total: int, resume_hint: str) -> None:
+        super().__init__(f"interrupted: {done} of {total} cells are done. {resume_hint}")
+        self.done = done
+        self.total = total
+        self.resume_hint = resume_hint
+
+
+class Dispatcher:
+    """Turns news of cells into calls of the observers' hooks, and keeps how the cells ended."""
+
+    def __init__(self, jobs: Sequence[Job], observers: pluggy.PluginManager) -> None:
+        self._jobs = {job.key: job for job in jobs}
+        self._hook = observers.hook
+        self.results: dict[str, CellResult] = {}
+        self.in_use: list[Job] = []
+
+    def __call__(self, news: News) -> None:
+        """Pass on one piece of news."""
+        job, values = self._jobs[news.key], news.values
+        if news.what == "start":
+            self._hook.mlecs_cell_start(cell=job.ref, resumed_round=values[0])
+        elif news.what == "device_end":
+            self._hook.mlecs_device_end(cell=job.ref, round=values[0], device=values[1])
+        elif news.what == "score_end":
+            self._hook.mlecs_score_end(cell=job.ref, round=values[0], device=values[1])
+        elif news.what == "round_end":
+            self._hook.mlecs_round_end(cell=job.ref, round=values[0], scores=values[1])
+        elif news.what == "end":
+            self._end(job, values[0])
+
+    def _end(self, job: Job, result: CellResult) -> None:
+        if result.in_use:
+            self.in_use.append(job)
+            return
+        out = job.execution.out
+        if result.record is not None:
+            remove_failure(out, job.identity)
+        elif not result.skipped:
+            write_failure(out, job.identity, str(result.error))
+        self.results[job.key] = result
+        self._hook.mlecs_cell_end(cell=job.ref, record=result.record, error=result.error)
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    make_workers: Callable[[int, Tell], Workers],
+    observers: pluggy.PluginManager,
+    ended: Sequence[tuple[CellRef, CellResult]] = (),
+) -> list[CellResult]:
+    """Run every job that has no record yet; return how each ended, in their order. Raises Interrupted on Ctrl-C.
+
+    `make_workers(n, tell)` is called once, with the number of jobs to do, if there are any. Observers are also told
+    of cells that have `ended` before they could become jobs.
+    """
+    observers.hook.mlecs_cells(cells=[*(job.ref for job in jobs), *(ref for ref, _ in ended)])
+    for ref, result in ended:
+        observers.hook.mlecs_cell_end(cell=ref, record=result.record, error=result.error)
+    dispatcher = Dispatcher(jobs, observers)
+    since = now()
+    todo = [job for job in jobs if not _is_over(job, dispatcher, since)]
+    if todo:
+        workers = make_workers(len(todo), dispatcher)
+        try:
+            _work_off(todo, workers, dispatcher, since)
+        except KeyboardInterrupt:
+            raise Interrupted(len(dispatcher.results), len(jobs), RESUME_HINT) from None
+        finally:
+            workers.stop()
+    return [dispatcher.results[job.key] for job in jobs]
+
+
+def _is_over(job: Job, dispatcher: Dispatcher, since: str) -> bool:
+    """Say whether a job has ended without us, and tell how.
+
+    It has if there is a record, or a failure that is not to be tried again: any where failures are not retried, else
+    one from `since` (a time in UTC) on, which is another process's.
+    """
+    result = what_there_is(job)
+    if result is None or (result.failed_at and job.execution.retry_failed and result.failed_at < since):
+        return False
+    dispatcher(News(job.key, "end", (result,)))
+    return True
+
+
+def what_there_is(job: Job) -> CellResult | None:
+    """Return how a cell has ended that is not run: its record, how it failed before, or that its file is damaged."""
+    out = job.execution.out
+    try:
+        path = find_record(out, job.identity)
+        if path is not None:
+            return CellResult(job.seed, path, read_record(path), skipped=True)
+        failure = find_failure(out, job.identity)
+    except RecordError as error:
+        return CellResult(job.seed, error=str(error), skipped=True)
+    if failure is None:
+        return None
+    reason = f"{failure.error.rstrip()} (failed before, at {failure.ended}; not tried again)"
+    return CellResult(job.seed, error=reason, skipped=True, failed_at=failure.ended)
+
+
+def _work_off(todo: Sequence[Job], workers: Workers, dispatcher: Dispatcher, since: str) -> None:
+    """Run the jobs until each has a result; one that another process has is looked at again every now and then."""
+    waiting = deque(todo)
+    aside: deque[tuple[float, Job]] = deque()
+    keys = {job.key for job in todo}
+    while keys - dispatcher.results.keys():
+        while workers.free and (waiting or (aside and aside[0][0] <= time.monotonic())):
+            job = waiting.popleft() if waiting else aside.popleft()[1]
+            if cell_in_use(checkpoint_path(job.execution.out, job.key)):
+                aside.append((time.monotonic() + RECHECK_SECONDS, job))
+            elif not _is_over(job, dispatcher, since):  # another process may have ended it since it was planned
+                workers.start(job)
+        workers.wait(POLL_SECONDS)
+        aside.extend((time.monotonic() + RECHECK_SECONDS, job) for job in dispatcher.in_use)
+        dispatcher.in_use.clear()

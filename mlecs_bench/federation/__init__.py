@@ -1,0 +1,1 @@
+"""Server, devices, and the rounds between them."""

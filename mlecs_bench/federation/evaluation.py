@@ -1,0 +1,80 @@
+"""Scores of one party at one moment: greedy answers to its test samples, compared with their targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from mlecs_bench.metrics.scores import Metric, Scorer
+
+if TYPE_CHECKING:
+    from mlecs_bench.data.samples import PartyData, Samples
+    from mlecs_bench.doors.hookspecs import DatasetInfo
+    from mlecs_bench.models.unified import UnifiedModel
+
+
+class Evaluator:
+    """Scores any model on any party's test data, always in the same way."""
+
+    def __init__(
+        self,
+        info: DatasetInfo,
+        samples: Samples,
+        scorers: Sequence[Scorer],
+        batch_size: int,
+        limits: Mapping[str, int | None] = MappingProxyType({}),
+    ) -> None:
+        """Score with `scorers`, generating `batch_size` answers at a time; `limits`: samples that a scorer sees."""
+        self._info = info
+        self._limits = limits
+        self._samples = samples
+        self._scorers = scorers
+        self._batch_size = batch_size
+        self._columns = {name: samples.column(name) for name in info.diagnostic_columns if name in samples.column_names}
+
+    def score(self, model: UnifiedModel, test: PartyData, prompt: str) -> dict[str, Metric]:
+        """Return every score of `model` on `test`."""
+        predictions = self.predict(model, test, prompt)
+        return self.compare(predictions, test.targets(test.rows)) | dict(self._diagnose(test, predictions))
+
+    def compare(self, predictions: Sequence[str], targets: Sequence[str]) -> dict[str, Metric]:
+        """Return every scorer's score of `predictions` against as many `targets`; a limited one sees an even spread."""
+        scores = {}
+        for scorer in self._scorers:
+            chosen = spread(len(targets), self._limits.get(scorer.name))
+            scores[scorer.name] = scorer.score([predictions[i] for i in chosen], [targets[i] for i in chosen])
+        return scores
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything beside the texts that decides what `compare` returns, as JSON values."""
+        names = [scorer.name for scorer in self._scorers]
+        return {
+            "scorers": {scorer.name: scorer.identity for scorer in self._scorers},
+            "limits": {name: self._limits.get(name) for name in names},
+            "labels": list(self._samples.manifest.labels),
+        }
+
+    def predict(self, model: UnifiedModel, test: PartyData, prompt: str) -> list[str]:
+        """Return the model's answers to all samples of `test`."""
+        answers: list[str] = []
+        for start in range(0, len(test), self._batch_size):
+            batch = test.batch(test.rows[start : start + self._batch_size])
+            answers += model.generate(batch, prompt, test.manifest.max_new_tokens)
+        return answers
+
+    def _diagnose(self, test: PartyData, predictions: Sequence[str]) -> Mapping[str, Metric]:
+        if self._info.diagnose is None or not self._columns:
+            return {}
+        rows: dict[str, Sequence[Any]] = {
+            name: [values[int(r)] for r in test.rows] for name, values in self._columns.items()
+        }
+        return self._info.diagnose(rows, predictions)
+
+
+def spread(n: int, limit: int | None) -> list[int]:
+    """Return `limit` of the positions 0..n-1, spread evenly; all of them when there are no more, or no limit."""
+    if limit is None or limit >= n:
+        return list(range(n))
+    return [i * n // limit for i in range(limit)]

@@ -1,0 +1,105 @@
+"""Links carry messages between parties; the meter around every link counts what passes.
+
+An algorithm never sees a link: the engine sends what `broadcast` and `local_update` return. What a party receives is
+therefore always a copy, and always counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal, Protocol
+
+from mlecs_bench.federation.messages import SCALAR_KIND, Message, kind_of
+
+Direction = Literal["down", "up"]
+SCALAR_BYTES = 8
+
+
+class Link(Protocol):
+    """Carries one message from sender to receiver and returns what the receiver gets."""
+
+    def carry(self, message: Message, device: str, direction: Direction, round_: int) -> Message:
+        """Deliver `message` of round `round_` to (down) or from (up) `device`."""
+        ...
+
+
+class InProcessLink:
+    """Delivers within one process: the receiver gets a copy that shares no memory with the sender's tensors."""
+
+    def carry(self, message: Message, device: str, direction: Direction, round_: int) -> Message:
+        """Return a checked copy of `message`."""
+        return message.copied()
+
+
+class SerialisingLink:
+    """Delivers through the bytes form, as a network would; what arrives is bit for bit what was sent."""
+
+    def carry(self, message: Message, device: str, direction: Direction, round_: int) -> Message:
+        """Return the message read back from its bytes."""
+        return Message.from_bytes(message.copied().to_bytes())
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One kind of one message: parameters are tensor elements (or scalars), bytes their payload."""
+
+    round: int
+    device: str
+    direction: Direction
+    kind: str
+    params: int
+    bytes: int
+
+
+class Ledger:
+    """All that was transmitted, one `Entry` per message and kind; each transfer is counted once."""
+
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        self.entries = list(entries)
+
+    def record(self, message: Message, device: str, direction: Direction, round_: int) -> None:
+        """Count `message`."""
+        params: dict[str, int] = {}
+        size: dict[str, int] = {}
+        for name, tensor in message.tensors.items():
+            kind = kind_of(name)
+            params[kind] = params.get(kind, 0) + tensor.numel()
+            size[kind] = size.get(kind, 0) + tensor.numel() * tensor.element_size()
+        if message.scalars:
+            count = len(message.scalars)
+            params[SCALAR_KIND] = params.get(SCALAR_KIND, 0) + count
+            size[SCALAR_KIND] = size.get(SCALAR_KIND, 0) + count * SCALAR_BYTES
+        self.entries += [Entry(round_, device, direction, kind, params[kind], size[kind]) for kind in sorted(params)]
+
+    def total(self, **where: str | int) -> tuple[int, int]:
+        """Return (parameters, bytes) over the entries whose fields equal `where`."""
+        rows = [e for e in self.entries if all(getattr(e, key) == value for key, value in where.items())]
+        return sum(e.params for e in rows), sum(e.bytes for e in rows)
+
+    def kinds(self) -> list[str]:
+        """Return the kinds that were sent, sorted."""
+        return sorted({e.kind for e in self.entries})
+
+    def to_json(self) -> list[dict[str, str | int]]:
+        """Return the entries as JSON values."""
+        return [asdict(e) for e in self.entries]
+
+    @classmethod
+    def from_json(cls, rows: Iterable[Mapping[str, object]]) -> Ledger:
+        """Read what `to_json` wrote."""
+        return cls(Entry(**row) for row in rows)  # type: ignore[arg-type]  # rows come from to_json
+
+
+class MeteredLink:
+    """Counts every message of another link into a ledger."""
+
+    def __init__(self, link: Link, ledger: Ledger) -> None:
+        self._link = link
+        self.ledger = ledger
+
+    def carry(self, message: Message, device: str, direction: Direction, round_: int) -> Message:
+        """Deliver through the inner link, then count what arrived."""
+        delivered = self._link.carry(message, device, direction, round_)
+        self.ledger.record(delivered, device, direction, round_)
+        return delivered

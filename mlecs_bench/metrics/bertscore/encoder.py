@@ -1,0 +1,194 @@
+"""An encoder in memory, and the raw scores of bert-score 0.3.13 on it.
+
+The library's functions that load a model and its tokenizer do not do under transformers 5 what its authors measured,
+so both are loaded here, and the library computes the scores (`bert_cos_score_idf`). What differs:
+
+- transformers 5 ignores ``add_prefix_space`` of `encode`. Without the space the first word of a RoBERTa sentence is
+  another token, and roberta-large scores 0.59 instead of 0.33 for the pair in issue 147 of the library.
+- `build_inputs_with_special_tokens` is gone, with which the library encodes an empty sentence. The documentation
+  promises a raw score of 0, so callers ask `has_tokens` and never pass a blank sentence on.
+- A tokenizer that states no longest length says 1e30, which overflows in the library. Where one states more than the
+  model has positions, a long text crashes in the model. Here texts are cut at what the model can read.
+- Weights load in the precision in which they were saved, as half precision for some models; 4 loaded float32.
+- The library takes every path with "t5" in it for a T5 model, and downloads for a path that starts with "scibert".
+
+In a batch, the library matches a token whose best match is negative with a neighbour's padding instead, and the order
+of a batch follows Python's hash seed. A score then depends on the other sentences of the call (0.005 were measured),
+so pairs are scored one at a time, which makes every score a function of its pair alone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mlecs_bench.errors import DataError
+from mlecs_bench.metrics.bertscore.source import first_line
+
+PAIRS_AT_A_TIME = 256
+"""Pairs in one call of the library, which keeps the embeddings of all their tokens: some 60 MB at width 1024."""
+UNSTATED_LENGTH = 512
+"""Longest text of a model without a table of positions that states no length either; BERT's own."""
+MAX_KEPT = 2_048
+"""References whose embeddings are kept, some 50 KB each: those of five seeds with several devices."""
+
+
+class Encoder:
+    """An encoder cut after `layer`, in evaluation mode and float32, on `device`.
+
+    `known` remembers the raw F1 of pairs, so that one model in memory serves all cells of a process.
+    Raises DataError when the files are no complete model.
+    """
+
+    def __init__(self, folder: Path, layer: int, device: str) -> None:
+        self._device = device
+        with _quiet_transformers():
+            model = _load_model(folder, layer).to(device)
+            self._tokenizer = _Tokenizer(folder, _n_positions(model))
+        self._model = _Remembering(model)
+        self.known: dict[tuple[str, str], float] = {}
+
+    def has_tokens(self, text: str) -> bool:
+        """Return whether the tokenizer finds anything in `text`; spaces alone are nothing, accents alone may be."""
+        return bool(text.strip()) and not set(self._tokenizer.encode(text.strip())) <= set(self._tokenizer.frame)
+
+    def raw_scores(self, candidates: Sequence[str], references: Sequence[str], *, all_layers: bool = False) -> Any:
+        """Return the library's P, R and F1 of pairs without blank sides: (n, 3), or (layers + 1, n, 3), float32."""
+        from bert_score.utils import bert_cos_score_idf
+
+        self._model.keep(tuple(self._tokenizer.encode(text.strip())) for text in references)
+        starts = range(0, len(candidates), PAIRS_AT_A_TIME)
+        parts = [
+            bert_cos_score_idf(
+                self._model,
+                list(references[i : i + PAIRS_AT_A_TIME]),
+                list(candidates[i : i + PAIRS_AT_A_TIME]),
+                self._tokenizer,
+                # The weights of tokens: all alike, without the frame that every sentence has.
+                defaultdict(lambda: 1.0, dict.fromkeys(self._tokenizer.frame, 0.0)),
+                batch_size=1,
+                device=self._device,
+                all_layers=all_layers,
+            )
+            for i in starts
+        ]
+        return torch.cat(parts, dim=-2)
+
+
+class _Remembering(nn.Module):
+    """The model, which keeps its embeddings of references: every algorithm, device and moment is held against them.
+
+    Texts come one at a time, so an embedding is a function of its text alone and the same bits when it is kept.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._model = model
+        self._kept: dict[tuple[int, ...], torch.Tensor | None] = {}
+
+    def keep(self, references: Iterable[tuple[int, ...]]) -> None:
+        """Keep the embeddings of these token ids from now on."""
+        if len(self._kept) > MAX_KEPT:
+            self._kept.clear()
+        for ids in references:
+            self._kept.setdefault(ids)
+
+    def forward(self, ids: torch.Tensor, attention_mask: torch.Tensor, output_hidden_states: bool) -> Any:
+        """Return the model's output for one text (1, L); its first element is (1, L, d)."""
+        key = tuple(ids[0].tolist())
+        kept = None if output_hidden_states else self._kept.get(key)
+        if kept is not None:
+            return (kept,)
+        output = self._model(ids, attention_mask=attention_mask, output_hidden_states=output_hidden_states)
+        if key in self._kept and not output_hidden_states:
+            self._kept[key] = output[0]
+        return output
+
+
+class _Tokenizer:
+    """What the library asks of a tokenizer; `frame` is the tokens that begin and end every sentence."""
+
+    def __init__(self, folder: Path, n_positions: int) -> None:
+        from transformers import AutoTokenizer, GPT2Tokenizer, RobertaTokenizer
+
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+            raise _damaged(folder, "tokenizer", error) from error
+        # The classes for which the library asks for a space before the first word.
+        self._lead = " " if isinstance(self._tokenizer, GPT2Tokenizer | RobertaTokenizer) else ""
+        self.model_max_length = min(self._tokenizer.model_max_length, n_positions)
+        self.pad_token_id = self._tokenizer.pad_token_id
+        self.frame = (self._tokenizer.cls_token_id, self._tokenizer.sep_token_id)
+
+    def encode(self, text: str, **_settings: Any) -> list[int]:
+        """Return the token ids of a stripped `text` between the frame, cut at what the model can read."""
+        ids: list[int] = self._tokenizer.encode(
+            self._lead + text, add_special_tokens=True, truncation=True, max_length=self.model_max_length
+        )
+        return ids
+
+
+def _load_model(folder: Path, layer: int) -> Any:
+    from safetensors import SafetensorError
+    from transformers import AutoModel
+
+    try:
+        # Weights that a checkpoint lacks are drawn from the global generator, which dropout of a run may be using.
+        with torch.random.fork_rng(devices=[]):
+            model, report = AutoModel.from_pretrained(
+                str(folder),
+                num_hidden_layers=layer,
+                dtype=torch.float32,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        raise _damaged(folder, "weights", error) from error
+    # Checkpoints of masked language models lack the pooler, which no layer depends on.
+    lacking = sorted(name for name in report["missing_keys"] if "pooler" not in name)
+    if lacking:
+        raise _damaged(folder, "weights", KeyError(f"{len(lacking)} parameters are missing, such as {lacking[0]}"))
+    return model.eval()
+
+
+def _damaged(folder: Path, part: str, error: Exception) -> DataError:
+    return DataError(
+        f"cannot load the {part} of the BERTScore model in {folder} ({first_line(error)}); copy the model again"
+    )
+
+
+def _n_positions(model: Any) -> int:
+    """Return how many tokens the model can read at most."""
+    tables = [
+        part
+        for name, part in model.named_modules()
+        if name.endswith("position_embeddings") and isinstance(part, nn.Embedding)
+    ]
+    if tables:
+        # RoBERTa counts positions from the one behind its padding index.
+        return min(t.num_embeddings - (0 if t.padding_idx is None else t.padding_idx + 1) for t in tables)
+    stated = getattr(model.config, "max_position_embeddings", None)
+    return stated if isinstance(stated, int) and stated > 0 else UNSTATED_LENGTH
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep loading a model from drawing a progress bar or reporting unused heads."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()

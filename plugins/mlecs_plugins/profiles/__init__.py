@@ -1,0 +1,1 @@
+"""Profiles that come with mlecs-bench: every number with its source."""

@@ -1,0 +1,32 @@
+"""The profile `mini`: tiny pretrained backbones and encoders that ship with the package, for a CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlecs_bench.api import LearningRates, Profile, hookimpl
+
+FOLDER = Path(__file__).parent
+MINI = Profile(
+    name="mini",
+    summary="embedded: GPT-2 type SLM (d96, 2 layers), GPT-J type LLM (d128, 4 layers), tiny pretrained encoders",
+    slm=str(FOLDER / "slm"),
+    llm=str(FOLDER / "llm"),
+    encoders=FOLDER / "encoders.safetensors",
+    soft_tokens=8,
+    encoder_width=64,
+    hidden_width=64,
+    fused_width=64,
+    learning_rates=LearningRates(encoder=1e-4, connector=2e-3, lora=2e-3),  # chosen with Standalone alone
+    rounds=5,  # time budget of the profile: five seeds in four minutes on two cores
+    steps=20,
+    batch_size=8,
+    tiny=True,
+    bertscore_samples=64,  # time budget of the profile
+)
+
+
+@hookimpl
+def mlecs_profile() -> Profile:
+    """Return the profile."""
+    return MINI

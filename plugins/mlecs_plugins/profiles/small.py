@@ -1,0 +1,22 @@
+"""The profile `small`: published models of a size that a consumer GPU holds; the paper's settings otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mlecs_bench.api import Profile, hookimpl
+from mlecs_plugins.paper.profile import PAPER
+
+SMALL = dataclasses.replace(
+    PAPER,
+    name="small",
+    summary="distilgpt2 on devices, gpt2-medium at the server, bfloat16, one consumer GPU; else as the paper's",
+    slm="distilbert/distilgpt2",
+    llm="openai-community/gpt2-medium",
+)
+
+
+@hookimpl
+def mlecs_profile() -> Profile:
+    """Return the profile."""
+    return SMALL

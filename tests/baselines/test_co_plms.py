@@ -1,0 +1,271 @@
+"""Laws of Co-PLMs: who learns what in each stage, what travels, and that architectures may differ."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+import toy
+from mlecs_baselines.co_plms import CoPlms, CoPlmsOptions, forward, mlecs_algorithm
+from mlecs_bench.blocks.aggregate import weighted_mean
+from mlecs_bench.blocks.supervised import Stage, supervised_loss, train_on_private, train_stage
+from mlecs_bench.blocks.transfer import pooled_kl
+from mlecs_bench.errors import UsageError
+from mlecs_bench.federation.build import Federation
+from mlecs_bench.federation.engine import CellRun
+from mlecs_bench.federation.link import InProcessLink
+from mlecs_bench.federation.messages import Message, kind_of
+
+SETS = [("audio",), ("text", "video"), toy.NAMES]
+QUICK = {"distill_steps": 2}
+
+
+def options(**changes: object) -> CoPlmsOptions:
+    return CoPlmsOptions(**(QUICK | changes))  # type: ignore[arg-type]
+
+
+def federation_of(profile, samples, held=SETS, given: CoPlmsOptions | None = None, **changes) -> Federation:
+    needs = mlecs_algorithm().needs(given or options())
+    return toy.federation_of(profile, samples, held, needs=needs, **({"rounds": 2, "steps": 4} | changes))
+
+
+@pytest.fixture
+def still(profile):
+    """The toy profile without dropout, so that a pass does not depend on what was drawn before it."""
+    return dataclasses.replace(profile, connector_dropout=0.0, lora=dataclasses.replace(profile.lora, dropout=0.0))
+
+
+def moved(before, after) -> set[str]:
+    """Return model/part of all that differs between two states, embeddings of missing samples apart."""
+    names = {k for k in toy.differing(before, after) if not k.endswith(("/missing", "/constant"))}
+    return {"/".join(k.split("/")[:2]) for k in names}
+
+
+def start(algorithm: CoPlms, federation: Federation, t: int = 1) -> dict[str, Message]:
+    messages = algorithm.broadcast(federation.server, t)
+    for device in federation.devices:
+        algorithm.receive(device, messages[device.id].copied(), t)
+    return dict(messages)
+
+
+def test_tuning_moves_the_slm_side_and_the_domain_adapter_and_never_the_shared_one(profile, samples):
+    federation, algorithm = federation_of(profile, samples), CoPlms(options())
+    start(algorithm, federation)
+    for device in federation.devices:
+        before = device.state()
+        algorithm.tune(device, 1)
+        slm = {f"model/{part}" for part in ("encoder", "projector", "fusion", "soft_prompt", "lora")}
+        assert moved(before, device.state()) == slm | {"proxy/domain", "proxy/soft_prompt"}
+
+
+def test_mutual_learning_moves_connector_lora_and_the_shared_adapter(profile, samples):
+    federation, algorithm = federation_of(profile, samples), CoPlms(options())
+    start(algorithm, federation)
+    for device in federation.devices:
+        before = device.state()
+        algorithm.learn_mutually(device, 1)
+        slm = {f"model/{part}" for part in ("projector", "fusion", "soft_prompt", "lora")}
+        assert moved(before, device.state()) == slm | {"proxy/lora", "proxy/soft_prompt"}
+
+
+def test_distillation_moves_the_servers_proxy_alone_and_happens_once(profile, samples):
+    federation, algorithm = federation_of(profile, samples), CoPlms(options())
+    before = federation.server.state()
+    algorithm.broadcast(federation.server, 1)
+    assert moved(before, federation.server.state()) == {"proxy/lora", "proxy/soft_prompt"}
+    assert federation.server.steps == {"setup": 2}
+    before = federation.server.state()
+    algorithm.broadcast(federation.server, 2)
+    assert not toy.differing(before, federation.server.state())
+
+
+def test_servers_mutual_learning_trains_its_model_and_the_shared_adapter(profile, samples):
+    federation, algorithm = federation_of(profile, samples), CoPlms(options())
+    start(algorithm, federation)
+    before = federation.server.state()
+    algorithm.aggregate(federation.server, {}, 1)
+    model = {f"model/{part}" for part in ("encoder", "projector", "fusion", "soft_prompt", "lora")}
+    assert moved(before, federation.server.state()) == model | {"proxy/lora", "proxy/soft_prompt"}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("saml_data", ["private", "public"])
+def test_steps_stay_within_the_budget_and_use_it_up(saml_data, steps, profile, samples):
+    given = options(saml_data=saml_data)
+    federation = federation_of(profile, samples, given=given, steps=steps)
+    algorithm = CoPlms(given)
+    start(algorithm, federation)
+    device = federation.devices[2]
+    algorithm.local_update(device, 1)
+    public = {"public": steps} if saml_data == "public" else {}
+    assert device.steps == {"private": steps} | public
+    device.check_budget(1)
+
+
+@pytest.mark.parametrize("order", ["dst-then-saml", "saml-then-dst"])
+def test_order_of_the_stages(order, profile, samples, monkeypatch):
+    federation, algorithm = federation_of(profile, samples), CoPlms(options(order=order))
+    start(algorithm, federation)
+    called: list[str] = []
+    monkeypatch.setattr(CoPlms, "tune", lambda *_: called.append("dst"))
+    monkeypatch.setattr(CoPlms, "learn_mutually", lambda *_: called.append("saml"))
+    algorithm.local_update(federation.devices[0], 1)
+    assert called == order.split("-then-")
+
+
+@pytest.mark.parametrize("held", [("audio",), toy.NAMES, ()])
+def test_without_transfer_the_slm_side_of_tuning_is_standalone_bit_for_bit(held, still, samples):
+    given = options(saml_data="public", kt_weight=0.0, exchange_encoders=False, distill_steps=0)
+    federation = federation_of(still, samples, [held], given)
+    reference = toy.federation_of(still, samples, [held], public_stage=False, rounds=2, steps=4).devices[0]
+    algorithm, device = CoPlms(given), federation.devices[0]
+    start(algorithm, federation)
+    algorithm.tune(device, 1)
+    train_on_private(reference, 1)
+    assert not toy.differing(device.model.state(), reference.model.state())
+
+
+def test_without_transfer_mutual_learning_is_supervised_training_of_the_same_parts(still, samples):
+    given = options(saml_data="public", kt_weight=0.0)
+    federation, other = (federation_of(still, samples, [toy.NAMES], given) for _ in range(2))
+    algorithm, device, reference = CoPlms(given), federation.devices[0], other.devices[0]
+    algorithm.learn_mutually(device, 1)
+    parts = ("projector", "fusion", "soft_prompt", "lora")
+    stage = Stage("any", "public", 1, 4, [(reference.model, parts)])
+    train_stage(reference, reference.public, stage, supervised_loss(reference.model, reference.public, "Say it."))
+    assert not toy.differing(device.model.state(), reference.model.state())
+
+
+def test_transfer_changes_both_sides_and_nothing_flows_through_the_representation(still, samples):
+    federation = federation_of(still, samples, [toy.NAMES])
+    device = federation.devices[0]
+    with device.model.only_trainable(("encoder", "lora")), device.proxy.only_trainable(("lora", "soft_prompt")):
+        _, proxy = forward(device, device.train, device.train.rows[:4])
+        proxy.loss.backward()
+        assert all(p.grad is None for p in device.model.parameters(("encoder", "lora")))
+        assert any(p.grad is not None and bool(p.grad.any()) for p in device.proxy.parameters(("soft_prompt",)))
+
+
+def test_mutual_loss_is_the_sum_of_its_parts_by_hand(still, samples):
+    """With one tokenizer on both sides every row is paired, so the transfer is a plain loop over answer positions."""
+    federation = federation_of(still, samples, [toy.NAMES], kt := options(kt_weight=0.7, kt_pool="topk", kt_bins=5))
+    device, rows = federation.devices[0], federation.devices[0].train.rows[:3]
+    for key, p in device.model.part("lora").items():
+        if key.endswith("lora_B"):
+            p.data += 0.3
+    with torch.no_grad():
+        device.model.switch(training=False)
+        device.proxy.switch(training=False)
+        own, proxy = forward(device, device.train, rows)
+        transferred = 0.0
+        for i in range(3):
+            n = int(own.answers.mask[i].sum())
+            a, b = own.logits[i, :n], proxy.logits[i, :n]
+            transferred += float((pooled_kl(a, b, "topk", 5, None) + pooled_kl(b, a, "topk", 5, None)).sum()) / 3
+        found = CoPlms(kt).mutual_loss(device, device.train)(rows)
+    assert transferred > 1e-4
+    assert float(found) == pytest.approx(float(own.loss + proxy.loss) + 0.7 * transferred, rel=1e-4)
+
+
+class Listener(InProcessLink):
+    """Remembers the names and shapes of all that passes."""
+
+    def __init__(self) -> None:
+        self.seen: dict[tuple[str, str, int], dict[str, tuple[int, ...]]] = {}
+
+    def carry(self, message, device, direction, round_):
+        self.seen[device, direction, round_] = {name: tuple(t.shape) for name, t in message.tensors.items()}
+        return super().carry(message, device, direction, round_)
+
+
+@pytest.mark.parametrize("exchange_encoders", [True, False])
+def test_only_the_shared_adapter_and_held_encoders_travel(exchange_encoders, profile, samples):
+    given = QUICK | {"exchange_encoders": exchange_encoders}
+    federation, listener = federation_of(profile, samples, [*SETS, ()], options(**given)), Listener()
+    toy.run_toy("co-plms", federation, samples, options=given, link=listener)
+    shared = {f"proxy/{name}" for name in federation.server.proxy.part("lora")}
+    for (id_, direction, t), names in listener.seen.items():
+        device = next(d for d in federation.devices if d.id == id_)
+        sends_encoders = exchange_encoders and (t > 1 or direction == "up")
+        encoders = {f"encoder/{name}" for name in device.model.part("encoder")} if sends_encoders else set()
+        assert set(names) == shared | encoders
+        assert {kind_of(name) for name in names} <= {"proxy", "encoder"}
+
+
+def test_another_architecture_on_one_device_leaves_every_message_as_it_was(profile, samples, checkpoints):
+    shapes = []
+    for device_slm in ({}, {"d01": checkpoints["llama"]}):
+        federation, listener = federation_of(profile, samples, device_slm=device_slm), Listener()
+        outcome = toy.run_toy("co-plms", federation, samples, options=QUICK, link=listener)
+        assert set(outcome.metrics["client"]["local"]["digest"]) == {"d00", "d01", "d02"}
+        shapes.append(listener.seen)
+        kinds = [d.model.backbone.model_type for d in federation.devices]
+    assert shapes[0] == shapes[1]
+    assert kinds == ["gpt2", "llama", "gpt2"]
+
+
+def test_encoders_of_two_widths_are_refused_unless_they_stay_at_home(profile, samples):
+    with pytest.raises(UsageError, match="averages the devices' 'encoder'"):
+        federation_of(profile, samples, device_encoder_width={"d01": 5})
+    given = QUICK | {"exchange_encoders": False}
+    federation = federation_of(profile, samples, given=options(**given), device_encoder_width={"d01": 5}, rounds=1)
+    toy.run_toy("co-plms", federation, samples, options=given)
+
+
+@pytest.mark.parametrize("n", [(1, 1, 1), (1, 3, 2), (0, 2, 5)])
+def test_uploads_are_averaged_over_samples_and_encoders_over_their_holders(n, profile, samples):
+    federation = federation_of(profile, samples, given=options())
+    federation.server.training = dataclasses.replace(
+        federation.server.training, budget=dataclasses.replace(federation.server.training.budget, server=0)
+    )
+    algorithm = CoPlms(options())
+    start(algorithm, federation)
+    uploads = {}
+    for j, device in enumerate(federation.devices):
+        message = algorithm.local_update(device, 1).copied()
+        uploads[device.id] = Message(message.tensors, {"num_samples": n[j]})
+    algorithm.aggregate(federation.server, dict(reversed(uploads.items())), 1)
+    server = federation.server
+    for kind, model, part in (("proxy", server.proxy, "lora"), ("encoder", server.model, "encoder")):
+        for name, tensor in model.part(part).items():
+            held = [(n[j], m.of_kind(kind)[name]) for j, m in enumerate(uploads.values()) if name in m.of_kind(kind)]
+            total = sum(weight for weight, _ in held)
+            if total:
+                expected = sum(weight * t.double() for weight, t in held) / total
+                torch.testing.assert_close(tensor.double(), expected, rtol=1e-6, atol=1e-7)
+    equal = weighted_mean({k: m.of_kind("proxy") for k, m in uploads.items()}, dict.fromkeys(uploads, 1.0))
+    assert (not toy.differing(equal, federation.server.proxy.part("lora"))) == (n == (1, 1, 1))
+
+
+def test_what_is_broadcast_after_the_server_is_what_devices_start_from(profile, samples):
+    federation, algorithm = federation_of(profile, samples), CoPlms(options())
+    start(algorithm, federation)
+    algorithm.aggregate(federation.server, {d.id: algorithm.local_update(d, 1).copied() for d in federation.devices}, 1)
+    start(algorithm, federation, 2)
+    for device in federation.devices:
+        assert not toy.differing(device.proxy.part("lora"), federation.server.proxy.part("lora"))
+        own = device.model.part("encoder")
+        shared = {k: v for k, v in federation.server.model.part("encoder").items() if k in own}
+        assert not toy.differing(own, shared)
+        assert toy.differing(device.proxy.part("domain"), federation.server.proxy.part("domain"))
+
+
+def test_a_run_that_is_resumed_equals_one_that_is_not(profile, samples, tmp_path):
+    whole = federation_of(profile, samples)
+    expected = toy.run_toy("co-plms", whole, samples, options=QUICK)
+    cell = toy.toy_cell("co-plms", federation_of(profile, samples), samples, options=QUICK, checkpoint=tmp_path / "c")
+    CellRun(cell)._round(1)
+    again = federation_of(profile, samples)
+    run = CellRun(toy.toy_cell("co-plms", again, samples, options=QUICK, checkpoint=tmp_path / "c"))
+    assert run.resume() == 1
+    assert run.run().metrics == expected.metrics
+    assert not toy.differing(toy.state_of(whole), toy.state_of(again))
+
+
+def test_options_are_checked():
+    with pytest.raises(ValueError, match="distill_steps"):
+        CoPlmsOptions(distill_steps=-1)
+    with pytest.raises(ValueError, match="kt_weight"):
+        CoPlmsOptions(kt_weight=-1)

@@ -1,0 +1,299 @@
+"""`run`: from flags and files to a spec, and from results to what is printed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import types
+from functools import partial
+
+import pytest
+
+from cli_fakes import FakeProtocol, call_main, install
+from mlecs_bench.cli import run as run_module
+from mlecs_bench.cli.config import default_cache_dir
+from mlecs_bench.execution import jobs, protocol, sweep
+from mlecs_bench.plan.spec import RunSpec
+
+RUN = ["run", "--algo", "alpha", "--dataset", "toy", "--rho", "0.5"]
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    install(monkeypatch)
+    return partial(call_main, capsys)
+
+
+@pytest.fixture
+def fake_run(monkeypatch, tmp_path):
+    fake = FakeProtocol(tmp_path)
+    monkeypatch.setattr(protocol, "run", fake)
+    return fake
+
+
+def dry(call, *arguments) -> dict:
+    code, out, err = call(*arguments, "--dry-run")
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+def test_a_dry_run_prints_the_resolved_spec(call):
+    values = dry(call, *RUN)
+    spec = RunSpec.from_mapping(values)
+    assert (spec.algo, spec.dataset, spec.rho) == ("alpha", "toy", 0.5)
+    assert spec.options == {"rank": 8, "mode": "mean"}
+    assert spec.split == "frame"
+    assert None not in (spec.rounds, spec.steps, spec.device)
+
+
+def test_every_flag_reaches_the_spec(call):
+    values = dry(
+        call, "run", "--algo", "alpha", "--dataset", "toy", "--rho", "audio=0.25,vision=1", "-o", "rank=4",
+        "-o", "mode=max", "--rounds", "2", "--steps", "3", "--n-devices", "4", "--seeds", "5,6", "--split", "sequence",
+        "--budget", "equal", "--evaluate", "all", "--min-modalities", "0", "--slm", "a", "--llm", "b",
+        "--data-dir", "d", "--device", "cpu", "--threads", "2", "--profile", "mini", "--device-slm", "d1=e,3=f",
+        "--device-rank", "d0=2", "--device-encoder-width", "d02=16", "--batch-size", "6", "--dtype", "bfloat16",
+        "--base-bits", "8", "--gradient-checkpointing", "--bertscore-model", "none",
+    )  # fmt: skip  # a command line
+    assert values == {
+        "algo": "alpha", "dataset": "toy", "rho": {"audio": 0.25, "vision": 1.0}, "options": {"rank": 4, "mode": "max"},
+        "data_options": {}, "rounds": 2, "steps": 3, "n_devices": 4, "seeds": [5, 6], "split": "sequence",
+        "budget": "equal", "evaluate": "all", "min_modalities": 0, "slm": "a", "llm": "b", "data_dir": "d",
+        "device": "cpu", "threads": 2, "profile": "mini", "device_slm": {"d01": "e", "d03": "f"},
+        "device_rank": {"d00": 2}, "device_encoder_width": {"d02": 16}, "proxy": None, "batch_size": 6,
+        "dtype": "bfloat16", "base_bits": 8, "gradient_checkpointing": True, "bertscore_model": "none",
+    }  # fmt: skip  # the same settings
+
+
+def test_n_seeds_takes_the_first_of_the_protocol(call):
+    assert dry(call, *RUN, "--n-seeds", "2")["seeds"] == [27, 34]
+    assert dry(call, *RUN)["seeds"] == [27, 34, 46, 52, 93]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["run", "--dataset", "toy", "--rho", "1"], "setting 'algo' is missing; give --algo"),
+        (["run", "--algo", "alpha", "--dataset", "toy"], "setting 'rho' is missing; give --rho"),
+        ([*RUN[:-1], "1.2"], "rho must be in (0, 1], got 1.2"),
+        ([*RUN[:-1], "half"], "rho must be a rate such as 0.5, or name=rate,name=rate, got 'half'"),
+        ([*RUN[:-1], "audio=0.5"], "rho"),
+        ([*RUN[:-1], "audio=0.5,0.2"], "rho must be written name=value, got '0.2'"),
+        ([*RUN[:-1], "audio=0.5,audio=1"], "rho gives 'audio' twice"),
+        ([*RUN, "-o", "rank"], "--option must be written name=value, got 'rank'"),
+        ([*RUN, "-o", "rank=1", "-o", "rank=2"], "--option gives 'rank' twice"),
+        ([*RUN, "-o", "rnak=4"], "algorithm 'alpha' has no option 'rnak'. Did you mean 'rank'?"),
+        ([*RUN, "-o", "rank=four"], "option 'rank' of algorithm 'alpha' must be an integer, got 'four'"),
+        ([*RUN, "--data-option", "x=1"], "dataset 'toy' has no option 'x'"),
+        ([*RUN, "--seeds", "1", "--n-seeds", "2"], "seeds and n-seeds exclude each other"),
+        ([*RUN, "--seeds", "1,x"], "seeds must be whole numbers with commas, such as 27,34, got '1,x'"),
+        ([*RUN, "--seeds", "1,1"], "seeds must be different whole numbers, got [1, 1]"),
+        ([*RUN, "--n-seeds", "6"], "n-seeds must be from 1 to 5, got 6"),
+        ([*RUN, "--split", "random"], "dataset 'toy' has no split 'random'; use frame or sequence"),
+        ([*RUN, "--device-rank", "d3=4"], "device-rank names device 'd3'; devices of this run are d0 to d2"),
+        ([*RUN, "--device-rank", "d1=4,1=8"], "device-rank names device 'd01' twice"),
+        ([*RUN, "--device-rank", "d1=x"], "device-rank of d1 must be a whole number, got 'x'"),
+        ([*RUN, "--device-rank", "d1=0"], "device-rank of d1 must be a whole number of at least 1, got 0"),
+        ([*RUN, "--device-slm", "d1"], "--device-slm must be written name=value, got 'd1'"),
+        ([*RUN, "--proxy", "folder"], "algorithm 'alpha' uses no proxy model, got proxy folder; leave it out"),
+        ([*RUN, "--profile", "maxi"], "no profile 'maxi'"),
+        ([*RUN, "--algo", "alfa"], "no algorithm 'alfa'. Did you mean 'alpha'?"),
+        ([*RUN, "--config", "no-such-file.yaml"], "cannot read the config file no-such-file.yaml: No such file"),
+    ],
+)
+def test_a_wrong_request_is_refused_in_one_line(call, arguments, expected):
+    code, out, err = call(*arguments, "--dry-run")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert expected in err
+
+
+@pytest.mark.usefixtures("fake_run")
+def test_a_run_prints_the_row_the_traffic_the_place_and_the_caveat(call, tmp_path):
+    code, out, _ = call(*RUN, "--n-seeds", "2")
+    assert code == 0
+    assert "| 0.5   | 3         | alpha" in out
+    assert "fused  down              45 parameters             180 bytes" in out
+    assert "lora   up                20 parameters              80 bytes" in out
+    assert "  paper: 6.500 %\n" in out
+    assert "  full: 6.500 %\n" in out
+    assert "LoRA one way and fused" in out
+    assert f"2 records of this run in {tmp_path}" in out
+    assert out.splitlines()[-1] == (
+        "Do not compare these numbers with the paper's: "
+        "the data is a synthetic stand-in and the models of profile mini are tiny."
+    )
+
+
+@pytest.mark.usefixtures("fake_run")
+def test_json_is_one_object_on_stdout_and_progress_goes_to_stderr(call, tmp_path):
+    code, out, err = call(*RUN, "--seeds", "27", "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert result["spec"]["options"] == {"rank": 8, "mode": "mean"}
+    (cell,) = result["cells"]
+    assert (cell["seed"], cell["skipped"], cell["error"]) == (27, False, None)
+    assert cell["path"].startswith(str(tmp_path))
+    assert result["metrics"]["27"]["server"]["rouge_lsum"]["value"] == 0.4
+    assert result["transmitted"]["ratios"]["paper"]["definition"] == "LoRA one way and fused"
+    assert err.splitlines()[0] == "alpha on toy, rho 0.5, seeds 27"
+
+
+@pytest.mark.usefixtures("fake_run")
+def test_quiet_leaves_stderr_empty(call):
+    code, out, err = call(*RUN, "--n-seeds", "1", "--quiet")
+    assert (code, err) == (0, "")
+    assert "alpha" in out
+
+
+def test_places_and_workers_reach_the_protocol(call, fake_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLECS_BENCH_CACHE", str(tmp_path / "env"))
+    call(*RUN, "--n-seeds", "1", "--out", str(tmp_path / "o"), "--workers", "2")
+    assert fake_run.execution == jobs.Execution(out=tmp_path / "o", cache_dir=tmp_path / "env", workers=2)
+    call(*RUN, "--n-seeds", "1", "--cache-dir", str(tmp_path / "flag"))
+    assert fake_run.execution.cache_dir == tmp_path / "flag"
+    assert (str(fake_run.execution.out), fake_run.execution.workers) == ("results/scratch", None)
+
+
+def test_a_failed_cell_ends_the_command_with_one_and_spares_the_others(call, fake_run):
+    fake_run.errors = {34: "training has diverged"}
+    code, out, err = call(*RUN, "--n-seeds", "2", "--quiet")
+    assert code == 1
+    assert "1 record of this run in" in out
+    assert "error: alpha toy rho 0.5 seed 34: training has diverged" in err
+    assert err.endswith("error: 1 of 2 cells failed\n")
+
+
+def test_a_defect_in_a_cell_shows_its_traceback_once(call, fake_run):
+    fake_run.errors = {27: "Traceback (most recent call last):\n  File x\nKeyError: 'd00'\n"}
+    code, out, err = call(*RUN, "--n-seeds", "1", "--quiet")
+    assert (code, out) == (1, "")
+    assert err.count("Traceback") == 1
+    assert "error: alpha toy rho 0.5 seed 27: KeyError: 'd00'" in err
+
+
+def test_json_of_a_run_that_failed_altogether(call, fake_run):
+    fake_run.errors = {27: "no"}
+    code, out, _ = call(*RUN, "--seeds", "27", "--json", "--quiet")
+    result = json.loads(out)
+    assert code == 1
+    assert result["cells"] == [{"seed": 27, "path": None, "skipped": False, "error": "no"}]
+    assert result["summary"] is None
+
+
+def test_an_interrupted_run_says_how_to_go_on(call, fake_run):
+    fake_run.raises = sweep.Interrupted(1, 2, "Run the same command again.")
+    code, out, err = call(*RUN, "--n-seeds", "2", "--quiet")
+    assert (code, out, err) == (130, "", "interrupted: 1 of 2 cells are done. Run the same command again.\n")
+
+
+@pytest.mark.parametrize("error", [None, sweep.Interrupted(0, 1, ""), KeyError("defect")])
+def test_the_view_is_closed_however_a_run_ends(monkeypatch, capsys, fake_run, error):
+    install(monkeypatch)
+    events = []
+    view = types.SimpleNamespace(say=lambda text: events.append("say"), close=lambda: events.append("close"))
+    monkeypatch.setattr(run_module, "make_view", lambda n_cells, stream, quiet: view)
+    fake_run.raises = error
+    with contextlib.suppress(KeyError):
+        call_main(capsys, *RUN, "--n-seeds", "1")
+    assert (events[0], events[-1]) == ("say", "close")
+
+
+# run --config
+
+
+def write(path, text: str) -> list[str]:
+    path.write_text(text)
+    return ["run", "--config", str(path)]
+
+
+YAML = """
+algo: alpha
+dataset: toy
+rho: {audio: 0.25, vision: 1}
+n-devices: 4
+n_seeds: 3
+options: {rank: 4, mode: max}
+out: from-file
+"""
+
+
+def test_a_config_file_is_as_good_as_flags(call, tmp_path):
+    values = dry(call, *write(tmp_path / "c.yaml", YAML))
+    assert values["rho"] == {"audio": 0.25, "vision": 1.0}
+    assert (values["n_devices"], values["seeds"]) == (4, [27, 34, 46])
+    assert values["options"] == {"rank": 4, "mode": "max"}
+
+
+def test_the_command_line_wins_over_the_file(call, tmp_path, fake_run):
+    command = write(tmp_path / "c.yaml", YAML)
+    values = dry(call, *command, "--rho", "1", "-o", "rank=2", "--seeds", "8", "--n-devices", "2")
+    assert (values["rho"], values["seeds"], values["n_devices"]) == (1.0, [8], 2)
+    assert values["options"] == {"rank": 2, "mode": "max"}
+    call(*command, "--out", str(tmp_path), "--quiet")
+    assert fake_run.execution.out == tmp_path
+    call(*command, "--quiet")
+    assert str(fake_run.execution.out) == "from-file"
+
+
+def test_a_dry_run_written_to_a_file_is_a_config_of_the_same_run(call, tmp_path):
+    flags = [*RUN, "-o", "rank=3", "--seeds", "4,5", "--split", "sequence"]
+    values = dry(call, *flags)
+    assert dry(call, *write(tmp_path / "again.json", json.dumps(values))) == values
+
+
+@pytest.mark.parametrize("text", ["seeds: 27,34", "seeds: [27, 34]", "n-seeds: 2"])
+def test_seeds_of_a_file(call, tmp_path, text):
+    assert dry(call, *write(tmp_path / "c.yml", f"{text}\n"), *RUN[1:])["seeds"] == [27, 34]
+
+
+def test_one_seed_of_a_file(call, tmp_path):
+    assert dry(call, *write(tmp_path / "c.yml", "seeds: 7\n"), *RUN[1:])["seeds"] == [7]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("c.yaml", "n_device: 3", "has an unknown setting 'n_device'. Did you mean 'n_devices'?"),
+        ("c.yaml", "json: true", "has an unknown setting 'json'"),
+        ("c.yaml", "- algo", "must hold settings as 'name: value', got list"),
+        ("c.yaml", "", "must hold settings as 'name: value', got NoneType"),
+        ("c.yaml", "a: [1", "is neither YAML nor JSON"),
+        ("c.json", "{", "is neither YAML nor JSON"),
+        ("c.yaml", "options: rank=4", "'options' in"),
+        ("c.yaml", "rounds: 0", "rounds must be a whole number of at least 1, got 0"),
+        ("c.yaml", "rounds: many", "rounds must be a whole number of at least 1, got many"),
+        ("c.yaml", "workers: 0", "workers must be a whole number of at least 1, got 0"),
+        ("c.yaml", "workers: two", "workers must be a whole number of at least 1, got two"),
+        ("c.yaml", "n_seeds: 9", "n-seeds must be from 1 to 5, got 9"),
+        ("c.yaml", "seeds: [a]", "seeds must be whole numbers with commas"),
+        ("c.yaml", "budget: half", "budget must be paper or equal, got half"),
+    ],
+)
+def test_a_wrong_config_file_is_refused_in_one_line(call, tmp_path, name, text, expected):
+    code, out, err = call(*write(tmp_path / name, text), *RUN[1:], "--dry-run")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert expected in err
+
+
+def test_a_file_that_is_no_text_is_refused(call, tmp_path):
+    (tmp_path / "c.yaml").write_bytes(b"\xff\xfe\x00algo")
+    code, _, err = call(*RUN, "--config", str(tmp_path / "c.yaml"), "--dry-run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "is neither YAML nor JSON" in err
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"MLECS_BENCH_CACHE": "/own", "XDG_CACHE_HOME": "/xdg"}, "/own"),
+        ({"XDG_CACHE_HOME": "/xdg"}, "/xdg/mlecs-bench"),
+        ({"HOME": "/home/me"}, "/home/me/.cache/mlecs-bench"),
+        ({"MLECS_BENCH_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "/home/me"}, "/home/me/.cache/mlecs-bench"),
+    ],
+)
+def test_the_cache_folder_follows_the_environment(monkeypatch, environment, expected):
+    for name in ("MLECS_BENCH_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert str(default_cache_dir()) == expected

@@ -1,0 +1,341 @@
+"""Discovery and loading of plugins, with distributions made of real dist-info folders on the import path."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from mlecs_bench.doors.hookspecs import AlgorithmInfo, CellRef, DatasetInfo
+from mlecs_bench.doors.registry import PLUGINS_VARIABLE, Entry, Registry
+from mlecs_bench.errors import DataError, PluginError, UsageError
+
+ALGORITHM = """
+    from mlecs_bench.doors.hookspecs import AlgorithmInfo, hookimpl
+
+    @hookimpl
+    def mlecs_algorithm():
+        return AlgorithmInfo(title="Nothing", summary="does nothing", paper="none", build=lambda options: None)
+"""
+DATASET = """
+    from mlecs_bench.doors.hookspecs import DatasetInfo, hookimpl
+
+    @hookimpl
+    def mlecs_dataset():
+        return DatasetInfo(
+            title="T", summary="s", task="generation", modalities=("a",), prepare=lambda request: None, metrics=("m",)
+        )
+"""
+OBSERVER = """
+    from mlecs_bench.doors.hookspecs import hookimpl
+
+    SEEN = []
+
+    @hookimpl
+    def mlecs_round_end(cell, round):
+        SEEN.append((cell.seed, round))
+"""
+LIST_OF_ALGORITHMS = "mlecs_bench.algorithms"
+
+
+class Site:
+    """A folder of the import path per distribution."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._root = root
+        self._monkeypatch = monkeypatch
+
+    def install(self, name: str, points: dict[str, dict[str, str]], version: str = "1.0", **modules: str) -> Path:
+        """Add a distribution with entry points (group → name → target) and modules (name → source)."""
+        folder = self._root / f"{name}-{version}-{len(list(self._root.iterdir()))}"
+        info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        lines = [f"[{group}]\n" + "".join(f"{n} = {t}\n" for n, t in each.items()) for group, each in points.items()]
+        (info / "entry_points.txt").write_text("\n".join(lines))
+        for module, source in modules.items():
+            (folder / f"{module}.py").write_text(textwrap.dedent(source))
+        self._monkeypatch.syspath_prepend(str(folder))
+        return info
+
+    def algorithm(self, source: str, name: str = "noop", dist: str = "acme-fl", module: str = "acme_noop") -> Registry:
+        """Install a distribution of one algorithm and return what is installed now."""
+        self.install(dist, {LIST_OF_ALGORITHMS: {name: module}}, **{module: source})
+        return Registry.installed()
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    monkeypatch.delenv(PLUGINS_VARIABLE, raising=False)
+    before = set(sys.modules)
+    yield Site(tmp_path, monkeypatch)
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+def refusal(error: type[Exception], registry: Registry, name: str = "noop") -> str:
+    with pytest.raises(error) as caught:
+        registry.algorithm(name)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_listing_imports_nothing(site):
+    registry = site.algorithm("raise RuntimeError('imported')")
+    assert Entry("noop", "algorithm", "acme-fl", "1.0", "acme_noop") in registry.entries("algorithm")
+    assert "acme_noop" not in sys.modules
+
+
+def test_first_party_plugins_enter_by_the_same_door(site):
+    registry = Registry.installed()
+    own = {
+        e.name for kind in ("algorithm", "dataset") for e in registry.entries(kind) if e.distribution == "mlecs-bench"
+    }
+    assert {"ml-ecs", "standalone", "multi-fedavg", "vast", "ur-fall"} <= own
+
+
+def test_kinds_do_not_mix(site):
+    site.install("d", {"mlecs_bench.datasets": {"same": "m_data"}, LIST_OF_ALGORITHMS: {"same": "m_algo"}})
+    registry = Registry.installed()
+    targets = [[e.target for e in registry.entries(kind) if e.name == "same"] for kind in ("algorithm", "dataset")]
+    assert targets == [["m_algo"], ["m_data"]]
+
+
+def test_an_algorithm_is_loaded_with_its_origin(site):
+    loaded = site.algorithm(ALGORITHM).algorithm("noop")
+    assert isinstance(loaded.info, AlgorithmInfo)
+    assert (loaded.name, loaded.info.title, loaded.distribution, loaded.version) == (
+        "noop",
+        "Nothing",
+        "acme-fl",
+        "1.0",
+    )
+
+
+def test_a_dataset_is_loaded_with_its_origin(site):
+    site.install("acme-data", {"mlecs_bench.datasets": {"toy": "acme_data"}}, version="2.1", acme_data=DATASET)
+    loaded = Registry.installed().dataset("toy")
+    assert isinstance(loaded.info, DatasetInfo)
+    assert (loaded.name, loaded.distribution, loaded.version) == ("toy", "acme-data", "2.1")
+
+
+def test_only_the_plugin_that_was_asked_for_is_imported(site):
+    site.install("other", {LIST_OF_ALGORITHMS: {"broken": "acme_broken"}}, acme_broken="raise RuntimeError('imported')")
+    site.algorithm(ALGORITHM).algorithm("noop")
+    assert "acme_noop" in sys.modules
+    assert "acme_broken" not in sys.modules
+
+
+def test_an_entry_point_may_name_an_object(site):
+    source = """
+        from mlecs_bench.doors.hookspecs import AlgorithmInfo, hookimpl
+
+        class Plugin:
+            @hookimpl
+            def mlecs_algorithm(self):
+                return AlgorithmInfo(title="Object", summary="", paper="", build=lambda options: None)
+
+        plugin = Plugin()
+    """
+    site.install("acme-fl", {LIST_OF_ALGORITHMS: {"noop": "acme_object:plugin"}}, acme_object=source)
+    assert Registry.installed().algorithm("noop").info.title == "Object"
+
+
+def test_two_plugins_of_one_module_get_their_own_managers(site):
+    registry = site.algorithm(ALGORITHM)
+    assert registry.algorithm("noop").info.title == registry.algorithm("noop").info.title == "Nothing"
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_one(site):
+    assert refusal(UsageError, site.algorithm(ALGORITHM), "nopo").startswith(
+        "no algorithm 'nopo'. Did you mean 'noop'?"
+    )
+    with pytest.raises(UsageError, match=r"no dataset 'vats'\. Did you mean 'vast'\?"):
+        Registry.installed().dataset("vats")
+
+
+def test_two_distributions_with_one_name_are_an_error_with_a_cure(site):
+    site.algorithm(ALGORITHM)
+    registry = site.algorithm(ALGORITHM, dist="zeta", module="zeta_noop")
+    message = refusal(PluginError, registry)
+    assert message.startswith("algorithm 'noop' is declared by 2 distributions: acme-fl 1.0, zeta 1.0;")
+    assert "pip uninstall acme-fl" in message
+    assert not {"acme_noop", "zeta_noop"} & set(sys.modules)
+
+
+def test_the_cure_never_uninstalls_the_harness(site):
+    registry = site.algorithm(ALGORITHM, name="standalone", dist="zeta")
+    assert refusal(PluginError, registry, "standalone").endswith("pip uninstall zeta")
+
+
+def test_one_distribution_found_twice_is_no_conflict(site):
+    site.install("acme-fl", {LIST_OF_ALGORITHMS: {"noop": "acme_old"}}, version="0.9", acme_old="raise RuntimeError")
+    site.install("Acme_FL", {LIST_OF_ALGORITHMS: {"noop": "acme_new"}}, version="1.1", acme_new=ALGORITHM)
+    loaded = Registry.installed().algorithm("noop")
+    assert (loaded.distribution, loaded.version) == ("Acme_FL", "1.1")  # the first on the path, which Python imports
+
+
+def test_a_name_that_one_distribution_declares_twice_counts_once(site):
+    info = site.install("acme-fl", {LIST_OF_ALGORITHMS: {"noop": "acme_noop"}}, acme_noop=ALGORITHM)
+    with (info / "entry_points.txt").open("a") as file:
+        file.write("noop = acme_noop_again\n")
+    assert Registry.installed().algorithm("noop").distribution == "acme-fl"
+
+
+def test_a_distribution_with_damaged_metadata_does_not_stop_the_listing(site):
+    (site.install("acme-fl", {LIST_OF_ALGORITHMS: {"noop": "acme_noop"}}, acme_noop=ALGORITHM) / "METADATA").unlink()
+    assert Registry.installed().algorithm("noop").version == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import no_such_package_at_all", "ModuleNotFoundError: No module named 'no_such_package_at_all'"),
+        ("from json import no_such_name", "ImportError: cannot import name 'no_such_name'"),
+        ("raise ValueError('first\\n  second')", "ValueError: first second"),
+        ("def broken(:", "SyntaxError: invalid syntax"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("raise KeyError", "KeyError"),
+    ],
+)
+def test_a_plugin_that_fails_to_import_is_named_in_one_line(site, source, reason):
+    message = refusal(PluginError, site.algorithm(source))
+    assert message.startswith(f"plugin 'noop' of distribution 'acme-fl' 1.0 failed to import: {reason}")
+
+
+def test_the_cause_of_a_failed_import_is_kept(site):
+    with pytest.raises(PluginError) as caught:
+        site.algorithm("1 / 0").algorithm("noop")
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_a_missing_module_or_object_is_named(site):
+    site.install("a", {LIST_OF_ALGORITHMS: {"noop": "no_module_here", "gone": "json:no_object"}})
+    registry = Registry.installed()
+    assert "No module named 'no_module_here'" in refusal(PluginError, registry)
+    assert "AttributeError: module 'json' has no attribute 'no_object'" in refusal(PluginError, registry, "gone")
+
+
+def test_a_plugin_without_the_hook_is_refused(site):
+    message = refusal(PluginError, site.algorithm(OBSERVER))
+    assert message.startswith("plugin 'noop' of distribution 'acme-fl' 1.0 does not implement mlecs_algorithm")
+    assert "hookimpl" in message
+
+
+def test_a_misspelt_hook_is_refused_with_the_known_ones(site):
+    message = refusal(PluginError, site.algorithm(ALGORITHM.replace("def mlecs_algorithm", "def mlecs_algoritm")))
+    assert "unknown hook 'mlecs_algoritm'" in message
+    assert "Hooks are: mlecs_algorithm, mlecs_cell_end" in message
+
+
+def test_a_misspelt_hook_beside_a_right_one_is_refused(site):
+    extra = ALGORITHM + "\n    @hookimpl\n    def mlecs_rounds_end(cell):\n        pass\n"
+    assert "unknown hook 'mlecs_rounds_end'" in refusal(PluginError, site.algorithm(extra))
+
+
+def test_a_hook_with_an_unknown_argument_is_refused(site):
+    message = refusal(PluginError, site.algorithm(ALGORITHM.replace("mlecs_algorithm()", "mlecs_algorithm(config)")))
+    assert "{'config'} are declared in the hookimpl but can not be found" in message
+
+
+def test_a_class_is_refused_as_plugin(site):
+    site.install("a", {LIST_OF_ALGORITHMS: {"noop": "acme_class:P"}}, acme_class="class P:\n    pass")
+    assert "points to the class 'acme_class:P'; point to a module or an instance" in refusal(
+        PluginError, Registry.installed()
+    )
+
+
+@pytest.mark.parametrize(("returned", "kind"), [("None", "NoneType"), ("{'title': 'x'}", "dict")])
+def test_a_hook_that_returns_something_else_is_refused(site, returned, kind):
+    source = f"""
+        from mlecs_bench.doors.hookspecs import hookimpl
+
+        @hookimpl
+        def mlecs_algorithm():
+            return {returned}
+    """
+    assert f"returned {kind} from mlecs_algorithm, not AlgorithmInfo" in refusal(PluginError, site.algorithm(source))
+
+
+def test_options_that_are_no_dataclass_are_refused(site):
+    source = ALGORITHM.replace("paper=", "options=dict, paper=")
+    assert "has options <class 'dict'>; give a dataclass" in refusal(PluginError, site.algorithm(source))
+
+
+def test_a_hook_that_raises_is_named(site):
+    source = ALGORITHM.replace("return AlgorithmInfo(", "raise OSError('disk')\n        AlgorithmInfo(")
+    assert "acme-fl' 1.0 failed in mlecs_algorithm: OSError: disk" in refusal(PluginError, site.algorithm(source))
+
+
+def test_an_expected_error_of_a_hook_passes_unchanged(site):
+    source = """
+        from mlecs_bench.errors import DataError
+        from mlecs_bench.doors.hookspecs import hookimpl
+
+        @hookimpl
+        def mlecs_algorithm():
+            raise DataError("table.csv is missing; download it")
+    """
+    assert refusal(DataError, site.algorithm(source)) == "table.csv is missing; download it"
+
+
+def test_observers_are_called_and_broken_ones_are_warnings(site):
+    group = "mlecs_bench.observers"
+    site.install("acme-watch", {group: {"watch": "acme_watch"}}, acme_watch=OBSERVER)
+    site.install("acme-bad", {group: {"bad": "acme_bad", "odd": "acme_odd"}}, acme_bad="1 / 0",
+                 acme_odd=OBSERVER.replace("round_end", "round_ended"))  # fmt: skip  # one line per distribution
+    manager, warnings = Registry.installed().observers()
+    manager.hook.mlecs_round_end(cell=CellRef("a", "d", "0.5", 27, 5, 3, 7), round=2, scores={})
+    assert sys.modules["acme_watch"].SEEN == [(27, 2)]
+    assert [name for name, _ in manager.list_name_plugin()] == ["watch"]
+    assert len(warnings) == 2
+    assert "plugin 'bad' of distribution 'acme-bad' 1.0 failed to import: ZeroDivisionError" in warnings[0]
+    assert "unknown hook 'mlecs_round_ended'" in warnings[1]
+
+
+def test_observers_that_share_a_name_or_an_object_are_warnings(site):
+    group = "mlecs_bench.observers"
+    site.install("one", {group: {"watch": "acme_watch", "twin-a": "acme_twin", "twin-b": "acme_twin"}},
+                 acme_watch=OBSERVER, acme_twin=OBSERVER)  # fmt: skip  # one line per distribution
+    site.install("two", {group: {"watch": "acme_watch"}})
+    manager, warnings = Registry.installed().observers()
+    assert [name for name, _ in manager.list_name_plugin()] == ["twin-a"]
+    assert any("'watch' is declared by 2 distributions: one 1.0, two 1.0" in line for line in warnings)
+    assert any("plugin 'twin-b'" in line and "which another observer already is" in line for line in warnings)
+
+
+@pytest.mark.parametrize(
+    ("value", "seen"), [(None, True), ("", False), ("other", False), ("Acme_FL", True), ("other, acme-fl", True)]
+)
+def test_the_environment_limits_which_distributions_count(site, monkeypatch, value, seen):
+    site.algorithm(ALGORITHM)
+    if value is not None:
+        monkeypatch.setenv(PLUGINS_VARIABLE, value)
+    names = {entry.name for entry in Registry.installed().entries("algorithm")}
+    assert ("noop" in names) is seen
+    assert "standalone" in names
+
+
+def test_disabling_strangers_resolves_a_conflict(site, monkeypatch):
+    site.algorithm(ALGORITHM, name="standalone", dist="zeta")
+    monkeypatch.setenv(PLUGINS_VARIABLE, "")
+    assert [e.distribution for e in Registry.installed().entries("algorithm") if e.name == "standalone"] == [
+        "mlecs-bench"
+    ]
+
+
+def test_code_of_a_strangers_plugin_is_told_apart_by_its_bytes_and_ours_goes_by_version(site, tmp_path):
+    one = site.algorithm(ALGORITHM, "first", "one", "acme_one").algorithm("first").code
+    same = site.algorithm(ALGORITHM, "second", "two", "acme_two").algorithm("second").code
+    other = site.algorithm(ALGORITHM + "    # edited\n", "third", "three", "acme_three").algorithm("third").code
+    source = next(tmp_path.rglob("acme_one.py"))
+    source.write_text(source.read_text() + "\n# edited\n")
+    edited = Registry.installed().algorithm("first").code
+    assert len({one, other, edited}) == 3
+    assert None not in (one, same, other, edited)
+    assert Registry.installed().algorithm("standalone").code is None

@@ -1,0 +1,177 @@
+"""Links deliver what was sent, and the meter counts each transfer once, whatever carries it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+import torch
+
+from mlecs_bench.errors import MessageError
+from mlecs_bench.federation.link import SCALAR_BYTES, Entry, InProcessLink, Ledger, MeteredLink, SerialisingLink
+from mlecs_bench.federation.messages import Message
+
+LINKS = [InProcessLink, SerialisingLink]
+ROUNDS, DEVICES, DIRECTIONS = (1, 2, 3), ("d00", "d01", "d02"), ("down", "up")
+DTYPES = (torch.float32, torch.bfloat16, torch.float64, torch.int64, torch.uint8, torch.bool)
+
+
+def random_message(seed):
+    """Return a message of random names, shapes, dtypes, layouts and scalars; every fourth seed gives an empty one."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low, high):
+        return int(torch.randint(low, high, (1,), generator=generator))
+
+    tensors, scalars = {}, {}
+    for i in range(draw(0, 6) if seed % 4 else 0):
+        shape = [draw(0, 5) for _ in range(draw(0, 4))]
+        values = torch.randint(0, 200, shape, generator=generator).to(DTYPES[draw(0, len(DTYPES))])
+        values = values.T if values.ndim == 2 else values
+        tensors[f"{('lora', 'encoder', 'fused', 'ids', 'scalar')[draw(0, 5)]}/{i}"] = values
+    for i in range(draw(0, 4) if seed % 4 else 0):
+        scalars[f"s{i}"] = draw(0, 9) if i % 2 else draw(0, 9) / 7
+    return Message(tensors, scalars)
+
+
+def transfers():
+    """Return one message for every round, device and direction."""
+    keys = list(itertools.product(ROUNDS, DEVICES, DIRECTIONS))
+    return [(random_message(i), device, direction, t) for i, (t, device, direction) in enumerate(keys)]
+
+
+def metered(link):
+    meter = MeteredLink(link, Ledger())
+    for message, device, direction, t in transfers():
+        meter.carry(message, device, direction, t)
+    return meter.ledger
+
+
+def counted(keep=lambda name, device, direction, t: True):
+    """Count (elements, bytes) of the transfers one number at a time; scalars have the name "scalar/..."."""
+    params = size = 0
+    for message, device, direction, t in transfers():
+        for name, tensor in message.tensors.items():
+            if keep(name, device, direction, t):
+                params += len(tensor.flatten().tolist())
+                size += sum(1 for _ in tensor.contiguous().flatten().view(torch.uint8).tolist())
+        for name in message.scalars:
+            if keep(f"scalar/{name}", device, direction, t):
+                params += 1
+                size += 8
+    return params, size
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_a_serialising_link_delivers_what_the_in_process_link_delivers(seed):
+    message = random_message(seed)
+    here, there = (link().carry(message, "d00", "up", 1) for link in LINKS)
+    assert set(here.tensors) == set(there.tensors) == set(message.tensors)
+    for name, tensor in here.tensors.items():
+        other = there.tensors[name]
+        assert (tensor.dtype, tensor.shape) == (other.dtype, other.shape)
+        assert torch.equal(tensor, other)
+        assert torch.equal(tensor, message.tensors[name])
+    assert dict(here.scalars) == dict(there.scalars) == dict(message.scalars)
+    assert [type(v) for v in there.scalars.values()] == [type(v) for v in message.scalars.values()]
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_the_receiver_cannot_reach_the_senders_tensors(link):
+    sent = torch.nn.Parameter(torch.ones(2, 3))
+    received = MeteredLink(link(), Ledger()).carry(Message({"lora/a": sent}), "d00", "up", 1).tensors["lora/a"]
+    received.zero_()
+    assert torch.equal(sent, torch.ones(2, 3))
+    assert not received.requires_grad
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_a_message_that_is_refused_is_not_counted(link):
+    meter = MeteredLink(link(), Ledger())
+    with pytest.raises(MessageError, match="NaN"):
+        meter.carry(Message({"lora/a": torch.tensor([float("nan")])}), "d00", "up", 1)
+    assert meter.ledger.entries == []
+
+
+def test_the_meter_counts_the_same_whatever_carries():
+    assert metered(InProcessLink()).entries == metered(SerialisingLink()).entries
+
+
+def test_totals_equal_a_count_one_number_at_a_time():
+    ledger = metered(InProcessLink())
+    assert ledger.total() == counted()
+    assert counted()[0] > 100
+
+
+@pytest.mark.parametrize("kind", ["lora", "encoder", "fused", "ids", "scalar"])
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_totals_of_a_kind_and_direction_equal_a_count(kind, direction):
+    expected = counted(lambda name, _device, d, _t: name.startswith(f"{kind}/") and d == direction)
+    assert metered(InProcessLink()).total(kind=kind, direction=direction) == expected
+    assert expected[0] > 0
+
+
+@pytest.mark.parametrize(("device", "t"), list(itertools.product(DEVICES, ROUNDS)))
+def test_totals_of_a_device_and_round_equal_a_count(device, t):
+    expected = counted(lambda _name, d, _direction, r: (d, r) == (device, t))
+    assert metered(InProcessLink()).total(device=device, round=t) == expected
+
+
+@pytest.mark.parametrize("field", ["round", "device", "direction", "kind"])
+def test_totals_over_the_values_of_a_field_add_up(field):
+    ledger = metered(InProcessLink())
+    parts = [ledger.total(**{field: value}) for value in {getattr(e, field) for e in ledger.entries}]
+    assert (sum(p for p, _ in parts), sum(b for _, b in parts)) == ledger.total()
+    assert len(parts) > 1
+
+
+def test_one_message_gives_one_entry_per_kind():
+    ledger = Ledger()
+    tensors = {"lora/a": torch.ones(2, 3), "lora/b": torch.ones(4, dtype=torch.bfloat16), "fused/s": torch.ones(5)}
+    ledger.record(Message(tensors, {"n": 1, "k": 2}), "d01", "up", 7)
+    assert ledger.entries == [
+        Entry(7, "d01", "up", "fused", 5, 20),
+        Entry(7, "d01", "up", "lora", 10, 32),
+        Entry(7, "d01", "up", "scalar", 2, 2 * SCALAR_BYTES),
+    ]
+    assert ledger.kinds() == ["fused", "lora", "scalar"]
+
+
+def test_a_tensor_called_scalar_does_not_vanish_behind_the_scalars():
+    ledger = Ledger()
+    ledger.record(Message({"scalar/hidden": torch.ones(1000)}, {"n": 1}), "d00", "up", 1)
+    assert ledger.total() == (1001, 4008)
+
+
+def test_what_is_sent_twice_is_counted_twice():
+    ledger, message = Ledger(), random_message(1)
+    ledger.record(message, "d00", "up", 1)
+    once = ledger.total()
+    ledger.record(message, "d00", "up", 1)
+    assert ledger.total() == (2 * once[0], 2 * once[1])
+
+
+def test_an_empty_message_leaves_no_trace():
+    ledger = Ledger()
+    ledger.record(Message(), "d00", "down", 1)
+    assert ledger.entries == []
+    assert ledger.total() == (0, 0)
+
+
+def test_a_ledger_survives_json():
+    ledger = metered(InProcessLink())
+    back = Ledger.from_json(json.loads(json.dumps(ledger.to_json())))
+    assert back.entries == ledger.entries
+    assert back.total(kind="lora") == ledger.total(kind="lora")
+
+
+def test_a_ledger_that_was_read_back_goes_on_counting():
+    first, second = transfers()[:9], transfers()[9:]
+    half = Ledger()
+    for transfer in first:
+        half.record(*transfer)
+    resumed = Ledger.from_json(half.to_json())
+    for transfer in second:
+        resumed.record(*transfer)
+    assert resumed.entries == metered(InProcessLink()).entries

@@ -1,0 +1,116 @@
+"""Scores against independent oracles: rouge-score in a loop, scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from mlecs_bench.errors import DataError, UsageError
+from mlecs_bench.metrics import scores as metrics
+from mlecs_bench.metrics.scores import Metric, f1_macro, f1_weighted, label_of, make_scorers, rouge_lsum
+
+LABELS = ("not lying", "temporary pose", "lying on the ground")
+PREDICTIONS = ["a red fox is running", "two dogs\nplay in the snow", "", "the runners ran fast"]
+REFERENCES = ["a red fox runs", "in the snow\ntwo dogs are playing", "a cat", "fast running"]
+
+
+def rouge_oracle(kind: str, *, stemmer: bool) -> float:
+    from rouge_score import rouge_scorer
+
+    total = 0.0
+    for i in range(len(REFERENCES)):
+        scorer = rouge_scorer.RougeScorer([kind], use_stemmer=stemmer)
+        total += scorer.score(target=REFERENCES[i], prediction=PREDICTIONS[i])[kind].fmeasure
+    return total / len(REFERENCES)
+
+
+def test_rouge_lsum_is_the_library_with_a_stemmer():
+    found = rouge_lsum(PREDICTIONS, REFERENCES)
+    assert found == Metric(pytest.approx(rouge_oracle("rougeLsum", stemmer=True), abs=1e-12), 4, True)
+    assert found.value != pytest.approx(rouge_oracle("rougeLsum", stemmer=False), abs=1e-3)
+
+
+def test_rouge_lsum_by_hand():
+    # LCS "a red fox run(s)" = 4 of 5 predicted and 4 of 4 true words: F = 2 * 0.8 * 1 / 1.8
+    assert rouge_lsum(PREDICTIONS[:1], REFERENCES[:1]).value == pytest.approx(1.6 / 1.8)
+    assert rouge_lsum(["", "a cat"], ["a cat", "a cat"]).value == 0.5
+
+
+def test_rouge_lsum_takes_a_line_as_a_sentence():
+    swapped = ["two dogs play\nin the snow"], ["in the snow\ntwo dogs play"]
+    assert rouge_lsum(*swapped).value == pytest.approx(1.0)
+    flat = [t.replace("\n", " ") for texts in swapped for t in texts]
+    assert rouge_lsum(flat[:1], flat[1:]).value < 1.0
+
+
+def test_label_of_ignores_case_and_outer_space_only():
+    assert label_of("  Temporary POSE\n", LABELS) == "temporary pose"
+    assert label_of("temporary  pose", LABELS) is None
+    assert label_of("lying", LABELS) is None
+    assert label_of("", LABELS) is None
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("function", "average"), [(f1_macro, "macro"), (f1_weighted, "weighted")])
+def test_f1_equals_sklearn(seed, function, average):
+    random = np.random.default_rng(seed)
+    # Seeds leave out labels now and then: a class without references, predictions or both.
+    true = random.choice(LABELS[: 1 + seed % 3], 25).tolist()
+    answers = random.choice([*LABELS[seed % 2 :], "I do not know", ""], 25).tolist()
+    oracle = f1_score(true, answers, labels=list(LABELS), average=average, zero_division=0)
+    found = function(answers, true, LABELS)
+    assert found.value == pytest.approx(oracle, abs=1e-12)
+    assert found.n == 25
+
+
+def test_f1_counts_an_unknown_answer_as_a_miss_and_nobodys_false_alarm():
+    a, b, _ = LABELS
+    # a: TP 1, FN 1 (the unknown answer), FP 0 -> 2/3; b: 1; the third label is absent: 0.
+    assert f1_macro([a, "?", b], [a, a, b], LABELS).value == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert f1_weighted([a, "?", b], [a, a, b], LABELS).value == pytest.approx((2 * 2 / 3 + 1) / 3)
+
+
+def test_f1_is_zero_not_nan_when_nothing_is_right():
+    assert f1_macro(["?"], [LABELS[0]], LABELS).value == 0.0
+    assert f1_weighted(["?"], [LABELS[0]], LABELS).value == 0.0
+
+
+def test_f1_refuses_a_reference_that_is_no_label():
+    with pytest.raises(DataError, match="'flying' is none of the labels not lying, temporary pose"):
+        f1_macro([LABELS[0]], ["flying"], LABELS)
+
+
+@pytest.mark.parametrize("name", ["rouge_lsum", "f1_macro", "f1_weighted"])
+def test_scores_refuse_unequal_lengths_and_no_samples(name, tmp_path):
+    (scorer,) = make_scorers([name], LABELS, tmp_path)
+    with pytest.raises(DataError, match="2 predictions for 1 references"):
+        scorer.score([LABELS[0]] * 2, [LABELS[0]])
+    with pytest.raises(DataError, match="no samples"):
+        scorer.score([], [])
+
+
+def test_scorers_come_in_the_order_asked_and_name_their_implementation(tmp_path):
+    scorers = make_scorers(["f1_weighted", "rouge_lsum", "f1_macro"], LABELS, tmp_path)
+    assert [s.name for s in scorers] == ["f1_weighted", "rouge_lsum", "f1_macro"]
+    assert len({s.identity for s in scorers}) == 3
+    assert scorers[1].identity == "rouge-score==0.1.2 rougeLsum F1 stemmer"
+    answers, true = [LABELS[0], "?", LABELS[1]], [LABELS[0], LABELS[0], LABELS[1]]
+    assert scorers[0].score(answers, true) == f1_weighted(answers, true, LABELS)
+    assert scorers[2].score(answers, true) == f1_macro(answers, true, LABELS)
+    assert scorers[0].score(answers, true) != scorers[2].score(answers, true)
+
+
+def test_an_unknown_metric_gets_the_nearest_name(tmp_path):
+    with pytest.raises(UsageError, match=r"no metric 'rouge_lsun'\. Did you mean 'rouge_lsum'\?"):
+        make_scorers(["rouge_lsun"], LABELS, tmp_path)
+
+
+def test_f1_needs_labels(tmp_path):
+    with pytest.raises(UsageError, match="f1_macro needs labels"):
+        make_scorers(["f1_macro"], [], tmp_path)
+
+
+def test_bertscore_is_left_out_when_it_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics, "open_bertscore", lambda cache_dir, model, device: None)
+    assert [s.name for s in make_scorers(["rouge_lsum", "bertscore"], [], tmp_path)] == ["rouge_lsum"]

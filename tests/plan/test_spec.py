@@ -1,0 +1,145 @@
+"""RunSpec: checks itself, and is the same after a trip through JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from mlecs_bench.errors import UsageError
+from mlecs_bench.plan.spec import RunSpec, rho_text
+from mlecs_bench.seeds import PROTOCOL_SEEDS
+
+MINIMAL = {"algo": "ml-ecs", "dataset": "vast", "rho": 0.5}
+
+
+def spec(**changes) -> RunSpec:
+    return RunSpec(**{**MINIMAL, **changes})
+
+
+def refusal(**changes) -> str:
+    with pytest.raises(UsageError) as caught:
+        spec(**changes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+FULL = spec(
+    rho={"audio": 0.5, "vision": 1.0},
+    n_devices=20,
+    profile="paper",
+    seeds=(1, 2),
+    options={"rank": 8, "mode": "mean", "ranks": [4, 8]},
+    data_options={"labels": "digits"},
+    rounds=3,
+    steps=7,
+    split="sequence",
+    budget="equal",
+    evaluate="all",
+    min_modalities=0,
+    slm="a",
+    llm="b",
+    proxy="c",
+    batch_size=2,
+    dtype="bfloat16",
+    base_bits=4,
+    gradient_checkpointing=True,
+    bertscore_model="none",
+    device_slm={"d00": "e"},
+    device_rank={"d01": 4},
+    device_encoder_width={"d02": 32},
+    data_dir="data",
+    device="cuda:0",
+    threads=2,
+)
+
+
+@pytest.mark.parametrize("given", [spec(), FULL, spec(rho=1), spec(rho=1e-9), spec(rho={"audio": 1})])
+def test_a_trip_through_json_changes_nothing(given):
+    assert RunSpec.from_json(given.to_json()) == given
+
+
+def test_every_field_survives_the_trip():
+    untouched = [f.name for f in dataclasses.fields(RunSpec) if getattr(FULL, f.name) == getattr(spec(), f.name)]
+    assert set(untouched) == {"algo", "dataset"}
+    assert json.loads(FULL.to_json())["seeds"] == [1, 2]
+
+
+def test_json_does_not_depend_on_the_order_of_options():
+    one, other = spec(options={"a": 1, "b": 2}), spec(options={"b": 2, "a": 1})
+    assert one.to_json() == other.to_json()
+
+
+def test_the_seeds_are_the_five_of_the_protocol():
+    assert spec().seeds == PROTOCOL_SEEDS == (27, 34, 46, 52, 93)
+
+
+def test_a_spec_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        spec().rho = 0.1
+
+
+@pytest.mark.parametrize("rate", [0, -0.1, 1.2, float("nan"), float("inf"), True, "0.5", None])
+def test_a_rate_outside_its_interval_is_refused(rate):
+    assert refusal(rho=rate) == f"rho must be in (0, 1], got {rate}"
+
+
+@pytest.mark.parametrize("rate", [0, 1.5, True, "x"])
+def test_a_rate_of_one_modality_is_refused_by_name(rate):
+    assert refusal(rho={"audio": 0.5, "vision": rate}) == f"rho of vision must be in (0, 1], got {rate}"
+
+
+def test_rates_for_no_modality_are_refused():
+    assert refusal(rho={}).startswith("rho names no modality")
+
+
+@pytest.mark.parametrize("name", ["n_devices", "rounds", "steps", "threads"])
+@pytest.mark.parametrize("count", [0, -1, 1.5, "3"])
+def test_a_count_below_one_or_not_whole_is_refused(name, count):
+    flag = name.replace("_", "-")
+    assert refusal(**{name: count}) == f"{flag} must be a whole number of at least 1, got {count}"
+
+
+@pytest.mark.parametrize("name", ["rounds", "steps"])
+def test_rounds_and_steps_may_be_left_to_the_profile(name):
+    assert getattr(spec(**{name: None}), name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("budget", "half", "budget must be paper or equal, got half"),
+        ("budget", None, "budget must be paper or equal, got None"),
+        ("evaluate", "some", "evaluate must be last or all, got some"),
+        ("min_modalities", 2, "min-modalities must be 0 or 1, got 2"),
+        ("min_modalities", -1, "min-modalities must be 0 or 1, got -1"),
+        ("seeds", (), "seeds must be different whole numbers, got []"),
+        ("seeds", (27, 27), "seeds must be different whole numbers, got [27, 27]"),
+    ],
+)
+def test_a_wrong_choice_is_refused(name, value, expected):
+    assert refusal(**{name: value}) == expected
+
+
+def test_an_unknown_setting_is_refused_by_name():
+    with pytest.raises(UsageError, match=r"unknown setting 'n_device'; known: algo, base_bits, .*budget, .*n_devices"):
+        RunSpec.from_mapping({**MINIMAL, "n_device": 3})
+
+
+@pytest.mark.parametrize("name", sorted(MINIMAL))
+def test_a_missing_setting_is_refused_with_its_flag(name):
+    values = {key: value for key, value in MINIMAL.items() if key != name}
+    with pytest.raises(UsageError, match=f"setting '{name}' is missing; give --{name}"):
+        RunSpec.from_mapping(values)
+
+
+def test_a_mapping_without_seeds_gets_those_of_the_protocol():
+    assert RunSpec.from_mapping(MINIMAL) == spec()
+
+
+@pytest.mark.parametrize(
+    ("rho", "text"), [(0.5, "0.5"), (1, "1"), (1.0, "1"), ({"vision": 1.0, "audio": 0.25}, "audio=0.25,vision=1")]
+)
+def test_a_rate_is_written_as_on_the_command_line(rho, text):
+    assert rho_text(rho) == text

@@ -1,0 +1,426 @@
+"""Studies: which runs a file or a preset stands for, and the copy that stays with the records."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mlecs_bench.errors import UsageError
+from mlecs_bench.plan.study import PRESETS, Study, default_folder, expanded, keep_study, preset, read_study
+
+PYPROJECT = Path(__file__).parent.parent.parent / "pyproject.toml"
+PROTOCOL = (27, 34, 46, 52, 93)
+METHODS = ["standalone", "multi-fedavg", "fedmllm", "fedilora", "co-plms", "ml-ecs"]
+ABLATIONS = ["ml-ecs", *(f"ml-ecs/no-{part}" for part in ("mma", "se-ccl", "ccl", "amt", "kt"))]
+ONE = {"algo": "a", "dataset": "x", "rho": 0.5}
+FULL = """
+title: Everything in one
+about: A study with all that a file may hold, größer.
+settings:
+  profile: mini
+  options: {tau: 1.0, mode: mean}
+  n_seeds: 2
+blocks:
+  first:
+    algo: [a, b]
+    dataset: x
+    rho: [0.5, {audio: 0.25, vision: 1}]
+  second:
+    algo: a
+    dataset: [x, y]
+    rho: 0.7
+    seeds: [5, 6]
+    rounds: 3
+    options: {tau: 2.0}
+"""
+
+
+def study_of(*blocks, **settings) -> Study:
+    return Study("T", "", {f"b{i}": block for i, block in enumerate(blocks)}, settings)
+
+
+def written(tmp_path, text: str, name: str = "s.yaml") -> Path:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def cells(study: Study) -> int:
+    return sum(len(spec.seeds) for spec in study.specs())
+
+
+# Grids
+
+
+def test_every_combination_of_the_lists_is_a_run_and_the_last_setting_changes_fastest():
+    block = {
+        "split": ["s", "t"],
+        "budget": ["paper", "equal"],
+        "algo": ["a", "b"],
+        "dataset": ["x", "y"],
+        "n_devices": [3, 5],
+        "rho": [0.5, 0.7],
+    }
+    found = [(s.rho, s.n_devices, s.dataset, s.algo, s.budget, s.split) for s in study_of(block).specs()]
+    assert found == [
+        (rho, n, dataset, algo, budget, split)
+        for rho in (0.5, 0.7)
+        for n in (3, 5)
+        for dataset in ("x", "y")
+        for algo in ("a", "b")
+        for budget in ("paper", "equal")
+        for split in ("s", "t")
+    ]
+
+
+def test_blocks_are_run_one_after_the_other():
+    study = study_of({**ONE, "algo": ["b", "a"]}, {**ONE, "algo": "c"})
+    assert [spec.algo for spec in study.specs()] == ["b", "a", "c"]
+
+
+def test_a_run_that_two_blocks_name_is_run_once_where_it_comes_first():
+    study = study_of({**ONE, "algo": ["a", "b"]}, {**ONE, "algo": ["c", "a"], "n_devices": [3, 5]})
+    found = [(spec.algo, spec.n_devices) for spec in study.specs()]
+    assert found == [("a", 3), ("b", 3), ("c", 3), ("c", 5), ("a", 5)]
+
+
+def test_runs_that_differ_in_any_setting_are_different_runs():
+    assert len(study_of(ONE, {**ONE, "evaluate": "all"}, {**ONE, "options": {"tau": 1}}).specs()) == 3
+
+
+def test_a_rate_per_modality_is_one_rate():
+    rates = {"audio": 0.25, "vision": 1}
+    assert [spec.rho for spec in study_of({**ONE, "rho": rates}).specs()] == [rates]
+    assert [spec.rho for spec in study_of({**ONE, "rho": [0.5, "audio=0.25,vision=1"]}).specs()] == [0.5, rates]
+
+
+@pytest.mark.parametrize("key", ["rho", "n_devices", "dataset", "algo", "budget", "split"])
+def test_an_empty_list_is_refused(key):
+    with pytest.raises(UsageError, match=f"block 'b0': names no {key}; give at least one"):
+        study_of({**ONE, key: []}).specs()
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        ({"algo": "a", "dataset": "x"}, "block 'b1': setting 'rho' is missing"),
+        ({**ONE, "rho": 1.5}, "block 'b1': rho must be in"),
+        ({**ONE, "rho": [0.5, "half"]}, "block 'b1': rho must be a rate"),
+        ({**ONE, "budget": ["paper", "half"]}, "block 'b1': budget must be paper or equal, got half"),
+        ({**ONE, "n_devices": [3, 0]}, "block 'b1': n-devices must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_the_name_of_its_block(block, expected):
+    with pytest.raises(UsageError, match=expected):
+        study_of(ONE, block).specs()
+
+
+# Seeds
+
+
+@pytest.mark.parametrize(
+    ("settings", "block", "seeds"),
+    [
+        ({}, {}, PROTOCOL),
+        ({}, {"n_seeds": 2}, PROTOCOL[:2]),
+        ({}, {"seeds": [5, 6]}, (5, 6)),
+        ({}, {"seeds": "5,6"}, (5, 6)),
+        ({}, {"seeds": 5}, (5,)),
+        ({"n_seeds": 2}, {}, PROTOCOL[:2]),
+        ({"n_seeds": 2}, {"seeds": [5]}, (5,)),  # a block replaces both ways of naming seeds
+        ({"seeds": [5]}, {"n_seeds": 1}, (27,)),
+    ],
+)
+def test_seeds_of_a_block_replace_those_of_the_study(settings, block, seeds):
+    assert [spec.seeds for spec in study_of({**ONE, **block}, **settings).specs()] == [seeds]
+
+
+@pytest.mark.parametrize("flags", [{"seeds": "7"}, {"seeds": [7], "n_seeds": None}])
+@pytest.mark.parametrize("named", [{"n_seeds": 2}, {"seeds": [5, 6]}, {}])
+@pytest.mark.parametrize("place", ["settings", "block"])
+def test_a_flag_for_seeds_replaces_them_everywhere(flags, named, place):
+    study = study_of(ONE, **named) if place == "settings" else study_of({**ONE, **named})
+    assert [spec.seeds for spec in study.overlaid(flags).specs()] == [(7,)]
+    assert [spec.seeds for spec in study.overlaid({"n_seeds": 1}).specs()] == [(27,)]
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        ({"seeds": [1], "n_seeds": 1}, "seeds and n-seeds exclude each other"),
+        ({"n_seeds": 6}, "n-seeds must be from 1 to 5, got 6"),
+        ({"seeds": ["x"]}, "seeds must be whole numbers"),
+        ({"seeds": [1, 1]}, "seeds must be different whole numbers"),
+        ({"seeds": []}, "seeds must be different whole numbers"),
+    ],
+)
+def test_wrong_seeds_are_refused(block, expected):
+    with pytest.raises(UsageError, match=expected):
+        study_of({**ONE, **block}).specs()
+
+
+# Settings and flags
+
+
+def test_a_block_replaces_the_settings_of_the_study_and_options_name_by_name():
+    study = study_of(
+        {**ONE, "rounds": 3, "options": {"tau": 2}},
+        ONE,
+        rounds=9,
+        steps=4,
+        options={"tau": 1, "mode": "mean"},
+        device_rank={"d0": 4},
+    )
+    first, second = study.specs()
+    assert (first.rounds, first.steps, first.options) == (3, 4, {"tau": 2, "mode": "mean"})
+    assert (second.rounds, second.steps, second.options) == (9, 4, {"tau": 1, "mode": "mean"})
+    assert first.device_rank == second.device_rank == {"d0": 4}
+
+
+def test_flags_replace_the_settings_of_the_study_and_of_its_blocks():
+    study = study_of({**ONE, "algo": ["a", "b"], "rounds": 3}, {**ONE, "rounds": 4}, rho=0.9, rounds=5)
+    flags = {"algo": ["c"], "rounds": 7, "rho": ["0.7", "0.8"], "steps": None, "options": {}}
+    found = [(spec.algo, spec.rho, spec.rounds, spec.steps) for spec in study.overlaid(flags).specs()]
+    assert found == [("c", 0.7, 7, None), ("c", 0.8, 7, None)]
+    assert [spec.rounds for spec in study.specs()] == [3, 3, 4]  # the study itself stays as it was
+
+
+@pytest.mark.parametrize("place", ["settings", "block"])
+def test_an_option_given_as_a_flag_wins_and_leaves_the_others(place):
+    options = {"tau": 1, "mode": "mean"}
+    study = study_of(ONE, options=options) if place == "settings" else study_of({**ONE, "options": options})
+    (spec,) = study.overlaid({"options": {"tau": "3", "rank": "8"}}).specs()
+    assert spec.options == {"tau": "3", "mode": "mean", "rank": "8"}
+
+
+def test_a_device_setting_given_as_a_flag_wins_over_that_of_a_block():
+    study = study_of({**ONE, "device_rank": {"d0": 4, "d1": 8}}, ONE)
+    first, second = study.overlaid({"device_rank": {"d0": "2"}}).specs()
+    assert (first.device_rank, second.device_rank) == ({"d0": 2, "d1": 8}, {"d0": 2})
+
+
+def test_flags_alone_are_a_study():
+    flags = {"algo": ["a", "b"], "dataset": ["x"], "rho": ["0.5"], "n_seeds": 1}
+    assert [(s.algo, s.seeds) for s in Study("", "", {"sweep": {}}).overlaid(flags).specs()] == [
+        ("a", (27,)),
+        ("b", (27,)),
+    ]
+
+
+# Files
+
+
+def test_a_file_holds_the_title_the_settings_and_the_blocks(tmp_path):
+    study = read_study(written(tmp_path, FULL))
+    assert (study.title, study.about) == ("Everything in one", "A study with all that a file may hold, größer.")
+    found = [(s.algo, s.dataset, s.rho, s.seeds, s.rounds, s.options["tau"]) for s in study.specs()]
+    both = {"audio": 0.25, "vision": 1}
+    assert found == [
+        ("a", "x", 0.5, (27, 34), None, 1.0),
+        ("b", "x", 0.5, (27, 34), None, 1.0),
+        ("a", "x", both, (27, 34), None, 1.0),
+        ("b", "x", both, (27, 34), None, 1.0),
+        ("a", "x", 0.7, (5, 6), 3, 2.0),
+        ("a", "y", 0.7, (5, 6), 3, 2.0),
+    ]
+
+
+def test_the_shortest_file_has_one_block(tmp_path):
+    study = read_study(written(tmp_path, "title:\nblocks: {only: {algo: a, dataset: x, rho: 0.5}}"))
+    assert (study.title, study.about, cells(study)) == ("", "", 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "is no study: 'blocks' must map names to settings (algo, dataset, rho, ...), got nothing of that name"),
+        ("- algo", "is no study"),
+        ("algo: a", "is no study"),
+        ("blocks: {}", "is no study"),
+        ("blocks: [a]", "is no study: 'blocks' must map names to settings (algo, dataset, rho, ...), got list [\"a\"]"),
+        ("blocks: {a: {algo: a}, a: {algo: b}}", "'a' stands there twice, again in line 1"),
+        ("blocks:\n  a: {algo: a,\n    rho: [{x: 1, x: 2}]}", "'x' stands there twice, again in line 3"),
+        ("title: [", "is not YAML"),
+        ("block: {}\nblocks: {b: {algo: a}}", "has an unknown key 'block'. Did you mean 'blocks'?"),
+        ("blocks: {b: {algos: a}}", "'b' in {path} has an unknown key 'algos'. Did you mean 'algo'?"),
+        ("blocks: {b: {algo: a}, c: {1: a}}", "'c' in {path} has an unknown key '1'. Known: "),
+        (
+            "settings: {n-seeds: 1}\nblocks: {b: {algo: a}}",
+            "'settings' in {path} has an unknown key 'n-seeds'. Did you mean 'n_seeds'?",
+        ),
+        ("settings: {out: o}\nblocks: {settings: {algo: a}}", "'settings' in {path} has an unknown key 'out'"),
+        (
+            "settings: [a]\nblocks: {b: {algo: a}}",
+            "'settings' in {path} must hold settings as 'name: value', got ['a']",
+        ),
+        ("blocks: {b: a}", "'b' in {path} must hold settings as 'name: value', got 'a'"),
+        ("blocks: {b: }", "'b' in {path} must hold settings as 'name: value', got None"),
+        ("blocks: {b: {options: tau}}", "'options' of 'b' in {path} must be a mapping of names to values"),
+        ("settings: {device_rank: 4}\nblocks: {b: {algo: a}}", "'device_rank' of 'settings' in {path} must be a"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_line(tmp_path, text, expected):
+    path = written(tmp_path, text)
+    with pytest.raises(UsageError) as caught:
+        read_study(path)
+    assert expected.replace("{path}", str(path)) in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_or_is_no_text_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"cannot read the study file .*none.yaml: No such file"):
+        read_study(tmp_path / "none.yaml")
+    (tmp_path / "s.yaml").write_bytes(b"\xff\xfe\x00blocks")
+    with pytest.raises(UsageError, match="is not YAML"):
+        read_study(tmp_path / "s.yaml")
+
+
+@pytest.mark.parametrize(
+    ("path", "folder"),
+    [("s/study.yaml", "s"), ("s/big.yaml", "results/big"), ("study.yaml", "."), ("study.yml", "results/study")],
+)
+def test_records_go_beside_a_kept_study_and_else_to_a_folder_of_its_name(path, folder):
+    assert default_folder(Path(path)) == Path(folder)
+
+
+# The user's data
+
+
+@pytest.mark.parametrize("text", ["$MLECS_TEST_DATA/vast", "${MLECS_TEST_DATA}/vast"])
+def test_a_variable_in_a_folder_is_replaced(monkeypatch, text):
+    monkeypatch.setenv("MLECS_TEST_DATA", "/my/data")
+    assert expanded(text) == "/my/data/vast"
+    assert [s.data_dir for s in study_of(ONE, data_dir=text).specs()] == ["/my/data/vast"]
+    assert [s.data_dir for s in study_of({**ONE, "data_dir": "/own"}, data_dir=text).specs()] == ["/own"]
+
+
+@pytest.mark.parametrize(
+    "text", ["$MLECS_TEST_DATA", "$MLECS_TEST_DATA/vast", "${MLECS_TEST_DATA}", "/a/${MLECS_TEST_DATA}/b"]
+)
+def test_a_variable_that_is_not_set_is_named(monkeypatch, text):
+    monkeypatch.delenv("MLECS_TEST_DATA", raising=False)
+    with pytest.raises(UsageError, match="set the variable MLECS_TEST_DATA to its folder, or give --data-dir"):
+        study_of({**ONE, "data_dir": text}).specs()
+
+
+def test_a_flag_for_the_data_needs_no_variable(monkeypatch):
+    monkeypatch.delenv("MLECS_TEST_DATA", raising=False)
+    study = study_of({**ONE, "data_dir": "$MLECS_TEST_DATA"}).overlaid({"data_dir": "/own"})
+    assert [spec.data_dir for spec in study.specs()] == ["/own"]
+
+
+# The copy beside the records
+
+
+def test_a_study_that_is_written_and_read_again_names_the_same_runs(tmp_path):
+    study = read_study(written(tmp_path, FULL))
+    again = read_study(written(tmp_path, study.to_yaml(), "again.yaml"))
+    assert again == study
+    assert again.to_yaml() == study.to_yaml()
+
+
+def test_the_copy_holds_no_setting_of_a_machine_but_variables_stay():
+    local = {"data_dir": "/home/me/vast", "device": "cuda", "threads": 4}
+    text = study_of({**ONE, **local}, {**ONE, "data_dir": "$VAST"}, **local, rounds=2).to_yaml()
+    assert yaml.safe_load(text) == {
+        "title": "T",
+        "settings": {"rounds": 2},
+        "blocks": {"b0": ONE, "b1": {**ONE, "data_dir": "$VAST"}},
+    }
+
+
+def test_a_copy_is_kept_once(tmp_path):
+    out = tmp_path / "new" / "out"
+    study = study_of(ONE)
+    keep_study(study, out)
+    path = out / "study.yaml"
+    assert read_study(path).specs() == study.specs()
+    with path.open("a") as file:
+        file.write("# a remark of the user\n")
+    before = path.read_bytes()
+    keep_study(study_of(ONE, device="cuda", data_dir="/elsewhere"), out)  # the same study on another machine
+    assert path.read_bytes() == before
+    assert [p.name for p in out.iterdir()] == ["study.yaml"]
+
+
+def test_a_folder_that_holds_another_study_is_refused(tmp_path):
+    keep_study(study_of(ONE), tmp_path)
+    before = (tmp_path / "study.yaml").read_bytes()
+    with pytest.raises(UsageError, match=r"study.yaml is another study \('T'\); write to another folder with --out"):
+        keep_study(study_of({**ONE, "rho": 0.7}), tmp_path)
+    assert (tmp_path / "study.yaml").read_bytes() == before
+
+
+def test_a_kept_study_that_is_damaged_is_refused(tmp_path):
+    (tmp_path / "study.yaml").write_text("title: [")
+    with pytest.raises(UsageError, match="is not YAML"):
+        keep_study(study_of(ONE), tmp_path)
+
+
+# Presets
+
+
+def grid(algos, rhos=(0.5, 0.7, 0.8), n_devices=(3,), evaluate="last") -> list[tuple[object, ...]]:
+    """Return the runs of a preset's block on both datasets, as a loop."""
+    return [
+        (algo, dataset, rho, n, evaluate)
+        for rho in rhos
+        for n in n_devices
+        for dataset in ("vast", "ur-fall")
+        for algo in algos
+    ]
+
+
+TABLE1, ABLATION = grid(METHODS), grid(ABLATIONS)
+TABLE2 = grid(["ml-ecs"], rhos=(0.8,), n_devices=(3, 5, 10, 20))
+RUNS = {
+    "table1": (TABLE1, 180),  # 6 methods, 2 datasets, 3 rates, 5 seeds
+    "table2": (TABLE2, 40),  # 2 datasets, 4 numbers of devices, 5 seeds
+    "ablation": (ABLATION, 180),  # 6 variants, 2 datasets, 3 rates, 5 seeds
+    # Table 2 shares ML-ECS with three devices at 0.8 on both datasets; the ablations share all 6 of ML-ECS.
+    "all": ([*TABLE1, *TABLE2, *ABLATION, *grid(METHODS, rhos=(0.5,), evaluate="all")], 180 + 30 + 150 + 60),
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_the_runs_of_its_table(name):
+    runs, n_cells = RUNS[name]
+    specs = preset(name).specs()
+    assert [(s.algo, s.dataset, s.rho, s.n_devices, s.evaluate) for s in specs] == list(dict.fromkeys(runs))
+    assert {spec.seeds for spec in specs} == {PROTOCOL}
+    assert {(spec.profile, spec.budget, spec.split) for spec in specs} == {("mini", "paper", None)}
+    assert cells(preset(name)) == n_cells
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_names_only_plugins_that_come_with_the_package(name):
+    points = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["entry-points"]
+    specs = preset(name).specs()
+    assert {spec.algo for spec in specs} <= points["mlecs_bench.algorithms"].keys()
+    assert {spec.dataset for spec in specs} <= points["mlecs_bench.datasets"].keys()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_can_be_kept_and_run_again_from_its_copy(name, tmp_path):
+    keep_study(preset(name), tmp_path)
+    assert read_study(tmp_path / "study.yaml").specs() == preset(name).specs()
+
+
+def test_every_preset_is_offered():
+    folder = importlib.resources.files("mlecs_bench.cli").joinpath("presets")
+    assert sorted(f"{name}.yaml" for name in PRESETS) == sorted(path.name for path in folder.iterdir())
+
+
+def test_the_study_in_the_docs_is_one(monkeypatch, tmp_path):
+    monkeypatch.setenv("UR_FALL_DIR", "/data")
+    page = (Path(__file__).parent.parent.parent / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    specs = read_study(written(tmp_path, example)).specs()
+    assert len(specs) == 2 * 2 * 2 * 2 + 2
+    assert {len(spec.seeds) for spec in specs} == {5, 2}

@@ -1,0 +1,228 @@
+"""The synthetic clips: what each modality shows, disjoint pools, the same numbers every time, the prepared table."""
+
+import hashlib
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from mlecs_bench.api import DataError, DataRequest, rng
+from mlecs_bench.data.samples import Samples
+from mlecs_plugins.datasets import vast
+from mlecs_plugins.datasets.vast import captions, signals, synthetic
+from mlecs_plugins.datasets.vast.diagnose import slot_scores
+from mlecs_plugins.datasets.vast.words import FILLER_IDS, SHOWN_BY, SLOT_NAMES, SLOTS, SOURCES, SUBTITLE_IDS
+from mlecs_plugins.datasets.vast.words import SUBTITLE_WORDS as WORDS
+
+DRAW = {"audio": signals.draw_audio, "subtitle": signals.draw_subtitle, "vision": signals.draw_vision}
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return synthetic.benchmark(300)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    start = time.process_time()
+    result = vast.prepare(DataRequest(None, cache))
+    return result, cache, time.process_time() - start
+
+
+def slot_columns(slots):
+    return {f"slot_{name}": [SLOTS[name][v][0] for v in slots[name]] for name in SLOT_NAMES}
+
+
+def combinations(slots):
+    return set(zip(*(slots[name].tolist() for name in SLOT_NAMES), strict=True))
+
+
+def test_the_benchmark_is_the_same_every_time(clips):
+    again = synthetic.benchmark(300)
+    assert again.summaries == clips.summaries
+    assert all(np.array_equal(again.inputs[m], clips.inputs[m]) for m in DRAW)
+
+
+def test_a_changed_generator_needs_a_new_version(clips):
+    made = "\n".join(clips.summaries).encode() + clips.inputs["subtitle"].tobytes()
+    assert (synthetic.VERSION, hashlib.sha256(made).hexdigest()[:16]) == ("2", "1c8ea7f9e93c1ab4")
+
+
+@pytest.mark.parametrize("modality", synthetic.MODALITIES, ids=lambda m: m.name)
+def test_inputs_have_the_shape_and_dtype_of_the_manifest(clips, modality):
+    values = clips.inputs[modality.name]
+    assert values.shape == (300, *modality.shape)
+    assert values.dtype == modality.dtype
+
+
+@pytest.mark.parametrize("modality", DRAW)
+def test_a_modality_shows_its_own_slots_and_nothing_of_the_others(clips, modality):
+    base = DRAW[modality](clips.slots, rng(5, "x"))
+    for name in SLOT_NAMES:
+        changed = {**clips.slots, name: (clips.slots[name] + 1) % len(SLOTS[name])}
+        same = np.array_equal(DRAW[modality](changed, rng(5, "x")), base)
+        assert same == (name not in SHOWN_BY[modality]), name
+
+
+def test_sources_are_the_slots_that_one_modality_shows_alone():
+    shown = Counter(name for names in SHOWN_BY.values() for name in names)
+    for modality, names in SHOWN_BY.items():
+        assert set(SOURCES[modality]) == {name for name in names if shown[name] == 1}
+    assert set(SOURCES["shared"]) == {name for name in SLOT_NAMES if shown[name] == 2}
+
+
+def test_each_slot_is_uniform_in_benchmark_and_pool():
+    for for_pool in (False, True):
+        slots = synthetic.draw_slots(rng(3, "uniform"), 6000, for_pool=for_pool)
+        for name in SLOT_NAMES:
+            counts = np.bincount(slots[name], minlength=len(SLOTS[name]))
+            assert len(counts) == len(SLOTS[name])
+            assert scipy.stats.chisquare(counts).pvalue > 1e-4, name
+
+
+def test_no_pool_clip_has_the_slots_of_a_benchmark_clip():
+    benchmark = combinations(synthetic.benchmark_slots())
+    assert len(benchmark) > 9000
+    for seed in (1, synthetic.DATA_SEED):
+        pool = combinations(synthetic.pool(seed, 20_000, with_inputs=False).slots)
+        assert len(pool) > 10_000
+        assert not pool & benchmark
+
+
+def test_pools_of_different_seeds_differ_and_of_one_seed_agree():
+    first, again, other = (synthetic.pool(seed, 40) for seed in (1, 1, 2))
+    assert first.summaries == again.summaries
+    assert np.array_equal(first.inputs["audio"], again.inputs["audio"])
+    assert first.summaries != other.summaries
+
+
+def test_no_word_belongs_to_two_slots_or_to_a_template():
+    words = [word for values in SLOTS.values() for synonyms in values for word in synonyms]
+    assert len(words) == len(set(words))
+    templates = " ".join(t for style in captions.STYLES for t in style.templates)
+    assert not set(re.findall(r"[a-z]+", re.sub(r"\{\w+\}", "", templates))) & set(words)
+
+
+def test_every_template_names_every_slot_once():
+    for style in captions.STYLES:
+        assert len(style.templates) > 1
+        for template in style.templates:
+            assert sorted(re.findall(r"\{(\w+)\}", template)) == sorted(SLOT_NAMES)
+
+
+def test_subtitle_words_are_distinct_and_have_one_meaning():
+    ids = [i for values in SUBTITLE_IDS.values() for group in values for i in group] + list(FILLER_IDS)
+    assert sorted(ids) == list(range(1, len(WORDS)))
+    assert len(set(WORDS)) == len(WORDS)
+    assert [len(SUBTITLE_IDS[name]) for name in ("topic", "tone", "voice")] == [10, 6, 4]
+
+
+def test_subtitles_are_words_followed_by_padding(clips):
+    ids = clips.inputs["subtitle"]
+    assert ids.max() < len(WORDS)
+    lengths = (ids != 0).sum(axis=1)
+    assert lengths.min() == 12
+    assert lengths.max() == 24
+    assert all((row[:n] != 0).all() for row, n in zip(ids, lengths, strict=True))
+
+
+def test_a_summary_names_all_slots_of_its_clip(clips):
+    scores = slot_scores(slot_columns(clips.slots), clips.summaries)
+    assert {name: metric.value for name, metric in scores.items()} == dict.fromkeys(scores, 1.0)
+
+
+def test_benchmark_summaries_are_in_the_style_that_is_rarest_in_the_pool(clips):
+    in_style = [" near " in text and " voice on " in text for text in clips.summaries]
+    assert all(in_style)
+    pool = synthetic.pool(7, 4000, with_inputs=False).summaries
+    share = np.mean([" near " in text and " voice on " in text for text in pool])
+    assert share == pytest.approx(0.1, abs=0.02)
+    assert min(captions.POOL_WEIGHTS) == captions.POOL_WEIGHTS[captions.CLIP_STYLE] == 0.1
+
+
+def test_the_liked_synonym_is_used_in_four_fifths_of_the_cases():
+    slots = synthetic.draw_slots(rng(4, "liked"), 2000, for_pool=False)
+    texts = captions.write_captions(slots, rng(4, "texts"))
+    third = {synonyms[captions.STYLES[captions.CLIP_STYLE].liked] for v in SLOTS.values() for synonyms in v}
+    share = np.mean([word in third for text in texts for word in re.findall(r"[a-z]+", text) if word not in FUNCTION])
+    assert share == pytest.approx(0.8, abs=0.02)
+
+
+FUNCTION = {"near", "voice", "on"}
+
+
+def test_slot_scores_by_hand():
+    columns = {f"slot_{name}": [SLOTS[name][0][0]] * 2 for name in SLOT_NAMES}
+    texts = ["A PUPPY, red; songs and music... sadly, at the coastline of the coast", ""]
+    scores = slot_scores(columns, texts)
+    assert scores["slots_vision"].value == pytest.approx((1 + 1 + 0) / 3 / 2)
+    assert scores["slots_audio"].value == pytest.approx(1 / 2)
+    assert scores["slots_subtitle"].value == 0.0
+    assert scores["slots_shared"].value == pytest.approx(1 / 2 / 2)
+    assert scores["slots_all"].value == pytest.approx(4 / 8 / 2)
+    assert {metric.n for metric in scores.values()} == {2}
+
+
+def test_slot_scores_of_nothing_are_zero_over_no_samples():
+    scores = slot_scores({f"slot_{name}": [] for name in SLOT_NAMES}, [])
+    assert {(metric.value, metric.n) for metric in scores.values()} == {(0.0, 0)}
+
+
+def test_prepared_table_holds_what_was_drawn(prepared):
+    result, _, seconds = prepared
+    samples = Samples.open(result)
+    clips = synthetic.benchmark()
+    assert len(samples) == result.manifest.n_samples == 9680
+    assert samples.targets == clips.summaries
+    for name in DRAW:
+        assert np.array_equal(samples.array(name), clips.inputs[name])
+        assert samples.presence[name].all()
+    assert samples.column("slot_tone") == slot_columns(clips.slots)["slot_tone"]
+    assert len(set(samples.ids)) == 9680
+    assert samples.column("group") == list(samples.ids)
+    assert seconds < 20
+
+
+def test_a_second_preparation_reads_the_cache(prepared, monkeypatch):
+    result, cache, _ = prepared
+    monkeypatch.setattr(synthetic, "benchmark", lambda: pytest.fail("generated again"))
+    again = vast.prepare(DataRequest(None, cache))
+    assert again == result
+    assert again.folder.parent == cache / "vast"
+
+
+def test_the_digest_follows_the_parameters(monkeypatch):
+    before = synthetic.digest()
+    assert before == synthetic.digest()
+    monkeypatch.setattr(signals, "PIXEL_NOISE", signals.PIXEL_NOISE + 1)
+    assert synthetic.digest() != before
+
+
+def test_a_folder_that_is_not_there_is_refused_in_one_line(tmp_path):
+    with pytest.raises(DataError, match=r"run without --data-dir") as error:
+        vast.prepare(DataRequest(tmp_path / "mine", tmp_path))
+    assert str(tmp_path / "mine") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_card_matches_the_manifest():
+    info, manifest = vast.mlecs_dataset(), synthetic.manifest()
+    assert tuple(info.modalities) == manifest.modality_names
+    assert info.task == manifest.task == "generation"
+    assert set(info.diagnostic_columns) == {f"slot_{name}" for name in SLOT_NAMES}
+    assert manifest.synthetic
+
+
+def test_importing_the_plugin_loads_nothing_heavy_beyond_the_api():
+    code = "import sys, mlecs_bench.api; a = set(sys.modules); import mlecs_plugins.datasets.vast as v; "
+    code += "v.mlecs_dataset(); print(*(set(sys.modules) - a))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "mlecs_plugins.datasets.vast" in loaded
+    assert "mlecs_plugins.datasets.vast.synthetic" not in loaded
+    assert not {"torch", "datasets", "pandas", "numpy", "pyarrow", "scipy"} & set(loaded)

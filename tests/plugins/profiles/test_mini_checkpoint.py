@@ -1,0 +1,215 @@
+"""The embedded profile: loads offline in silence, two different tokenizers, and models that soft tokens can steer."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, GPTJForCausalLM
+
+import mlecs_plugins.profiles.mini
+from mlecs_bench.models.encoders import build_encoder
+from mlecs_bench.models.texts import prompt_text
+from mlecs_bench.seeds import torch_generator
+from mlecs_plugins.datasets.ur_fall import card, synthetic
+from mlecs_plugins.datasets.vast import synthetic as vast
+from mlecs_plugins.datasets.vast.diagnose import slot_scores
+from mlecs_plugins.datasets.vast.words import SHOWN_BY, SLOT_NAMES, SLOTS
+
+MINI = Path(mlecs_plugins.profiles.mini.FOLDER)
+MODALITIES = {"vast": vast.MODALITIES, "ur-fall": (card.ACCE, card.DEPTH_FEATURES, card.RGB)}
+ODD_TEXTS = ["", " ", "Zoë walks 漢字 😀", "tabs\tand\nlines", "1,234.5%", "<|unknown|> token", "\x00\x7f"]
+
+
+@pytest.fixture(scope="module", params=["slm", "llm"])
+def loaded(request):
+    folder = str(MINI / request.param)
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    return model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+@pytest.fixture(scope="module")
+def tokenizers():
+    return [AutoTokenizer.from_pretrained(str(MINI / name), local_files_only=True) for name in ("slm", "llm")]
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return vast.benchmark(900)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return load_file(MINI / "encoders.safetensors")
+
+
+def test_the_two_models_are_of_two_architectures_and_sizes():
+    slm, llm = (
+        AutoModelForCausalLM.from_pretrained(str(MINI / name), local_files_only=True) for name in ("slm", "llm")
+    )
+    assert isinstance(slm, GPT2LMHeadModel)
+    assert isinstance(llm, GPTJForCausalLM)
+    assert (slm.config.n_embd, slm.config.n_layer, slm.config.n_head, slm.config.n_positions) == (96, 2, 6, 128)
+    assert (llm.config.n_embd, llm.config.n_layer, llm.config.n_head, llm.config.n_positions) == (128, 4, 4, 128)
+    assert llm.config.rotary_dim == 16
+    assert llm.num_parameters() > 2 * slm.num_parameters()
+
+
+def test_loading_says_nothing(capfd):
+    for name in ("slm", "llm"):
+        AutoModelForCausalLM.from_pretrained(str(MINI / name), local_files_only=True)
+        AutoTokenizer.from_pretrained(str(MINI / name), local_files_only=True)
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert not re.search(r"warn|error|missing|unexpected|newly", said.err, flags=re.IGNORECASE)
+
+
+def test_the_vocabulary_is_the_models(loaded):
+    model, tokenizer = loaded
+    assert len(tokenizer) == model.config.vocab_size == model.get_input_embeddings().num_embeddings
+    assert tokenizer.eos_token_id == tokenizer.pad_token_id == model.config.eos_token_id == 0
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS)
+def test_any_text_survives_the_tokenizer(loaded, text):
+    _, tokenizer = loaded
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_offsets_cut_the_text_into_its_tokens(loaded, clips):
+    _, tokenizer = loaded
+    for text in clips.summaries[:50]:
+        encoded = tokenizer(f" {text}", return_offsets_mapping=True)
+        pieces = [f" {text}"[start:end] for start, end in encoded["offset_mapping"]]
+        assert pieces == [tokenizer.decode([i]) for i in encoded["input_ids"]]
+        assert "".join(pieces) == f" {text}"
+
+
+def test_the_tokenizers_split_most_words_differently(tokenizers, clips):
+    words = sorted({f" {word}" for text in clips.summaries for word in re.findall(r"[a-z]+", text)})
+    different = [
+        word for word in words if len({tuple(t.decode([i]) for i in t(word)["input_ids"]) for t in tokenizers}) > 1
+    ]
+    assert len(different) > 0.4 * len(words)
+
+
+def test_summaries_and_prompts_are_short_in_tokens(tokenizers, clips):
+    for tokenizer, bound in zip(tokenizers, (24, vast.MAX_NEW_TOKENS), strict=True):
+        assert max(len(ids) + 1 for ids in tokenizer([f" {t}" for t in clips.summaries])["input_ids"]) <= bound
+        for prompt in (vast.PROMPT, card.PROMPT):
+            assert len(tokenizer(prompt_text(prompt))["input_ids"]) <= 20
+        assert max(len(ids) + 1 for ids in tokenizer([f" {w}" for w in card.WORDS])["input_ids"]) <= card.MAX_NEW_TOKENS
+
+
+def steer(model, tokenizer, prompt, target, steps=80):
+    """Fit eight soft tokens to one target and return what the frozen model then says."""
+    generator = torch_generator(0, "test", "steer")
+    soft = (torch.randn(1, 8, model.config.n_embd, generator=generator) * 0.1).requires_grad_()
+    asked = torch.tensor([tokenizer(prompt_text(prompt))["input_ids"]])
+    answer = torch.tensor([tokenizer(f" {target}")["input_ids"] + [tokenizer.eos_token_id]])
+    embed = model.get_input_embeddings()
+    optimizer = torch.optim.Adam([soft], lr=0.05)
+    for _ in range(steps):
+        embeds = torch.cat([soft, embed(asked), embed(answer[:, :-1])], dim=1)
+        logits = model(inputs_embeds=embeds, use_cache=False).logits[0, -answer.shape[1] :]
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits, answer[0]).backward()
+        optimizer.step()
+    embeds = torch.cat([soft.detach(), embed(asked)], dim=1)
+    mask = torch.ones(embeds.shape[:2], dtype=torch.long)
+    ids = model.generate(inputs_embeds=embeds, attention_mask=mask, max_new_tokens=32, do_sample=False, pad_token_id=0)
+    return tokenizer.decode(ids[0], skip_special_tokens=True).strip()
+
+
+def test_eight_soft_tokens_alone_make_a_frozen_model_tell_a_clip(loaded, clips):
+    model, tokenizer = loaded
+    said = [steer(model, tokenizer, vast.PROMPT, clips.summaries[i]) for i in range(2)]
+    columns = {f"slot_{name}": [SLOTS[name][clips.slots[name][i]][0] for i in range(2)] for name in SLOT_NAMES}
+    assert slot_scores(columns, said)["slots_all"].value >= 14 / 16
+
+
+@pytest.mark.parametrize("label", [*card.WORDS, *card.DIGITS])
+def test_eight_soft_tokens_alone_make_a_frozen_model_name_a_posture(loaded, label):
+    model, tokenizer = loaded
+    assert steer(model, tokenizer, card.PROMPT, label, steps=40) == label
+
+
+def test_encoder_weights_are_those_of_the_six_encoders(weights):
+    names = set()
+    for dataset, modalities in MODALITIES.items():
+        for modality in modalities:
+            state = pretrained(weights, dataset, modality).state_dict()
+            names |= {f"{dataset}/{modality.name}/{name}" for name in state}
+    assert set(weights) == names
+    assert all(tensor.dtype == torch.float32 and torch.isfinite(tensor).all() for tensor in weights.values())
+
+
+def pretrained(weights, dataset, modality):
+    prefix = f"{dataset}/{modality.name}/"
+    encoder = build_encoder(modality, 64)
+    encoder.load_state_dict({name[len(prefix) :]: t for name, t in weights.items() if name.startswith(prefix)})
+    return encoder.eval().requires_grad_(False)
+
+
+def probe_accuracy(features, answers):
+    """Fit a linear probe to two thirds of the samples, return its accuracy on the rest."""
+    half = len(features) * 2 // 3
+    probe = LogisticRegression(C=0.3, max_iter=2000).fit(features[:half], answers[:half])
+    return probe.score(features[half:], answers[half:])
+
+
+@pytest.mark.parametrize("modality", vast.MODALITIES, ids=lambda m: m.name)
+def test_clip_encoders_read_their_own_slots_well_but_not_perfectly(weights, clips, modality):
+    features = pretrained(weights, "vast", modality)(torch.from_numpy(clips.inputs[modality.name])).numpy()
+    own = [probe_accuracy(features, clips.slots[name]) for name in SHOWN_BY[modality.name]]
+    assert min(own) > 0.4
+    assert 0.65 < np.mean(own) < 0.97
+    foreign = [name for name in SLOT_NAMES if name not in SHOWN_BY[modality.name]]
+    assert all(probe_accuracy(features, clips.slots[name]) < 0.4 for name in foreign)
+
+
+@pytest.mark.parametrize("modality", MODALITIES["ur-fall"], ids=lambda m: m.name)
+def test_posture_encoders_know_something_of_the_label(weights, modality):
+    arrays, labels = synthetic.synthetic_pool(99, 12)
+    features = pretrained(weights, "ur-fall", modality)(torch.from_numpy(arrays[modality.name])).numpy()
+    order = np.random.default_rng(0).permutation(len(labels))
+    train, test = order[:1200], order[1200:]
+    probe = LogisticRegression(C=0.3, max_iter=2000, class_weight="balanced").fit(features[train], labels[train])
+    assert balanced_accuracy_score(labels[test], probe.predict(features[test])) > 0.5  # chance is 1/3
+
+
+@pytest.mark.parametrize("dataset", MODALITIES)
+def test_encoder_outputs_have_mean_zero_and_size_one_on_new_data(weights, clips, dataset):
+    arrays = clips.inputs if dataset == "vast" else synthetic.synthetic_pool(98, 12)[0]
+    for modality in MODALITIES[dataset]:
+        features = pretrained(weights, dataset, modality)(torch.from_numpy(arrays[modality.name]))
+        assert features.mean().abs() < 0.15
+        assert features.square().mean().sqrt() == pytest.approx(1.0, abs=0.25)
+
+
+def test_the_profile_is_small_and_holds_only_data():
+    files = [path for path in MINI.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 6_000_000
+    assert {path.suffix for path in files} == {".json", ".md", ".safetensors"}
+
+
+def test_the_card_states_licence_seed_versions_and_gate():
+    text = (MINI / "CARD.md").read_text()
+    for word in (
+        "Apache-2.0",
+        "Seed 1",
+        "torch ",
+        "transformers ",
+        "gate: slots",
+        "disjoint",
+        "python -m tools.build_mini",
+    ):
+        assert word in text
+    gates = [float(value) for value in re.findall(r"\| (\d\.\d{3}) \| (?=\d\.\d{3} \|$)", text, flags=re.MULTILINE)]
+    assert len(gates) == 2
+    assert min(gates) >= 0.95

@@ -1,0 +1,387 @@
+"""Records: identity, schema, and files that appear whole, once, or not at all."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import threading
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+import pytest
+
+from hand_made import make_record, with_identity
+from mlecs_bench.errors import RecordError, UsageError
+from mlecs_bench.records import results
+from mlecs_bench.records.results import (
+    canonical_json,
+    check_record,
+    find_record,
+    group_key,
+    identity_key,
+    plain,
+    read_record,
+    read_records,
+    record_name,
+    writable,
+    write_record,
+)
+
+
+def one_line(error: pytest.ExceptionInfo[Exception]) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def leaves(value, path=()):
+    """Yield the path of every leaf of nested objects."""
+    for name, item in value.items():
+        if isinstance(item, dict) and item:
+            yield from leaves(item, (*path, name))
+        else:
+            yield (*path, name)
+
+
+def test_key_is_the_sha256_of_the_identity_in_sorted_compact_json():
+    import hashlib
+
+    identity = {"b": [1, 2.5, None, True], "a": {"z": "é", "y": 0.1}}
+    text = '{"a":{"y":0.1,"z":"é"},"b":[1,2.5,null,true]}'
+    assert canonical_json(identity) == text
+    assert identity_key(identity) == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_equal_values_have_equal_keys():
+    a = {"rho": 1, "x": (1, 2), "y": np.float64(0.5), "z": -0.0}
+    b = {"z": 0, "y": 0.5, "x": [1.0, 2], "rho": 1.0}
+    assert identity_key(a) == identity_key(b)
+    assert identity_key({"x": 1}) != identity_key({"x": "1"})
+    assert identity_key({"x": 1}) != identity_key({"x": True})
+
+
+def test_every_leaf_of_an_identity_changes_its_key():
+    identity = make_record()["identity"]
+    keys = {identity_key(identity)}
+    paths = list(leaves(identity))
+    for path in paths:
+        changed = copy.deepcopy(identity)
+        inner = changed
+        for name in path[:-1]:
+            inner = inner[name]
+        inner[path[-1]] = "changed"
+        keys.add(identity_key(changed))
+    assert len(keys) == len(paths) + 1 > 30
+
+
+def test_group_key_ignores_the_seed_and_nothing_else():
+    a, b = (make_record(seed=seed)["identity"] for seed in (27, 34))
+    assert group_key(a) == group_key(b)
+    assert identity_key(a) != identity_key(b)
+    assert group_key(a) != group_key(make_record(rho=0.7)["identity"])
+
+
+@pytest.mark.parametrize("value", [np.float32(0.25), np.float64(0.25), np.array(0.25)])
+def test_numpy_scalars_become_numbers(value):
+    found = plain({"x": value})["x"]
+    assert type(found) is float
+    assert found == 0.25
+    assert type(plain(np.int64(3))) is int
+    assert plain(np.bool_(True)) is True
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32("nan"), -np.inf])
+def test_numbers_that_are_not_finite_are_refused_by_place(value):
+    with pytest.raises(
+        RecordError, match=r"^record\.metrics\.x\[1\] is (nan|inf|-inf); a record holds finite"
+    ) as error:
+        plain({"metrics": {"x": [0, value]}})
+    one_line(error)
+
+
+@pytest.mark.parametrize("value", [{1: 2}, {"x": {1}}, {"x": Path("a")}, {"x": np.zeros(2)}])
+def test_what_is_no_json_is_refused(value):
+    with pytest.raises(RecordError):
+        canonical_json(value)
+
+
+def test_record_name_says_what_it_is():
+    record = make_record(algo="ml-ecs", seed=27)
+    assert record_name(record["identity"]) == f"ml-ecs--vast--rho0.5--n3--mini--seed27--{record['key'][:8]}.json"
+
+
+def test_record_name_is_safe_on_every_file_system():
+    record = make_record(algo="ml-ecs/no ccl:*?", rho={"audio": 0.5, "vision": 1.0})
+    name = record_name(record["identity"])
+    assert name.startswith("ml-ecs+no_ccl___--vast--rhoaudio=0.5,vision=1--n3--")
+    assert not set(name) & set('/\\:*?"<>| ')
+    long = record_name(make_record(algo="x" * 300)["identity"])
+    assert len(long.encode()) < 255
+    assert not record_name(make_record(algo="..")["identity"]).startswith(".")
+
+
+def test_a_record_survives_the_disk(tmp_path):
+    record = make_record()
+    path = write_record(tmp_path / "new" / "folder", record)
+    assert path.name == record_name(record["identity"])
+    assert read_record(path) == record
+    assert list(read_record(path)["identity"]["scorers"]) == ["rouge_lsum", "bertscore"], "headline first"
+    assert [p.name for p in path.parent.iterdir()] == [path.name], "nothing else is left"
+    assert find_record(path.parent, record["identity"]) == path
+    assert find_record(path.parent, make_record(seed=34)["identity"]) is None
+
+
+def test_a_record_file_has_the_permissions_of_any_new_file(tmp_path):
+    (tmp_path / "plain").touch()
+    path = write_record(tmp_path, make_record())
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_numpy_values_may_be_written(tmp_path):
+    record = make_record()
+    record["metrics"]["server"]["rouge_lsum"]["value"] = np.float32(0.5)
+    assert read_record(write_record(tmp_path, record))["metrics"]["server"]["rouge_lsum"]["value"] == 0.5
+
+
+def test_the_same_numbers_again_leave_the_first_record(tmp_path):
+    record = make_record()
+    path = write_record(tmp_path, record)
+    before = path.read_bytes()
+    again = copy.deepcopy(record)
+    again["cost"]["seconds"]["rounds"] = 99.0
+    again["provenance"]["started"] = "2031-01-01T00:00:00Z"
+    assert write_record(tmp_path, again) == path
+    assert path.read_bytes() == before
+
+
+def test_other_numbers_never_overwrite_a_record(tmp_path):
+    record = make_record()
+    path = write_record(tmp_path, record)
+    before = path.read_bytes()
+    record["metrics"]["server"]["rouge_lsum"]["value"] += 1e-9
+    with pytest.raises(RecordError, match="already holds other numbers") as error:
+        write_record(tmp_path, record)
+    assert path.name in one_line(error)
+    assert path.read_bytes() == before
+
+
+def write_in_turn(folder: str, barrier, value: float, queue) -> None:
+    record = make_record()
+    record["metrics"]["server"]["rouge_lsum"]["value"] = value
+    barrier.wait()
+    try:
+        write_record(Path(folder), record)
+        queue.put(value)
+    except RecordError:
+        queue.put(None)
+
+
+def test_of_two_that_write_at_once_one_wins(tmp_path):
+    # Threads share the file system calls that matter (link fails if the name exists) and start at once.
+    for turn in range(20):
+        folder, barrier, queue = tmp_path / str(turn), threading.Barrier(4), SimpleQueue()
+        folder.mkdir()
+        threads = [
+            threading.Thread(target=write_in_turn, args=(str(folder), barrier, v, queue)) for v in (0.1, 0.2, 0.3, 0.4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        winners = [v for v in (queue.get() for _ in threads) if v is not None]
+        (path,) = folder.iterdir()
+        assert [read_record(path)["metrics"]["server"]["rouge_lsum"]["value"]] == winners
+
+
+def test_a_file_system_without_hard_links_works_too(tmp_path, monkeypatch):
+    def no_link(*_):
+        raise PermissionError("no hard links here")
+
+    monkeypatch.setattr(os, "link", no_link)
+    path = write_record(tmp_path, make_record())
+    assert read_record(path) == make_record()
+    other = make_record()
+    other["metrics"]["server"]["rouge_lsum"]["value"] = 0.99
+    with pytest.raises(RecordError, match="already holds other numbers"):
+        write_record(tmp_path, other)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_record(tmp_path, make_record())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_contents_reach_the_disk_before_the_name(tmp_path, monkeypatch):
+    steps = []
+    fsync, link = os.fsync, os.link
+    monkeypatch.setattr(os, "fsync", lambda fd: (steps.append("fsync"), fsync(fd)))
+    monkeypatch.setattr(os, "link", lambda a, b: (steps.append("link"), link(a, b)))
+    write_record(tmp_path, make_record())
+    assert steps == ["fsync", "link"]
+
+
+DAMAGES = [
+    ("is cut off; delete it", lambda text: text[: len(text) // 2]),
+    ("is cut off; delete it", lambda text: ""),
+    ("is not JSON (Expecting ',' delimiter, line 1); delete it", lambda text: text.replace(",", " ", 1)),
+    ("has schema 'mlecs-bench/record/2'; this version reads", lambda text: text.replace("record/1", "record/2")),
+    ("is no record; this version reads mlecs-bench/record/1", lambda text: "[1, 2]"),
+    ("is invalid at $.identity: 'seed' is a required", lambda text: text.replace('"seed":', '"sead":', 1)),
+    ("key that does not fit its identity: it was edited", lambda text: text.replace('"seed":27', '"seed":28')),
+    ("holds NaN, which is no JSON number; delete it", lambda text: text.replace('"value":0.3,', '"value":NaN,', 1)),
+]
+
+
+@pytest.mark.parametrize(("message", "damage"), DAMAGES)
+def test_a_damaged_record_is_named_in_one_line(message, damage, tmp_path):
+    path = write_record(tmp_path, make_record())
+    text = path.read_text()
+    path.write_text(damage(text))
+    assert path.read_text() != text
+    with pytest.raises(RecordError) as error:
+        read_record(path)
+    assert message in one_line(error)
+    assert str(path) in str(error.value)
+    with pytest.raises(RecordError):
+        find_record(tmp_path, make_record()["identity"])
+
+
+def test_a_record_cut_anywhere_is_refused(tmp_path):
+    path = write_record(tmp_path, make_record())
+    text = path.read_text()
+    for end in range(0, len(text.rstrip()), 97):
+        path.write_text(text[:end])
+        with pytest.raises(RecordError):
+            read_record(path)
+
+
+def test_bytes_that_are_no_text_and_folders_are_refused(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_bytes(b"\xff\xfe{}")
+    with pytest.raises(RecordError, match="cannot be read: it is not text"):
+        read_record(path)
+    with pytest.raises(RecordError, match="cannot be read: Is a directory"):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("metrics", "server", "rouge_lsum", "value"), None),
+        (("metrics", "server", "rouge_lsum", "n"), 0),
+        (("metrics", "server", "rouge_lsum", "higher_is_better"), "yes"),
+        (("metrics", "client"), {"local": {}}),
+        (("metrics", "client", "elsewhere"), {}),
+        (("identity", "n_devices"), 0),
+        (("identity", "rho", "audio"), 0),
+        (("identity", "rho", "audio"), 1.5),
+        (("identity", "evaluate"), "best"),
+        (("identity", "extra"), 1),
+        (("identity", "training", "rounds"), 1.5),
+        (("comm", "entries"), [{"direction": "sideways", "kind": "lora", "params": 1, "bytes": 4, "messages": 1}]),
+        (("comm", "ratios", "full"), 0.5),
+        (("cost", "seconds", "rounds"), -1),
+        (("realised", "rate"), 1.2),
+        (("extra",), 1),
+    ],
+)
+def test_the_schema_refuses(path, value):
+    record = make_record()
+    inner = record
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
+    record["key"] = identity_key(record["identity"])
+    with pytest.raises(RecordError, match=r"^r is invalid at \$"):
+        check_record(record, "r")
+
+
+def test_the_schema_is_itself_valid_and_accepts_what_may_be_absent():
+    validator = results._validator()
+    validator.check_schema(validator.schema)
+    record = make_record()
+    record["metrics"]["server"] = None
+    record["metrics"]["rounds"] = [{"round": 1, "losses": {"d00": {}}}]
+    del record["comm"]["by_round"]
+    check_record(record, "r")
+
+
+def test_a_record_that_lacks_a_device_is_refused():
+    record = make_record()
+    del record["metrics"]["client"]["received"]["rouge_lsum"]["d01"]
+    with pytest.raises(RecordError, match=r"r has rouge_lsum of 2 devices \(received\), expected 3"):
+        check_record(record, "r")
+
+
+def test_an_invalid_record_is_not_written(tmp_path):
+    record = make_record()
+    del record["comm"]
+    with pytest.raises(RecordError, match=r"the new record is invalid at \$: 'comm' is a required property"):
+        write_record(tmp_path, record)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("copy", ["aa-copy.json", "zz-copy.json"])
+def test_of_two_files_of_one_cell_the_one_with_the_cells_name_counts(tmp_path, copy):
+    path = write_record(tmp_path, make_record())
+    edited = json.loads(path.read_text())
+    edited["metrics"]["client"]["local"]["rouge_lsum"]["d00"]["value"] = 0.99
+    (tmp_path / copy).write_text(json.dumps(edited))
+    records, problems = read_records(tmp_path)
+    assert [r["metrics"]["client"]["local"]["rouge_lsum"]["d00"]["value"] for r in records] == [0.1]
+    assert problems == [f"{tmp_path / copy} repeats the cell of {path.name}; delete one of them"]
+
+
+def test_reading_a_folder_keeps_the_good_and_names_the_bad(tmp_path):
+    for seed in (34, 27):
+        write_record(tmp_path, make_record(seed=seed))
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / ".hidden.json").write_text("{")
+    (tmp_path / "notes.txt").write_text("{")
+    (tmp_path / "below").mkdir()
+    write_record(tmp_path / "below", make_record(seed=46))
+    copied = tmp_path / "zz-copy.json"
+    copied.write_bytes(next(tmp_path.glob("*seed27*")).read_bytes())
+    records, problems = read_records(tmp_path)
+    assert [r["identity"]["seed"] for r in records] == [27, 34]
+    assert len(problems) == 2
+    assert "broken.json is cut off" in problems[0]
+    assert "zz-copy.json repeats the cell of ml-ecs--vast" in problems[1]
+
+
+def test_a_folder_that_is_not_there_has_no_records(tmp_path):
+    assert read_records(tmp_path / "absent") == ([], [])
+
+
+def test_find_record_refuses_a_cell_whose_key_starts_alike(tmp_path):
+    ours, theirs = make_record(), with_identity(make_record(), min_modalities=0)
+    path = write_record(tmp_path, theirs)
+    path.rename(tmp_path / record_name(ours["identity"]))
+    with pytest.raises(RecordError, match="belongs to another cell"):
+        find_record(tmp_path, ours["identity"])
+
+
+def test_writable_creates_the_folder_and_leaves_it_empty(tmp_path):
+    writable(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_writable_refuses_in_one_line_what_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"cannot write to .*file/out: Not a directory; choose another") as error:
+        writable(tmp_path / "file" / "out")
+    one_line(error)
+
+
+def test_the_schema_lists_every_part_that_is_compared():
+    schema = json.loads(Path(results.__file__).with_name("record.schema.json").read_text())
+    assert set(results.REPRODUCIBLE) | {"cost", "provenance"} == set(schema["required"])
+    assert schema["properties"]["schema"]["const"] == results.SCHEMA
