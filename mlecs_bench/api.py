@@ -53,8 +53,9 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.options import NoOptions, option
     from mlecs_bench.doors.profile import LearningRates, LoraSettings, Profile
     from mlecs_bench.errors import AccessError, DataError, MlecsError, UsageError
+    from mlecs_bench.federation.device import Device
     from mlecs_bench.federation.messages import Message, with_kind
-    from mlecs_bench.federation.parties import Device, Server
+    from mlecs_bench.federation.server import Server
     from mlecs_bench.metrics.scores import Metric
     from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
     from mlecs_bench.seeds import rng, torch_generator, torch_stream
@@ -150,10 +151,8 @@ _HOMES = {
         "Message",
         "with_kind",
     ),
-    "federation.parties": (
-        "Device",
-        "Server",
-    ),
+    "federation.device": ("Device",),
+    "federation.server": ("Server",),
     "metrics.scores": ("Metric",),
     "models.unified": (
         "Representation",

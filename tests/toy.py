@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -15,11 +16,18 @@ from mlecs_bench.data.samples import PartyData, Samples
 from mlecs_bench.doors.hookspecs import AlgorithmInfo, DatasetInfo, Needs
 from mlecs_bench.doors.options import build_options
 from mlecs_bench.doors.profile import Profile
+from mlecs_bench.doors.registry import Loaded
 from mlecs_bench.federation.build import Federation, build_federation
+from mlecs_bench.federation.checkpoint import server_file
 from mlecs_bench.federation.engine import Cell, CellRun, Outcome
 from mlecs_bench.federation.evaluation import Evaluator
+from mlecs_bench.federation.fleet import Fleet, InProcessFleet
+from mlecs_bench.federation.host import DeviceHost
+from mlecs_bench.federation.turns import FileTurns, MemoryTurns
 from mlecs_bench.metrics.scores import Metric
 from mlecs_bench.models.unified import UnifiedModel
+from mlecs_bench.plan.plan import Plan
+from mlecs_bench.plan.resolve import planned
 from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.testing import toy as made
 from mlecs_bench.testing.bits import differing, state_of
@@ -70,10 +78,11 @@ def make_profile(folder: Path) -> Profile:
 
 
 def toy_spec(**changes: object) -> RunSpec:
-    """Return a resolved spec of the toy dataset."""
+    """Return a spec of the toy dataset."""
     values: dict[str, object] = {
         "algo": "ml-ecs",
         "dataset": "toy",
+        "profile": "toy",
         "rho": 0.6,
         "rounds": 2,
         "steps": 2,
@@ -90,6 +99,16 @@ def needs_of(algo: str, **options: object) -> Needs:
     return needs
 
 
+def toy_plan(profile: Profile, needs: Needs | None = None, **changes: object) -> Plan:
+    """Return a plan on the toy dataset; `needs` stand in for the algorithm's."""
+    spec = toy_spec(**changes)
+    info = ALGORITHMS.get(spec.algo) or AlgorithmInfo("", "", build=lambda _: None)  # type: ignore[arg-type,return-value]
+    if needs is not None:
+        info = dataclasses.replace(info, needs=lambda _: needs)
+    loaded = Loaded(spec.algo, info, "mlecs-bench", "0")
+    return planned(spec, loaded, made.dataset(), Loaded(profile.name, profile, "mlecs-bench", "0"))
+
+
 def toy_federation(
     profile: Profile,
     samples: Samples,
@@ -99,8 +118,8 @@ def toy_federation(
     **changes: object,
 ) -> Federation:
     """Return a federation on the toy dataset, for an algorithm of these needs."""
-    needs = needs or Needs(public_stage=public_stage)
-    return build_federation(toy_spec(**changes), seed, samples, profile, needs=needs)
+    plan = toy_plan(profile, needs or Needs(public_stage=public_stage), **changes)
+    return build_federation(plan, seed, samples, made.registry())
 
 
 def federation_of(
@@ -141,22 +160,37 @@ def evaluator(samples: Samples) -> LossEvaluator:
     return LossEvaluator(info, samples, [TextDigest()], 64)
 
 
-def toy_cell(algo: str, federation: Federation, samples: Samples, **changes: object) -> Cell:
-    """Return a cell of one of `ALGORITHMS`; `options` and the fields of Cell may be given."""
+def toy_cell(
+    algo: str,
+    federation: Federation,
+    samples: Samples,
+    *,
+    fleet: Callable[[DeviceHost], Fleet] = InProcessFleet,
+    folder: Path | None = None,
+    **changes: object,
+) -> Cell:
+    """Return a cell of one of `ALGORITHMS`; `options` and the fields of Cell may be given.
+
+    `folder` is where server and devices keep what they need to go on.
+    """
     info = ALGORITHMS[algo]
     options = build_options(info.options, changes.pop("options", {}), algo)  # type: ignore[arg-type]
+    key = str(changes.get("key", "k"))
     values: dict[str, object] = {
         "algorithm": info.build(options),
-        "federation": federation,
+        "server": federation.server,
         "evaluator": evaluator(samples),
-        "key": "k",
+        "key": key,
         "rounds": federation.server.training.rounds,
         "evaluate_all": False,
         "server_score": info.server_score,
-    }
-    return Cell(**(values | changes))  # type: ignore[arg-type]
+        "checkpoint": folder and server_file(folder),
+    } | changes
+    turns = FileTurns(folder, key) if folder else MemoryTurns()
+    host = DeviceHost(federation.devices, values["algorithm"], values["evaluator"], turns)  # type: ignore[arg-type]
+    return Cell(**values, fleet=fleet(host))  # type: ignore[arg-type]
 
 
 def run_toy(algo: str, federation: Federation, samples: Samples, **changes: object) -> Outcome:
     """Run a cell to its end."""
-    return CellRun(toy_cell(algo, federation, samples, **changes)).run()
+    return CellRun(toy_cell(algo, federation, samples, **changes)).run()  # type: ignore[arg-type]

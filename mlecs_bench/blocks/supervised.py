@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mlecs_bench.data.samples import PartyData
-    from mlecs_bench.federation.parties import Device, Party, Training
+    from mlecs_bench.federation.device import Device
+    from mlecs_bench.federation.party import Party
     from mlecs_bench.models.unified import UnifiedModel
+    from mlecs_bench.plan.training import Training
 
 ALL_PARTS = ("encoder", "projector", "fusion", "soft_prompt", "lora")
 """Everything a party trains: encoders, the connector's three parts, and the adapter."""

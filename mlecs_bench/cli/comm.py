@@ -11,7 +11,6 @@ import click
 
 from mlecs_bench.cli.config import CACHE_VARIABLE, default_cache_dir, parse_pairs, parse_rho
 from mlecs_bench.cli.data import shown_progress
-from mlecs_bench.doors.options import build_options
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.spec import RunSpec
@@ -19,6 +18,7 @@ from mlecs_bench.records.results import writable
 
 if TYPE_CHECKING:
     from mlecs_bench.data.samples import Samples
+    from mlecs_bench.plan.plan import Plan
     from mlecs_bench.report.transmission import Counted
 
 
@@ -83,26 +83,27 @@ def _counted(
 ) -> list[Counted]:
     """Count every spec at every rank; an algorithm with ranks of its own is counted once."""
     from mlecs_bench.data.samples import Samples
-    from mlecs_bench.execution import protocol
+    from mlecs_bench.execution.protocol import prepare_data
+    from mlecs_bench.plan.resolve import resolve
 
     with shown_progress(quiet) as progress:
-        resolved = [protocol.resolve(spec, registry) for spec in specs]
-        samples = Samples.open(protocol.prepare_data(resolved[0], registry, cache_dir, progress))
+        plans = [resolve(spec, registry) for spec in specs]
+        samples = Samples.open(prepare_data(plans[0], registry, cache_dir, progress))
         rows = []
-        for done, spec in enumerate(resolved):
-            progress(done, len(resolved), f"settings counted: {spec.algo}, {spec.n_devices} devices")
-            rows += _at_ranks(spec, ranks, registry, samples)
-        progress(len(resolved), len(resolved), "settings counted")
+        for done, plan in enumerate(plans):
+            progress(done, len(plans), f"settings counted: {plan.algorithm.name}, {plan.n_devices} devices")
+            rows += _at_ranks(plan, ranks, registry, samples)
+        progress(len(plans), len(plans), "settings counted")
     return rows
 
 
-def _at_ranks(spec: RunSpec, ranks: list[int | None], registry: Registry, samples: Samples) -> list[Counted]:
+def _at_ranks(plan: Plan, ranks: list[int | None], registry: Registry, samples: Samples) -> list[Counted]:
     from mlecs_bench.execution.counting import count_transmitted
     from mlecs_bench.report.transmission import Counted
 
-    info = registry.algorithm(spec.algo).info
-    own = info.needs(build_options(info.options, spec.options, f"algorithm '{spec.algo}'")).ranks
-    return [Counted(spec.algo, count_transmitted(spec, info, samples, rank)) for rank in ([None] if own else ranks)]
+    wanted = [None] if plan.needs.ranks else ranks
+    plans = [plan if rank is None else plan.at_rank(rank) for rank in wanted]
+    return [Counted(one.algorithm.name, count_transmitted(one, registry, samples)) for one in plans]
 
 
 def _whole_numbers(text: str, flag: str) -> list[int]:

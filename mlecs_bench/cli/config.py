@@ -17,22 +17,32 @@ from mlecs_bench.seeds import PROTOCOL_SEEDS
 DEFAULT_OUT = "results/scratch"
 CACHE_VARIABLE = "MLECS_BENCH_CACHE"
 SPEC_KEYS = tuple(field.name for field in dataclasses.fields(RunSpec))
-OTHER_KEYS = ("n_seeds", "out", "workers", "cache_dir")
+OTHER_KEYS = ("n_seeds", "out", "workers", "fleet", "cache_dir")
 DEVICE_KEYS = ("device_slm", "device_rank", "device_encoder_width")
 MAPPING_KEYS = ("options", "data_options", *DEVICE_KEYS)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `run` was asked to do: the spec, which decides the numbers, and where and how to execute it.
-
-    `workers` None leaves the number of processes to the protocol.
-    """
+    """What `run` was asked to do: the spec, which decides the numbers, and where and how to execute it."""
 
     spec: RunSpec
+    places: Places
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where and how cells are carried out: nothing here changes a number.
+
+    `workers` None leaves the number of processes to the protocol, `engine` None the kind of workers. `fleet` is where
+    the devices of a cell live.
+    """
+
     out: Path
     cache_dir: Path
     workers: int | None
+    engine: str | None
+    fleet: str
 
 
 def default_cache_dir() -> Path:
@@ -117,16 +127,31 @@ def merged(config: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any
 def build_request(settings: Mapping[str, Any]) -> Request:
     """Return the request that `settings` describe; raises UsageError naming the first thing that is wrong."""
     seeds = chosen_seeds(settings.get("seeds"), settings.get("n_seeds"))
-    workers = settings.get("workers")
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-        raise UsageError(f"workers must be a whole number of at least 1, got {workers}")
+    return Request(spec_of({**settings, "seeds": seeds}), places_of(settings))
+
+
+def places_of(settings: Mapping[str, Any], default_out: Path | str = DEFAULT_OUT) -> Places:
+    """Return where and how `settings` want cells to be carried out; raises UsageError."""
+    engine, workers = _workers(settings.get("workers"))
     cache_dir = settings.get("cache_dir")
-    return Request(
-        spec=spec_of({**settings, "seeds": seeds}),
-        out=Path(settings.get("out") or DEFAULT_OUT).expanduser(),
+    return Places(
+        out=Path(settings.get("out") or default_out).expanduser(),
         cache_dir=Path(cache_dir).expanduser() if cache_dir else default_cache_dir(),
         workers=workers,
+        engine=engine,
+        fleet=str(settings.get("fleet") or "in-process"),
     )
+
+
+def _workers(value: Any) -> tuple[str | None, int | None]:
+    """Return kind and number of workers from ``4``, ``NAME`` or ``NAME:4``, None for what is not said."""
+    if value is None:
+        return None, None
+    name, colon, number = ("", ":", str(value)) if str(value).isdigit() else str(value).partition(":")
+    whole = number.isdigit() and int(number) > 0
+    if isinstance(value, bool) or (colon and not whole) or not (name or whole):
+        raise UsageError(f"workers must be a whole number of at least 1, or NAME:NUMBER, got {value}")
+    return name or None, int(number) if colon else None
 
 
 def spec_of(settings: Mapping[str, Any]) -> RunSpec:

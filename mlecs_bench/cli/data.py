@@ -16,6 +16,7 @@ import click
 from mlecs_bench.cli.config import CACHE_VARIABLE, default_cache_dir, parse_pairs
 from mlecs_bench.cli.progress import make_view
 from mlecs_bench.data.samples import MANIFEST_FILE, DataRequest, Prepared, Samples, open_prepared
+from mlecs_bench.doors.events import Event
 from mlecs_bench.doors.hookspecs import DatasetInfo, Verification
 from mlecs_bench.doors.options import build_options
 from mlecs_bench.doors.registry import Registry
@@ -132,7 +133,8 @@ def shown_progress(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     observers.register(view, name="live-view")
 
     def progress(done: int, total: int, what: str) -> None:
-        observers.hook.mlecs_data_progress(done=done, total=total, what=what)
+        event = Event("data", values={"done": done, "total": total, "what": what})
+        observers.hook.mlecs_event(event=event, plan=None)
 
     try:
         yield progress

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -11,15 +12,18 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from mlecs_bench import __version__
 from mlecs_bench.cli.config import CACHE_VARIABLE, DEFAULT_OUT, default_cache_dir
-from mlecs_bench.doors.registry import OWN_DISTRIBUTION, PLUGINS_VARIABLE, Registry
-from mlecs_bench.errors import MlecsError, UsageError, did_you_mean
+from mlecs_bench.doors.registry import DOORS, OWN_DISTRIBUTION, PLUGINS_VARIABLE, Registry
+from mlecs_bench.errors import MlecsError
 from mlecs_bench.plan.spec import RunSpec
+
+if TYPE_CHECKING:
+    from mlecs_bench.doors.profile import Profile
 
 Status = Literal["ok", "missing", "warning"]
 CHECKPOINT_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -141,12 +145,12 @@ def _plugins(registry: Registry) -> Iterator[Check]:
     if PLUGINS_VARIABLE in os.environ:
         value = os.environ[PLUGINS_VARIABLE]
         yield Check(topic, PLUGINS_VARIABLE, "warning", f"'{value}' limits which plugins are seen", "unset it for all")
-    for kind, load in (("algorithm", registry.algorithm), ("dataset", registry.dataset)):
-        for entry in registry.entries(kind):  # type: ignore[arg-type]  # both are kinds
+    for kind in (kind for kind, (_, info) in DOORS.items() if info is not None):
+        for entry in registry.entries(kind):
             origin = f"{entry.distribution} {entry.version}"
             own = entry.distribution == OWN_DISTRIBUTION
             try:
-                load(entry.name)
+                registry.load(kind, entry.name)
             except MlecsError as error:
                 cure = _reinstall() if own else f"pip install --upgrade {entry.distribution}, or uninstall it"
                 yield Check(topic, f"{kind} {entry.name}", "missing" if own else "warning", str(error), cure)
@@ -159,9 +163,7 @@ def _plugins(registry: Registry) -> Iterator[Check]:
 
 def _weights() -> Iterator[Check]:
     """Yield the models of every profile; only those of the default profile are needed."""
-    from mlecs_bench.doors.profile import PROFILES
-
-    for profile in PROFILES.values():
+    for profile in _profiles(Registry.installed()):
         lacking: Status = "missing" if profile.name == RunSpec.profile else "warning"
         looked = [(side, *_model(source)) for side, source in (("slm", profile.slm), ("llm", profile.llm))]
         if profile.encoders is not None:
@@ -170,16 +172,20 @@ def _weights() -> Iterator[Check]:
             yield Check(f"weights of profile {profile.name}", name, lacking if cure else "ok", found, cure)
 
 
+def _profiles(registry: Registry) -> Iterator[Profile]:
+    """Yield the profiles that can be loaded."""
+    for entry in registry.entries("profile"):
+        with contextlib.suppress(MlecsError):  # among the plugins it is named
+            yield registry.profile(entry.name).info
+
+
 def _memory(name: str) -> Iterator[Check]:
     """Yield the memory that ML-ECS on three devices and modalities needs, on every device that it could run on."""
-    from mlecs_bench.doors.profile import PROFILES
     from mlecs_bench.models.memory import GIB, advice, available_memory, estimate_memory
 
-    if name not in PROFILES:
-        raise UsageError(f"no profile '{name}'. {did_you_mean(name, PROFILES)}")
+    profile, topic = Registry.installed().profile(name).info, f"memory of profile {name}"
     import torch
 
-    profile, topic = PROFILES[name], f"memory of profile {name}"
     estimate = estimate_memory(profile, RunSpec.n_devices, N_MODALITIES)
     yield Check(topic, "a cell", "ok", f"needs about {estimate} with {RunSpec.n_devices} devices")
     for device in ("cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))):

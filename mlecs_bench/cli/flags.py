@@ -69,8 +69,10 @@ SETTINGS = (
 PLACES = (
     click.option("--out", metavar="DIR", help="Where records go.  [default: results/NAME of a preset or a study file,"
                  f" the folder of a study.yaml, else {DEFAULT_OUT}]"),
-    click.option("--workers", type=_POSITIVE, metavar="N", help="Cells at a time.  [default: one per core, or one on"
-                 " a GPU]"),
+    click.option("--workers", metavar="N", help="Cells at a time, or kind of workers: N, NAME, NAME:N.  [default: one"
+                 " per core, or one on a GPU]"),
+    click.option("--fleet", metavar="NAME", help="Where the devices of a cell live: in-process, or processes:2."
+                 "  [default: in-process]"),
     click.option("--cache-dir", metavar="DIR", help=f"Prepared data.  [default: ${CACHE_VARIABLE}, or the user's"
                  " cache folder]"),
 )  # fmt: skip  # one flag, one entry

@@ -7,17 +7,15 @@ from collections import Counter
 
 import click
 
-from mlecs_bench import __version__
-from mlecs_bench.doors.registry import KINDS, OWN_DISTRIBUTION, Entry, Kind, Registry
+from mlecs_bench.doors.registry import DOORS, KINDS, Entry, Kind, Registry
 
 
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_command(as_json: bool) -> None:
-    """List the installed algorithms, datasets, profiles."""
+    """List the installed plugins of every kind."""
     registry = Registry.installed()
-    rows = {f"{kind}s": [_row(entry) for entry in registry.entries(kind)] for kind in KINDS}
-    rows["profiles"] = _profiles()
+    rows = {DOORS[kind][0]: [_row(entry) for entry in registry.entries(kind)] for kind in KINDS}
     click.echo(json.dumps(rows, indent=2) if as_json else _table(rows))
     for kind in KINDS:
         for name in _claimed_twice(registry, kind):
@@ -33,13 +31,6 @@ def _row(entry: Entry) -> dict[str, str]:
     }
 
 
-def _profiles() -> list[dict[str, str]]:
-    from mlecs_bench.doors.profile import PROFILES
-
-    origin = {"distribution": OWN_DISTRIBUTION, "version": __version__}
-    return [{"name": name, **origin, "summary": profile.summary} for name, profile in sorted(PROFILES.items())]
-
-
 def _table(rows: dict[str, list[dict[str, str]]]) -> str:
     """Return the rows as text, one block per kind that has any."""
     width = max((len(row["name"]) for block in rows.values() for row in block), default=0)
@@ -47,10 +38,7 @@ def _table(rows: dict[str, list[dict[str, str]]]) -> str:
     for kind, block in rows.items():
         if block:
             lines += [f"{kind}:"]
-            lines += [
-                f"  {row['name']:{width}}  {row['distribution']} {row['version']}  {row.get('summary', '')}".rstrip()
-                for row in block
-            ]
+            lines += [f"  {row['name']:{width}}  {row['distribution']} {row['version']}" for row in block]
     return "\n".join(lines)
 
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
-from mlecs_bench.doors.hookspecs import CellRef, hookimpl
+from mlecs_bench.doors.events import CellRef, Event
+from mlecs_bench.doors.hookspecs import hookimpl
 from mlecs_bench.records.failures import reason_of
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+    from mlecs_bench.plan.plan import Plan
 
 Clock = Callable[[], float]
 _STATE = "{task.fields[state]}"
@@ -177,7 +180,25 @@ def scores_text(scores: Mapping[str, float]) -> str:
     return "".join(f", {name} {value:.3f}" for name, value in scores.items())
 
 
-class QuietView:
+class Listener:
+    """An observer with a method per kind of event, such as `on_round_end`; kinds without one are passed over."""
+
+    @hookimpl
+    def mlecs_event(self, event: Event, plan: Plan | None) -> None:
+        """Call the method of the event's kind."""
+        method = getattr(self, f"on_{event.kind}", None)
+        if method is not None:
+            method(event)
+
+
+def cell_of(event: Event) -> CellRef:
+    """Return the cell of an event that has one; raises ValueError for any other."""
+    if event.cell is None:
+        raise ValueError(f"the event {event.kind} has no cell")
+    return event.cell
+
+
+class QuietView(Listener):
     """Shows errors only."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -189,14 +210,14 @@ class QuietView:
     def close(self) -> None:
         """Nothing is open."""
 
-    @hookimpl
-    def mlecs_cell_end(self, cell: CellRef, record: Mapping[str, Any] | None, error: str | None) -> None:
+    def on_cell_end(self, event: Event) -> None:
         """Show a failed cell."""
+        cell, error = cell_of(event), event.values["error"]
         if error is not None:
             print(outcome(cell, error, started=True), file=self._stream, flush=True)
 
 
-class PlainView:
+class PlainView(Listener):
     """Writes lines, for logs and pipes; a `brief` one only how cells ended, and nothing of skipped ones."""
 
     def __init__(self, n_cells: int, stream: TextIO, clock: Clock = time.monotonic, *, brief: bool = False) -> None:
@@ -211,48 +232,50 @@ class PlainView:
         self._last = self._clock()
         print(text, file=self._stream, flush=True)
 
-    @hookimpl
-    def mlecs_data_progress(self, done: int, total: int, what: str) -> None:
+    def on_data(self, event: Event) -> None:
         """Write how far the preparation is, unless a line was just written."""
+        done, total, what = (event.values[name] for name in ("done", "total", "what"))
         self._say_rarely(f"{what}: {done}/{total}")
 
     def close(self) -> None:
         """Nothing is open."""
 
-    @hookimpl
-    def mlecs_cells(self, cells: Sequence[CellRef]) -> None:
+    def on_cells(self, event: Event) -> None:
         """Learn how much there is to do."""
+        cells = event.values["cells"]
         self._tally.plan(cells)
 
-    @hookimpl
-    def mlecs_cell_start(self, cell: CellRef, resumed_round: int) -> None:
+    def on_cell_start(self, event: Event) -> None:
         """Write that a cell begins."""
+        cell, resumed_round = cell_of(event), event.round
         if not self._tally.start(cell, resumed_round) or self._brief:
             return
         resumed = f", resumed after round {resumed_round}" if resumed_round else ""
         self.say(f"{cell_name(cell)}: {cell.rounds} rounds, {cell.n_devices} devices{resumed}")
 
-    @hookimpl
-    def mlecs_device_end(self, cell: CellRef, round: int, device: str) -> None:
+    def on_device_end(self, event: Event) -> None:
         """Write that a device has finished, unless a line was just written."""
+        cell = cell_of(event)
         self._tally.unit(cell)
-        self._say_rarely(f"{cell_name(cell)}: {moment(cell, round)}, {device} done{self._eta()}")
+        self._say_rarely(f"{cell_name(cell)}: {moment(cell, event.round)}, {event.device} done{self._eta()}")
 
-    @hookimpl
-    def mlecs_score_end(self, cell: CellRef, round: int, device: str) -> None:
+    def on_score_end(self, event: Event) -> None:
         """Write that a device or the server has been scored, unless a line was just written."""
+        cell = cell_of(event)
         self._tally.unit(cell)
-        self._say_rarely(f"{cell_name(cell)}: {moment(cell, round)}, scored {device}{self._eta()}")
+        self._say_rarely(f"{cell_name(cell)}: {moment(cell, event.round)}, scored {event.device}{self._eta()}")
 
-    @hookimpl
-    def mlecs_round_end(self, cell: CellRef, round: int, scores: Mapping[str, float]) -> None:
+    def on_round_end(self, event: Event) -> None:
         """Write that a round has ended."""
+        cell = cell_of(event)
         if not self._brief:
-            self.say(f"{cell_name(cell)}: round {round}/{cell.rounds} done{self._eta()}{scores_text(scores)}")
+            self.say(
+                f"{cell_name(cell)}: round {event.round}/{cell.rounds} done{self._eta()}{scores_text(event.values['scores'])}"
+            )
 
-    @hookimpl
-    def mlecs_cell_end(self, cell: CellRef, record: Mapping[str, Any] | None, error: str | None) -> None:
+    def on_cell_end(self, event: Event) -> None:
         """Write how a cell has ended."""
+        cell, error = cell_of(event), event.values["error"]
         self._tally.end(cell, failed=error is not None)
         if self._brief:
             if self._tally.has_started(cell) or error is not None:
@@ -269,7 +292,7 @@ class PlainView:
             self.say(text)
 
 
-class LiveView:
+class LiveView(Listener):
     """Draws one line per running cell and one for all, on a terminal; a `brief` one is silent on skipped cells."""
 
     def __init__(self, n_cells: int, stream: TextIO, clock: Clock = time.monotonic, *, brief: bool = False) -> None:
@@ -288,9 +311,9 @@ class LiveView:
         else:
             self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    @hookimpl
-    def mlecs_data_progress(self, done: int, total: int, what: str) -> None:
+    def on_data(self, event: Event) -> None:
         """Draw how far the preparation is; the line goes when it is finished."""
+        done, total, what = (event.values[name] for name in ("done", "total", "what"))
         progress = self._drawn()
         if self._data is None:
             self._data = progress.add_task(what, total=total, state="")
@@ -305,14 +328,14 @@ class LiveView:
             self._progress.stop()
             self._progress = None
 
-    @hookimpl
-    def mlecs_cells(self, cells: Sequence[CellRef]) -> None:
+    def on_cells(self, event: Event) -> None:
         """Learn how much there is to do."""
+        cells = event.values["cells"]
         self._tally.plan(cells)
 
-    @hookimpl
-    def mlecs_cell_start(self, cell: CellRef, resumed_round: int) -> None:
+    def on_cell_start(self, event: Event) -> None:
         """Draw a line for the cell."""
+        cell, resumed_round = cell_of(event), event.round
         if not self._tally.start(cell, resumed_round):
             return
         progress = self._drawn()
@@ -320,26 +343,28 @@ class LiveView:
         state = f"round {resumed_round}/{cell.rounds}"
         self._rows[cell] = progress.add_task(cell_name(cell), total=units(cell), completed=done, state=state)
 
-    @hookimpl
-    def mlecs_device_end(self, cell: CellRef, round: int, device: str) -> None:
+    def on_device_end(self, event: Event) -> None:
         """Move the cell's line."""
+        cell = cell_of(event)
         self._tally.unit(cell)
-        self._move(cell, advance=1, state=f"{moment(cell, round)} {device}")
+        self._move(cell, advance=1, state=f"{moment(cell, event.round)} {event.device}")
 
-    @hookimpl
-    def mlecs_score_end(self, cell: CellRef, round: int, device: str) -> None:
+    def on_score_end(self, event: Event) -> None:
         """Move the cell's line and show that it is scoring."""
+        cell = cell_of(event)
         self._tally.unit(cell)
-        self._move(cell, advance=1, state=f"{moment(cell, round)} scoring {device}")
+        self._move(cell, advance=1, state=f"{moment(cell, event.round)} scoring {event.device}")
 
-    @hookimpl
-    def mlecs_round_end(self, cell: CellRef, round: int, scores: Mapping[str, float]) -> None:
+    def on_round_end(self, event: Event) -> None:
         """Show the round's scores beside the cell's line."""
-        self._move(cell, advance=0, state=f"round {round}/{cell.rounds} done{scores_text(scores)}")
+        cell = cell_of(event)
+        self._move(
+            cell, advance=0, state=f"round {event.round}/{cell.rounds} done{scores_text(event.values['scores'])}"
+        )
 
-    @hookimpl
-    def mlecs_cell_end(self, cell: CellRef, record: Mapping[str, Any] | None, error: str | None) -> None:
+    def on_cell_end(self, event: Event) -> None:
         """Replace the cell's line by one that stays."""
+        cell, error = cell_of(event), event.values["error"]
         self._tally.end(cell, failed=error is not None)
         progress = self._drawn()
         if cell in self._rows:

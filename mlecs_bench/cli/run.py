@@ -19,12 +19,13 @@ from mlecs_bench.plan.spec import RunSpec, rho_text
 
 if TYPE_CHECKING:
     from mlecs_bench.execution.jobs import CellResult
+    from mlecs_bench.plan.plan import Plan
 
 
 @click.command()
 @with_flags(ONE_RUN, SETTINGS, PLACES)
 @click.option("--config", type=click.Path(path_type=Path), help="YAML or JSON file of these settings; flags win.")
-@click.option("--dry-run", is_flag=True, help="Print the resolved settings as JSON and stop.")
+@click.option("--dry-run", is_flag=True, help="Print the plan as JSON and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @click.option("--quiet", is_flag=True, help="Show no progress, only errors and the result.")
 @click.pass_context
@@ -32,28 +33,28 @@ def run(ctx: click.Context, /, config: Path | None, dry_run: bool, as_json: bool
     """Run one algorithm on one dataset at one rate."""
     request = build_request(merged(read_config(config) if config else {}, parsed(flags)))
     if dry_run:
-        click.echo(json.dumps(json.loads(_resolved(request).to_json()), indent=2))
+        click.echo(json.dumps(_planned(request).to_values(), indent=2))
         return
-    spec, results = _execute(request, quiet)
+    plan, results = _execute(request, quiet)
     records = [result.record for result in results if result.record is not None]
     if as_json:
-        click.echo(json.dumps(_result_json(spec, results), indent=2))
+        click.echo(json.dumps(_result_json(request.spec, plan, results), indent=2))
     elif records:
         click.echo(_result_text(results))
     _report_failures(results)
     ctx.exit(1 if any(result.error for result in results) else 0)
 
 
-def _resolved(request: Request) -> RunSpec:
-    from mlecs_bench.execution import protocol
+def _planned(request: Request) -> Plan:
+    from mlecs_bench.plan.resolve import resolve
 
-    return protocol.resolve(request.spec, Registry.installed())
+    return resolve(request.spec, Registry.installed())
 
 
-def _execute(request: Request, quiet: bool) -> tuple[RunSpec, list[CellResult]]:
+def _execute(request: Request, quiet: bool) -> tuple[Plan, list[CellResult]]:
     """Run the cells under a live view, which speaks before the heavy packages are imported.
 
-    Returns the spec as it was resolved, and one result per seed.
+    Returns the plan, and one result per seed.
     """
     spec = request.spec
     view = make_view(len(spec.seeds), sys.stderr, quiet)
@@ -68,17 +69,16 @@ def _execute(request: Request, quiet: bool) -> tuple[RunSpec, list[CellResult]]:
         for warning in warnings:
             view.say(f"warning: {warning}")
         observers.register(view, name="live-view")
-        execution = Execution(out=request.out, cache_dir=request.cache_dir, workers=request.workers)
-        resolved = protocol.resolve(spec, registry)
-        tight = memory_warning(resolved, registry.dataset(resolved.dataset).info)
+        plan = _planned(request)
+        tight = memory_warning(plan, registry.dataset(plan.dataset.name).info)
         if tight:
             view.say(f"warning: {tight}")
-        return resolved, protocol.run(resolved, execution, observers=observers)
+        return plan, protocol.run(plan, Execution(**vars(request.places)), observers=observers)
     finally:
         view.close()
 
 
-def _result_json(spec: RunSpec, results: Sequence[CellResult]) -> dict[str, Any]:
+def _result_json(spec: RunSpec, plan: Plan, results: Sequence[CellResult]) -> dict[str, Any]:
     from mlecs_bench.report import row_summary
 
     records = [result.record for result in results if result.record is not None]
@@ -88,6 +88,7 @@ def _result_json(spec: RunSpec, results: Sequence[CellResult]) -> dict[str, Any]
     ]
     return {
         "spec": json.loads(spec.to_json()),
+        "plan": plan.to_values(),
         "cells": cells,
         "metrics": {str(r.seed): _final_scores(r.record) for r in results if r.record is not None},
         "summary": row_summary(records) if records else None,

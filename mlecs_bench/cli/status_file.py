@@ -6,13 +6,13 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlecs_bench.cli.progress import Tally, cell_name, moment
-from mlecs_bench.doors.hookspecs import CellRef, hookimpl
+from mlecs_bench.cli.progress import Listener, Tally, cell_name, cell_of, moment
+from mlecs_bench.doors.events import CellRef, Event
 from mlecs_bench.records.provenance import now
 from mlecs_bench.records.results import write_text
 
@@ -24,7 +24,7 @@ KEYS = {"host", "pid", "started", "state", "updated", "cells", "eta_seconds", "r
 COUNTS = {"total", "done", "failed", "skipped"}
 
 
-class StatusFile:
+class StatusFile(Listener):
     """An observer that keeps `<folder>/.sweeps/<host>-<pid>.json` up to date; `close` leaves the last version there."""
 
     def __init__(self, out: Path, workers: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,32 +39,32 @@ class StatusFile:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         forget_ended(out)
 
-    @hookimpl
-    def mlecs_cells(self, cells: Sequence[CellRef]) -> None:
+    def on_cells(self, event: Event) -> None:
         """Learn how much there is to do."""
+        cells = event.values["cells"]
         self._tally.plan(cells)
         self._write("running")
 
-    @hookimpl
-    def mlecs_cell_start(self, cell: CellRef, resumed_round: int) -> None:
+    def on_cell_start(self, event: Event) -> None:
         """A cell begins."""
+        cell, resumed_round = cell_of(event), event.round
         if self._tally.start(cell, resumed_round):
             self._running[cell] = f"round {resumed_round}/{cell.rounds}"
             self._write("running")
 
-    @hookimpl
-    def mlecs_device_end(self, cell: CellRef, round: int, device: str) -> None:
+    def on_device_end(self, event: Event) -> None:
         """A device has finished."""
-        self._moved(cell, f"{moment(cell, round)} {device}")
+        cell = cell_of(event)
+        self._moved(cell, f"{moment(cell, event.round)} {event.device}")
 
-    @hookimpl
-    def mlecs_score_end(self, cell: CellRef, round: int, device: str) -> None:
+    def on_score_end(self, event: Event) -> None:
         """A device or the server has been scored."""
-        self._moved(cell, f"{moment(cell, round)} scoring {device}")
+        cell = cell_of(event)
+        self._moved(cell, f"{moment(cell, event.round)} scoring {event.device}")
 
-    @hookimpl
-    def mlecs_cell_end(self, cell: CellRef, record: Mapping[str, Any] | None, error: str | None) -> None:
+    def on_cell_end(self, event: Event) -> None:
         """A cell has ended."""
+        cell, error = cell_of(event), event.values["error"]
         self._skipped += error is None and not self._tally.has_started(cell)
         self._tally.end(cell, failed=error is not None)
         self._running.pop(cell, None)

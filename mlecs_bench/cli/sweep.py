@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlecs_bench.cli.config import DEFAULT_OUT, DEVICE_KEYS, default_cache_dir
+from mlecs_bench.cli.config import DEFAULT_OUT, DEVICE_KEYS, Places, places_of
 from mlecs_bench.cli.flags import GRID, PLACES, SETTINGS, parsed, with_flags
 from mlecs_bench.cli.outcome import honest_line
 from mlecs_bench.cli.progress import cell_name, make_view
@@ -23,12 +23,12 @@ from mlecs_bench.plan.study import PRESETS, Study, default_folder, keep_study, p
 from mlecs_bench.records.failures import reason_of
 
 if TYPE_CHECKING:
-    from mlecs_bench.doors.hookspecs import CellRef
+    from mlecs_bench.doors.events import CellRef
     from mlecs_bench.execution.jobs import CellResult
     from mlecs_bench.plan.spec import RunSpec
 
 Cells = list[tuple["CellRef", "CellResult"]]
-_PLACES = ("out", "workers", "cache_dir")
+_PLACES = ("out", "workers", "fleet", "cache_dir")
 SHOWN_FAILURES = 10
 
 
@@ -39,10 +39,13 @@ class Sweep:
     study: Study
     specs: Sequence[RunSpec]
     whole: bool
-    out: Path
-    cache_dir: Path
-    workers: int | None
+    places: Places
     retry_failed: bool
+
+    @property
+    def out(self) -> Path:
+        """The folder of the records."""
+        return self.places.out
 
 
 @click.command()
@@ -97,9 +100,7 @@ def _asked(flags: dict[str, Any]) -> Sweep:
         study=study,
         specs=specs,
         whole=bool(name or file) and not given.keys() - {"data_dir", "device", "threads"},
-        out=Path(places["out"]).expanduser() if places["out"] else default,
-        cache_dir=Path(places["cache_dir"]).expanduser() if places["cache_dir"] else default_cache_dir(),
-        workers=places["workers"],
+        places=places_of(places, default),
         retry_failed=retry == "failed",
     )
 
@@ -138,10 +139,10 @@ def _execute(asked: Sweep, quiet: bool) -> Cells:
         writable(asked.out)
         if asked.whole:
             keep_study(asked.study, asked.out)
-        status = StatusFile(asked.out, asked.workers)
+        status = StatusFile(asked.out, asked.places.workers)
         observers.register(view, name="live-view")
         observers.register(status, name="status-file")
-        execution = Execution(asked.out, asked.cache_dir, asked.workers, asked.retry_failed)
+        execution = Execution(**vars(asked.places), retry_failed=asked.retry_failed)
         state = "failed"
         try:
             cells = protocol.sweep(asked.specs, execution, observers, registry)
@@ -169,9 +170,9 @@ def _planned(asked: Sweep) -> Cells:
 
     registry = Registry.installed()
     observers, _ = registry.observers()
-    specs, cells = protocol.resolve_all(asked.specs, registry, asked.out)
-    execution = Execution(asked.out, asked.cache_dir, asked.workers, asked.retry_failed)
-    for job in protocol.plan_jobs(specs, registry, execution, observers):
+    plans, cells = protocol.resolve_all(asked.specs, registry, asked.out)
+    execution = Execution(**vars(asked.places), retry_failed=asked.retry_failed)
+    for job in protocol.plan_jobs(plans, registry, execution, observers):
         cells.append((job.ref, what_there_is(job) or CellResult(job.seed)))
     return cells
 

@@ -1,8 +1,8 @@
 """What a plugin provides: the hooks, and the types that pass through them.
 
 A distribution declares an entry point in a group of `mlecs_bench.doors.registry.DOORS`, such as
-``mlecs_bench.algorithms``; the entry point's name is the name on the command line, and it points to a module (or
-object) that implements the hook of that group with `hookimpl`.
+``mlecs_bench.algorithms``; the entry point's name is the name on the command line. It points to a module (or object)
+that implements the hook of that group with `hookimpl`, or straight to what the hook would return.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.events import Event, Tell
     from mlecs_bench.doors.profile import Profile
     from mlecs_bench.execution.workers import Workers
+    from mlecs_bench.federation.device import Device
     from mlecs_bench.federation.fleet import Fleet, FleetRequest
     from mlecs_bench.federation.messages import Message
-    from mlecs_bench.federation.parties import Device, Server
+    from mlecs_bench.federation.server import Server
     from mlecs_bench.metrics.scores import Metric, Scorer
     from mlecs_bench.plan.plan import Plan
     from mlecs_bench.report.study import StudyView

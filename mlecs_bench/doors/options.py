@@ -54,12 +54,40 @@ def build_options(cls: type[Any], given: Mapping[str, object], owner: str) -> An
 
 
 def plain(values: Any) -> Any:
-    """Return JSON values: dataclasses and mappings as dicts, tuples as lists."""
+    """Return JSON values: dataclasses and mappings as dicts, tuples as lists, paths as texts."""
     if dataclasses.is_dataclass(values) and not isinstance(values, type):
         return plain(dataclasses.asdict(values))
     if isinstance(values, Mapping):
         return {key: plain(value) for key, value in values.items()}
+    if isinstance(values, Path):
+        return str(values)
     return [plain(value) for value in values] if isinstance(values, tuple | list) else values
+
+
+def rebuilt(hint: Any, value: Any) -> Any:
+    """Return what `plain` made of an instance of the annotation `hint` as such an instance again."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, hint):
+            return value
+        hints = typing.get_type_hints(hint)
+        return hint(**{field.name: rebuilt(hints[field.name], value[field.name]) for field in dataclasses.fields(hint)})
+    if origin in (Union, types.UnionType):
+        return None if value is None else rebuilt(_chosen(args, value), value)
+    if origin is tuple:
+        kinds = args[:1] * len(value) if args[-1] is Ellipsis else args
+        return tuple(rebuilt(kind, item) for kind, item in zip(kinds, value, strict=True))
+    if origin in (dict, Mapping):
+        return {key: rebuilt(args[1], item) for key, item in value.items()}
+    return Path(value) if hint is Path else value
+
+
+def _chosen(args: tuple[Any, ...], value: Any) -> Any:
+    """Return the part of a union that a JSON value is of: a mapping where it is one, else the first that is not."""
+    parts = [arg for arg in args if arg is not types.NoneType]
+    mappings = [arg for arg in parts if typing.get_origin(arg) in (dict, Mapping)]
+    others = [arg for arg in parts if arg not in mappings]
+    return mappings[0] if isinstance(value, dict) and mappings else others[0]
 
 
 def identifying(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ class LoraSettings:
     alpha: float = 16  # authors' script
     dropout: float = 0.05  # authors' script
     targets: tuple[str, ...] | None = None
+
+    def at_rank(self, rank: int) -> LoraSettings:
+        """Return the settings at another rank; alpha / r stays, so that an update weighs the same at every rank."""
+        return dataclasses.replace(self, rank=rank, alpha=self.alpha * rank / self.rank)
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,16 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class PluginRef:
+    """Which plugin of which distribution, without its code: what a plan and a record hold of it."""
+
+    name: str
+    distribution: str
+    version: str
+    code: str | None = None
+
+
+@dataclass(frozen=True)
 class Loaded(Generic[InfoT]):
     """What a plugin returned from its hook, and where it came from.
 
@@ -96,6 +106,11 @@ class Loaded(Generic[InfoT]):
     distribution: str
     version: str
     code: str | None = None
+
+    @property
+    def ref(self) -> PluginRef:
+        """The plugin without its code."""
+        return PluginRef(self.name, self.distribution, self.version, self.code)
 
 
 class Registry:
@@ -290,6 +305,9 @@ def _checked_plugin(entry: Entry) -> Any:
 def _call_hook(entry: Entry, info_type: type[InfoT]) -> InfoT:
     """Return what the plugin's own hook gives; raises PluginError when that is not an `info_type`."""
     hook = f"mlecs_{entry.kind}"
+    target = _imported(entry)
+    if isinstance(target, info_type):
+        return _checked_info(entry, target)
     manager = _new_manager()
     manager.register(_checked_plugin(entry), name=entry.name)
     caller = getattr(manager.hook, hook)
@@ -304,6 +322,10 @@ def _call_hook(entry: Entry, info_type: type[InfoT]) -> InfoT:
     given = results[0] if results else None
     if not isinstance(given, info_type):
         raise PluginError(f"{entry.label} returned {type(given).__name__} from {hook}, not {info_type.__name__}")
+    return _checked_info(entry, given)
+
+
+def _checked_info(entry: Entry, given: InfoT) -> InfoT:
     options = getattr(given, "options", NoOptions)
     if not (inspect.isclass(options) and dataclasses.is_dataclass(options)):
         raise PluginError(f"{entry.label} has options {options!r}; give a dataclass, or leave it out for none")

@@ -1,47 +1,53 @@
-"""Jobs: cells as they travel to a worker, what a worker says while it runs one, and running one in this process."""
+"""Jobs: cells as they travel to a worker, and running one in this process."""
 
 from __future__ import annotations
 
-import os
+import dataclasses
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.data.samples import Prepared, open_prepared
-from mlecs_bench.doors.hookspecs import CellRef
+from mlecs_bench.doors.events import CellRef, Event
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import MlecsError
-from mlecs_bench.execution.cell import CellEvents, CellPlan, run_cell
+from mlecs_bench.execution.cell import run_cell
 from mlecs_bench.federation.checkpoint import CellInUse
-from mlecs_bench.plan.spec import RunSpec, rho_text
+from mlecs_bench.federation.fleet import IN_PROCESS
+from mlecs_bench.federation.processes import use_threads
 from mlecs_bench.records.results import identity_key, read_record
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+if TYPE_CHECKING:
+    from mlecs_bench.doors.events import Tell
+    from mlecs_bench.plan.plan import Plan
+    from mlecs_bench.plan.spec import RunSpec
 
 
 @dataclass(frozen=True)
 class Execution:
     """How cells are carried out; nothing here can change a number.
 
-    `workers` None: one per core that memory allows, or one per GPU; no more than cells. `retry_failed`: cells that
-    have failed before are run again.
+    `workers` None: one per core that memory allows, or one per GPU; no more than cells. `engine` names the workers,
+    None for those of this machine. `fleet` is where the devices of a cell live, as users write it. `retry_failed`:
+    cells that have failed before are run again.
     """
 
     out: Path
     cache_dir: Path
     workers: int | None = None
+    engine: str | None = None
+    fleet: str = IN_PROCESS
     retry_failed: bool = True
 
 
 @dataclass(frozen=True)
 class Job:
-    """One cell: its resolved spec and seed, the folder of its prepared data, its identity, and how events name it."""
+    """One cell: its plan and seed, the folder of its prepared data, its identity, and how events name it."""
 
-    spec: RunSpec
+    plan: Plan
     seed: int
-    folder: Path
+    data: Path
     execution: Execution
     identity: Mapping[str, Any]
     ref: CellRef
@@ -49,7 +55,7 @@ class Job:
     @property
     def key(self) -> str:
         """The key of the identity, which tells cells apart."""
-        return identity_key(self.identity)
+        return self.ref.key
 
 
 @dataclass(frozen=True)
@@ -68,61 +74,49 @@ class CellResult:
     in_use: bool = False
     failed_at: str = ""
 
-
-@dataclass(frozen=True)
-class News:
-    """Something that happened in a cell: `what` is an event's name with its values, or "end" with a CellResult."""
-
-    key: str
-    what: str
-    values: tuple[Any, ...]
+    def event(self, cell: CellRef) -> Event:
+        """Return the event that tells of it."""
+        return Event("cell_end", cell, values={f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
 
 
-Tell = Callable[[News], None]
-
-
-def cell_ref(spec: RunSpec, seed: int, key: str = "", variant: str = "") -> CellRef:
-    """Return how events name a cell of a resolved spec."""
-    rounds = spec.rounds or 0
-    scored_rounds = rounds if spec.evaluate == "all" else 1
+def cell_ref(plan: Plan, seed: int, key: str = "") -> CellRef:
+    """Return how events name a cell of a plan."""
+    scored_rounds = plan.rounds if plan.evaluate == "all" else 1
     return CellRef(
-        algo=spec.algo,
-        dataset=spec.dataset,
-        rho=rho_text(spec.rho),
+        algo=plan.algorithm.name,
+        dataset=plan.dataset.name,
+        rho=plan.rho_text,
         seed=seed,
-        rounds=rounds,
-        n_devices=spec.n_devices,
-        scorings=scored_rounds * (spec.n_devices + 1) + spec.n_devices,
+        rounds=plan.rounds,
+        n_devices=plan.n_devices,
+        scorings=scored_rounds * (plan.n_devices + 1) + plan.n_devices,
         key=key,
-        variant=variant,
+        variant=plan.variant,
     )
 
 
-def plan_of(spec: RunSpec, registry: Registry, prepared: Prepared, execution: Execution) -> CellPlan:
-    """Return what all cells of a spec share."""
-    return CellPlan(
-        spec=spec,
-        algorithm=registry.algorithm(spec.algo),
-        dataset=registry.dataset(spec.dataset),
-        prepared=prepared,
-        out=execution.out,
-        cache_dir=execution.cache_dir,
+def unplanned_ref(spec: RunSpec, seed: int, identity: Mapping[str, Any]) -> CellRef:
+    """Return how events name a cell whose plugin cannot be loaded, so that it has no plan."""
+    from mlecs_bench.plan.spec import rho_text
+
+    return CellRef(
+        spec.algo, spec.dataset, rho_text(spec.rho), seed, spec.rounds or 0, spec.n_devices, 0, identity_key(identity)
     )
 
 
 def run_job(job: Job, tell: Tell) -> None:
     """Run one cell in this process and tell how it ended; an error becomes part of the result."""
-    tell(News(job.key, "end", (_result(job, tell),)))
+
+    def tell_of_cell(event: Event) -> None:
+        tell(dataclasses.replace(event, cell=job.ref))
+
+    tell(_result(job, tell_of_cell).event(job.ref))
 
 
 def _result(job: Job, tell: Tell) -> CellResult:
     try:
-        use_threads(job.spec.threads)
-        prepared = open_prepared(job.folder)
-        if prepared is None:
-            raise MlecsError(f"the prepared data in {job.folder} is gone; run the command again to prepare it")
-        plan = plan_of(job.spec, Registry.installed(), prepared, job.execution)
-        path = run_cell(plan, job.seed, job.identity, _Forward(job.key, tell))
+        use_threads(job.plan.threads)
+        path = run_cell(job, Registry.installed(), tell)
         return CellResult(job.seed, path, read_record(path))
     except CellInUse as error:
         return CellResult(job.seed, error=str(error), in_use=True)
@@ -130,31 +124,3 @@ def _result(job: Job, tell: Tell) -> CellResult:
         return CellResult(job.seed, error=str(error))
     except Exception:  # noqa: BLE001  # a defect in one cell must not take the others down; the traceback is kept
         return CellResult(job.seed, error=traceback.format_exc())
-
-
-def use_threads(threads: int) -> None:
-    """One thread per process keeps results bit-exact; transformers' tokenizers must not fork their own."""
-    import torch
-
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    torch.set_num_threads(threads)
-
-
-class _Forward(CellEvents):
-    """Turns the events of one cell into news."""
-
-    def __init__(self, key: str, tell: Tell) -> None:
-        self._key = key
-        self._tell = tell
-
-    def start(self, resumed_round: int) -> None:
-        self._tell(News(self._key, "start", (resumed_round,)))
-
-    def device_end(self, round_: int, device: str) -> None:
-        self._tell(News(self._key, "device_end", (round_, device)))
-
-    def score_end(self, round_: int, device: str) -> None:
-        self._tell(News(self._key, "score_end", (round_, device)))
-
-    def round_end(self, round_: int, scores: Mapping[str, float]) -> None:
-        self._tell(News(self._key, "round_end", (round_, dict(scores))))

@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mlecs_bench.doors.events import Event
 from mlecs_bench.errors import MlecsError, RecordError
-from mlecs_bench.execution.jobs import CellResult, Job, News
-from mlecs_bench.federation.checkpoint import cell_in_use, checkpoint_path
+from mlecs_bench.execution.jobs import CellResult, Job
+from mlecs_bench.federation.checkpoint import cell_in_use, checkpoint_folder
 from mlecs_bench.records.failures import find_failure, remove_failure, write_failure
 from mlecs_bench.records.provenance import now
 from mlecs_bench.records.results import find_record, read_record
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 
     import pluggy
 
-    from mlecs_bench.doors.hookspecs import CellRef
-    from mlecs_bench.execution.jobs import Tell
+    from mlecs_bench.doors.events import CellRef, Tell
     from mlecs_bench.execution.workers import Workers
 
 POLL_SECONDS = 0.2
@@ -46,7 +46,7 @@ class Interrupted(MlecsError):  # noqa: N818  # it is no error: the user asked f
 
 
 class Dispatcher:
-    """Turns news of cells into calls of the observers' hooks, and keeps how the cells ended."""
+    """Passes events of cells on to the observers, with the plans of their cells, and keeps how the cells ended."""
 
     def __init__(self, jobs: Sequence[Job], observers: pluggy.PluginManager) -> None:
         self._jobs = {job.key: job for job in jobs}
@@ -54,31 +54,25 @@ class Dispatcher:
         self.results: dict[str, CellResult] = {}
         self.in_use: list[Job] = []
 
-    def __call__(self, news: News) -> None:
-        """Pass on one piece of news."""
-        job, values = self._jobs[news.key], news.values
-        if news.what == "start":
-            self._hook.mlecs_cell_start(cell=job.ref, resumed_round=values[0])
-        elif news.what == "device_end":
-            self._hook.mlecs_device_end(cell=job.ref, round=values[0], device=values[1])
-        elif news.what == "score_end":
-            self._hook.mlecs_score_end(cell=job.ref, round=values[0], device=values[1])
-        elif news.what == "round_end":
-            self._hook.mlecs_round_end(cell=job.ref, round=values[0], scores=values[1])
-        elif news.what == "end":
-            self._end(job, values[0])
+    def __call__(self, event: Event) -> None:
+        """Pass on one event."""
+        job = self._jobs[event.cell.key] if event.cell else None
+        if job is not None and event.kind == "cell_end" and not self._ended(job, CellResult(**event.values)):
+            return
+        self._hook.mlecs_event(event=event, plan=job.plan if job else None)
 
-    def _end(self, job: Job, result: CellResult) -> None:
+    def _ended(self, job: Job, result: CellResult) -> bool:
+        """Keep how a cell ended; False when it has not: another process has it."""
         if result.in_use:
             self.in_use.append(job)
-            return
+            return False
         out = job.execution.out
         if result.record is not None:
             remove_failure(out, job.identity)
         elif not result.skipped:
             write_failure(out, job.identity, str(result.error))
         self.results[job.key] = result
-        self._hook.mlecs_cell_end(cell=job.ref, record=result.record, error=result.error)
+        return True
 
 
 def run_jobs(
@@ -92,9 +86,10 @@ def run_jobs(
     `make_workers(n, tell)` is called once, with the number of jobs to do, if there are any. Observers are also told
     of cells that have `ended` before they could become jobs.
     """
-    observers.hook.mlecs_cells(cells=[*(job.ref for job in jobs), *(ref for ref, _ in ended)])
+    cells = [*(job.ref for job in jobs), *(ref for ref, _ in ended)]
+    observers.hook.mlecs_event(event=Event("cells", values={"cells": cells}), plan=None)
     for ref, result in ended:
-        observers.hook.mlecs_cell_end(cell=ref, record=result.record, error=result.error)
+        observers.hook.mlecs_event(event=result.event(ref), plan=None)
     dispatcher = Dispatcher(jobs, observers)
     since = now()
     todo = [job for job in jobs if not _is_over(job, dispatcher, since)]
@@ -118,7 +113,7 @@ def _is_over(job: Job, dispatcher: Dispatcher, since: str) -> bool:
     result = what_there_is(job)
     if result is None or (result.failed_at and job.execution.retry_failed and result.failed_at < since):
         return False
-    dispatcher(News(job.key, "end", (result,)))
+    dispatcher(result.event(job.ref))
     return True
 
 
@@ -146,7 +141,7 @@ def _work_off(todo: Sequence[Job], workers: Workers, dispatcher: Dispatcher, sin
     while keys - dispatcher.results.keys():
         while workers.free and (waiting or (aside and aside[0][0] <= time.monotonic())):
             job = waiting.popleft() if waiting else aside.popleft()[1]
-            if cell_in_use(checkpoint_path(job.execution.out, job.key)):
+            if cell_in_use(checkpoint_folder(job.execution.out, job.key)):
                 aside.append((time.monotonic() + RECHECK_SECONDS, job))
             elif not _is_over(job, dispatcher, since):  # another process may have ended it since it was planned
                 workers.start(job)

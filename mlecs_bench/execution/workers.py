@@ -1,4 +1,4 @@
-"""Where cells run: behind `Workers`, the one seam that another engine (a cluster's, say) would take the place of.
+"""Where cells run: behind `Workers`, a door through which other engines (a cluster's, say) enter.
 
 `LocalWorkers` keeps long-lived processes, since importing the packages of a cell takes seconds. Every process has a
 pool and a pipe of its own: one that is killed in the middle of anything takes no other one with it, holds no lock that
@@ -10,18 +10,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
-import signal
-import sys
 import threading
 import time
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mlecs_bench.execution.jobs import THREAD_VARIABLES, CellResult, Job, News, Tell, run_job, use_threads
+from mlecs_bench.doors.events import Event, Tell
+from mlecs_bench.doors.hookspecs import WorkersInfo, WorkersRequest
+from mlecs_bench.execution.jobs import CellResult, Job, run_job
+from mlecs_bench.federation.processes import THREAD_VARIABLES, how_it_ended, start_process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 5.0
 """How long a worker may take to leave after Ctrl-C before it is killed."""
-POLL_SECONDS = 0.02
 
 
 class Workers(Protocol):
@@ -105,7 +105,7 @@ class LocalWorkers:
         self._gpus = tuple(gpus)
         self._tell = tell
         self._context = multiprocessing.get_context("spawn")
-        self._news: queue.SimpleQueue[tuple[_Slot, News | None]] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[tuple[_Slot, Event | None]] = queue.SimpleQueue()
         self._slots: list[_Slot | None] = [None] * size
 
     @property
@@ -161,16 +161,16 @@ class LocalWorkers:
         """Tell what the processes say, and replace those that have died."""
         while True:
             try:
-                slot, news = self._news.get(timeout=seconds)
+                slot, event = self._news.get(timeout=seconds)
             except queue.Empty:
                 return
             seconds = 0.0
-            if news is None:
+            if event is None:
                 self._bury(slot)
                 continue
-            if news.what == "end":
+            if event.kind == "cell_end":
                 slot.job = None
-            self._tell(news)
+            self._tell(event)
 
     def _bury(self, slot: _Slot) -> None:
         """Give up a process, and let its job end with an error; a later job finds a new process in its place."""
@@ -181,7 +181,7 @@ class LocalWorkers:
         job, slot.job = slot.job, None
         slot.pool.shutdown(wait=False, cancel_futures=True)
         if job is not None:
-            self._tell(News(job.key, "end", (CellResult(job.seed, error=_death(slot)),)))
+            self._tell(CellResult(job.seed, error=_death(slot)).event(job.ref))
 
     def stop(self) -> None:
         """End the processes at once; what they had saved is whole, since checkpoints are replaced atomically."""
@@ -206,53 +206,38 @@ def _death(slot: _Slot) -> str:
         return "the worker process was told to end (SIGTERM); every finished round is kept"
     if others:
         return f"the cell could not be given to a worker process ({' '.join(str(others[0]).split())})"
-    code = None if slot.process is None else _exit_code(slot.process)
-    if code is None or code >= 0:
-        how = "" if code is None else f" with exit code {code}"
-        return f"the worker process ended{how}; every finished round is kept"
-    name = signal.Signals(-code).name
-    memory = ", perhaps because memory ran out" if name == "SIGKILL" else ""
-    return f"the worker process was killed by {name}{memory}; every finished round is kept"
-
-
-def _exit_code(process: BaseProcess) -> int | None:
-    """Return the exit code of a process that is ending, or None if it is not known in time.
-
-    The pool collects it too, and whichever thread comes second learns the code only when the first has written it down.
-    """
-    deadline = time.monotonic() + STOP_SECONDS
-    while process.exitcode is None and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
-    return process.exitcode
+    return f"the worker process {how_it_ended(slot.process)}; every finished round is kept"
 
 
 _SAY: Any = None  # a worker's end of its pipe, set once when the worker starts
 
 
 def _start_worker(writer: Connection, threads: int, gpu: str | None) -> None:
-    """Prepare a worker: it leaves Ctrl-C to the parent, which ends it by SIGTERM, and dies with its parent."""
+    """Prepare a worker; it says what happens through `writer`."""
     global _SAY  # noqa: PLW0603  # a spawned worker gets its pipe through its initialiser only
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     _SAY = writer.send
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    use_threads(threads)
-
-
-def _die_with_parent() -> None:
-    """End this process when its parent is gone: nobody would collect it or give it another cell."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-def _leave(_signal: int, _frame: Any) -> None:
-    """Stop the cell a worker is in; leaving this way runs the clean-up that a kill would not."""
-    sys.exit(1)
+    start_process(threads, gpu)
 
 
 def _work(job: Job) -> None:
     run_job(job, _SAY)
+
+
+def _in_process(request: WorkersRequest) -> Workers:
+    return InProcess(request.tell)
+
+
+def _processes(request: WorkersRequest) -> Workers:
+    return LocalWorkers(request.size, request.threads, request.tell, request.gpus)
+
+
+IN_PROCESS = WorkersInfo(
+    title="In this process",
+    summary="One cell at a time, in the process that asks: no process to start, and a debugger sees it.",
+    make=_in_process,
+)
+PROCESSES = WorkersInfo(
+    title="Processes of this machine",
+    summary="Long-lived worker processes; one that dies costs the cell that it was in.",
+    make=_processes,
+)

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TypedDict
+from functools import cached_property
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from safetensors.torch import load_file
@@ -14,110 +15,139 @@ from torch import nn
 
 from mlecs_bench.data.partition import Masks, Part, Partition, draw_masks, partition, rates_of
 from mlecs_bench.data.samples import PartyData, Samples
-from mlecs_bench.doors.hookspecs import Needs
-from mlecs_bench.doors.profile import LoraSettings, Profile
-from mlecs_bench.errors import UsageError
-from mlecs_bench.federation.parties import Budget, Device, Server, Training
+from mlecs_bench.doors.profile import Profile
+from mlecs_bench.federation.device import Device
+from mlecs_bench.federation.server import Server
 from mlecs_bench.models.backbone import AnyBackbone, Backbone
 from mlecs_bench.models.connector import Connector, ConnectorSizes
 from mlecs_bench.models.encoders import build_encoder
 from mlecs_bench.models.loading import BaseSettings
 from mlecs_bench.models.outline import BackboneOutline
+from mlecs_bench.models.placement import torch_device
 from mlecs_bench.models.texts import Texts
 from mlecs_bench.models.unified import DOMAIN, UnifiedModel, check_length
-from mlecs_bench.plan.spec import RunSpec
-from mlecs_bench.plan.structure import Structure, check_structures, structures
+from mlecs_bench.plan.plan import Plan
+from mlecs_bench.plan.structure import Structure
+from mlecs_bench.plan.training import Budget, Training
 from mlecs_bench.seeds import torch_stream
+
+if TYPE_CHECKING:
+    from mlecs_bench.doors.registry import Registry
+
+SERVER_SLM = "server-slm"
+"""The adapter of the server's model of the devices' kind."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Who holds what in one seed: the cut of the samples, and the modalities of every device."""
+
+    partition: Partition
+    masks: Masks
+
+
+def lay_out(plan: Plan, seed: int, samples: Samples) -> Layout:
+    """Return the layout of a seed, which depends on the plan, the seed and the samples' groups and strata alone."""
+    cut = partition(samples.column("group"), samples.column("stratum"), plan.split, plan.n_devices, seed)
+    rates = rates_of(plan.rho, samples.manifest.modality_names)
+    return Layout(cut, draw_masks(rates, plan.n_devices, seed, plan.min_modalities))
 
 
 @dataclass(frozen=True)
 class Federation:
-    """One cell's parties and how they came about.
-
-    `structures` are the devices'; `random_encoders` names the modalities, by party, whose encoders start at random
-    although the profile has pretrained ones for the dataset: their shapes do not fit.
-    """
+    """All parties of one cell in one process, and how they came about."""
 
     server: Server
     devices: tuple[Device, ...]
-    partition: Partition
-    masks: Masks
-    structures: Mapping[str, Structure]
+    layout: Layout
     random_encoders: Mapping[str, Sequence[str]]
 
 
 def build_federation(
-    spec: RunSpec, seed: int, samples: Samples, profile: Profile, *, needs: Needs, outline: bool = False
+    plan: Plan, seed: int, samples: Samples, registry: Registry, *, outline: bool = False
 ) -> Federation:
-    """Return server and devices of one seed. `spec` is resolved; `needs` are the algorithm's.
+    """Return server and devices of one seed, as `Builder` makes them."""
+    builder = Builder(plan, seed, samples, registry, outline=outline)
+    devices = tuple(map(builder.device, plan.device_ids))
+    server = builder.server()
+    builder.check_lengths()
+    return Federation(server, devices, builder.layout, builder.random_encoders)
 
-    With `outline` the models have shapes but no values (torch's meta device), and no stage has a step: such a
-    federation exchanges messages of the true shapes without any weights. Raises UsageError when the devices'
-    structures do not suit the algorithm.
+
+class Builder:
+    """Puts the parties of one seed together, each when it is asked for, on backbones that they share.
+
+    With `outline` the models have shapes but no values (torch's meta device), and no stage has a step: such parties
+    exchange messages of the true shapes without any weights.
     """
-    manifest = samples.manifest
-    groups, strata = samples.column("group"), samples.column("stratum")
-    cut = partition(groups, strata, str(spec.split), spec.n_devices, seed)
-    rates = rates_of(spec.rho, manifest.modality_names)
-    masks = draw_masks(rates, spec.n_devices, seed, spec.min_modalities)
-    devices_structure = structures(spec, profile, needs)
-    check_structures(devices_structure, needs, profile)
-    device = torch.device("meta") if outline else torch_device(spec.device or profile.device)
-    factory = ModelFactory(samples, profile, seed, device, spec.proxy)
-    training = training_settings(spec, profile, needs)
-    if outline:
-        training = dataclasses.replace(training, budget=Budget(private=0, public=0, server=0))
-    builder = _Builder(factory, needs, training, cut)
-    devices = tuple(
-        builder.device(id_, structure, part, held)
-        for (id_, structure), part, held in zip(devices_structure.items(), cut.devices, masks.devices, strict=True)
-    )
-    server = builder.server(devices, {id_: structure.rank for id_, structure in devices_structure.items()})
-    if not outline:
-        factory.check_lengths(devices[0].prompt)
-    return Federation(server, devices, cut, masks, devices_structure, factory.random_encoders)
 
+    def __init__(self, plan: Plan, seed: int, samples: Samples, registry: Registry, *, outline: bool = False) -> None:
+        self.plan = plan
+        self.seed = seed
+        self.samples = samples
+        self.layout = lay_out(plan, seed, samples)
+        self._outline = outline
+        device = torch.device("meta") if outline else torch_device(plan.torch_device)
+        self._factory = ModelFactory(samples, plan.profile, seed, device, plan.proxy)
 
-@dataclass(frozen=True)
-class _Builder:
-    """Puts parties together from models and data."""
+    @property
+    def random_encoders(self) -> Mapping[str, Sequence[str]]:
+        """By party, the modalities whose encoders start at random although the profile has pretrained ones.
 
-    factory: ModelFactory
-    needs: Needs
-    training: Training
-    cut: Partition
+        Their shapes do not fit.
+        """
+        return self._factory.random_encoders
+
+    @cached_property
+    def _training(self) -> Training:
+        training = self.plan.training
+        return dataclasses.replace(training, budget=Budget(0, 0, 0)) if self._outline else training
 
     def _own(self, name: str, part: Part, held: Sequence[str]) -> _OwnWithoutModel:
-        samples = self.factory.samples
-        suffix = self.needs.prompt_suffix
         return {
-            "train": PartyData(samples, part.train, held, name),
-            "test": PartyData(samples, part.test, held, name),
-            "prompt": f"{samples.manifest.prompt} {suffix}" if suffix else samples.manifest.prompt,
-            "proxy": self.factory.proxy(name) if self.needs.proxy else None,
+            "train": PartyData(self.samples, part.train, held, name),
+            "test": PartyData(self.samples, part.test, held, name),
+            "prompt": self._prompt,
+            "proxy": self._factory.proxy(name) if self.plan.needs.proxy else None,
         }
 
-    def device(self, name: str, structure: Structure, part: Part, held: Sequence[str]) -> Device:
+    @property
+    def _prompt(self) -> str:
+        prompt, suffix = self.samples.manifest.prompt, self.plan.needs.prompt_suffix
+        return f"{prompt} {suffix}" if suffix else prompt
+
+    def device(self, id_: str) -> Device:
+        """Return one device."""
+        j = self.plan.device_ids.index(id_)
+        held, cut = self.layout.masks.devices[j], self.layout.partition
         return Device(
-            name,
-            self.factory.seed,
-            self.training,
-            model=self.factory.device_model(name, structure, held),
-            public=PartyData(self.factory.samples, self.cut.public.train, held, name),
-            **self._own(name, part, held),
+            id_,
+            self.seed,
+            self._training,
+            model=self._factory.device_model(id_, self.plan.structures[id_], held),
+            public=PartyData(self.samples, cut.public.train, held, id_),
+            **self._own(id_, cut.devices[j], held),
         )
 
-    def server(self, devices: Sequence[Device], ranks: Mapping[str, int]) -> Server:
-        everything = self.factory.samples.manifest.modality_names
+    def server(self) -> Server:
+        """Return the server."""
+        everything = self.samples.manifest.modality_names
+        ranks = {id_: structure.rank for id_, structure in self.plan.structures.items()}
+        held = dict(zip(self.plan.device_ids, self.layout.masks.devices, strict=True))
         return Server(
-            self.factory.seed,
-            self.training,
-            model=self.factory.server_model(),
-            make_slm=lambda: self.factory.server_slm(max(ranks.values())),
-            devices={d.id: d.modalities for d in devices},
+            self.seed,
+            self._training,
+            model=self._factory.server_model(),
+            make_slm=lambda: self._factory.server_slm(max(ranks.values())),
+            devices={id_: [m for m in everything if m in names] for id_, names in held.items()},
             ranks=ranks,
-            **self._own("server", self.cut.public, everything),
+            **self._own("server", self.layout.partition.public, everything),
         )
+
+    def check_lengths(self) -> None:
+        """Raise UsageError when texts do not fit the positions of a backbone that is in use."""
+        if not self._outline:
+            self._factory.check_lengths(self._prompt)
 
 
 class _OwnWithoutModel(TypedDict):
@@ -170,7 +200,7 @@ class ModelFactory:
     def server_slm(self, rank: int) -> UnifiedModel:
         """Return the server's omni-modal model of the devices' kind, with an adapter of `rank`."""
         structure = Structure(self._profile.slm, rank, self._profile.encoder_width)
-        return self._model("server-slm", "device", structure, self.samples.manifest.modality_names)
+        return self._model(SERVER_SLM, "device", structure, self.samples.manifest.modality_names)
 
     def server_model(self) -> UnifiedModel:
         """Return the server's omni-modal model with the LLM."""
@@ -193,7 +223,7 @@ class ModelFactory:
         with self._placed():
             encoders = nn.ModuleDict({m: self._encoder(m, structure.encoder_width, name) for m in held})
             connector = Connector(held, self._sizes(backbone, structure.encoder_width), self._streams(use))
-        backbone.add_adapter(name, at_rank(self._profile.lora, structure.rank), self.seed, use)
+        backbone.add_adapter(name, self._profile.lora.at_rank(structure.rank), self.seed, use)
         return UnifiedModel({"lora": name}, backbone, texts, encoders, connector)
 
     def _placed(self) -> AbstractContextManager[object]:
@@ -234,41 +264,3 @@ class ModelFactory:
         for backbone, texts in self._backbones.values():
             longest = max(texts.longest_answer(self.samples.targets), self.samples.manifest.max_new_tokens)
             check_length(backbone, texts, (prompt, longest), self._profile.soft_tokens)
-
-
-def at_rank(settings: LoraSettings, rank: int) -> LoraSettings:
-    """Return the settings at another rank; alpha / r stays, so that an update weighs the same at every rank."""
-    return dataclasses.replace(settings, rank=rank, alpha=settings.alpha * rank / settings.rank)
-
-
-def training_settings(spec: RunSpec, profile: Profile, needs: Needs) -> Training:
-    """Return the training settings; q = steps of one stage.
-
-    Budget "paper": every algorithm takes q private steps per round, those with a public stage q more on the public
-    data. Budget "equal": those without take 2q private steps, so the total is the same.
-    """
-    q = spec.steps or profile.steps
-    public = q if needs.public_stage else 0
-    private = q if needs.public_stage or spec.budget == "paper" else 2 * q
-    if not needs.private_stage:
-        private = 0
-    return Training(
-        learning_rates=profile.learning_rates,
-        batch_size=profile.batch_size,
-        clip_norm=profile.clip_norm,
-        weight_decay=profile.weight_decay,
-        budget=Budget(private=private, public=public, server=q, setup=needs.setup_steps),
-        rounds=spec.rounds or profile.rounds,
-        server_trains_encoders=profile.server_trains_encoders,
-    )
-
-
-def torch_device(name: str) -> torch.device:
-    """Return the torch device called `name`; raises UsageError when it is unknown or not there."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"unknown device '{name}'; use cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise UsageError(f"device '{name}' was asked for but torch sees {torch.cuda.device_count()} GPUs; use cpu")
-    return device

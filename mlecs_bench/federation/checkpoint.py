@@ -1,10 +1,11 @@
-"""Checkpoints: one safetensors file per cell, replaced atomically after every round."""
+"""Checkpoints: safetensors files with some JSON, replaced atomically, in a folder per cell."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,15 +27,20 @@ class CellInUse(MlecsError):  # noqa: N818  # nothing is wrong: another process 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a cell needs to go on: tensors of every party and the progress so far as JSON values."""
+    """All that a party needs to go on: named tensors, and the progress so far as JSON values."""
 
     tensors: Mapping[str, torch.Tensor]
     progress: Mapping[str, Any]
 
 
-def checkpoint_path(out: Path, key: str) -> Path:
-    """Return where the checkpoint of the cell with identity `key` lies."""
-    return out / FOLDER / f"{key[:16]}.safetensors"
+def checkpoint_folder(out: Path, key: str) -> Path:
+    """Return where the server and the devices of the cell with identity `key` keep what they need to go on."""
+    return out / FOLDER / key[:16]
+
+
+def server_file(folder: Path) -> Path:
+    """Return where the server of a cell keeps its checkpoint."""
+    return folder / "server.safetensors"
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -64,31 +70,32 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
 
 
 @contextmanager
-def cell_lock(path: Path) -> Iterator[None]:
+def cell_lock(folder: Path) -> Iterator[None]:
     """Hold the lock of a cell; raises CellInUse when another process runs it. A killed process frees its lock."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as file:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise CellInUse(
-                f"another process is running this cell ({path.stem}); wait for it or use another --out"
+                f"another process is running this cell ({folder.name}); wait for it or use another --out"
             ) from error
         yield
 
 
-def cell_in_use(path: Path) -> bool:
+def cell_in_use(folder: Path) -> bool:
     """Say whether another process holds the lock of a cell now."""
-    if not path.with_suffix(".lock").exists():
+    if not folder.with_suffix(".lock").exists():
         return False
     try:
-        with cell_lock(path):
+        with cell_lock(folder):
             return False
     except CellInUse:
         return True
 
 
-def remove_checkpoint(path: Path) -> None:
-    """Delete a finished cell's checkpoint and lock file."""
-    path.unlink(missing_ok=True)
-    path.with_suffix(".lock").unlink(missing_ok=True)
+def remove_checkpoint(folder: Path) -> None:
+    """Delete what a finished cell kept to go on, and its lock file."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.with_suffix(".safetensors").unlink(missing_ok=True)  # where 0.1.0 kept it
+    folder.with_suffix(".lock").unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mlecs_bench.federation.link import Direction, Ledger
+from mlecs_bench.federation.ledger import Direction, Ledger
 from mlecs_bench.federation.messages import SCALAR_KIND
 
 BOOKKEEPING_KINDS = (SCALAR_KIND, "ids")

@@ -1,46 +1,32 @@
-"""The engine: runs one cell round by round and owns loop, moments of evaluation, budgets and checkpoints."""
+"""The engine: runs one cell round by round and owns loop, evaluation points, the ledger and the server's checkpoint.
+
+It knows the server and a fleet. One exchange with the devices makes a round: what the server sends at the end of round
+t rides with the start of round t + 1, and after the last round there is one more, in which nothing is trained.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.errors import PluginError
+from mlecs_bench.doors.events import Event, Tell
+from mlecs_bench.errors import MlecsError, PluginError
 from mlecs_bench.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mlecs_bench.federation.communication import communication
-from mlecs_bench.federation.link import InProcessLink, Ledger, Link, MeteredLink
+from mlecs_bench.federation.host import Carry, Greeting, Scoring, checked, copied, own_versions, scored
+from mlecs_bench.federation.ledger import Ledger
 from mlecs_bench.federation.messages import Message
+from mlecs_bench.federation.turns import Ask, Refusal, Reply, Scores
 
 if TYPE_CHECKING:
-    from mlecs_bench.data.samples import PartyData
     from mlecs_bench.doors.hookspecs import Algorithm
-    from mlecs_bench.federation.build import Federation
-    from mlecs_bench.federation.parties import Device, Party, Server
-    from mlecs_bench.metrics.scores import Metric
-    from mlecs_bench.models.unified import UnifiedModel
-
-Scores = dict[str, dict[str, Any]]
-
-
-class Scoring(Protocol):
-    """What gives a model its scores on a party's test data; `evaluation.Evaluator` does."""
-
-    def score(self, model: UnifiedModel, test: PartyData, prompt: str) -> Mapping[str, Metric]:
-        """Return every score of `model` on `test`."""
-        ...
-
-
-@dataclass(frozen=True)
-class Events:
-    """What the engine tells whoever watches: a device (or the server) is done or scored, a round is saved."""
-
-    device_end: Callable[[int, str], None] = lambda _round, _device: None
-    round_end: Callable[[int, Mapping[str, float]], None] = lambda _round, _scores: None
-    score_end: Callable[[int, str], None] = lambda _round, _device: None
+    from mlecs_bench.federation.fleet import Fleet
+    from mlecs_bench.federation.server import Server
 
 
 @dataclass
@@ -63,20 +49,29 @@ class Outcome:
     cost: dict[str, Any]
 
 
+def _silent(_event: Event) -> None:
+    """Tell nobody."""
+
+
 @dataclass(frozen=True)
 class Cell:
-    """Everything one cell runs with. `server_score`: the algorithm trains the server's model, so it is scored."""
+    """Everything one cell runs with.
+
+    `server_score`: the algorithm trains the server's model, so it is scored. `checkpoint` is the server's file, None to
+    keep nothing. `carry` takes the server's messages out of its hands.
+    """
 
     algorithm: Algorithm
-    federation: Federation
+    server: Server
+    fleet: Fleet
     evaluator: Scoring
     key: str
     rounds: int
     evaluate_all: bool
     server_score: bool
     checkpoint: Path | None = None
-    link: Link = field(default_factory=InProcessLink)
-    events: Events = field(default_factory=Events)
+    carry: Carry = copied
+    tell: Tell = _silent
 
 
 class CellRun:
@@ -84,133 +79,186 @@ class CellRun:
 
     def __init__(self, cell: Cell) -> None:
         self._cell = cell
-        self._server = cell.federation.server
-        self._devices = cell.federation.devices
+        self._server = cell.server
         self._progress = Progress()
-        self._link = MeteredLink(cell.link, Ledger())
+        self._ledger = Ledger()
+        self._greetings: Mapping[str, Greeting] = {}
+
+    @property
+    def greetings(self) -> Mapping[str, Greeting]:
+        """What the devices said of themselves, by id in order; empty before `start`."""
+        return self._greetings
 
     def run(self) -> Outcome:
         """Run all rounds that are left, the last broadcast and the final scores."""
+        self.start()
         for t in range(self._progress.round + 1, self._cell.rounds + 1):
             self._round(t)
         return self._finish()
 
-    def resume(self) -> int:
-        """Take over the checkpoint if there is one; return the last finished round, or 0."""
-        saved = load_checkpoint(self._cell.checkpoint) if self._cell.checkpoint else None
-        if saved is None or saved.progress["key"] != self._cell.key:
-            return 0
-        values = {k: v for k, v in saved.progress.items() if k != "key"}
-        self._progress = Progress(**values)
-        self._link = MeteredLink(self._cell.link, Ledger.from_json(self._progress.ledger))
-        for party in self._parties():
-            prefix = f"{party.id}:"
-            party.load_state({k.removeprefix(prefix): t for k, t in saved.tensors.items() if k.startswith(prefix)})
+    def start(self) -> int:
+        """Take over the checkpoint if there is one, and greet the devices; return the last finished round, or 0.
+
+        Raises MlecsError for devices that cannot go on from there, or are not of this cell.
+        """
+        if not self._greetings:
+            self._resume()
+            greetings = self._cell.fleet.hello(self._progress.round)
+            self._greetings = {id_: greetings[id_] for id_ in sorted(greetings)}
+            self._check_greetings()
         return self._progress.round
 
-    def _parties(self) -> list[Server | Device]:
-        return [self._server, *self._devices]
+    def _resume(self) -> None:
+        saved = load_checkpoint(self._cell.checkpoint) if self._cell.checkpoint else None
+        if saved is None or saved.progress["key"] != self._cell.key:
+            return
+        self._progress = Progress(**{k: v for k, v in saved.progress.items() if k != "key"})
+        self._ledger = Ledger.from_json(self._progress.ledger)
+        self._server.load_state(saved.tensors)
+
+    def _check_greetings(self) -> None:
+        """Refuse devices that are other ones than the server's, hold other data, or run other versions."""
+        ours, data = own_versions(), self._server.train.manifest.digest
+        if self._greetings.keys() != self._server.devices.keys():
+            raise MlecsError(
+                f"the devices {', '.join(self._greetings)} are here, expected {', '.join(self._server.devices)}"
+            )
+        for id_, greeting in self._greetings.items():
+            if greeting.data != data:
+                raise MlecsError(
+                    f"{id_} holds data with digest {greeting.data[:12]}, the server {data[:12]}; prepare the same"
+                )
+            other = next((name for name, version in ours.items() if greeting.versions.get(name) != version), None)
+            if other is not None:
+                raise MlecsError(
+                    f"{id_} runs {other} {greeting.versions.get(other)}, the server {ours[other]}; install the same"
+                )
 
     def _round(self, t: int) -> None:
-        started, evaluated = time.perf_counter(), self._progress.seconds.get("evaluation", 0.0)
-        for party in self._parties():
-            party.start_round()
-        scored = self._cell.evaluate_all or t == self._cell.rounds
-        client: dict[str, Scores] = {}
-        self._broadcast(t)
-        uploads = {}
-        for device in self._devices:
-            message = checked(self._cell.algorithm.local_update(device, t), "local_update")
-            uploads[device.id] = self._link.carry(message, device.id, "up", t)
-            if scored:
-                client[device.id] = self._score(device, t)
-            self._cell.events.device_end(t, device.id)
-        self._cell.algorithm.aggregate(self._server, uploads, t)
-        server = self._score(self._server, t) if scored and self._cell.server_score else None
-        self._cell.events.device_end(t, self._server.id)
-        evaluated = self._progress.seconds.get("evaluation", 0.0) - evaluated
-        self._add_seconds("training", time.perf_counter() - started - evaluated)
-        self._close_round(t, client, server)
+        self._server.start_round()
+        score = self._cell.evaluate_all or t == self._cell.rounds
+        seconds = {"training": 0.0, "evaluation": 0.0}
+        with _timed(seconds, "training"):
+            asks = self._asks(t, score=score)
+        replies = self._exchange(asks)
+        uploads = {id_: reply.upload for id_, reply in replies.items()}
+        with _timed(seconds, "training"):
+            self._cell.algorithm.aggregate(self._server, uploads, t)
+        self._server.check_budget(t)
+        server = None
+        if score and self._cell.server_score:
+            with _timed(seconds, "evaluation"):
+                server = scored(self._cell.evaluator, self._server)
+        own = Reply(Message(), server, self._server.logs, self._server.steps, seconds)
+        self._told(t, self._server.id, own)
+        self._close_round(t, {self._server.id: own, **replies})
 
-    def _broadcast(self, t: int) -> None:
+    def _asks(self, t: int, *, score: bool, last: bool = False) -> dict[str, Ask]:
+        """Return what every device is asked for in round t, with the messages that the algorithm broadcasts."""
         messages = self._cell.algorithm.broadcast(self._server, t)
-        unknown = sorted(set(messages) - {d.id for d in self._devices})
+        unknown = sorted(set(messages) - set(self._greetings))
         if unknown:
             raise PluginError(f"broadcast of round {t} addresses '{unknown[0]}', which is no device of this run")
-        for device in self._devices:
-            message = messages.get(device.id, Message())
-            delivered = self._link.carry(checked(message, "broadcast"), device.id, "down", t)
-            self._cell.algorithm.receive(device, delivered, t)
+        asks = {}
+        for id_ in self._greetings:
+            message = self._cell.carry(checked(messages.get(id_, Message()), "broadcast"), id_, "down", t)
+            self._ledger.record(message, id_, "down", t)
+            asks[id_] = Ask(t, message, score, last)
+        return asks
 
-    def _score(self, party: Party, t: int) -> Scores:
-        started = time.perf_counter()
-        scores = self._cell.evaluator.score(party.model, party.test, party.prompt)
-        self._add_seconds("evaluation", time.perf_counter() - started)
-        self._cell.events.score_end(t, party.id)
-        return {name: metric_json(metric) for name, metric in scores.items()}
+    def _exchange(self, asks: Mapping[str, Ask]) -> dict[str, Reply]:
+        """Return the devices' replies in the devices' order, whatever the order in which they come."""
+        found: dict[str, Reply] = {}
+        for id_, reply in self._cell.fleet.exchange(asks):
+            if isinstance(reply, Refusal):
+                raise reply.error()
+            found[id_] = reply
+            self._told(asks[id_].round, id_, reply)
+        lost = [id_ for id_ in asks if id_ not in found]
+        if lost:
+            raise MlecsError(f"{', '.join(lost)} gave no reply in round {asks[lost[0]].round}")
+        replies = {id_: found[id_] for id_ in asks}
+        for id_, reply in replies.items():
+            self._ledger.record(reply.upload, id_, "up", asks[id_].round)
+        return replies
 
-    def _add_seconds(self, what: str, seconds: float) -> None:
-        self._progress.seconds[what] = self._progress.seconds.get(what, 0.0) + seconds
+    def _told(self, t: int, id_: str, reply: Reply) -> None:
+        """Tell that a party has done its part of a round, and that it was scored."""
+        seconds = reply.seconds
+        if t <= self._cell.rounds:
+            values = {"losses": dict(reply.losses), "steps": dict(reply.steps), "seconds": seconds["training"]}
+            self._cell.tell(Event("device_end", round=t, device=id_, values=values))
+        if reply.scores is not None:
+            scores = {name: score["value"] for name, score in reply.scores.items()}
+            values = {"scores": scores, "seconds": seconds["evaluation"]}
+            self._cell.tell(Event("score_end", round=t, device=id_, values=values))
 
-    def _close_round(self, t: int, client: dict[str, Scores], server: Scores | None) -> None:
-        for party in self._parties():
-            party.check_budget(t)
-            for stage, steps in party.steps.items():
-                self._progress.steps[stage] = self._progress.steps.get(stage, 0) + steps
-        row: dict[str, Any] = {"round": t, "losses": {p.id: dict(p.logs) for p in self._parties()}}
+    def _close_round(self, t: int, replies: Mapping[str, Reply]) -> None:
+        client = {id_: dict(r.scores) for id_, r in replies.items() if id_ != self._server.id and r.scores is not None}
+        server = replies[self._server.id].scores
+        row: dict[str, Any] = {"round": t, "losses": {id_: dict(reply.losses) for id_, reply in replies.items()}}
         if client:
             row |= {"client": by_metric(client), "server": server}
         self._progress.rounds.append(row)
         self._progress.round = t
-        self._progress.ledger = self._link.ledger.to_json()
+        for reply in replies.values():
+            self._add_cost(reply)
+        self._progress.ledger = self._ledger.to_json()
         self._save()
         headline = next(iter(by_metric(client).items()), None)
-        shown = {} if headline is None else {headline[0]: mean_value(headline[1])}
-        self._cell.events.round_end(t, shown)
+        means = {} if headline is None else {headline[0]: mean_value(headline[1])}
+        sent = Ledger(entry for entry in self._ledger.entries if entry.round == t)
+        parties = {id_: {**reply.head(), "sent": self._sent(sent, id_)} for id_, reply in replies.items()}
+        self._cell.tell(Event("round_end", round=t, values={"scores": means, "parties": parties}))
+
+    def _sent(self, ledger: Ledger, id_: str) -> dict[str, int]:
+        """Return the parameters that a ledger has going down and up: those of a device, or all for the server."""
+        where = {} if id_ == self._server.id else {"device": id_}
+        return {way: ledger.total(direction=way, **where)[0] for way in ("down", "up")}
+
+    def _add_cost(self, reply: Reply) -> None:
+        for what, seconds in reply.seconds.items():
+            self._progress.seconds[what] = self._progress.seconds.get(what, 0.0) + seconds
+        for stage, steps in reply.steps.items():
+            self._progress.steps[stage] = self._progress.steps.get(stage, 0) + steps
 
     def _save(self) -> None:
         if self._cell.checkpoint is None:
             return
-        tensors = {f"{party.id}:{k}": t for party in self._parties() for k, t in party.state().items()}
         progress = dataclasses.asdict(self._progress) | {"key": self._cell.key}
-        save_checkpoint(self._cell.checkpoint, Checkpoint(tensors, progress))
+        save_checkpoint(self._cell.checkpoint, Checkpoint(self._server.state(), progress))
 
     def _finish(self) -> Outcome:
-        """The broadcast after the last round, the second moment of evaluation, and the sums."""
+        """The broadcast after the last round, the second evaluation point, and the sums."""
         after = self._cell.rounds + 1
-        for party in self._parties():
-            party.start_round()
-        self._broadcast(after)
-        for party in self._parties():
-            if party.steps:
-                raise PluginError(
-                    f"{party.id} trained after the last round ({party.steps}); only send and receive then"
-                )
-        received = by_metric({device.id: self._score(device, after) for device in self._devices})
+        self._server.start_round()
+        asks = self._asks(after, score=True, last=True)
+        if self._server.steps:
+            raise PluginError(f"server trained after the last round ({self._server.steps}); only send and receive then")
+        replies = self._exchange(asks)
+        for reply in replies.values():
+            self._add_cost(dataclasses.replace(reply, seconds={"evaluation": reply.seconds["evaluation"]}))
+        received = by_metric({id_: reply.scores or {} for id_, reply in replies.items()})
         last = self._progress.rounds[-1]
         metrics = {
             "client": {"local": last["client"], "received": received},
             "server": last["server"],
             "rounds": self._progress.rounds,
         }
-        device_params = {device.id: device.model.backbone.n_parameters for device in self._devices}
-        comm = communication(self._link.ledger, self._cell.rounds, device_params)
+        parameters = {id_: greeting.parameters for id_, greeting in self._greetings.items()}
+        comm = communication(self._ledger, self._cell.rounds, parameters)
         return Outcome(metrics, comm, {"seconds": self._progress.seconds, "steps": self._progress.steps})
 
 
-def checked(message: object, step: str) -> Message:
-    """Return `message`; raises PluginError when an algorithm's step gave something else."""
-    if not isinstance(message, Message):
-        raise PluginError(f"the algorithm's {step} gave a {type(message).__name__}; it must give a Message")
-    return message
+@contextmanager
+def _timed(seconds: dict[str, float], what: str) -> Iterator[None]:
+    """Add the seconds of the block to what is there."""
+    started = time.perf_counter()
+    yield
+    seconds[what] += time.perf_counter() - started
 
 
-def metric_json(metric: Metric) -> dict[str, Any]:
-    """Return a metric as the record stores it."""
-    return dataclasses.asdict(metric)
-
-
-def by_metric(client: Mapping[str, Scores]) -> dict[str, Scores]:
+def by_metric(client: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
     """Turn device → metric → score into metric → device → score."""
     names = list(dict.fromkeys(name for scores in client.values() for name in scores))
     return {name: {device: scores[name] for device, scores in client.items() if name in scores} for name in names}

@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.metrics.scores import Metric, Scorer
+from mlecs_bench.metrics.scores import Metric, Scorer, make_scorers
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mlecs_bench.data.samples import PartyData, Samples
     from mlecs_bench.doors.hookspecs import DatasetInfo
+    from mlecs_bench.doors.registry import Registry
     from mlecs_bench.models.unified import UnifiedModel
+    from mlecs_bench.plan.plan import Plan
 
 
 class Evaluator:
@@ -78,3 +82,16 @@ def spread(n: int, limit: int | None) -> list[int]:
     if limit is None or limit >= n:
         return list(range(n))
     return [i * n // limit for i in range(limit)]
+
+
+def scorers_of(plan: Plan, labels: Sequence[str], registry: Registry, cache_dir: Path) -> list[Scorer]:
+    """Return the scorers of a plan's metrics that are installed; `labels` are the classes of its data."""
+    return make_scorers(plan.metrics, labels, cache_dir, plan.profile.bertscore, plan.torch_device)
+
+
+def evaluator_of(plan: Plan, samples: Samples, registry: Registry, cache_dir: Path) -> Evaluator:
+    """Return what scores every party of a cell."""
+    scorers = scorers_of(plan, samples.manifest.labels, registry, cache_dir)
+    limits = {"bertscore": plan.profile.bertscore_samples}
+    info = registry.dataset(plan.dataset.name).info
+    return Evaluator(info, samples, scorers, plan.profile.generation_batch, limits)

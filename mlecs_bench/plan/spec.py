@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mlecs_bench.doors.profile import Dtype
 from mlecs_bench.errors import UsageError
+from mlecs_bench.plan.training import BudgetRule
 from mlecs_bench.seeds import PROTOCOL_SEEDS
 
-Budget = Literal["paper", "equal"]
-Dtype = Literal["float32", "bfloat16"]
 Rho = float | Mapping[str, float]
 
 
@@ -33,7 +33,7 @@ def rho_text(rho: Rho) -> str:
 class RunSpec:
     """One run: an algorithm on a dataset at one rate, over one or more seeds.
 
-    None stands for "as the profile or the dataset says" until `protocol.resolve` fills it in. `rho` is one rate or a
+    None stands for "as the profile or the dataset says", which `resolve` looks up. `rho` is one rate or a
     rate per modality. `steps` is q, the optimiser steps of one stage. `data_dir` is where the user's files are; it is
     not part of a record's identity, the digest of the data is. Nor are `gradient_checkpointing`, which changes memory
     and speed alone, and `bertscore_model` (a folder, a hub id, "packaged" or "none"), whose weights are. `slm`, `llm`
@@ -52,7 +52,7 @@ class RunSpec:
     rounds: int | None = None
     steps: int | None = None
     split: str | None = None
-    budget: Budget = "paper"
+    budget: BudgetRule = "paper"
     batch_size: int | None = None
     dtype: Dtype | None = None
     base_bits: Literal[4, 8] | None = None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.doors.hookspecs import Needs
-from mlecs_bench.doors.profile import Profile
 from mlecs_bench.errors import UsageError
-from mlecs_bench.plan.spec import RunSpec
+
+if TYPE_CHECKING:
+    from mlecs_bench.doors.hookspecs import Needs
+    from mlecs_bench.doors.profile import Profile
 
 PART_OF = {"slm": "language model", "rank": "LoRA rank", "encoder_width": "encoder width"}
 
@@ -22,6 +23,15 @@ class Structure:
     slm: str
     rank: int
     encoder_width: int
+
+
+@dataclass(frozen=True)
+class Deviations:
+    """In what single devices were told to differ from the profile, by device id."""
+
+    slm: Mapping[str, str]
+    rank: Mapping[str, int]
+    encoder_width: Mapping[str, int]
 
 
 def device_id(j: int) -> str:
@@ -45,19 +55,16 @@ def canonical_devices(values: Mapping[str, Any], n_devices: int, what: str) -> d
     return {id_: found[id_] for id_ in sorted(found)}
 
 
-def structures(spec: RunSpec, profile: Profile, needs: Needs) -> dict[str, Structure]:
-    """Return the structure of every device: what the spec names, else what the algorithm asks for or the profile has.
-
-    `spec` is resolved: its mappings have canonical device ids.
-    """
+def structures(n_devices: int, deviations: Deviations, profile: Profile, needs: Needs) -> dict[str, Structure]:
+    """Return the structure of every device: what it was told, else what the algorithm asks for or the profile has."""
     ranks = needs.ranks or (profile.lora.rank,)
     return {
         id_: Structure(
-            slm=spec.device_slm.get(id_, profile.slm),
-            rank=spec.device_rank.get(id_, ranks[j % len(ranks)]),
-            encoder_width=spec.device_encoder_width.get(id_, profile.encoder_width),
+            slm=deviations.slm.get(id_, profile.slm),
+            rank=deviations.rank.get(id_, ranks[j % len(ranks)]),
+            encoder_width=deviations.encoder_width.get(id_, profile.encoder_width),
         )
-        for j, id_ in enumerate(map(device_id, range(spec.n_devices)))
+        for j, id_ in enumerate(map(device_id, range(n_devices)))
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mlecs_bench.federation.link import InProcessLink
+from mlecs_bench.federation.ledger import Direction
 from mlecs_bench.federation.messages import SCALAR_KIND, Message, kind_of
 from mlecs_bench.testing.bits import differing
 from mlecs_bench.testing.card_checks import directions_of
@@ -32,26 +32,26 @@ def kinds_of(message: Message) -> set[str]:
     return {kind_of(name) for name in message.tensors} | ({SCALAR_KIND} if message.scalars else set())
 
 
-class _RepairingLink(InProcessLink):
-    """Notes numbers that are not finite, and delivers zeros for them so that the run goes on."""
+class _Repairing:
+    """Notes numbers that are not finite, and puts zeros in their place so that the run goes on."""
 
     def __init__(self) -> None:
         self.found: list[tuple[str, str]] = []
 
-    def carry(self, message: Message, device: str, direction: Any, round_: int) -> Message:
-        """Deliver a copy without NaN and infinity."""
+    def __call__(self, message: Message, device: str, direction: Direction, t: int) -> Message:
+        """Carry a message without NaN and infinity."""
         whole = {name: torch.nan_to_num(tensor.detach(), 0.0, 0.0, 0.0) for name, tensor in message.tensors.items()}
-        broken = sorted(differing(whole, {name: t.detach() for name, t in message.tensors.items()}))
-        self.found += [(str(Sent(round_, direction, device, message)), name) for name in broken]
-        return super().carry(Message(whole, message.scalars), device, direction, round_)
+        broken = sorted(differing(whole, {name: value.detach() for name, value in message.tensors.items()}))
+        self.found += [(str(Sent(t, direction, device, message)), name) for name in broken]
+        return Message(whole, message.scalars).copied()
 
 
 def finite_messages(subject: Subject) -> None:
     """Messages hold no NaN and no infinity."""
-    link = _RepairingLink()
-    subject.run(subject.federation(), link=link)
-    if link.found:
-        where, name = link.found[0]
+    repairing = _Repairing()
+    subject.run(subject.federation(), carry=repairing)
+    if repairing.found:
+        where, name = repairing.found[0]
         advice = "look for a division by a count that can be 0"
         fail("messages hold finite numbers only", f"{where} holds NaN or infinity in '{name}'", advice)
 

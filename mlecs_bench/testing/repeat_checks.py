@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mlecs_bench.federation.engine import CellRun, Events
-from mlecs_bench.federation.link import SerialisingLink
+from mlecs_bench.doors.events import Event
+from mlecs_bench.federation.engine import CellRun
+from mlecs_bench.testing.fleets import BytesFleet, ReversedFleet
 from mlecs_bench.testing.global_state import global_state, global_streams
 from mlecs_bench.testing.steps import Step
 from mlecs_bench.testing.trial import Subject, blaming, expect_same
@@ -52,40 +52,39 @@ def stateless(subject: Subject) -> None:
 
 def device_order(subject: Subject) -> None:
     """The order of the devices does not matter: reversed it gives the same bits."""
-    reference, federation = subject.reference, subject.federation()
-    turned = dataclasses.replace(federation, devices=federation.devices[::-1])
+    turned = subject.run(subject.federation(), fleet=ReversedFleet)
     wanted = "the order of the devices does not matter"
     advice = "take uploads in the order of sorted ids (weighted_mean does) and name random streams by device.id"
-    expect_same(reference, subject.run(turned), f"{wanted} (they ran in reverse)", advice)
+    expect_same(subject.reference, turned, f"{wanted} (they ran in reverse)", advice)
 
 
 def over_bytes(subject: Subject) -> None:
-    """Messages that travel as bytes give the same bits as in one process."""
-    reference = subject.reference
+    """Messages that travel as bytes, and are asked for twice, give the same bits as in one process."""
     wanted = "messages may travel as bytes"
     advice = "find tensors by name, never by their order, and send nothing but tensors and scalars"
     with blaming(wanted, advice):
-        as_bytes = subject.run(subject.federation(), link=SerialisingLink())
-    expect_same(reference, as_bytes, wanted, advice)
+        as_bytes = subject.run(subject.federation(), fleet=BytesFleet)
+    expect_same(subject.reference, as_bytes, wanted, advice)
 
 
 class _Stopped(Exception):  # noqa: N818  # it stands for the death of the process, not for an error
-    """The run was stopped after a round."""
+    """The run was stopped in the middle of a round."""
 
 
 def resumable(subject: Subject) -> None:
-    """Stopped after a round and gone on from its checkpoint, a run gives the same bits."""
+    """Stopped in the middle of a round and gone on from what was kept, a run gives the same bits."""
     reference = subject.reference
-    wanted = "a run that is stopped after round 1 goes on from its checkpoint as if nothing had happened"
+    wanted = "a run that is stopped in round 2, when one device has done it, goes on as if nothing had happened"
     advice = "keep what lasts between rounds in tensors in device.memory or server.memory"
 
-    def stop(_round: int, _scores: Mapping[str, float]) -> None:
-        raise _Stopped
+    def stop(event: Event) -> None:
+        if event.kind == "device_end" and event.round == 2:
+            raise _Stopped
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "cell.safetensors"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         with blaming(wanted, advice):
             with suppress(_Stopped), global_streams(1):
-                CellRun(subject.cell(subject.federation(), checkpoint=path, events=Events(round_end=stop))).run()
-            resumed = subject.run(subject.federation(), checkpoint=path)
-    expect_same(reference, resumed, wanted, advice, from_round=2)
+                CellRun(subject.cell(subject.federation(), folder=folder, tell=stop)).run()
+            resumed = subject.run(subject.federation(), folder=folder)
+    expect_same(reference, resumed, wanted, advice, from_round=3)

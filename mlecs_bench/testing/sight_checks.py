@@ -10,7 +10,8 @@ import numpy as np
 
 from mlecs_bench.data.samples import PartyData, Samples
 from mlecs_bench.federation.build import Federation
-from mlecs_bench.federation.parties import Device, Party
+from mlecs_bench.federation.device import Device
+from mlecs_bench.federation.party import Party
 from mlecs_bench.testing import toy
 from mlecs_bench.testing.steps import Step
 from mlecs_bench.testing.trial import Subject, blaming, expect_same

@@ -7,12 +7,15 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlecs_bench.federation.link import Direction, InProcessLink, Link
+from mlecs_bench.federation.host import Carry, copied
+from mlecs_bench.federation.ledger import Direction
 from mlecs_bench.federation.messages import Message
 
 if TYPE_CHECKING:
     from mlecs_bench.doors.hookspecs import Algorithm
-    from mlecs_bench.federation.parties import Device, Party, Server
+    from mlecs_bench.federation.device import Device
+    from mlecs_bench.federation.party import Party
+    from mlecs_bench.federation.server import Server
 
 STEPS = ("broadcast", "receive", "local_update", "aggregate")
 
@@ -84,17 +87,17 @@ class Sent:
         return f"the message {way} in round {self.round}"
 
 
-class ListeningLink:
-    """Remembers everything that another link delivers: the object itself in `delivered`, a copy of it in `sent`."""
+class Listening:
+    """Carries messages and remembers them: the very object that arrived in `delivered`, a copy of it in `sent`."""
 
-    def __init__(self, inner: Link | None = None) -> None:
-        self._inner = inner or InProcessLink()
+    def __init__(self, carry: Carry = copied) -> None:
+        self._carry = carry
         self.sent: list[Sent] = []
         self.delivered: list[Sent] = []
 
-    def carry(self, message: Message, device: str, direction: Direction, round_: int) -> Message:
-        """Deliver through the inner link."""
-        delivered = self._inner.carry(message, device, direction, round_)
-        self.delivered.append(Sent(round_, direction, device, delivered))
-        self.sent.append(Sent(round_, direction, device, Message.copied(delivered)))
+    def __call__(self, message: Message, device: str, direction: Direction, t: int) -> Message:
+        """Carry a message."""
+        delivered = self._carry(message, device, direction, t)
+        self.delivered.append(Sent(t, direction, device, delivered))
+        self.sent.append(Sent(t, direction, device, Message.copied(delivered)))
         return delivered

@@ -7,7 +7,6 @@ modalities, of which one has gaps. Everything follows from named random streams,
 from __future__ import annotations
 
 import atexit
-import dataclasses
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -26,7 +25,9 @@ from transformers.models.llama import LlamaForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from mlecs_bench.data.samples import Manifest, Modality, Prepared, Samples, features_of, save_prepared
-from mlecs_bench.doors.profile import MINI, LearningRates, Profile
+from mlecs_bench.doors.hookspecs import DatasetInfo
+from mlecs_bench.doors.profile import LearningRates, Profile
+from mlecs_bench.doors.registry import Loaded, Registry
 from mlecs_bench.seeds import rng, torch_stream
 
 WORDS = ("red", "blue", "loud", "quiet", "happy", "sad")
@@ -120,9 +121,9 @@ def make_llama(folder: Path, seed: int = 2, width: int = 16, positions: int = PO
 
 def make_profile(folder: Path, slm_positions: int = POSITIONS, llm_positions: int = POSITIONS) -> Profile:
     """Return a profile of a random GPT-2 and a random GPT-J."""
-    return dataclasses.replace(
-        MINI,
+    return Profile(
         name=DATASET,
+        summary="random tiny models",
         slm=str(make_gpt2(folder / "slm", positions=slm_positions)),
         llm=str(make_gptj(folder / "llm", positions=llm_positions)),
         encoders=None,
@@ -134,6 +135,7 @@ def make_profile(folder: Path, slm_positions: int = POSITIONS, llm_positions: in
         rounds=2,
         steps=2,
         batch_size=4,
+        tiny=True,
     )
 
 
@@ -190,6 +192,24 @@ def make_manifest(n: int = N_SAMPLES) -> Manifest:
 def make_prepared(folder: Path, n: int = N_SAMPLES, gaps: bool = True) -> Prepared:
     """Save the toy dataset to `folder`."""
     return save_prepared(make_table(make_columns(n, gaps)), make_manifest(n), folder)
+
+
+def dataset() -> Loaded[DatasetInfo]:
+    """Return the toy dataset as a plugin; its samples are made by `samples` and not prepared."""
+    info = DatasetInfo(
+        "Toy", "Two words.", "generation", NAMES, _not_prepared, metrics=("loss",), splits=("frame", "sequence")
+    )
+    return Loaded(DATASET, info, "mlecs-bench", "0")
+
+
+def _not_prepared(_request: object) -> Prepared:
+    raise NotImplementedError("the toy dataset is made in memory")
+
+
+@cache
+def registry() -> Registry:
+    """Return the installed plugins, whose encoders the toy models have; read once per process."""
+    return Registry.installed()
 
 
 @cache

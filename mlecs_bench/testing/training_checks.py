@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from mlecs_bench.doors.events import Event
 from mlecs_bench.errors import PluginError
-from mlecs_bench.federation.engine import Events
 from mlecs_bench.testing.trial import Subject
 from mlecs_bench.testing.verdict import fail
 
@@ -28,15 +28,15 @@ def budget_equal(subject: Subject) -> None:
 
 def _keeps_budget(subject: Subject, budget: str) -> None:
     federation = subject.federation(budget=budget)
-    parties = {party.id: party for party in (federation.server, *federation.devices)}
     taken: dict[tuple[int, str], dict[str, int]] = {}
 
-    def note(t: int, id_: str) -> None:
-        taken[t, id_] = dict(parties[id_].steps)
+    def note(event: Event) -> None:
+        if event.kind == "device_end":
+            taken[event.round, event.device] = event.values["steps"]
 
     broken: PluginError | None = None
     try:
-        subject.run(federation, events=Events(device_end=note))
+        subject.run(federation, tell=note)
     except PluginError as error:
         broken = error
     for (t, id_), steps in sorted(taken.items()):

@@ -11,23 +11,32 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mlecs_bench.data.partition import draw_masks, rates_of
+from mlecs_bench.data.partition import draw_masks
 from mlecs_bench.doors.hookspecs import Algorithm, AlgorithmInfo, Needs
 from mlecs_bench.doors.options import build_options
+from mlecs_bench.doors.registry import Loaded
 from mlecs_bench.errors import UsageError
 from mlecs_bench.federation.build import Federation, build_federation
+from mlecs_bench.federation.checkpoint import server_file
 from mlecs_bench.federation.engine import Cell, CellRun, Outcome
+from mlecs_bench.federation.fleet import Fleet, InProcessFleet
+from mlecs_bench.federation.host import Carry, DeviceHost, copied
+from mlecs_bench.federation.turns import FileTurns, MemoryTurns
+from mlecs_bench.plan.resolve import planned
 from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.testing import toy
 from mlecs_bench.testing.bits import LossEvaluator, differing, state_of
 from mlecs_bench.testing.diary import Diary
 from mlecs_bench.testing.global_state import global_streams
-from mlecs_bench.testing.steps import ListeningLink, Sent, Watch, Watched
+from mlecs_bench.testing.steps import Listening, Sent, Watch, Watched
 from mlecs_bench.testing.verdict import CheckFailed, fail, failure
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mlecs_bench.data.samples import Samples
-    from mlecs_bench.federation.link import Link
+    from mlecs_bench.doors.events import Tell
+    from mlecs_bench.plan.plan import Plan
 
 ROUNDS = 2
 STEPS = 2
@@ -76,10 +85,8 @@ class Subject:
         """What it says that it needs."""
         return self.info.needs(self.options)
 
-    def federation(
-        self, wanted: Callable[[Held], bool] = one_two_three, samples: Samples | None = None, **changes: Any
-    ) -> Federation:
-        """Return a fresh federation whose devices hold modality sets as `wanted`; `changes` are fields of the spec."""
+    def plan(self, **changes: Any) -> Plan:
+        """Return the plan of a run on the toy data; `changes` are fields of the spec."""
         values: dict[str, Any] = {
             "algo": self.name,
             "dataset": toy.DATASET,
@@ -87,46 +94,67 @@ class Subject:
             "rounds": ROUNDS,
             "steps": STEPS,
         }
-        spec = RunSpec(**(values | {"split": "frame", "device": "cpu"} | changes))
         # As few setup steps as other steps: an algorithm takes what the budget gives, and a check has seconds.
         needs = dataclasses.replace(self.needs, setup_steps=min(self.needs.setup_steps, STEPS))
-        return build_federation(spec, seed_with(spec, wanted), samples or toy.samples(), toy.profile(), needs=needs)
+        info = dataclasses.replace(self.info, needs=lambda _: needs)
+        profile = Loaded(toy.DATASET, toy.profile(), "mlecs-bench", "0")
+        spec = RunSpec(**(values | {"options": self.given, "profile": toy.DATASET} | changes))
+        return planned(spec, Loaded(self.name, info, "unknown", "0"), toy.dataset(), profile)
+
+    def federation(
+        self, wanted: Callable[[Held], bool] = one_two_three, samples: Samples | None = None, **changes: Any
+    ) -> Federation:
+        """Return a fresh federation whose devices hold modality sets as `wanted`; `changes` are fields of the spec."""
+        plan = self.plan(**changes)
+        return build_federation(plan, seed_with(plan, wanted), samples or toy.samples(), toy.registry())
 
     def run(
         self,
         federation: Federation,
         *watches: Watch,
         algorithm: Callable[[], Algorithm] | None = None,
-        link: Link | None = None,
+        carry: Carry = copied,
         streams: int = 1,
         **cell: Any,
     ) -> Trial:
         """Run the algorithm to its end.
 
         `algorithm` gives it at every step (None: one object for the whole run); `streams` says where the global random
-        generators stand; `cell` are fields of Cell.
+        generators stand; `cell` are further settings of `cell`.
         """
-        listening = ListeningLink(link)
-        run = CellRun(self.cell(federation, *watches, algorithm=algorithm, link=listening, **cell))
+        listening = Listening(carry)
+        run = CellRun(self.cell(federation, *watches, algorithm=algorithm, carry=listening, **cell))
         with global_streams(streams):
-            run.resume()
             outcome = run.run()
         return Trial(federation, outcome, listening.sent, listening.delivered, state_of(federation))
 
     def cell(
-        self, federation: Federation, *watches: Watch, algorithm: Callable[[], Algorithm] | None = None, **cell: Any
+        self,
+        federation: Federation,
+        *watches: Watch,
+        algorithm: Callable[[], Algorithm] | None = None,
+        carry: Carry = copied,
+        fleet: Callable[[DeviceHost], Fleet] = InProcessFleet,
+        folder: Path | None = None,
+        tell: Tell | None = None,
     ) -> Cell:
-        """Return the cell of a run."""
-        values: dict[str, Any] = {
-            "algorithm": Watched(algorithm or one_object(self.build()), *watches),
-            "federation": federation,
-            "evaluator": LossEvaluator(),
-            "key": self.name,
-            "rounds": federation.server.training.rounds,
-            "evaluate_all": False,
-            "server_score": self.info.server_score,
-        }
-        return Cell(**(values | cell))
+        """Return the cell of a run; `folder` is where server and devices keep what they need to go on."""
+        watched = Watched(algorithm or one_object(self.build()), *watches)
+        turns = MemoryTurns() if folder is None else FileTurns(folder, self.name)
+        host = DeviceHost(federation.devices, watched, LossEvaluator(), turns, carry=carry)
+        cell = Cell(
+            algorithm=watched,
+            server=federation.server,
+            fleet=fleet(host),
+            evaluator=LossEvaluator(),
+            key=self.name,
+            rounds=federation.server.training.rounds,
+            evaluate_all=False,
+            server_score=self.info.server_score,
+            checkpoint=None if folder is None else server_file(folder),
+            carry=carry,
+        )
+        return cell if tell is None else dataclasses.replace(cell, tell=tell)
 
     @cached_property
     def _noted(self) -> tuple[Trial, Diary]:
@@ -149,13 +177,12 @@ def one_object(algorithm: Algorithm) -> Callable[[], Algorithm]:
     return lambda: algorithm
 
 
-def seed_with(spec: RunSpec, wanted: Callable[[Held], bool]) -> int:
+def seed_with(plan: Plan, wanted: Callable[[Held], bool]) -> int:
     """Return the first seed whose devices hold modality sets as `wanted`."""
-    rates = rates_of(spec.rho, toy.NAMES)
     for seed in range(MAX_SEEDS):
-        if wanted(draw_masks(rates, spec.n_devices, seed, spec.min_modalities).devices):
+        if wanted(draw_masks(plan.rates, plan.n_devices, seed, plan.min_modalities).devices):
             return seed
-    raise UsageError(f"no seed below {MAX_SEEDS} gives the modality sets that were asked for at rho {spec.rho}")
+    raise UsageError(f"no seed below {MAX_SEEDS} gives the modality sets that were asked for at rho {plan.rho_text}")
 
 
 def differences(one: Trial, other: Trial, from_round: int = 1) -> list[str]:

@@ -1,43 +1,15 @@
-"""Links carry messages between parties; the meter around every link counts what passes.
-
-An algorithm never sees a link: the engine sends what `broadcast` and `local_update` return. What a party receives is
-therefore always a copy, and always counted.
-"""
+"""The ledger: everything that was transmitted between the server and its devices, counted as it travels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from mlecs_bench.federation.messages import SCALAR_KIND, Message, kind_of
 
 Direction = Literal["down", "up"]
 SCALAR_BYTES = 8
-
-
-class Link(Protocol):
-    """Carries one message from sender to receiver and returns what the receiver gets."""
-
-    def carry(self, message: Message, device: str, direction: Direction, round_: int) -> Message:
-        """Deliver `message` of round `round_` to (down) or from (up) `device`."""
-        ...
-
-
-class InProcessLink:
-    """Delivers within one process: the receiver gets a copy that shares no memory with the sender's tensors."""
-
-    def carry(self, message: Message, device: str, direction: Direction, round_: int) -> Message:
-        """Return a checked copy of `message`."""
-        return message.copied()
-
-
-class SerialisingLink:
-    """Delivers through the bytes form, as a network would; what arrives is bit for bit what was sent."""
-
-    def carry(self, message: Message, device: str, direction: Direction, round_: int) -> Message:
-        """Return the message read back from its bytes."""
-        return Message.from_bytes(message.copied().to_bytes())
 
 
 @dataclass(frozen=True)
@@ -89,17 +61,3 @@ class Ledger:
     def from_json(cls, rows: Iterable[Mapping[str, object]]) -> Ledger:
         """Read what `to_json` wrote."""
         return cls(Entry(**row) for row in rows)  # type: ignore[arg-type]  # rows come from to_json
-
-
-class MeteredLink:
-    """Counts every message of another link into a ledger."""
-
-    def __init__(self, link: Link, ledger: Ledger) -> None:
-        self._link = link
-        self.ledger = ledger
-
-    def carry(self, message: Message, device: str, direction: Direction, round_: int) -> Message:
-        """Deliver through the inner link, then count what arrived."""
-        delivered = self._link.carry(message, device, direction, round_)
-        self.ledger.record(delivered, device, direction, round_)
-        return delivered

@@ -1,0 +1,170 @@
+"""Fleets: where the devices of a cell live. The engine knows its devices through a fleet alone.
+
+A fleet shares nothing with the engine but bytes' worth of values: no memory, no file system and no live object need to
+be common to both sides. The devices of `InProcessFleet` live in this process, on the server's backbone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from mlecs_bench.data.samples import Samples, open_prepared
+from mlecs_bench.doors.hookspecs import FleetInfo
+from mlecs_bench.errors import DataError, UsageError
+from mlecs_bench.federation.build import Builder
+from mlecs_bench.federation.evaluation import evaluator_of
+from mlecs_bench.federation.host import DeviceHost, Greeting, Scoring
+from mlecs_bench.federation.turns import Ask, FileTurns, MemoryTurns, Refusal, Reply
+from mlecs_bench.plan.plan import plan_from_json
+
+if TYPE_CHECKING:
+    from mlecs_bench.doors.registry import Registry
+    from mlecs_bench.plan.plan import Plan
+
+IN_PROCESS = "in-process"
+
+
+class Fleet(Protocol):
+    """The devices of a cell."""
+
+    def hello(self, after: int) -> Mapping[str, Greeting]:
+        """Tell all devices that the server has finished round `after`; return their greetings.
+
+        Raises MlecsError when a device cannot be reached, or cannot go on from there.
+        """
+        ...
+
+    def exchange(self, asks: Mapping[str, Ask]) -> Iterator[tuple[str, Reply | Refusal]]:
+        """Have devices take their turns; yield a reply or a refusal for each, in the order in which they come."""
+        ...
+
+    def close(self) -> None:
+        """Let the devices go. What they have saved stays. Safe to call again."""
+        ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that it takes to build any device of a cell somewhere else.
+
+    `key` is that of the cell's record. `data` is the folder of the prepared data, `cache_dir` where scorers keep what is
+    costly, `turns` the folder where devices keep their turns, None to keep them in memory.
+    """
+
+    plan: Plan
+    seed: int
+    key: str
+    data: Path
+    cache_dir: Path
+    turns: Path | None = None
+
+    def to_json(self) -> str:
+        """Return the recipe as JSON."""
+        paths = {name: str(getattr(self, name)) for name in ("data", "cache_dir")}
+        own = {"seed": self.seed, "key": self.key, "turns": str(self.turns) if self.turns else None}
+        return json.dumps({"plan": self.plan.to_json(), **own, **paths})
+
+
+def recipe_from_json(text: str, registry: Registry) -> Recipe:
+    """Read what `Recipe.to_json` wrote; raises PluginError where another plugin is installed here."""
+    values = json.loads(text)
+    plan = plan_from_json(values["plan"], registry)
+    turns = Path(values["turns"]) if values["turns"] else None
+    return Recipe(plan, values["seed"], values["key"], Path(values["data"]), Path(values["cache_dir"]), turns)
+
+
+def build_host(
+    recipe: Recipe,
+    ids: Sequence[str],
+    registry: Registry,
+    builder: Builder | None = None,
+    evaluator: Scoring | None = None,
+) -> DeviceHost:
+    """Return the host of the devices `ids`; those of one builder share its backbones, and may share an evaluator.
+
+    Raises MlecsError for data or models that are not here.
+    """
+    plan = recipe.plan
+    if builder is None:
+        builder = Builder(plan, recipe.seed, open_samples(recipe.data), registry)
+    algorithm = registry.algorithm(plan.algorithm.name).info.build(plan.options)
+    evaluator = evaluator or evaluator_of(plan, builder.samples, registry, recipe.cache_dir)
+    turns = FileTurns(recipe.turns, recipe.key) if recipe.turns else MemoryTurns()
+    devices = [builder.device(id_) for id_ in ids]
+    builder.check_lengths()
+    return DeviceHost(devices, algorithm, evaluator, turns, random_encoders=builder.random_encoders)
+
+
+def open_samples(folder: Path) -> Samples:
+    """Return the prepared data in a folder; raises DataError when it is gone."""
+    prepared = open_prepared(folder)
+    if prepared is None:
+        raise DataError(f"the prepared data in {folder} is gone; run the command again to prepare it")
+    return Samples.open(prepared)
+
+
+@dataclass(frozen=True)
+class FleetRequest:
+    """What a fleet is made for.
+
+    `recipe` builds any of the devices anywhere; `host(ids)` builds some in this process, on the server's backbones.
+    `size` is what the user wrote behind the fleet's name, such as 2 for ``processes:2``; None for nothing.
+    """
+
+    recipe: Recipe
+    host: Callable[[Sequence[str]], DeviceHost]
+    size: int | None = None
+
+
+class InProcessFleet:
+    """Devices of this process, which take their turns one after the other."""
+
+    def __init__(self, host: DeviceHost) -> None:
+        self._host = host
+
+    def hello(self, after: int) -> Mapping[str, Greeting]:
+        """Return the greetings of all devices."""
+        return self._host.hello(after)
+
+    def exchange(self, asks: Mapping[str, Ask]) -> Iterator[tuple[str, Reply | Refusal]]:
+        """Have the devices take their turns in the order of `asks`; an error keeps its place and its traceback."""
+        for id_, ask in asks.items():
+            yield id_, self._host.turn(id_, ask)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _in_process(request: FleetRequest) -> Fleet:
+    if request.size is not None:
+        raise UsageError(f"fleet {IN_PROCESS} takes no number, got {request.size}; use processes:{request.size}")
+    return InProcessFleet(request.host(request.recipe.plan.device_ids))
+
+
+FLEET = FleetInfo(
+    title="In this process",
+    summary="All devices of a cell in its own process, one after the other, on one backbone.",
+    make=_in_process,
+)
+
+
+def named_fleet(text: str) -> tuple[str, int | None]:
+    """Return name and number of a fleet as users write it: ``in-process``, ``processes:2``; raises UsageError."""
+    name, colon, number = text.partition(":")
+    if colon and not (number.isdigit() and int(number) > 0):
+        raise UsageError(f"a fleet is written NAME or NAME:NUMBER, such as processes:2, got '{text}'")
+    return name, int(number) if colon else None
+
+
+def greetings_json(greetings: Mapping[str, Greeting]) -> str:
+    """Return greetings as JSON."""
+    return json.dumps({id_: asdict(greeting) for id_, greeting in greetings.items()})
+
+
+def greetings_from_json(text: str) -> dict[str, Greeting]:
+    """Read what `greetings_json` wrote."""
+    return {id_: Greeting.from_values(values) for id_, values in json.loads(text).items()}

@@ -1,0 +1,227 @@
+"""The device side of a federation: some devices on one backbone, which take turns when they are asked."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mlecs_bench.errors import PluginError
+from mlecs_bench.federation.ledger import Direction
+from mlecs_bench.federation.messages import Message
+from mlecs_bench.federation.turns import Ask, Reply, Scores, StaleTurn, Turn, Turns
+
+if TYPE_CHECKING:
+    from mlecs_bench.data.samples import PartyData
+    from mlecs_bench.doors.hookspecs import Algorithm
+    from mlecs_bench.federation.device import Device
+    from mlecs_bench.federation.party import Party
+    from mlecs_bench.metrics.scores import Metric
+    from mlecs_bench.models.unified import UnifiedModel
+
+Carry = Callable[[Message, str, Direction, int], Message]
+"""Takes a message of a device, in a direction and round, out of its sender's hands: returns what the receiver gets."""
+
+
+def copied(message: Message, _device: str, _direction: Direction, _t: int) -> Message:
+    """Return a checked copy that shares no memory with the sender's tensors."""
+    return message.copied()
+
+
+class Scoring(Protocol):
+    """What gives a model its scores on a party's test data; `evaluation.Evaluator` does."""
+
+    def score(self, model: UnifiedModel, test: PartyData, prompt: str) -> Mapping[str, Metric]:
+        """Return every score of `model` on `test`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """What a device says of itself before the first round of a run, or when a run goes on.
+
+    `finished` is its last finished round; `parameters` the size of its language model; `samples` its training and test
+    samples; `random_encoders` the modalities whose encoders start at random although the profile has pretrained ones.
+    `data` is the digest of its data; `versions` are those of what can change a number.
+    """
+
+    finished: int
+    modalities: tuple[str, ...]
+    parameters: int
+    samples: Mapping[str, int]
+    random_encoders: tuple[str, ...]
+    data: str
+    versions: Mapping[str, str]
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Greeting:
+        """Read what `dataclasses.asdict` and JSON made of a greeting."""
+        lists = {name: tuple(values[name]) for name in ("modalities", "random_encoders")}
+        return cls(**{**values, **lists})
+
+
+def own_versions() -> dict[str, str]:
+    """Return the versions of what can change a number on this side."""
+    import torch
+    import transformers
+
+    from mlecs_bench import __version__
+
+    return {
+        "mlecs-bench": __version__,
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+class DeviceHost:
+    """Some devices of one cell, on one backbone. Turns are idempotent: a finished round is answered from what is kept.
+
+    `turns` None keeps nothing, which suits devices without values. `carry` takes uploads out of the devices' hands.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[Device],
+        algorithm: Algorithm,
+        evaluator: Scoring,
+        turns: Turns | None = None,
+        *,
+        carry: Carry = copied,
+        random_encoders: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self._devices = {device.id: device for device in devices}
+        self._algorithm = algorithm
+        self._evaluator = evaluator
+        self._turns = turns
+        self._carry = carry
+        self._random_encoders = random_encoders or {}
+        self._initial = {} if turns is None else {device.id: device.state() for device in devices}
+        self._finished = dict.fromkeys(self._devices, 0)
+        self._broken: set[str] = set()
+        for id_ in self._devices:
+            self._restore(id_)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The ids of the devices."""
+        return tuple(self._devices)
+
+    def hello(self, after: int) -> dict[str, Greeting]:
+        """Greet a server that has finished round `after`, 0 for none; return a greeting of every device.
+
+        A server that starts afresh makes the devices start afresh, too, but for a first round that they can answer.
+        Raises StaleTurn when a device can follow neither with its state nor with a kept reply.
+        """
+        for id_ in self._devices:
+            replies = self._replies(id_)
+            if self._finished[id_] > after and after + 1 not in replies:
+                if after:
+                    raise StaleTurn(
+                        f"{id_} has finished round {self._finished[id_]} and the server round {after}: too far apart"
+                    )
+                self._start_afresh(id_)
+            elif self._finished[id_] < after:
+                raise StaleTurn(
+                    f"{id_} has state of round {self._finished[id_]} and the server of round {after}: files are missing"
+                )
+        return {id_: self._greeting(device) for id_, device in self._devices.items()}
+
+    def turn(self, id_: str, ask: Ask) -> Reply:
+        """Take a device's turn, or answer a finished round again.
+
+        Raises StaleTurn for any other round than the next, PluginError for a device that is not here, and whatever
+        goes wrong in the turn, after which the same turn can be taken again.
+        """
+        if id_ not in self._devices:
+            raise PluginError(f"'{id_}' is no device here; here are {', '.join(self._devices)}")
+        finished = self._finished[id_]
+        if ask.round <= finished:
+            reply = self._replies(id_).get(ask.round)
+            if reply is None:
+                raise StaleTurn(f"{id_} has finished round {finished} and keeps no reply of round {ask.round}")
+            return reply
+        if ask.round != finished + 1:
+            raise StaleTurn(f"{id_} cannot take round {ask.round}: the last that it has finished is {finished}")
+        if id_ in self._broken:
+            self._restore(id_)
+        self._broken.add(id_)  # until the turn is over, its state is neither of this round nor of the one before
+        device = self._devices[id_]
+        reply = self._take(device, ask)
+        if self._turns is not None:
+            self._turns.save(id_, Turn(ask.round, device.state(), reply))
+        self._finished[id_] = ask.round
+        self._broken.discard(id_)
+        return reply
+
+    def _take(self, device: Device, ask: Ask) -> Reply:
+        """Take in the message, train unless it is the last one, and score."""
+        started = time.perf_counter()
+        device.start_round()
+        self._algorithm.receive(device, ask.message, ask.round)
+        upload = Message() if ask.last else self._trained(device, ask.round)
+        if ask.last and device.steps:
+            raise PluginError(f"{device.id} trained after the last round ({device.steps}); only send and receive then")
+        trained = time.perf_counter()
+        scores = scored(self._evaluator, device) if ask.score else None
+        seconds = {"training": trained - started, "evaluation": time.perf_counter() - trained}
+        return Reply(upload, scores, dict(device.logs), dict(device.steps), seconds)
+
+    def _trained(self, device: Device, t: int) -> Message:
+        message = checked(self._algorithm.local_update(device, t), "local_update")
+        device.check_budget(t)
+        return self._carry(message, device.id, "up", t)
+
+    def _replies(self, id_: str) -> dict[int, Reply]:
+        return {} if self._turns is None else {turn.round: turn.reply for turn in self._turns.load(id_)}
+
+    def _restore(self, id_: str) -> None:
+        """Bring a device to its last finished round."""
+        kept = [] if self._turns is None else self._turns.load(id_)
+        if kept:
+            self._devices[id_].load_state(kept[0].state)
+            self._finished[id_] = kept[0].round
+        elif id_ in self._broken and id_ in self._initial:
+            self._devices[id_].load_state(self._initial[id_])
+        self._broken.discard(id_)
+
+    def _start_afresh(self, id_: str) -> None:
+        if self._turns is not None:
+            self._turns.forget(id_)
+        self._devices[id_].load_state(self._initial[id_])
+        self._finished[id_] = 0
+
+    def _greeting(self, device: Device) -> Greeting:
+        manifest = device.train.manifest
+        return Greeting(
+            finished=self._finished[device.id],
+            modalities=device.modalities,
+            parameters=device.model.backbone.n_parameters,
+            samples={"train": len(device.train), "test": len(device.test)},
+            random_encoders=tuple(sorted(self._random_encoders.get(device.id, ()))),
+            data=manifest.digest,
+            versions=own_versions(),
+        )
+
+
+def checked(message: object, step: str) -> Message:
+    """Return `message`; raises PluginError when an algorithm's step gave something else."""
+    if not isinstance(message, Message):
+        raise PluginError(f"the algorithm's {step} gave a {type(message).__name__}; it must give a Message")
+    return message
+
+
+def scored(evaluator: Scoring, party: Party) -> Scores:
+    """Return the scores of a party's model as a record holds them."""
+    found = evaluator.score(party.model, party.test, party.prompt)
+    for name, metric in found.items():
+        if not math.isfinite(metric.value):
+            raise PluginError(f"{name} of {party.id} is {metric.value}; a score is a finite number, or left out")
+    return {
+        name: {"value": float(metric.value), "n": int(metric.n), "higher_is_better": metric.higher_is_better}
+        for name, metric in found.items()
+    }

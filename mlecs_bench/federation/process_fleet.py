@@ -1,0 +1,225 @@
+"""A fleet in processes of this machine: devices divided among them, one backbone in each, one GPU where there are some.
+
+What passes is bytes: a word, JSON, messages in safetensors form. A process that dies is replaced by a new one, whose
+devices go on from the last round that they have kept, and the turns that it owed are asked for again.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import traceback
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING
+
+from mlecs_bench.doors.hookspecs import FleetInfo
+from mlecs_bench.doors.registry import Registry
+from mlecs_bench.errors import MlecsError
+from mlecs_bench.federation.fleet import (
+    FleetRequest,
+    Recipe,
+    build_host,
+    greetings_from_json,
+    greetings_json,
+    recipe_from_json,
+)
+from mlecs_bench.federation.processes import THREAD_VARIABLES, how_it_ended, start_process
+from mlecs_bench.federation.turns import Ask, Refusal, Reply
+from mlecs_bench.plan.preflight import visible_gpus
+
+if TYPE_CHECKING:
+    from multiprocessing.context import SpawnProcess
+
+    from mlecs_bench.federation.fleet import Fleet
+    from mlecs_bench.federation.host import DeviceHost, Greeting
+
+MOST_DEATHS = 3
+"""How many processes may die in one round before the cell fails."""
+STOP_SECONDS = 5.0
+WORD = 8
+"""Bytes of the word that a packet begins with."""
+
+
+@dataclass
+class _Member:
+    """One process: its devices, our end of its pipe, and the turns that it still owes."""
+
+    devices: tuple[str, ...]
+    number: int
+    process: SpawnProcess
+    pipe: Connection
+    owed: deque[str] = field(default_factory=deque)
+
+
+class ProcessFleet:
+    """Devices in `size` processes; a process gets every `size`-th device."""
+
+    def __init__(self, recipe: Recipe, size: int, gpus: Sequence[str] = ()) -> None:
+        ids = recipe.plan.device_ids
+        self._recipe = recipe
+        self._gpus = tuple(gpus)
+        self._context = multiprocessing.get_context("spawn")
+        self._after = 0
+        for variable in THREAD_VARIABLES:
+            os.environ.setdefault(variable, str(recipe.plan.threads))
+        size = min(size, len(ids))
+        self._members = [self._started(tuple(ids[number::size]), number) for number in range(size)]
+
+    def _started(self, devices: tuple[str, ...], number: int) -> _Member:
+        ours, theirs = self._context.Pipe()
+        gpu = self._gpus[number % len(self._gpus)] if self._gpus else None
+        process = self._context.Process(
+            target=serve,
+            args=(theirs, self._recipe.to_json(), devices, self._recipe.plan.threads, gpu),
+            name=f"devices-{number}",
+            daemon=True,
+        )
+        process.start()
+        theirs.close()  # only the process may hold the end that it writes to: its death closes it
+        return _Member(devices, number, process, ours)
+
+    def hello(self, after: int) -> Mapping[str, Greeting]:
+        """Greet the devices of all processes, which build them meanwhile."""
+        self._after = after
+        for member in self._members:
+            _send(member, "hello", str(after).encode())
+        greetings: dict[str, Greeting] = {}
+        for member in self._members:
+            greetings |= self._greeted(member)
+        return greetings
+
+    def _greeted(self, member: _Member) -> dict[str, Greeting]:
+        packet = _received(member)
+        if packet is None:
+            raise MlecsError(
+                f"the process of {', '.join(member.devices)} {how_it_ended(member.process)} while starting"
+            )
+        word, body = packet
+        if word == "refusal":
+            raise _refusal(body).error()
+        return greetings_from_json(body.decode())
+
+    def exchange(self, asks: Mapping[str, Ask]) -> Iterator[tuple[str, Reply | Refusal]]:
+        """Have the processes work side by side, each on its devices in turn; yield replies as they come."""
+        deaths = 0
+        for member in self._members:
+            member.owed = deque(id_ for id_ in member.devices if id_ in asks)
+            self._ask_next(member, asks)
+        while busy := [member for member in self._members if member.owed]:
+            for pipe in wait([member.pipe for member in busy]):
+                member = next(m for m in busy if m.pipe is pipe)
+                packet = _received(member)
+                if packet is None:
+                    deaths += 1
+                    self._replace(member, deaths)
+                else:
+                    yield member.owed.popleft(), _reply(packet)
+                self._ask_next(self._members[member.number], asks)
+        self._after = max(ask.round for ask in asks.values())
+
+    def _ask_next(self, member: _Member, asks: Mapping[str, Ask]) -> None:
+        if member.owed:
+            id_ = member.owed[0]
+            _send(member, "turn", id_.encode() + b"\n" + asks[id_].to_bytes())
+
+    def _replace(self, member: _Member, deaths: int) -> None:
+        """Put a new process in the place of a dead one; what it owed is asked for again."""
+        if deaths >= MOST_DEATHS:
+            raise MlecsError(
+                f"the process of {', '.join(member.devices)} {how_it_ended(member.process)}, {deaths} times in one "
+                "round; every finished round is kept"
+            )
+        member.pipe.close()
+        new = self._started(member.devices, member.number)
+        new.owed = member.owed
+        self._members[member.number] = new
+        _send(new, "hello", str(self._after).encode())
+        self._greeted(new)
+
+    def close(self) -> None:
+        """End the processes at once; what their devices have kept is whole."""
+        members, self._members = self._members, []
+        for member in members:
+            member.pipe.close()
+            member.process.terminate()
+        for member in members:
+            member.process.join(STOP_SECONDS)
+            if member.process.is_alive():
+                member.process.kill()
+
+
+def _send(member: _Member, word: str, body: bytes) -> None:
+    """Send a packet; that the process is dead shows when its answer is awaited."""
+    try:
+        member.pipe.send_bytes(word.ljust(WORD).encode() + body)
+    except OSError:
+        return
+
+
+def _received(member: _Member) -> tuple[str, bytes] | None:
+    """Return the next packet of a process, or None when it is dead."""
+    try:
+        data = member.pipe.recv_bytes()
+    except (EOFError, OSError):
+        return None
+    return data[:WORD].decode().strip(), data[WORD:]
+
+
+def _reply(packet: tuple[str, bytes]) -> Reply | Refusal:
+    word, body = packet
+    return Reply.from_bytes(body) if word == "reply" else _refusal(body)
+
+
+def _refusal(body: bytes) -> Refusal:
+    kind, _, message = body.decode().partition("\n")
+    return Refusal(kind, message)
+
+
+def serve(pipe: Connection, recipe: str, devices: Sequence[str], threads: int, gpu: str | None) -> None:
+    """Be a process of a fleet: build the devices of a recipe (JSON), then greet and take turns until the pipe closes."""
+    start_process(threads, gpu)
+    host: DeviceHost | None = None
+    while True:
+        try:
+            data = pipe.recv_bytes()
+        except (EOFError, OSError):
+            return
+        word, body = data[:WORD].decode().strip(), data[WORD:]
+        try:
+            if host is None:
+                host = _host(recipe, devices)
+            answer, content = _answer(host, word, body)
+        except MlecsError as error:
+            refusal = Refusal.of(error)
+            answer, content = "refusal", f"{refusal.kind}\n{refusal.message}".encode()
+        except Exception:  # noqa: BLE001  # a defect must reach the cell it happened in; the traceback is kept
+            answer, content = "refusal", f"defect\n{traceback.format_exc()}".encode()
+        pipe.send_bytes(answer.ljust(WORD).encode() + content)
+
+
+def _host(recipe: str, devices: Sequence[str]) -> DeviceHost:
+    registry = Registry.installed()
+    return build_host(recipe_from_json(recipe, registry), devices, registry)
+
+
+def _answer(host: DeviceHost, word: str, body: bytes) -> tuple[str, bytes]:
+    if word == "hello":
+        return "hello", greetings_json(host.hello(int(body))).encode()
+    id_, _, ask = body.partition(b"\n")
+    return "reply", host.turn(id_.decode(), Ask.from_bytes(ask)).to_bytes()
+
+
+def _processes(request: FleetRequest) -> Fleet:
+    gpus = visible_gpus() if request.recipe.plan.torch_device == "cuda" else []
+    size = request.size or len(gpus) or os.cpu_count() or 1
+    return ProcessFleet(request.recipe, size, gpus)
+
+
+FLEET = FleetInfo(
+    title="Processes of this machine",
+    summary="Devices divided among processes, processes:2 for two; one backbone each, one GPU each.",
+    make=_processes,
+)

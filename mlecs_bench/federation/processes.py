@@ -1,0 +1,72 @@
+"""What every process of ours does when it starts: its threads, its signals, and dying with its parent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+EXIT_SECONDS = 5.0
+"""How long to wait for the exit code of a process that is ending."""
+POLL_SECONDS = 0.02
+
+
+def use_threads(threads: int) -> None:
+    """One thread per process keeps results bit-exact; transformers' tokenizers must not fork their own."""
+    import torch
+
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.set_num_threads(threads)
+
+
+def start_process(threads: int, gpu: str | None) -> None:
+    """Prepare a process: it leaves Ctrl-C to its parent, which ends it by SIGTERM, and dies with its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    use_threads(threads)
+
+
+def _die_with_parent() -> None:
+    """End this process when its parent is gone: nobody would collect it or give it work."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _leave(_signal: int, _frame: Any) -> None:
+    """Stop what a process is in; leaving this way runs the clean-up that a kill would not."""
+    sys.exit(1)
+
+
+def exit_code(process: BaseProcess) -> int | None:
+    """Return the exit code of a process that is ending, or None if it is not known in time.
+
+    Whoever else collects it may come first, and the second learns the code only when the first has written it down.
+    """
+    deadline = time.monotonic() + EXIT_SECONDS
+    while process.exitcode is None and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return process.exitcode
+
+
+def how_it_ended(process: BaseProcess | None) -> str:
+    """Return how a process ended, to go on after "the process ": its exit code, or the signal that killed it."""
+    code = None if process is None else exit_code(process)
+    if code is None or code >= 0:
+        return "ended" if code is None else f"ended with exit code {code}"
+    name = signal.Signals(-code).name
+    memory = ", perhaps because memory ran out" if name == "SIGKILL" else ""
+    return f"was killed by {name}{memory}"

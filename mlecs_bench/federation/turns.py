@@ -1,0 +1,223 @@
+"""Turns: what a device is asked for in a round, what it replies, and how both travel and are kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from mlecs_bench.errors import AccessError, DataError, MessageError, MlecsError, PluginError, UsageError
+from mlecs_bench.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from mlecs_bench.federation.messages import Message
+
+Scores = Mapping[str, Mapping[str, Any]]
+"""Metric → its value, n and direction, as a record holds them."""
+DEPTH = 2
+"""How many rounds of a device are kept: the server may go on one round behind it."""
+
+
+class StaleTurn(MlecsError):  # noqa: N818  # it is the ask that is stale
+    """A device was asked for a round that it can neither take nor answer from what it keeps."""
+
+
+class DefectError(MlecsError):
+    """A defect in the code that ran on the device's side; the message is its traceback."""
+
+
+KINDS: Mapping[str, type[MlecsError]] = {
+    "usage": UsageError,
+    "data": DataError,
+    "plugin": PluginError,
+    "access": AccessError,
+    "message": MessageError,
+    "stale": StaleTurn,
+    "defect": DefectError,
+    "failure": MlecsError,
+}
+"""What a refusal can be, from the most special error to the most general."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a device is asked for: to take in `message` in a round, to train, and to be scored if `score`.
+
+    `last`: it is the broadcast after the last round, after which nothing is trained.
+    """
+
+    round: int
+    message: Message = field(default_factory=Message)
+    score: bool = False
+    last: bool = False
+
+    def to_bytes(self) -> bytes:
+        """Return the ask as it travels."""
+        return packed({"round": self.round, "score": self.score, "last": self.last}, self.message)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Ask:
+        """Read what `to_bytes` wrote; raises MessageError on anything else."""
+        head, message = unpacked(data)
+        return cls(message=message, **head)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a device gives back: its upload, its scores if it was scored, and what its round took.
+
+    `losses` are the means of the round's stages, `steps` the optimiser steps by stage, `seconds` by "training" and
+    "evaluation".
+    """
+
+    upload: Message
+    scores: Scores | None
+    losses: Mapping[str, float]
+    steps: Mapping[str, int]
+    seconds: Mapping[str, float]
+
+    def head(self) -> dict[str, Any]:
+        """Return all but the upload as JSON values."""
+        return {
+            "scores": self.scores,
+            "losses": dict(self.losses),
+            "steps": dict(self.steps),
+            "seconds": dict(self.seconds),
+        }
+
+    def to_bytes(self) -> bytes:
+        """Return the reply as it travels."""
+        return packed(self.head(), self.upload)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Reply:
+        """Read what `to_bytes` wrote; raises MessageError on anything else."""
+        head, message = unpacked(data)
+        return cls(upload=message, **head)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a device could not take its turn: a kind of `KINDS` and one line, or a traceback for a defect."""
+
+    kind: str
+    message: str
+
+    @classmethod
+    def of(cls, error: MlecsError) -> Refusal:
+        """Return an error as it travels."""
+        return cls(next(kind for kind, type_ in KINDS.items() if isinstance(error, type_)), str(error))
+
+    def error(self) -> MlecsError:
+        """Return the error again."""
+        return KINDS[self.kind](self.message)
+
+
+def packed(head: Mapping[str, Any], message: Message) -> bytes:
+    """Return JSON values and a message as bytes: the length of the JSON in eight bytes, the JSON, the message."""
+    text = json.dumps(head, allow_nan=False).encode()
+    return len(text).to_bytes(8, "little") + text + message.to_bytes()
+
+
+def unpacked(data: bytes) -> tuple[dict[str, Any], Message]:
+    """Read what `packed` wrote; raises MessageError on anything else."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    try:
+        head = dict(json.loads(data[8:end]))
+    except (ValueError, TypeError) as error:
+        raise MessageError(f"{len(data)} bytes are not a turn: {error}") from error
+    return head, Message.from_bytes(data[end:])
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A finished round of a device: the state it left and the reply it gave."""
+
+    round: int
+    state: Mapping[str, torch.Tensor]
+    reply: Reply
+
+
+class Turns(Protocol):
+    """Keeps the last `DEPTH` turns of every device of a cell."""
+
+    def save(self, device: str, turn: Turn) -> None:
+        """Keep a turn, and forget those before the last ones."""
+        ...
+
+    def load(self, device: str) -> list[Turn]:
+        """Return what is kept of a device, the latest round first."""
+        ...
+
+    def forget(self, device: str) -> None:
+        """Keep nothing of a device any more."""
+        ...
+
+
+class MemoryTurns:
+    """Keeps turns in this process."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, list[Turn]] = {}
+
+    def save(self, device: str, turn: Turn) -> None:
+        """Keep a turn, apart from what the receiver of its reply may do with the message."""
+        reply = Reply(turn.reply.upload.copied(), **turn.reply.head())
+        self._kept[device] = [Turn(turn.round, turn.state, reply), *self.load(device)][:DEPTH]
+
+    def load(self, device: str) -> list[Turn]:
+        """Return what is kept of a device, the latest round first."""
+        return self._kept.get(device, [])
+
+    def forget(self, device: str) -> None:
+        """Keep nothing of a device any more."""
+        self._kept.pop(device, None)
+
+
+class FileTurns:
+    """Keeps turns as files of a folder, one per device and round, for the cell with identity `key`."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self._folder = folder
+        self._key = key
+
+    def save(self, device: str, turn: Turn) -> None:
+        """Write a turn in one step, then delete those before the last ones."""
+        tensors = {f"state/{name}": tensor for name, tensor in turn.state.items()}
+        tensors |= {f"upload/{name}": tensor for name, tensor in turn.reply.upload.tensors.items()}
+        head = {
+            "key": self._key,
+            "round": turn.round,
+            "scalars": dict(turn.reply.upload.scalars),
+            "reply": turn.reply.head(),
+        }
+        save_checkpoint(self._path(device, turn.round), Checkpoint(tensors, head))
+        for path in self._paths(device)[DEPTH:]:
+            path.unlink(missing_ok=True)
+
+    def load(self, device: str) -> list[Turn]:
+        """Return what is kept of a device, the latest round first; what is of another cell is passed over."""
+        found = [load_checkpoint(path) for path in self._paths(device)[:DEPTH]]
+        return [_turn(one) for one in found if one is not None and one.progress["key"] == self._key]
+
+    def forget(self, device: str) -> None:
+        """Delete all files of a device."""
+        for path in self._paths(device):
+            path.unlink(missing_ok=True)
+
+    def _path(self, device: str, round_: int) -> Path:
+        return self._folder / f"{device}-round{round_:06d}.safetensors"
+
+    def _paths(self, device: str) -> list[Path]:
+        return sorted(self._folder.glob(f"{device}-round*.safetensors"), reverse=True)
+
+
+def _turn(saved: Checkpoint) -> Turn:
+    def named(prefix: str) -> dict[str, torch.Tensor]:
+        return {k.removeprefix(prefix): t for k, t in saved.tensors.items() if k.startswith(prefix)}
+
+    head = saved.progress
+    upload = Message(named("upload/"), head["scalars"])
+    return Turn(int(head["round"]), named("state/"), Reply(upload, **head["reply"]))

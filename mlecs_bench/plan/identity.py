@@ -1,0 +1,94 @@
+"""The identity of a cell: everything that can change one of its numbers, as JSON values."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlecs_bench.data.partition import rates_of
+from mlecs_bench.doors.options import identifying, plain
+from mlecs_bench.doors.profile import file_digest
+from mlecs_bench.models.sources import content_id, source_name
+
+if TYPE_CHECKING:
+    from mlecs_bench.data.samples import Manifest
+    from mlecs_bench.plan.plan import Plan
+
+NOT_TRAINING = (
+    *("name", "summary", "slm", "llm", "encoders", "tiny", "device"),
+    *("generation_batch", "gradient_checkpointing", "bertscore"),
+)
+"""Fields of a profile that stand elsewhere in an identity, or that change no number."""
+
+
+def identity(plan: Plan, seed: int, manifest: Manifest, scorers: Mapping[str, str]) -> dict[str, Any]:
+    """Return the identity of a cell.
+
+    `manifest` is that of the prepared data; `scorers` maps the metrics that are installed to their identities.
+    """
+    profile = plan.profile
+    return {
+        "algo": {**plain(plan.algorithm), "options": plain(plan.options)},
+        "dataset": _dataset_identity(plan, manifest),
+        "rho": rates_of(plan.rho, manifest.modality_names),
+        "n_devices": plan.n_devices,
+        "min_modalities": plan.min_modalities,
+        "seed": seed,
+        "profile": {
+            "name": profile.name,
+            "tiny": profile.tiny,
+            "slm": model_identity(plan, profile.slm),
+            "llm": model_identity(plan, profile.llm),
+            "encoders": file_digest(profile.encoders),
+        },
+        "structure": _structure_identity(plan),
+        "training": _training_identity(plan),
+        "evaluate": plan.evaluate,
+        "scorers": {name: scorers.get(name) for name in plan.metrics},
+        "numerics": {
+            "torch": importlib.metadata.version("torch"),
+            "device": plan.torch_device,
+            "threads": plan.threads,
+        },
+    }
+
+
+def _dataset_identity(plan: Plan, manifest: Manifest) -> dict[str, Any]:
+    return {
+        "name": plan.dataset.name,
+        "version": manifest.version,
+        "view": manifest.view,
+        "synthetic": manifest.synthetic,
+        "task": manifest.task,
+        "digest": manifest.digest,
+        "options": plain(identifying(type(plan.data_options), plain(plan.data_options))),
+        "split": plan.split,
+        "modalities": list(manifest.modality_names),
+    }
+
+
+def _structure_identity(plan: Plan) -> dict[str, Any]:
+    """Return in what single devices differ from the profile, and the proxy model where the algorithm uses one."""
+    told = plan.deviations
+    return {
+        "slm": {id_: model_identity(plan, source) for id_, source in told.slm.items()},
+        "rank": dict(told.rank),
+        "encoder_width": dict(told.encoder_width),
+        "proxy": model_identity(plan, plan.proxy) if plan.proxy else None,
+    }
+
+
+def model_identity(plan: Plan, source: str) -> dict[str, str | None]:
+    """Return name and digest of a language model; the profile's own goes by the profile's name."""
+    name = plan.profile.name if source in plan.profile_models else source_name(source)
+    return {"name": name, "digest": content_id(source)}
+
+
+def _training_identity(plan: Plan) -> dict[str, Any]:
+    values: dict[str, Any] = dataclasses.asdict(plan.profile)
+    for name in NOT_TRAINING:
+        del values[name]
+    settings: dict[str, Any] = plain(values | {"budget": plan.rule})
+    return settings

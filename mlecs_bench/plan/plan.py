@@ -1,0 +1,121 @@
+"""A plan: all that was decided about a run, complete and frozen. Nothing that reads it decides anything again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mlecs_bench.doors.hookspecs import Needs
+from mlecs_bench.doors.options import build_options, plain, rebuilt
+from mlecs_bench.doors.profile import Profile
+from mlecs_bench.doors.registry import PluginRef
+from mlecs_bench.errors import PluginError
+from mlecs_bench.plan.spec import Rho, rho_text
+from mlecs_bench.plan.structure import Deviations, Structure
+from mlecs_bench.plan.training import BudgetRule, Training
+
+if TYPE_CHECKING:
+    from mlecs_bench.doors.registry import Registry
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run: which plugins with which options, on which data and models, trained and scored how.
+
+    `rates` is rho by modality. `profile` has every override in it, `profile_models` are its own SLM and LLM from before
+    them. `structures` are those of the devices, by id. `proxy` is the model of the proxies, None where the algorithm
+    has none. `training` holds the budget in steps, `rule` how it was counted. `metrics` names the scores, headline
+    first. `variant` says in which settings the run departs from the usual. `data_dir` is where the user's files are,
+    None for the stand-in.
+    """
+
+    algorithm: PluginRef
+    options: Any
+    dataset: PluginRef
+    data_options: Any
+    data_dir: Path | None
+    split: str
+    rho: Rho
+    rates: Mapping[str, float]
+    min_modalities: int
+    profile: Profile
+    profile_models: tuple[str, str]
+    needs: Needs
+    server_score: bool
+    structures: Mapping[str, Structure]
+    deviations: Deviations
+    proxy: str | None
+    rule: BudgetRule
+    training: Training
+    evaluate: Literal["last", "all"]
+    metrics: tuple[str, ...]
+    seeds: tuple[int, ...]
+    torch_device: str
+    threads: int
+    variant: str
+
+    @property
+    def device_ids(self) -> tuple[str, ...]:
+        """The ids of all devices, in order."""
+        return tuple(self.structures)
+
+    @property
+    def n_devices(self) -> int:
+        """N."""
+        return len(self.structures)
+
+    @property
+    def rounds(self) -> int:
+        """T."""
+        return self.training.rounds
+
+    @property
+    def rho_text(self) -> str:
+        """The rates as they are written on the command line."""
+        return rho_text(self.rho)
+
+    def models(self) -> list[str]:
+        """Return the language models that are loaded, each once."""
+        proxies = [self.proxy] if self.proxy else []
+        devices = [structure.slm for structure in self.structures.values()]
+        return list(dict.fromkeys([self.profile.slm, self.profile.llm, *devices, *proxies]))
+
+    def at_rank(self, rank: int) -> Plan:
+        """Return the plan with another LoRA rank, except on devices that were told theirs."""
+        structures = {
+            id_: structure if id_ in self.deviations.rank else dataclasses.replace(structure, rank=rank)
+            for id_, structure in self.structures.items()
+        }
+        profile = dataclasses.replace(self.profile, lora=self.profile.lora.at_rank(rank))
+        return dataclasses.replace(self, profile=profile, structures=structures)
+
+    def to_values(self) -> dict[str, Any]:
+        """Return the plan as JSON values."""
+        values: dict[str, Any] = plain(self)
+        return values
+
+    def to_json(self) -> str:
+        """Return the plan as JSON; `plan_from_json` reads it back to an equal plan."""
+        return json.dumps(self.to_values(), allow_nan=False)
+
+
+def plan_from_json(text: str, registry: Registry) -> Plan:
+    """Read what `Plan.to_json` wrote, with the options' types from the installed plugins.
+
+    Raises PluginError where an installed plugin is another one than the plan was made with.
+    """
+    values = json.loads(text)
+    for kind, field in (("algorithm", "options"), ("dataset", "data_options")):
+        loaded = registry.load(kind, values[kind]["name"])  # type: ignore[arg-type]  # two of the kinds
+        if plain(loaded.ref) != values[kind]:
+            raise PluginError(
+                f"{kind} '{loaded.name}' is {loaded.distribution} {loaded.version} here, and the plan was made with "
+                f"{values[kind]['distribution']} {values[kind]['version']} (or its code differs); install the same"
+            )
+        values[field] = build_options(loaded.info.options, values[field], f"{kind} '{loaded.name}'")
+    plan: Plan = rebuilt(Plan, values)
+    return plan

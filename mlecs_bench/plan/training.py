@@ -1,0 +1,71 @@
+"""How parties are trained: settings that are the same for every party and algorithm, and budgets of optimiser steps."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from mlecs_bench.doors.profile import LearningRates
+from mlecs_bench.errors import PluginError
+
+if TYPE_CHECKING:
+    from mlecs_bench.doors.hookspecs import Needs
+    from mlecs_bench.doors.profile import Profile
+
+BudgetRule = Literal["paper", "equal"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Optimiser steps per round: on a device's private data, on its public data, and at the server.
+
+    `setup`: steps that the server takes in round 1 alone, on top of the others.
+    """
+
+    private: int
+    public: int
+    server: int
+    setup: int = 0
+
+    def allowed(self, stage: str, t: int) -> int:
+        """Return the steps of `stage` in round t; raises PluginError for a name that is none of the fields."""
+        names = [field.name for field in dataclasses.fields(self)]
+        if stage not in names:
+            raise PluginError(f"a stage counts against '{stage}'; use one of {', '.join(names)}")
+        return 0 if stage == "setup" and t > 1 else int(getattr(self, stage))
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a stage is trained: the same for every party and algorithm."""
+
+    learning_rates: LearningRates
+    batch_size: int
+    clip_norm: float
+    weight_decay: float
+    budget: Budget
+    rounds: int
+    server_trains_encoders: bool
+
+
+def training_of(profile: Profile, needs: Needs, rule: BudgetRule) -> Training:
+    """Return the training settings of a profile; q = steps of one stage.
+
+    Rule "paper": every algorithm takes q private steps per round, those with a public stage q more on the public data.
+    Rule "equal": those without take 2q private steps, so the total is the same.
+    """
+    q = profile.steps
+    public = q if needs.public_stage else 0
+    private = q if needs.public_stage or rule == "paper" else 2 * q
+    if not needs.private_stage:
+        private = 0
+    return Training(
+        learning_rates=profile.learning_rates,
+        batch_size=profile.batch_size,
+        clip_norm=profile.clip_norm,
+        weight_decay=profile.weight_decay,
+        budget=Budget(private=private, public=public, server=q, setup=needs.setup_steps),
+        rounds=profile.rounds,
+        server_trains_encoders=profile.server_trains_encoders,
+    )
