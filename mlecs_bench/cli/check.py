@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlecs_bench.cli.config import parse_pairs
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError, did_you_mean
+from mlecs_bench.plan.settings import parse_pairs
 
 if TYPE_CHECKING:
     from mlecs_bench.testing import Check, Verdict

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from mlecs_bench.cli.config import CACHE_VARIABLE, DEFAULT_OUT, DEVICE_KEYS, parse_pairs
+from mlecs_bench.cli.config import CACHE_VARIABLE, DEFAULT_OUT
+from mlecs_bench.plan.settings import DEVICE_KEYS, parse_pairs
 from mlecs_bench.plan.spec import RunSpec
 
 Decorated = Callable[..., Any]

@@ -269,9 +269,8 @@ class PlainView(Listener):
         """Write that a round has ended."""
         cell = cell_of(event)
         if not self._brief:
-            self.say(
-                f"{cell_name(cell)}: round {event.round}/{cell.rounds} done{self._eta()}{scores_text(event.values['scores'])}"
-            )
+            scores = scores_text(event.values["scores"])
+            self.say(f"{cell_name(cell)}: round {event.round}/{cell.rounds} done{self._eta()}{scores}")
 
     def on_cell_end(self, event: Event) -> None:
         """Write how a cell has ended."""

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlecs_bench.cli.config import Request, build_request, merged, read_config
+from mlecs_bench.cli.config import Request, build_request, read_config
 from mlecs_bench.cli.flags import ONE_RUN, PLACES, SETTINGS, parsed, with_flags
 from mlecs_bench.cli.outcome import honest_line, transmitted, transmitted_text
 from mlecs_bench.cli.progress import make_view
 from mlecs_bench.doors.registry import Registry
+from mlecs_bench.plan.settings import merged
 from mlecs_bench.plan.spec import RunSpec, rho_text
 
 if TYPE_CHECKING:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlecs_bench.cli.config import DEFAULT_OUT, DEVICE_KEYS, Places, places_of
+from mlecs_bench.cli.config import DEFAULT_OUT, Places, places_of
 from mlecs_bench.cli.flags import GRID, PLACES, SETTINGS, parsed, with_flags
 from mlecs_bench.cli.outcome import honest_line
 from mlecs_bench.cli.progress import cell_name, make_view
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
+from mlecs_bench.plan.settings import DEVICE_KEYS
 from mlecs_bench.plan.study import PRESETS, Study, default_folder, keep_study, preset, read_study
 from mlecs_bench.records.failures import reason_of
 
@@ -130,7 +131,7 @@ def _execute(asked: Sweep, quiet: bool) -> Cells:
         from mlecs_bench.execution import protocol
         from mlecs_bench.execution.jobs import Execution
         from mlecs_bench.execution.sweep import Interrupted
-        from mlecs_bench.records.results import writable
+        from mlecs_bench.files import writable
 
         registry = Registry.installed()
         observers, warnings = registry.observers()

@@ -13,7 +13,7 @@ KINDS: Mapping[str, str] = MappingProxyType({
     "cell_start": "a cell begins, or goes on after its finished `round`, 0 for none",
     "device_end": "a device (or \"server\") has done its part of a round: `losses`, `steps`, `seconds`",
     "score_end": "a device or the server has been scored: `scores`, `seconds`; the round is rounds + 1 at the end",
-    "round_end": "a round is over and saved: `scores` (means of devices), `parties`: losses, scores, steps, seconds, sent",
+    "round_end": "a round is over and saved: mean `scores`, `parties`: losses, scores, steps, seconds, sent",
     "cell_end": "a cell has ended with its `record`, or None and an `error`",
 })  # fmt: skip  # one kind, one line
 """Every kind of event and what its `values` hold."""

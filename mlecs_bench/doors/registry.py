@@ -130,7 +130,7 @@ class Registry:
         return [entry for entry in self._entries if entry.kind == kind]
 
     def load(self, kind: Kind, name: str) -> Loaded[Any]:
-        """Import the plugin `name` of a kind; raises UsageError for an unknown name, PluginError for a broken plugin."""
+        """Import the plugin `name` of a kind; raises UsageError for an unknown name, PluginError for a broken one."""
         entry = self._only(kind, name)
         info_type = DOORS[kind][1]
         if info_type is None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlecs_bench.plan.plan import Plan
 
 
-def shapes_of(message: Message, device: str, direction: Direction, t: int) -> Message:
+def shapes_of(message: Message, _device: str, _direction: Direction, _t: int) -> Message:
     """Return a message with its tensors detached: those of the meta device have no values to be copied or checked."""
     tensors = {name: tensor.detach() for name, tensor in message.tensors.items()}
     return dataclasses.replace(message, tensors=tensors)

@@ -20,11 +20,12 @@ from mlecs_bench.execution.jobs import CellResult, Execution, Job, cell_ref, unp
 from mlecs_bench.execution.sweep import run_jobs
 from mlecs_bench.federation.evaluation import scorers_of
 from mlecs_bench.federation.fleet import named_fleet
+from mlecs_bench.files import writable
 from mlecs_bench.plan.identity import identity
 from mlecs_bench.plan.preflight import check_models, visible_gpus, workers_that_fit
 from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.records.failures import remove_failure, write_failure
-from mlecs_bench.records.results import canonical_json, identity_key, writable
+from mlecs_bench.records.results import canonical_json, identity_key
 
 if TYPE_CHECKING:
     import pluggy
@@ -160,7 +161,7 @@ def _workers_of_run(plan: Plan, registry: Registry, execution: Execution, n_jobs
     return _workers_of(usual, [plan], registry, execution, n_jobs, tell)
 
 
-def _workers_of(  # noqa: PLR0913, PLR0917  # all but the last two are bound before workers are needed
+def _workers_of(  # all but the last two are bound before workers are needed
     usual: str, plans: Sequence[Plan], registry: Registry, execution: Execution, n_jobs: int, tell: Tell
 ) -> Workers:
     """Return the workers that the user names, or the usual ones."""

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.errors import PluginError, RecordError
-from mlecs_bench.records.results import canonical_json, write_text
+from mlecs_bench.files import write_text
+from mlecs_bench.records.results import canonical_json
 
 if TYPE_CHECKING:
     from mlecs_bench.data.partition import Part

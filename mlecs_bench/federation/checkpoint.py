@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,11 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from mlecs_bench.errors import MlecsError
+from mlecs_bench.files import write_bytes
 
 FOLDER = ".checkpoints"
 
 
-class CellInUse(MlecsError):  # noqa: N818  # nothing is wrong: another process is at work
+class CellInUse(MlecsError):  # nothing is wrong: another process is at work
     """Another process runs this cell."""
 
 
@@ -48,12 +48,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
     data = save(tensors, metadata={"progress": json.dumps(checkpoint.progress, allow_nan=False)})
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    write_bytes(path, data)
 
 
 def load_checkpoint(path: Path) -> Checkpoint | None:
@@ -63,7 +58,7 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
     try:
         with safe_open(path, framework="pt") as file:
             progress = dict(json.loads(file.metadata()["progress"]).items())
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # not a mapping
     except (SafetensorError, AttributeError, ValueError, KeyError, TypeError) as error:
         raise MlecsError(f"{path} is not a checkpoint ({error}); delete it to start this cell again") from error
     return Checkpoint(tensors, progress)

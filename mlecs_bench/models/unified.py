@@ -18,7 +18,7 @@ from mlecs_bench.models.placement import moved
 from mlecs_bench.models.texts import Answers, Texts
 
 PARTS = ("encoder", "projector", "fusion", "soft_prompt", "lora")
-"""The trainable parts; "projector" includes the missing-modality embeddings, "soft_prompt" is the soft-prompt generator."""
+"""The trainable parts; "projector" includes the missing-modality embeddings, "soft_prompt" is its generator."""
 DOMAIN = "domain"
 """The part of a model's second adapter, which acts together with "lora"; only proxies have one."""
 

@@ -23,10 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlecs_bench.cli.config import MAPPING_KEYS, SPEC_KEYS, chosen_seeds, merged, read_yaml, spec_of
 from mlecs_bench.errors import UsageError, did_you_mean
+from mlecs_bench.files import write_text
+from mlecs_bench.plan.settings import MAPPING_KEYS, SPEC_KEYS, chosen_seeds, merged, read_yaml, spec_of
 from mlecs_bench.plan.spec import RunSpec
-from mlecs_bench.records.results import write_text
 
 GRID_KEYS = ("rho", "n_devices", "dataset", "algo", "budget", "split")
 """Settings that may be lists, in the order in which their combinations are run: the last one changes fastest."""

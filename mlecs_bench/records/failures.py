@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from mlecs_bench.errors import RecordError
+from mlecs_bench.files import write_text
 from mlecs_bench.records.provenance import now
-from mlecs_bench.records.results import identity_key, record_name, write_text
+from mlecs_bench.records.results import identity_key, record_name
 
 SCHEMA = "mlecs-bench/failure/1"
 FOLDER = "failures"

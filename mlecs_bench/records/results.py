@@ -10,16 +10,14 @@ import hashlib
 import importlib.resources
 import json
 import math
-import os
 import re
-import secrets
-import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.errors import RecordError, UsageError
+from mlecs_bench.errors import RecordError
+from mlecs_bench.files import publish
 
 if TYPE_CHECKING:
     import jsonschema.protocols
@@ -118,7 +116,7 @@ def write_record(out: Path, record: Mapping[str, Any]) -> Path:
     path = out / record_name(values["identity"])
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
-        _publish(path, json.dumps(values, separators=(",", ":"), allow_nan=False, ensure_ascii=False) + "\n")
+        publish(path, json.dumps(values, separators=(",", ":"), allow_nan=False, ensure_ascii=False) + "\n")
     existing = read_record(path)
     if any(canonical_json(existing[part]) != canonical_json(values[part]) for part in REPRODUCIBLE):
         raise RecordError(
@@ -126,45 +124,6 @@ def write_record(out: Path, record: Mapping[str, Any]) -> Path:
             "compare the two runs, then delete it or write to another folder with --out"
         )
     return path
-
-
-def _publish(path: Path, text: str) -> None:
-    """Create `path` with `text` in one step, unless another process has just created it."""
-    part = _write_part(path, text.encode())
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        pass
-    except OSError:
-        # A file system without hard links: a rename is as atomic but could replace a file created this instant.
-        if not path.exists():
-            part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` in one step, replacing what was there."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` in one step, replacing what was there."""
-    _write_part(path, content).replace(path)
-
-
-def _write_part(path: Path, content: bytes) -> Path:
-    """Write `content`, down to the disk, to a hidden file beside `path`, and return that file."""
-    part = path.with_name(f".{path.stem[:40]}-{secrets.token_hex(8)}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    return part
 
 
 def read_record(path: Path) -> Record:
@@ -255,13 +214,3 @@ def find_record(out: Path, identity: Mapping[str, Any]) -> Path | None:
     if read_record(path)["key"] != identity_key(identity):
         raise RecordError(f"{path} belongs to another cell whose key starts alike; write to another folder with --out")
     return path
-
-
-def writable(out: Path, flag: str = "--out") -> None:
-    """Create the folder `out` and make sure that files can be written there; raises UsageError naming `flag`."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=out, prefix=".writable-"):
-            pass
-    except OSError as error:
-        raise UsageError(f"cannot write to {out}: {error.strerror}; choose another folder with {flag}") from error

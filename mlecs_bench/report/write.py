@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlecs_bench.errors import UsageError
-from mlecs_bench.records.results import write_bytes, write_text
+from mlecs_bench.files import write_bytes, write_text
 from mlecs_bench.report.csv_text import table_csv
 from mlecs_bench.report.html import report_html
 from mlecs_bench.report.latex import report_latex, table_latex

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from mlecs_bench.federation.link import InProcessLink
 
 import toy
 from mlecs_baselines.co_plms import CoPlms, CoPlmsOptions, forward, mlecs_algorithm
@@ -15,7 +16,6 @@ from mlecs_bench.blocks.transfer import pooled_kl
 from mlecs_bench.errors import UsageError
 from mlecs_bench.federation.build import Federation
 from mlecs_bench.federation.engine import CellRun
-from mlecs_bench.federation.link import InProcessLink
 from mlecs_bench.federation.messages import Message, kind_of
 
 SETS = [("audio",), ("text", "video"), toy.NAMES]

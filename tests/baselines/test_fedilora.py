@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from mlecs_bench.federation.link import InProcessLink
 
 import toy
 from mlecs_baselines import fedilora
@@ -15,7 +16,6 @@ from mlecs_baselines.multi_fedavg import MultiFedAvg, MultiFedAvgOptions
 from mlecs_bench.blocks.aggregate import truncated
 from mlecs_bench.doors.options import build_options
 from mlecs_bench.federation.build import Federation
-from mlecs_bench.federation.link import InProcessLink
 from mlecs_bench.federation.messages import Message, kind_of
 
 RANKS = (2, 4, 3)

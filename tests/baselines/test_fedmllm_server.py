@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mlecs_bench.federation.link import InProcessLink
 
 import toy
 from fedmllm_rounds import INFO, SETS, algorithm_of, federation_of, play, receive, run, update
 from mlecs_baselines import fedmllm
 from mlecs_baselines.fedmllm import EXCHANGED
 from mlecs_bench.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from mlecs_bench.federation.link import InProcessLink
 from mlecs_bench.federation.messages import Message, kind_of
 from mlecs_bench.models.unified import UnifiedModel
 

@@ -6,15 +6,15 @@ import dataclasses
 
 import pytest
 import torch
+from mlecs_bench.federation.link import InProcessLink
+from mlecs_bench.federation.parties import Device
 
 import toy
 from mlecs_baselines.multi_fedavg import MultiFedAvg, MultiFedAvgOptions
 from mlecs_bench.blocks import supervised
 from mlecs_bench.doors.profile import LoraSettings
 from mlecs_bench.federation.build import Federation
-from mlecs_bench.federation.link import InProcessLink
 from mlecs_bench.federation.messages import Message, kind_of
-from mlecs_bench.federation.parties import Device
 from mlecs_bench.models.unified import PARTS, UnifiedModel
 from mlecs_bench.seeds import rng
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mlecs_bench.federation.link import MeteredLink
 
 import toy
 from mlecs_bench.cli.main import main
@@ -15,7 +16,6 @@ from mlecs_bench.doors.profile import PAPER
 from mlecs_bench.errors import PluginError
 from mlecs_bench.execution import counting
 from mlecs_bench.execution.counting import count_transmitted
-from mlecs_bench.federation.link import MeteredLink
 from mlecs_bench.federation.messages import Message
 from mlecs_bench.models.outline import BackboneOutline, backbone_shape
 from mlecs_bench.report.transmission import Counted, transmission_json, transmission_text

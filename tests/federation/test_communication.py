@@ -8,9 +8,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from mlecs_bench.federation.link import Entry, Ledger
 
 from mlecs_bench.federation.communication import communication
-from mlecs_bench.federation.link import Entry, Ledger
 
 GPT2_LARGE = 774_030_080
 LORA_R8 = 4_055_040  # rank 8 on c_attn and c_proj of gpt2-large

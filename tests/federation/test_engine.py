@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from mlecs_bench.federation.link import SerialisingLink
 
 import toy
 from mlecs_bench.errors import MlecsError, PluginError
 from mlecs_bench.execution.jobs import cell_ref
 from mlecs_bench.federation.build import Federation
 from mlecs_bench.federation.engine import CellRun, Events
-from mlecs_bench.federation.link import SerialisingLink
 from mlecs_bench.federation.messages import Message
 from mlecs_bench.metrics.scores import Metric
 

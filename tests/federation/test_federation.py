@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mlecs_bench.federation.parties import Budget
 from safetensors.torch import save_file
 from torch import nn
 from transformers import GPT2Config
@@ -21,7 +22,6 @@ from mlecs_bench.data.partition import draw_masks, partition, rates_of
 from mlecs_bench.doors.hookspecs import Needs
 from mlecs_bench.errors import AccessError, UsageError
 from mlecs_bench.federation.build import Federation, ModelFactory, torch_device, training_settings
-from mlecs_bench.federation.parties import Budget
 from mlecs_bench.models.encoders import build_encoder
 from mlecs_bench.models.unified import PARTS, state_bytes
 from mlecs_bench.plan.structure import device_id

@@ -7,9 +7,9 @@ import json
 
 import pytest
 import torch
+from mlecs_bench.federation.link import SCALAR_BYTES, Entry, InProcessLink, Ledger, MeteredLink, SerialisingLink
 
 from mlecs_bench.errors import MessageError
-from mlecs_bench.federation.link import SCALAR_BYTES, Entry, InProcessLink, Ledger, MeteredLink, SerialisingLink
 from mlecs_bench.federation.messages import Message
 
 LINKS = [InProcessLink, SerialisingLink]

@@ -14,6 +14,7 @@ import pytest
 
 from hand_made import make_record, with_identity
 from mlecs_bench.errors import RecordError, UsageError
+from mlecs_bench.files import writable
 from mlecs_bench.records import results
 from mlecs_bench.records.results import (
     canonical_json,
@@ -25,7 +26,6 @@ from mlecs_bench.records.results import (
     read_record,
     read_records,
     record_name,
-    writable,
     write_record,
 )
 

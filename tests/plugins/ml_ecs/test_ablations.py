@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from mlecs_bench.federation.link import InProcessLink
 
 import toy
 from mlecs_bench.blocks.gram import ContrastiveTerms
@@ -13,7 +14,6 @@ from mlecs_bench.doors.hookspecs import AlgorithmInfo
 from mlecs_bench.doors.options import option_rows
 from mlecs_bench.errors import AccessError
 from mlecs_bench.federation.build import Federation
-from mlecs_bench.federation.link import InProcessLink
 from mlecs_bench.federation.messages import Message, kind_of
 from mlecs_bench.models.unified import PARTS
 from mlecs_plugins.ml_ecs import ccl, mma, plugin, se_ccl

@@ -8,14 +8,14 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from mlecs_bench.federation.link import InProcessLink
+from mlecs_bench.federation.parties import Device
 
 import toy
 from mlecs_bench.errors import AccessError, UsageError
 from mlecs_bench.federation.build import Federation
 from mlecs_bench.federation.engine import CellRun
-from mlecs_bench.federation.link import InProcessLink
 from mlecs_bench.federation.messages import Message, kind_of, with_kind
-from mlecs_bench.federation.parties import Device
 from mlecs_plugins.ml_ecs import ccl, mma
 from mlecs_plugins.ml_ecs.algorithm import MlEcs
 from mlecs_plugins.ml_ecs.anchors import anchors_for, fuse_public, keep_anchors

@@ -1,0 +1,123 @@
+"""Settings as users write them, in flags, configuration and study files, and the spec that they describe."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from mlecs_bench.errors import UsageError
+from mlecs_bench.plan.spec import Rho, RunSpec
+from mlecs_bench.seeds import PROTOCOL_SEEDS
+
+SPEC_KEYS = tuple(field.name for field in dataclasses.fields(RunSpec))
+DEVICE_KEYS = ("device_slm", "device_rank", "device_encoder_width")
+MAPPING_KEYS = ("options", "data_options", *DEVICE_KEYS)
+
+
+def read_yaml(text: str) -> Any:
+    """Return what a YAML text holds; raises ValueError for a text that is none, or a name that stands there twice."""
+    import yaml
+
+    try:
+        _refuse_repeated_names(yaml.compose(text, yaml.SafeLoader))
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ValueError(f"{error.problem}{line}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+def _refuse_repeated_names(node: Any) -> None:
+    """Raise ValueError for a mapping with one name twice, of which YAML would drop the first without a word."""
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for name, value in node.value:
+            if name.value in seen:
+                raise ValueError(f"'{name.value}' stands there twice, again in line {name.start_mark.line + 1}")
+            seen.add(name.value)
+            _refuse_repeated_names(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_repeated_names(item)
+
+
+def merged(config: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a file overlaid with the flags that were given (None or empty: not given).
+
+    Options are overlaid name by name. A flag for the seeds replaces both ways of naming them.
+    """
+    given = {key: value for key, value in flags.items() if value is not None and value != {}}
+    settings = dict(config)
+    if "seeds" in given or "n_seeds" in given:
+        settings = {key: value for key, value in settings.items() if key not in ("seeds", "n_seeds")}
+    settings.update(given)
+    for key in MAPPING_KEYS:
+        settings[key] = {**config.get(key, {}), **given.get(key, {})}
+    return settings
+
+
+def spec_of(settings: Mapping[str, Any]) -> RunSpec:
+    """Return the spec that `settings` describe, whose seeds are chosen; other settings are passed over."""
+    values = {key: value for key, value in settings.items() if key in SPEC_KEYS}
+    if "rho" in values:
+        values["rho"] = parse_rho(values["rho"])
+    for name in ("device_rank", "device_encoder_width"):
+        values[name] = {id_: _whole(size, f"{name} of {id_}") for id_, size in values.get(name, {}).items()}
+    return RunSpec.from_mapping(values)
+
+
+def parse_rho(value: Any) -> Rho:
+    """Return one rate, or a rate per modality from ``name=rate,name=rate`` or a mapping."""
+    if isinstance(value, Mapping):
+        return {str(name): _rate(rate) for name, rate in value.items()}
+    if isinstance(value, str) and "=" in value:
+        return {name: _rate(rate) for name, rate in parse_pairs(value.split(","), "rho").items()}
+    return _rate(value)
+
+
+def _rate(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"rho must be a rate such as 0.5, or name=rate,name=rate, got {value!r}") from None
+
+
+def _whole(value: Any, what: str) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"{what.replace('_', '-')} must be a whole number, got {value!r}") from None
+
+
+def parse_pairs(pairs: list[str] | tuple[str, ...], what: str) -> dict[str, str]:
+    """Return ``name=value`` texts as a mapping; raises UsageError for anything else and for a name given twice."""
+    values: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = (part.strip() for part in pair.partition("="))
+        if not name or not equals:
+            raise UsageError(f"{what} must be written name=value, got '{pair}'")
+        if name in values:
+            raise UsageError(f"{what} gives '{name}' twice")
+        values[name] = value
+    return values
+
+
+def chosen_seeds(seeds: Any, n_seeds: Any) -> tuple[int, ...]:
+    """Return the seeds of a run: a list, a text with commas, or the first `n_seeds` of the protocol's five."""
+    if seeds is not None and n_seeds is not None:
+        raise UsageError("seeds and n-seeds exclude each other; give one of them")
+    if n_seeds is not None:
+        if isinstance(n_seeds, bool) or not isinstance(n_seeds, int) or not 1 <= n_seeds <= len(PROTOCOL_SEEDS):
+            raise UsageError(f"n-seeds must be from 1 to {len(PROTOCOL_SEEDS)}, got {n_seeds}; name more with --seeds")
+        return PROTOCOL_SEEDS[:n_seeds]
+    if seeds is None:
+        return PROTOCOL_SEEDS
+    parts = seeds.split(",") if isinstance(seeds, str) else seeds if isinstance(seeds, list | tuple) else [seeds]
+    try:
+        return tuple(int(part) for part in parts)
+    except (TypeError, ValueError):
+        raise UsageError(f"seeds must be whole numbers with commas, such as 27,34, got {seeds!r}") from None
