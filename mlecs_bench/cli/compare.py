@@ -37,7 +37,7 @@ _WHAT_TO_NAME = "name two folders of records, or two algorithms and the folder o
     help="Average, best or worst device, or the server; repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with unrounded numbers.")
-def compare(  # click passes every argument and option by its name
+def compare(  # noqa: PLR0913, PLR0917  # click passes every argument and option by its name
     a: str, b: str, folder: Path | None, moment: Moment, metric: str | None, stats: tuple[Stat, ...], as_json: bool
 ) -> None:
     """Compare two algorithms, or two folders of records.

@@ -122,5 +122,5 @@ def _result(job: Job, tell: Tell) -> CellResult:
         return CellResult(job.seed, error=str(error), in_use=True)
     except MlecsError as error:
         return CellResult(job.seed, error=str(error))
-    except Exception:  # a defect in one cell must not take the others down; the traceback is kept
+    except Exception:  # noqa: BLE001  # a defect in one cell must not take the others down; the traceback is kept
         return CellResult(job.seed, error=traceback.format_exc())

@@ -33,7 +33,7 @@ RECHECK_SECONDS = 2.0
 RESUME_HINT = "Every finished round is kept; run the same command again to go on."
 
 
-class Interrupted(MlecsError):  # it is no error: the user asked for it
+class Interrupted(MlecsError):  # noqa: N818  # it is no error: the user asked for it
     """The user pressed Ctrl-C; finished rounds are on disk."""
 
     exit_code = 130

@@ -214,7 +214,7 @@ _SAY: Any = None  # a worker's end of its pipe, set once when the worker starts
 
 def _start_worker(writer: Connection, threads: int, gpu: str | None) -> None:
     """Prepare a worker; it says what happens through `writer`."""
-    global _SAY  # a spawned worker gets its pipe through its initialiser only
+    global _SAY  # noqa: PLW0603  # a spawned worker gets its pipe through its initialiser only
     _SAY = writer.send
     start_process(threads, gpu)
 

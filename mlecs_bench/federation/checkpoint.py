@@ -21,7 +21,7 @@ from mlecs_bench.files import write_bytes
 FOLDER = ".checkpoints"
 
 
-class CellInUse(MlecsError):  # nothing is wrong: another process is at work
+class CellInUse(MlecsError):  # noqa: N818  # nothing is wrong: another process is at work
     """Another process runs this cell."""
 
 
@@ -58,7 +58,7 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
     try:
         with safe_open(path, framework="pt") as file:
             progress = dict(json.loads(file.metadata()["progress"]).items())
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # not a mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
     except (SafetensorError, AttributeError, ValueError, KeyError, TypeError) as error:
         raise MlecsError(f"{path} is not a checkpoint ({error}); delete it to start this cell again") from error
     return Checkpoint(tensors, progress)

@@ -51,8 +51,8 @@ class Fleet(Protocol):
 class Recipe:
     """All that it takes to build any device of a cell somewhere else.
 
-    `key` is that of the cell's record. `data` is the folder of the prepared data, `cache_dir` where scorers keep what is
-    costly, `turns` the folder where devices keep their turns, None to keep them in memory.
+    `key` is that of the cell's record. `data` is the folder of the prepared data, `cache_dir` where scorers keep what
+    is costly, `turns` the folder where devices keep their turns, None to keep them in memory.
     """
 
     plan: Plan

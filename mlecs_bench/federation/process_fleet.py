@@ -195,7 +195,7 @@ def serve(pipe: Connection, recipe: str, devices: Sequence[str], threads: int, g
         except MlecsError as error:
             refusal = Refusal.of(error)
             answer, content = "refusal", f"{refusal.kind}\n{refusal.message}".encode()
-        except Exception:  # a defect must reach the cell it happened in; the traceback is kept
+        except Exception:  # noqa: BLE001  # a defect must reach the cell it happened in; the traceback is kept
             answer, content = "refusal", f"defect\n{traceback.format_exc()}".encode()
         pipe.send_bytes(answer.ljust(WORD).encode() + content)
 

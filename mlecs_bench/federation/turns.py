@@ -20,7 +20,7 @@ DEPTH = 2
 """How many rounds of a device are kept: the server may go on one round behind it."""
 
 
-class StaleTurn(MlecsError):  # it is the ask that is stale
+class StaleTurn(MlecsError):  # noqa: N818  # it is the ask that is stale
     """A device was asked for a round that it can neither take nor answer from what it keeps."""
 
 

@@ -118,7 +118,7 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     ]
 
 
-def family(  # what tells one family from another, and what it is of
+def family(  # noqa: PLR0913, PLR0917  # what tells one family from another, and what it is of
     setting: Setting,
     candidate: Arm,
     metric: str,

@@ -75,7 +75,7 @@ def options(subject: Subject) -> None:
 def check_options(cls: type[Any], given: Any) -> None:
     """Raise CheckFailed unless an options class can be shown, recorded and typed."""
     name = cls.__name__
-    if not getattr(cls, "__dataclass_params__").frozen:  # set by dataclass, unknown to type checkers
+    if not getattr(cls, "__dataclass_params__").frozen:  # noqa: B009  # set by dataclass, unknown to type checkers
         fail("options are frozen", f"{name} is not", "decorate it with @dataclass(frozen=True)")
     for field in dataclasses.fields(cls):
         missing = [key for key in ("help", "source") if not str(field.metadata.get(key, "")).strip()]

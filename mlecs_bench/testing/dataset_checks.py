@@ -144,7 +144,7 @@ def bad_folders(material: Material) -> None:
         except MlecsError as error:
             if "\n" in str(error).strip():
                 fail(wanted, "the message has several lines", "say in one line what is missing and where to get it")
-        except Exception as error:  # any other error is what this check looks for
+        except Exception as error:  # noqa: BLE001  # any other error is what this check looks for
             fail(wanted, f"prepare raised {type(error).__name__}: {error}", "raise mlecs_bench.api.DataError")
         else:
             fail(wanted, "prepare accepted it", "raise mlecs_bench.api.DataError that says what belongs there")

@@ -16,20 +16,20 @@ from mlecs_bench.seeds import torch_stream
 @contextmanager
 def global_streams(number: int) -> Iterator[None]:
     """Let the global generators of Python, NumPy and torch stand somewhere else; restore them afterwards."""
-    python, legacy = random.getstate(), np.random.get_state()  # plugins must not depend on it
-    random.setstate(random.Random(number).getstate())  # no secret
-    np.random.set_state(np.random.RandomState(number).get_state())  # as above
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002  # plugins must not depend on it
+    random.setstate(random.Random(number).getstate())  # noqa: S311  # no secret
+    np.random.set_state(np.random.RandomState(number).get_state())  # noqa: NPY002  # as above
     try:
         with torch_stream(number, "testing", "global"):
             yield
     finally:
         random.setstate(python)
-        np.random.set_state(legacy)  # as above
+        np.random.set_state(legacy)  # noqa: NPY002  # as above
 
 
 def global_state() -> dict[str, Any]:
     """Return what a plugin must leave as it was, in comparable values."""
-    _, words, *position = np.random.get_state()  # a plugin must not move it
+    _, words, *position = np.random.get_state()  # noqa: NPY002  # a plugin must not move it
     return {
         "Python's global random stream": random.getstate(),
         "NumPy's global random stream": (np.asarray(words).tobytes(), *position),

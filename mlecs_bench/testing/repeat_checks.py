@@ -67,7 +67,7 @@ def over_bytes(subject: Subject) -> None:
     expect_same(subject.reference, as_bytes, wanted, advice)
 
 
-class _Stopped(Exception):  # it stands for the death of the process, not for an error
+class _Stopped(Exception):  # noqa: N818  # it stands for the death of the process, not for an error
     """The run was stopped in the middle of a round."""
 
 

@@ -64,9 +64,7 @@ def byte_level_tokenizer(folder: Path, vocab_size: int = 330) -> PreTrainedToken
         vocab_size=vocab_size, special_tokens=["<eos>"], initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(corpus(), trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>"
-    )  # a token, no secret
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>")  # noqa: S106  # a token, no secret
     fast.save_pretrained(folder)
     return fast
 

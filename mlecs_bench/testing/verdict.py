@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from mlecs_bench.errors import PluginError
 
 
-class CheckFailed(AssertionError):  # pytest and users read it as the verdict, not as an error
+class CheckFailed(AssertionError):  # noqa: N818  # pytest and users read it as the verdict, not as an error
     """A plugin breaks its contract; the message is one line: what is wanted, what happened, what to do."""
 
 

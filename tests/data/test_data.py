@@ -183,11 +183,11 @@ def test_a_crash_while_saving_leaves_nothing(tmp_path, monkeypatch, moment):
         if moment == "table":
             patched.setattr(datasets.Dataset, "save_to_disk", crash)
         if moment == "manifest":
-            crash_on = lambda path, *a, **k: crash() if path.name == MANIFEST_FILE else write_text(path, *a, **k)
+            crash_on = lambda path, *a, **k: crash() if path.name == MANIFEST_FILE else write_text(path, *a, **k)  # noqa: E731
             patched.setattr(type(folder), "write_text", crash_on)
         if moment == "rename":
             for name in ("rename", "replace"):
-                to_folder = lambda a, b, **k: crash() if str(b) == str(folder) else rename(a, b, **k)
+                to_folder = lambda a, b, **k: crash() if str(b) == str(folder) else rename(a, b, **k)  # noqa: E731
                 patched.setattr(os, name, to_folder)
         with pytest.raises(Crash):
             save_prepared(table_of(), manifest_of(), folder)

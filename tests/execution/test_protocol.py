@@ -95,7 +95,7 @@ def stop_after(site: Path, out: Path, text: str, with_signal: int, **flags: obje
         text=True,
         start_new_session=True,
         # Tests that run in the background ignore SIGINT, and the child would inherit that; at a terminal it would not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # no other thread runs here
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # no other thread runs here
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:

@@ -260,9 +260,9 @@ def test_references_change_no_other_number_of_a_record(cells):
 
 def test_no_random_stream_is_consumed(hand, tmp_path):
     evaluator = evaluator_of(hand, *make_scorers(["rouge_lsum"], (), tmp_path))
-    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
     reference_scores(INFO, hand, PARTS, evaluator, tmp_path)
-    assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # noqa: NPY002
 
 
 # The texts that VAST gives to copy
