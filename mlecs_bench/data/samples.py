@@ -237,7 +237,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some samples of one party: `index` (b,) in the dataset, inputs m → (b, *shape) and presence m → (b,) bool."""
+    """Some samples of one party: `index` (b,) in the dataset, `inputs` m → `(b, *shape)`, `present` m → (b,) bool."""
 
     index: np.ndarray[Any, Any]
     inputs: dict[str, torch.Tensor]
@@ -284,7 +284,7 @@ class PartyData:
         return index
 
     def modality(self, name: str, rows: Sequence[int] | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return the values of one modality for `rows` (b, *shape); raises AccessError for what is not its own."""
+        """Return the values of one modality for `rows`, `(b, *shape)`; raises AccessError for what is not its own."""
         if name not in self.modalities:
             raise AccessError(f"{self.owner} asked for modality '{name}' but holds only {list(self.modalities)}")
         values: np.ndarray[Any, Any] = self._samples.array(name)[self.check_rows(rows)]

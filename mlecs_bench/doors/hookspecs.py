@@ -75,16 +75,17 @@ class Exchange:
 class Needs:
     """What an algorithm needs of the federation it runs in, under given options.
 
-    private_stage: devices take optimiser steps on their private data, as nearly every algorithm does.
-    public_stage: devices take optimiser steps on the public data; `--budget equal` gives as many private steps more
+    - private_stage: devices take optimiser steps on their private data, as nearly every algorithm does.
+    - public_stage: devices take optimiser steps on the public data; `--budget equal` gives as many private steps more
       to algorithms that do not.
-    same: parts of the devices' models (of `ALL_PARTS`) that are averaged, so their tensors must have equal shapes on
+    - same: parts of the devices' models (of `ALL_PARTS`) that are averaged, so their tensors must have equal shapes on
       all devices, modality by modality. A federation that cannot give that is refused before training.
-    any_rank: adapters may differ in rank; "lora" in `same` then asks for equal shapes but for the rank.
-    ranks: LoRA ranks of devices d00, d01, …, repeated cyclically; empty: the profile's. Alpha / r is the same for all.
-    proxy: every party gets `party.proxy`, a small language model of its own.
-    setup_steps: optimiser steps that the server takes in round 1 on top of its budget.
-    prompt_suffix: a sentence put behind the dataset's prompt, in training and at test.
+    - any_rank: adapters may differ in rank; "lora" in `same` then asks for equal shapes but for the rank.
+    - ranks: LoRA ranks of devices d00, d01, …, repeated cyclically; empty: the profile's. Alpha / r is the same for
+      all.
+    - proxy: every party gets `party.proxy`, a small language model of its own.
+    - setup_steps: optimiser steps that the server takes in round 1 on top of its budget.
+    - prompt_suffix: a sentence put behind the dataset's prompt, in training and at test.
     """
 
     private_stage: bool = True
@@ -200,7 +201,7 @@ class EncoderInfo:
     """An encoder plugin: the trainable network in front of modalities of one encoding.
 
     The entry point's name is the encoding in a manifest. `axes` is how many axes a sample's shape has.
-    `build(modality, dim)` returns a module from a batch (b, *modality.shape) to float32 (b, dim), with weights from
+    `build(modality, dim)` returns a module from a batch `(b, *modality.shape)` to float32 (b, dim), with weights from
     torch's current stream and without running statistics.
     """
 
