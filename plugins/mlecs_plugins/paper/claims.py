@@ -28,20 +28,29 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal, NamedTuple
 
-from mlecs_bench.report import paper
-from mlecs_bench.report.arrange import Data, Setting
-from mlecs_bench.report.frame import Cell, Row, Stat
-from mlecs_bench.report.paper import ML_ECS, Drop, Gain, Part, percent_more
-from mlecs_bench.report.statistics import MARGIN, Difference, holm, paired_difference, verdict
-from mlecs_bench.report.table import ABSENT, Claim
-from mlecs_bench.report.transmission import RANK_NOTE, SHARE_NOTE
+from mlecs_bench.api import (
+    ABSENT,
+    MARGIN,
+    Cell,
+    Claim,
+    Data,
+    Difference,
+    Row,
+    Setting,
+    Stat,
+    holm,
+    paired_difference,
+    verdict,
+)
+from mlecs_plugins.paper import printed as paper
+from mlecs_plugins.paper.printed import ML_ECS, RANK_NOTE, SHARE_NOTE, Drop, Gain, Part, percent_more
 
 ClaimVerdict = Literal["reproduced", "not reproduced", "undecided"]
 
 SHOWN_IN = {"4.2": "Table 1", "4.3": "Figure 3", "4.4": "Table 2", "4.5": "Figure 4"}
 METRIC_NAMES = {"bertscore": "BERTScore", "rouge_lsum": "Rouge-LSum", "f1_macro": "F1 (macro)"}
 WHOSE: Mapping[tuple[Stat, ...], str] = {("server",): " of the server", ("avg",): " of devices"}
-SHARE = "paper"
+SHARE = "one_way"
 """The share of `Traffic.shares` that counts as the paper does."""
 RANKED = "fedilora"
 """The algorithm whose volume `RANK_NOTE` explains."""
@@ -64,7 +73,7 @@ class Said(NamedTuple):
 
     where: str
     claim: str
-    paper: str
+    printed: str
 
 
 @dataclass(frozen=True)
