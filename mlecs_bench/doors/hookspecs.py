@@ -247,13 +247,22 @@ class StudyInfo:
     """A study plugin: what belongs to one paper or question.
 
     `presets` maps names for `mlecs-bench sweep --preset` to study files. `sections(view)` adds sections to a report
-    that asks for the study.
+    that asks for the study, for one setting at a time; they come first, and take the place of the report's own sections
+    that `replaces` names: scores, communication, curves, statistics. `algorithms` and `datasets` stand first in tables,
+    in this order; `candidate` is the algorithm that is held against the others. `sent` is what the study says of the
+    volume that an algorithm sends, by its name, and `sent_notes` explain it; `mlecs-bench comm --study` shows them.
     """
 
     title: str
     summary: str
     presets: Mapping[str, Path] = field(default_factory=dict)
     sections: Callable[[StudyView], Sequence[Section]] = lambda _: ()
+    replaces: Sequence[str] = ()
+    algorithms: Sequence[str] = ()
+    datasets: Sequence[str] = ()
+    candidate: str = ""
+    sent: Mapping[str, str] = field(default_factory=dict)
+    sent_notes: Sequence[str] = ()
 
 
 class HookSpecs:
