@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from mlecs_bench.errors import AccessError, DataError, MlecsError, UsageError
     from mlecs_bench.federation.messages import Message, with_kind
     from mlecs_bench.federation.parties import Device, Server
-    from mlecs_bench.metrics.scores import Metric
+    from mlecs_bench.metrics.base import FunctionScorer, Metric, Scorer, check_pairs
     from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
     from mlecs_bench.seeds import rng, torch_generator, torch_stream
 
@@ -154,7 +154,12 @@ _HOMES = {
         "Device",
         "Server",
     ),
-    "metrics.scores": ("Metric",),
+    "metrics.base": (
+        "FunctionScorer",
+        "Metric",
+        "Scorer",
+        "check_pairs",
+    ),
     "models.unified": (
         "Representation",
         "Supervised",
@@ -183,6 +188,7 @@ __all__ = [
     "Event",
     "Exchange",
     "FleetInfo",
+    "FunctionScorer",
     "LearningRates",
     "LoraSettings",
     "Manifest",
@@ -200,6 +206,7 @@ __all__ = [
     "Prepared",
     "Profile",
     "Representation",
+    "Scorer",
     "Server",
     "ServerOptimiser",
     "Stage",
@@ -215,6 +222,7 @@ __all__ = [
     "adaptive_step",
     "agreement",
     "answer_pairs",
+    "check_pairs",
     "contrastive_loss",
     "features_of",
     "held_tensors",

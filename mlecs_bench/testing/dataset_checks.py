@@ -11,7 +11,8 @@ import numpy as np
 
 from mlecs_bench.blocks.supervised import train_on_private
 from mlecs_bench.data.samples import PartyData, Prepared, Samples, Task
-from mlecs_bench.doors.hookspecs import Needs
+from mlecs_bench.doors.hookspecs import MetricRequest, Needs
+from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import MlecsError, UsageError
 from mlecs_bench.execution.references import MOST_FREQUENT
 from mlecs_bench.federation.build import build_federation
@@ -19,7 +20,8 @@ from mlecs_bench.federation.engine import Cell, CellRun
 from mlecs_bench.federation.evaluation import Evaluator
 from mlecs_bench.federation.messages import Message
 from mlecs_bench.federation.parties import Device, Server
-from mlecs_bench.metrics.scores import Metric, make_scorers
+from mlecs_bench.metrics.base import Metric
+from mlecs_bench.metrics.scorers import make_scorers
 from mlecs_bench.models.unified import UnifiedModel
 from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.testing import toy
@@ -61,7 +63,8 @@ def options(material: Material) -> None:
 def metrics(material: Material) -> None:
     """The metrics are known to mlecs-bench, and the dataset has what they need."""
     try:
-        make_scorers(material.info.metrics, material.prepared.manifest.labels, new_folder())
+        request = MetricRequest(material.prepared.manifest.labels, new_folder())
+        make_scorers(material.info.metrics, request, Registry.installed())
     except UsageError as error:
         fail("the metrics can score this dataset", str(error), "correct `metrics` of the card")
 
@@ -179,7 +182,8 @@ def federated_round(material: Material) -> None:
     info, samples = material.info, material.samples
     spec = RunSpec("local", material.name, rho=1.0, rounds=1, steps=1, split=info.splits[0], device="cpu")
     federation = build_federation(spec, SEED, samples, toy.profile(), needs=Needs())
-    scorers = make_scorers(info.metrics[:1], samples.manifest.labels, material.cache_dir)
+    request = MetricRequest(samples.manifest.labels, material.cache_dir)
+    scorers = make_scorers(info.metrics[:1], request, Registry.installed())
     cell = Cell(
         algorithm=_LocalTraining(),
         federation=federation,

@@ -7,7 +7,6 @@ modalities, of which one has gaps. Everything follows from named random streams,
 from __future__ import annotations
 
 import atexit
-import dataclasses
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -26,7 +25,7 @@ from transformers.models.llama import LlamaForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from mlecs_bench.data.samples import Manifest, Modality, Prepared, Samples, features_of, save_prepared
-from mlecs_bench.doors.profile import MINI, LearningRates, Profile
+from mlecs_bench.doors.profile import LearningRates, Profile
 from mlecs_bench.seeds import rng, torch_stream
 
 WORDS = ("red", "blue", "loud", "quiet", "happy", "sad")
@@ -120,9 +119,9 @@ def make_llama(folder: Path, seed: int = 2, width: int = 16, positions: int = PO
 
 def make_profile(folder: Path, slm_positions: int = POSITIONS, llm_positions: int = POSITIONS) -> Profile:
     """Return a profile of a random GPT-2 and a random GPT-J."""
-    return dataclasses.replace(
-        MINI,
+    return Profile(
         name=DATASET,
+        summary="random tiny models",
         slm=str(make_gpt2(folder / "slm", positions=slm_positions)),
         llm=str(make_gptj(folder / "llm", positions=llm_positions)),
         encoders=None,
@@ -134,6 +133,8 @@ def make_profile(folder: Path, slm_positions: int = POSITIONS, llm_positions: in
         rounds=2,
         steps=2,
         batch_size=4,
+        tiny=True,
+        bertscore_samples=64,
     )
 
 
