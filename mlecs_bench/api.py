@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from mlecs_bench.federation.device import Device
     from mlecs_bench.federation.messages import Message, with_kind
     from mlecs_bench.federation.server import Server
-    from mlecs_bench.metrics.scores import Metric
+    from mlecs_bench.metrics.base import FunctionScorer, Metric, Scorer, check_pairs
     from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
     from mlecs_bench.report.arrange import Arm, Data, Place, Setting
     from mlecs_bench.report.drawings import FigureWords, draw_ablation, draw_communication
@@ -163,13 +163,18 @@ _HOMES = {
         "MlecsError",
         "UsageError",
     ),
+    "federation.device": ("Device",),
     "federation.messages": (
         "Message",
         "with_kind",
     ),
-    "federation.device": ("Device",),
     "federation.server": ("Server",),
-    "metrics.scores": ("Metric",),
+    "metrics.base": (
+        "FunctionScorer",
+        "Metric",
+        "Scorer",
+        "check_pairs",
+    ),
     "models.unified": (
         "Representation",
         "Supervised",
@@ -203,8 +208,8 @@ _HOMES = {
         "score_table",
     ),
     "report.statistics": (
-        "MARGIN",
         "Difference",
+        "MARGIN",
         "holm",
         "paired_difference",
         "verdict",
@@ -252,6 +257,7 @@ __all__ = [
     "Figure",
     "FigureWords",
     "FleetInfo",
+    "FunctionScorer",
     "LearningRates",
     "Line",
     "LoraSettings",
@@ -276,6 +282,7 @@ __all__ = [
     "Row",
     "ScoreColumn",
     "ScoreLayout",
+    "Scorer",
     "Section",
     "Server",
     "ServerOptimiser",
@@ -296,6 +303,7 @@ __all__ = [
     "adaptive_step",
     "agreement",
     "answer_pairs",
+    "check_pairs",
     "communication_table",
     "contrastive_loss",
     "draw_ablation",

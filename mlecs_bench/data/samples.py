@@ -22,22 +22,21 @@ if TYPE_CHECKING:
     import torch
 
 Task = Literal["generation", "classification"]
-Encoding = Literal["frames", "image", "spectrogram", "tokens", "series", "vector"]
 MANIFEST_FILE = "manifest.json"
 
 
 @dataclass(frozen=True)
 class Modality:
-    """One modality of a dataset: its name, the shape and dtype of a sample, and which kind of encoder reads it.
+    """One modality of a dataset: its name, the shape and dtype of a sample, and which installed encoder reads it.
 
-    frames (T, H, W, C) uint8; image (H, W, C) uint8; spectrogram (F, T) float32; tokens (L,) int64;
+    mlecs-bench has frames (T, H, W, C) uint8; image (H, W, C) uint8; spectrogram (F, T) float32; tokens (L,) int64;
     series (T, C) float32; vector (F,) float32. `vocabulary`: ids of tokens are below it; 0 leaves it open.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: Literal["uint8", "float32", "int64"]
-    encoding: Encoding
+    encoding: str
     meaning: str = ""
     vocabulary: int = 0
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlecs_bench.federation.fleet import Fleet, FleetRequest
     from mlecs_bench.federation.messages import Message
     from mlecs_bench.federation.server import Server
-    from mlecs_bench.metrics.scores import Metric, Scorer
+    from mlecs_bench.metrics.base import Metric, Scorer
     from mlecs_bench.plan.plan import Plan
     from mlecs_bench.report.study import StudyView
     from mlecs_bench.report.table import Section
@@ -188,12 +188,14 @@ class MetricInfo:
     """A metric plugin. `make(request)` returns its scorer, or None where an optional package is not installed.
 
     The entry point's name is the metric's name in `DatasetInfo.metrics` and in records. No model is loaded by `make`.
+    `check(request)` raises UsageError before any data is prepared (so without labels) when a model cannot be used.
     """
 
     title: str
     summary: str
     make: Callable[[MetricRequest], Scorer | None]
     higher_is_better: bool = True
+    check: Callable[[MetricRequest], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,14 @@ class Loaded(Generic[InfoT]):
         """The plugin without its code."""
         return PluginRef(self.name, self.distribution, self.version, self.code)
 
+    @property
+    def origin(self) -> str:
+        """Distribution, version and a digest of the code, as identities name them; "" for what is mlecs-bench's own."""
+        if is_own(self.distribution):
+            return ""
+        code = f", code {self.code[:16]}" if self.code else ""
+        return f"{self.distribution} {self.version}{code}"
+
 
 class Registry:
     """The plugins of this installation."""
@@ -195,7 +203,7 @@ class Registry:
             raise UsageError(f"no {kind} '{name}'. {did_you_mean(name, {e.name for e in self.entries(kind)})}")
         if len(found) > 1:
             claims = ", ".join(f"{entry.distribution} {entry.version}" for entry in found)
-            others = [e.distribution for e in found if _normalised(e.distribution) != OWN_DISTRIBUTION]
+            others = [e.distribution for e in found if not is_own(e.distribution)]
             raise PluginError(
                 f"{kind} '{name}' is declared by {len(found)} distributions: {claims}; "
                 f"uninstall one, for example: pip uninstall {others[0]}"
@@ -234,7 +242,7 @@ def _provenance(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
 
 def _code_digest(entry: Entry) -> str | None:
     """Return the sha256 over the Python files of the plugin's top-level module or package."""
-    if _normalised(entry.distribution) == OWN_DISTRIBUTION:
+    if is_own(entry.distribution):
         return None
     try:
         spec = importlib.util.find_spec(entry.target.partition(":")[0].partition(".")[0])
@@ -247,6 +255,11 @@ def _code_digest(entry: Entry) -> str | None:
     for path in files:
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def is_own(distribution: str) -> bool:
+    """Return whether a distribution is mlecs-bench itself."""
+    return _normalised(distribution) == OWN_DISTRIBUTION
 
 
 def _normalised(distribution: str) -> str:
