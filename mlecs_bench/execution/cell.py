@@ -73,7 +73,7 @@ def _compute(job: Job, registry: Registry, folder: Path, tell: Tell) -> dict[str
     recipe = Recipe(plan, job.seed, job.key, job.data, job.execution.cache_dir, folder)
     host = partial(build_host, recipe, registry=registry, builder=builder, evaluator=evaluator)
     name, size = named_fleet(job.execution.fleet)
-    fleet = registry.fleet(name).info.make(FleetRequest(recipe, host, size))
+    fleet = registry.fleet(name).info.make(FleetRequest(recipe, host, size, tell))
     parts = _Parts(builder, evaluator, fleet, recipe)
     info = registry.algorithm(plan.algorithm.name).info
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from mlecs_bench.data.samples import Samples, open_prepared
+from mlecs_bench.doors.events import Tell, silent
 from mlecs_bench.doors.hookspecs import FleetInfo
 from mlecs_bench.errors import DataError, UsageError
 from mlecs_bench.federation.build import Builder
@@ -112,12 +113,14 @@ class FleetRequest:
     """What a fleet is made for.
 
     `recipe` builds any of the devices anywhere; `host(ids)` builds some in this process, on the server's backbones.
-    `size` is what the user wrote behind the fleet's name, such as 2 for ``processes:2``; None for nothing.
+    `size` is what the user wrote behind the fleet's name, such as 2 for ``processes:2``; None for nothing. `tell` is
+    told of what a user may want to know.
     """
 
     recipe: Recipe
     host: Callable[[Sequence[str]], DeviceHost]
     size: int | None = None
+    tell: Tell = silent
 
 
 class InProcessFleet:
