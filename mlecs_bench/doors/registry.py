@@ -145,6 +145,13 @@ class Registry:
             raise PluginError(f"{entry.label} is an observer, which is called and not loaded")
         return Loaded(name, _call_hook(entry, info_type), entry.distribution, entry.version, _code_digest(entry))
 
+    def kinds_of(self, name: str) -> list[Kind]:
+        """Return the kinds of plugin that are called `name`; raises UsageError with the nearest name if none is."""
+        kinds = [kind for kind in KINDS if any(entry.name == name for entry in self.entries(kind))]
+        if not kinds:
+            raise UsageError(f"no plugin '{name}'. {did_you_mean(name, {entry.name for entry in self._entries})}")
+        return kinds
+
     def algorithm(self, name: str) -> Loaded[AlgorithmInfo]:
         """Import an algorithm, as `load` does."""
         return self.load("algorithm", name)
@@ -189,7 +196,7 @@ class Registry:
         for name in dict.fromkeys(entry.name for entry in self.entries("observer")):
             try:
                 entry = self._only("observer", name)
-                manager.register(_checked_plugin(entry), name=name)
+                manager.register(_observer(entry), name=name)
             except PluginError as error:
                 warnings.append(str(error))
             except ValueError:
@@ -200,7 +207,9 @@ class Registry:
         """Return the one entry called `name`."""
         found = [entry for entry in self.entries(kind) if entry.name == name]
         if not found:
-            raise UsageError(f"no {kind} '{name}'. {did_you_mean(name, {e.name for e in self.entries(kind)})}")
+            others = " and ".join(e.kind for e in self._entries if e.name == name)
+            known = did_you_mean(name, {entry.name for entry in self.entries(kind)})
+            raise UsageError(f"no {kind} '{name}'{f', which is the name of: {others}' if others else ''}. {known}")
         if len(found) > 1:
             claims = ", ".join(f"{entry.distribution} {entry.version}" for entry in found)
             others = [e.distribution for e in found if not is_own(e.distribution)]
@@ -312,6 +321,18 @@ def _checked_plugin(entry: Entry) -> Any:
             ) from error
         hooks = ", ".join(sorted(name for name in vars(HookSpecs) if name.startswith("mlecs_")))
         raise PluginError(f"{entry.label} is refused: {_one_line(error)}. Hooks are: {hooks}") from error
+    return plugin
+
+
+def _observer(entry: Entry) -> Any:
+    """Return an observer; raises PluginError for one that would never be told anything."""
+    plugin = _checked_plugin(entry)
+    manager = _new_manager()
+    manager.register(plugin)
+    if not manager.hook.mlecs_event.get_hookimpls():
+        raise PluginError(
+            f"{entry.label} does not implement mlecs_event; define it with @hookimpl of mlecs_bench.api"
+        )
     return plugin
 
 
