@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     )
     from mlecs_bench.doors.events import CellRef, Event
     from mlecs_bench.doors.hookspecs import (
-        Algorithm,
         AlgorithmInfo,
         DatasetInfo,
         EncoderInfo,
@@ -52,11 +51,12 @@ if TYPE_CHECKING:
     )
     from mlecs_bench.doors.options import NoOptions, option
     from mlecs_bench.doors.profile import LearningRates, LoraSettings, Profile
+    from mlecs_bench.doors.scoring import FunctionScorer, Metric, Scorer, check_pairs
     from mlecs_bench.errors import AccessError, DataError, MlecsError, UsageError
+    from mlecs_bench.federation.algorithm import Algorithm
     from mlecs_bench.federation.device import Device
     from mlecs_bench.federation.messages import Message, with_kind
     from mlecs_bench.federation.server import Server
-    from mlecs_bench.metrics.base import FunctionScorer, Metric, Scorer, check_pairs
     from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
     from mlecs_bench.report.arrange import Arm, Data, Place, Setting
     from mlecs_bench.report.drawings import FigureWords, draw_ablation, draw_communication
@@ -133,7 +133,6 @@ _HOMES = {
         "Event",
     ),
     "doors.hookspecs": (
-        "Algorithm",
         "AlgorithmInfo",
         "DatasetInfo",
         "EncoderInfo",
@@ -163,13 +162,14 @@ _HOMES = {
         "MlecsError",
         "UsageError",
     ),
+    "federation.algorithm": ("Algorithm",),
     "federation.device": ("Device",),
     "federation.messages": (
         "Message",
         "with_kind",
     ),
     "federation.server": ("Server",),
-    "metrics.base": (
+    "doors.scoring": (
         "FunctionScorer",
         "Metric",
         "Scorer",

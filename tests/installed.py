@@ -13,7 +13,7 @@ from fabricated import write_metadata
 from mlecs_bench.data.samples import Modality
 from mlecs_bench.doors.hookspecs import MetricRequest
 from mlecs_bench.doors.registry import PLUGINS_VARIABLE, Registry
-from mlecs_bench.metrics.base import Scorer
+from mlecs_bench.doors.scoring import Scorer
 from mlecs_bench.metrics.scorers import make_scorers
 from mlecs_bench.models.encoders import build_encoder, encoders_of
 

@@ -17,6 +17,7 @@ from mlecs_bench.doors.hookspecs import AlgorithmInfo, DatasetInfo, Needs
 from mlecs_bench.doors.options import build_options
 from mlecs_bench.doors.profile import Profile
 from mlecs_bench.doors.registry import Loaded
+from mlecs_bench.doors.scoring import Metric
 from mlecs_bench.federation.build import Federation, build_federation
 from mlecs_bench.federation.checkpoint import server_file
 from mlecs_bench.federation.engine import Cell, CellRun, Outcome
@@ -24,7 +25,6 @@ from mlecs_bench.federation.evaluation import Evaluator
 from mlecs_bench.federation.fleet import Fleet, InProcessFleet
 from mlecs_bench.federation.host import DeviceHost
 from mlecs_bench.federation.turns import FileTurns, MemoryTurns
-from mlecs_bench.metrics.base import Metric
 from mlecs_bench.models.unified import UnifiedModel
 from mlecs_bench.plan.plan import Plan
 from mlecs_bench.plan.resolve import planned

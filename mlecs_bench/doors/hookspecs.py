@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
 
@@ -22,43 +22,11 @@ if TYPE_CHECKING:
     from mlecs_bench.data.samples import DataRequest, Modality, Prepared, Task
     from mlecs_bench.doors.events import Event, Tell
     from mlecs_bench.doors.profile import Profile
-    from mlecs_bench.execution.workers import Workers
-    from mlecs_bench.federation.device import Device
-    from mlecs_bench.federation.fleet import Fleet, FleetRequest
-    from mlecs_bench.federation.messages import Message
-    from mlecs_bench.federation.server import Server
-    from mlecs_bench.metrics.base import Metric, Scorer
-    from mlecs_bench.plan.plan import Plan
-    from mlecs_bench.report.study import StudyView
-    from mlecs_bench.report.table import Section
+    from mlecs_bench.doors.scoring import Metric, Scorer
 
 PROJECT = "mlecs_bench"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
-
-
-class Algorithm(Protocol):
-    """One federated algorithm: four functions around the messages of a round t = 1..T.
-
-    The object holds options only; all state lives on the parties. Round t is broadcast → receive → local_update →
-    aggregate for all devices; after round T one last broadcast → receive (t = T + 1).
-    """
-
-    def broadcast(self, server: Server, t: int) -> Mapping[str, Message]:
-        """Cloud: what goes down in round t, by device id. A device without an entry gets an empty message."""
-        ...
-
-    def receive(self, device: Device, message: Message, t: int) -> None:
-        """Device: take in what came down."""
-        ...
-
-    def local_update(self, device: Device, t: int) -> Message:
-        """Device: train; return what goes up."""
-        ...
-
-    def aggregate(self, server: Server, uploads: Mapping[str, Message], t: int) -> None:
-        """Cloud: merge the uploads (by device id) and train."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -102,14 +70,15 @@ class Needs:
 class AlgorithmInfo:
     """An algorithm plugin: how to build it and its card.
 
-    `build(options)` returns the algorithm. `server_score`: the server's model is trained and scored. `needs(options)`
+    `build(options)` returns the algorithm (an `Algorithm` of
+    mlecs_bench.federation.algorithm). `server_score`: the server's model is trained and scored. `needs(options)`
     says what it needs of a federation. The card's sentences: `reproduced` is done as the paper prints it, `readings`
     is what the sources leave open and how it was read, `deviations` is what departs from them, with the reason.
     """
 
     title: str
     summary: str
-    build: Callable[[Any], Algorithm]
+    build: Callable[[Any], Any]
     paper: str = ""
     options: type[Any] = NoOptions
     exchanges: Sequence[Exchange] = ()
@@ -228,20 +197,23 @@ class WorkersRequest:
 
 @dataclass(frozen=True)
 class WorkersInfo:
-    """A workers plugin: where cells run."""
+    """A workers plugin: where cells run. `make(request)` returns `Workers` of mlecs_bench.execution.workers."""
 
     title: str
     summary: str
-    make: Callable[[WorkersRequest], Workers]
+    make: Callable[[WorkersRequest], Any]
 
 
 @dataclass(frozen=True)
 class FleetInfo:
-    """A fleet plugin: where the devices of one federation live. `make(request)` builds them."""
+    """A fleet plugin: where the devices of one federation live.
+
+    `make(request)` takes a `FleetRequest` and returns a `Fleet`, both of mlecs_bench.federation.fleet.
+    """
 
     title: str
     summary: str
-    make: Callable[[FleetRequest], Fleet]
+    make: Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -258,7 +230,7 @@ class StudyInfo:
     title: str
     summary: str
     presets: Mapping[str, Path] = field(default_factory=dict)
-    sections: Callable[[StudyView], Sequence[Section]] = lambda _: ()
+    sections: Callable[[Any], Sequence[Any]] = lambda _: ()
     replaces: Sequence[str] = ()
     algorithms: Sequence[str] = ()
     datasets: Sequence[str] = ()
@@ -303,5 +275,5 @@ class HookSpecs:
         """Return the study this plugin provides."""
 
     @hookspec
-    def mlecs_event(self, event: Event, plan: Plan | None) -> None:
-        """Something has happened; `plan` is that of the event's cell, None where it has none."""
+    def mlecs_event(self, event: Event, plan: Any) -> None:
+        """Something has happened; `plan` (a `Plan`) is that of the event's cell, None where it has none."""

@@ -212,10 +212,10 @@ class Registry:
             raise UsageError(f"no {kind} '{name}'{f', which is the name of: {others}' if others else ''}. {known}")
         if len(found) > 1:
             claims = ", ".join(f"{entry.distribution} {entry.version}" for entry in found)
-            others = [e.distribution for e in found if not is_own(e.distribution)]
+            strangers = [e.distribution for e in found if not is_own(e.distribution)]
             raise PluginError(
                 f"{kind} '{name}' is declared by {len(found)} distributions: {claims}; "
-                f"uninstall one, for example: pip uninstall {others[0]}"
+                f"uninstall one, for example: pip uninstall {strangers[0]}"
             )
         return found[0]
 
@@ -330,9 +330,7 @@ def _observer(entry: Entry) -> Any:
     manager = _new_manager()
     manager.register(plugin)
     if not manager.hook.mlecs_event.get_hookimpls():
-        raise PluginError(
-            f"{entry.label} does not implement mlecs_event; define it with @hookimpl of mlecs_bench.api"
-        )
+        raise PluginError(f"{entry.label} does not implement mlecs_event; define it with @hookimpl of mlecs_bench.api")
     return plugin
 
 

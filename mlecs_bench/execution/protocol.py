@@ -176,7 +176,8 @@ def _workers_of(  # all but the last two are bound before workers are needed
         tell=tell,
         gpus=tuple(visible_gpus()) if all(plan.torch_device == "cuda" for plan in plans) else (),
     )
-    return registry.workers(execution.engine or usual).info.make(request)
+    workers: Workers = registry.workers(execution.engine or usual).info.make(request)
+    return workers
 
 
 def _size(plans: Sequence[Plan], registry: Registry, execution: Execution) -> int:

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mlecs_bench.doors.events import Event, Tell
 from mlecs_bench.doors.hookspecs import WorkersInfo, WorkersRequest
-from mlecs_bench.execution.jobs import CellResult, Job, run_job
+from mlecs_bench.execution.cell import run_job
+from mlecs_bench.execution.jobs import CellResult, Job
 from mlecs_bench.federation.processes import THREAD_VARIABLES, how_it_ended, start_process
 
 if TYPE_CHECKING:

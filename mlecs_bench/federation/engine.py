@@ -24,7 +24,7 @@ from mlecs_bench.federation.messages import Message
 from mlecs_bench.federation.turns import Ask, Refusal, Reply, Scores
 
 if TYPE_CHECKING:
-    from mlecs_bench.doors.hookspecs import Algorithm
+    from mlecs_bench.federation.algorithm import Algorithm
     from mlecs_bench.federation.fleet import Fleet
     from mlecs_bench.federation.server import Server
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.doors.hookspecs import MetricRequest
-from mlecs_bench.metrics.base import Metric, Scorer
+from mlecs_bench.doors.scoring import Metric, Scorer
 from mlecs_bench.metrics.scorers import make_scorers
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from mlecs_bench.doors.hookspecs import MetricInfo, MetricRequest, hookimpl
+from mlecs_bench.doors.scoring import FunctionScorer, Metric, check_pairs
 from mlecs_bench.errors import DataError, UsageError
-from mlecs_bench.metrics.base import FunctionScorer, Metric, check_pairs
 
 
 def label_of(prediction: str, labels: Sequence[str]) -> str | None:

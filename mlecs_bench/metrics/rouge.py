@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from mlecs_bench.doors.hookspecs import MetricInfo, MetricRequest, hookimpl
-from mlecs_bench.metrics.base import FunctionScorer, Metric, check_pairs
+from mlecs_bench.doors.scoring import FunctionScorer, Metric, check_pairs
 
 NAME = "rouge_lsum"
 

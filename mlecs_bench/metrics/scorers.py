@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from mlecs_bench.doors.hookspecs import MetricInfo, MetricRequest
 from mlecs_bench.doors.registry import Loaded, Registry
+from mlecs_bench.doors.scoring import Metric, Scorer
 from mlecs_bench.errors import MlecsError, PluginError
-from mlecs_bench.metrics.base import Metric, Scorer
 
 GivenT = TypeVar("GivenT")
 

@@ -12,6 +12,7 @@ from mlecs_bench.blocks.supervised import train_on_private
 from mlecs_bench.data.samples import PartyData, Prepared, Samples, Task
 from mlecs_bench.doors.hookspecs import AlgorithmInfo, MetricRequest
 from mlecs_bench.doors.registry import Loaded
+from mlecs_bench.doors.scoring import Metric
 from mlecs_bench.errors import MlecsError, UsageError
 from mlecs_bench.execution.references import MOST_FREQUENT
 from mlecs_bench.federation.build import build_federation
@@ -22,7 +23,6 @@ from mlecs_bench.federation.fleet import InProcessFleet
 from mlecs_bench.federation.host import DeviceHost
 from mlecs_bench.federation.messages import Message
 from mlecs_bench.federation.server import Server
-from mlecs_bench.metrics.base import Metric
 from mlecs_bench.metrics.scorers import make_scorers
 from mlecs_bench.models.unified import UnifiedModel
 from mlecs_bench.plan.resolve import planned

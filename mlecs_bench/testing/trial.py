@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mlecs_bench.data.partition import draw_masks
-from mlecs_bench.doors.hookspecs import Algorithm, AlgorithmInfo, Needs
+from mlecs_bench.doors.hookspecs import AlgorithmInfo, Needs
 from mlecs_bench.doors.options import build_options
 from mlecs_bench.doors.registry import Loaded
 from mlecs_bench.errors import UsageError
+from mlecs_bench.federation.algorithm import Algorithm
 from mlecs_bench.federation.build import Federation, build_federation
 from mlecs_bench.federation.checkpoint import server_file
 from mlecs_bench.federation.engine import Cell, CellRun, Outcome
@@ -78,7 +79,8 @@ class Subject:
 
     def build(self) -> Algorithm:
         """Return the algorithm."""
-        return self.info.build(self.options)
+        algorithm: Algorithm = self.info.build(self.options)
+        return algorithm
 
     @property
     def needs(self) -> Needs:

@@ -9,6 +9,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from mlecs_bench.metrics.scores import Metric, make_scorers
 from rouge_score.rouge_scorer import RougeScorer
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import f1_score
@@ -23,7 +24,6 @@ from mlecs_bench.errors import PluginError
 from mlecs_bench.execution import cell
 from mlecs_bench.execution.references import most_frequent, reference_answers, reference_scores
 from mlecs_bench.federation.evaluation import Evaluator
-from mlecs_bench.metrics.scores import Metric, make_scorers
 from mlecs_bench.records.results import read_record
 from mlecs_bench.testing import toy as made
 from mlecs_plugins.datasets.vast import mlecs_dataset, synthetic

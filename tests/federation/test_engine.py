@@ -11,12 +11,12 @@ import torch
 from mlecs_bench.federation.link import SerialisingLink
 
 import toy
+from mlecs_bench.doors.scoring import Metric
 from mlecs_bench.errors import MlecsError, PluginError
 from mlecs_bench.execution.jobs import cell_ref
 from mlecs_bench.federation.build import Federation
 from mlecs_bench.federation.engine import CellRun, Events
 from mlecs_bench.federation.messages import Message
-from mlecs_bench.metrics.base import Metric
 
 ALGOS = tuple(toy.ALGORITHMS)
 ROUNDS = 2

@@ -11,8 +11,8 @@ from sklearn.metrics import f1_score
 from installed import Distribution, scorers_of
 from mlecs_bench.doors.hookspecs import MetricRequest
 from mlecs_bench.doors.registry import Registry
+from mlecs_bench.doors.scoring import Metric, Scorer
 from mlecs_bench.errors import DataError, PluginError, UsageError
-from mlecs_bench.metrics.base import Metric, Scorer
 from mlecs_bench.metrics.f1 import f1_macro, f1_weighted, label_of
 from mlecs_bench.metrics.rouge import rouge_lsum
 from mlecs_bench.metrics.scorers import check_metrics

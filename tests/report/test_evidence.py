@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 
 import pytest
+from mlecs_bench.report.paper_tables import Asked
 from scipy import stats
 from test_paper_tables import BASE, NOISE, five
 
@@ -20,7 +21,6 @@ from mlecs_bench.report.evidence import (
     statistics_tables,
 )
 from mlecs_bench.report.frame import build_rows
-from mlecs_bench.report.paper_tables import Asked
 from mlecs_bench.seeds import PROTOCOL_SEEDS
 
 ASKED = Asked("local", "ml-ecs", PROTOCOL_SEEDS)

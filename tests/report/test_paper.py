@@ -13,9 +13,6 @@ import statistics
 from pathlib import Path
 
 import pytest
-
-from hand_made import make_record, score, with_identity
-from mlecs_bench.report.arrange import arrange
 from mlecs_bench.report.claims import (
     METRIC_NAMES,
     NO_PERCENTAGE,
@@ -23,7 +20,6 @@ from mlecs_bench.report.claims import (
     claims,
     judged_by_size,
 )
-from mlecs_bench.report.frame import STATS, build_rows
 from mlecs_bench.report.paper import (
     Drop,
     baselines,
@@ -39,6 +35,10 @@ from mlecs_bench.report.paper import (
     sending,
     sizes,
 )
+
+from hand_made import make_record, score, with_identity
+from mlecs_bench.report.arrange import arrange
+from mlecs_bench.report.frame import STATS, build_rows
 from mlecs_bench.report.statistics import detectable_effect
 from mlecs_bench.report.transmission import RANK_NOTE, SHARE_NOTE
 from mlecs_bench.seeds import PROTOCOL_SEEDS

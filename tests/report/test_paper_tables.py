@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 
 import pytest
+from mlecs_bench.report.paper_tables import Asked, ablation_table, table1, table2
 from scipy import stats
 from test_reference_rows import referenced
 
@@ -12,7 +13,6 @@ from hand_made import make_record, with_identity
 from mlecs_bench.records.results import record_name
 from mlecs_bench.report.arrange import arrange
 from mlecs_bench.report.frame import build_rows
-from mlecs_bench.report.paper_tables import Asked, ablation_table, table1, table2
 from mlecs_bench.report.table import Number
 from mlecs_bench.seeds import PROTOCOL_SEEDS
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from mlecs_bench.doors.hookspecs import MetricInfo, MetricRequest, hookimpl
-from mlecs_bench.metrics.base import FunctionScorer, Metric, check_pairs
+from mlecs_bench.doors.scoring import FunctionScorer, Metric, check_pairs
 from mlecs_bench.metrics.bertscore.score import check_bertscore, open_bertscore
 
 NAME = "bertscore"
