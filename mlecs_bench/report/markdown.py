@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mlecs_bench.report.table import ABSENT, Claim, Content, Figure, Line, Number, Report, Section, Table
 
@@ -69,12 +69,12 @@ def _figure_parts(figure: Figure) -> list[str]:
 def _grid(table: Table, plain: bool) -> str:
     if not table.lines:
         return EMPTY
-    between = " " if plain else " / "
-    headers = [*map(_inline, table.left), *(_inline(between.join(filter(None, path))) for path in table.columns)]
+    shown, between = (_plain, " ") if plain else (_inline, " / ")
+    headers = [*map(shown, table.left), *(shown(between.join(filter(None, path))) for path in table.columns)]
     columns = zip(*(line.contents for line in table.lines), strict=True)
     align = ["left"] * len(table.left) + ["left" if _is_words(column) else "right" for column in columns]
     content = _plain_content if plain else _content
-    rows = [[*_labels(line), *map(content, line.contents)] for line in table.lines]
+    rows = [[*_labels(line, shown), *map(content, line.contents)] for line in table.lines]
     return _tabulated(rows, headers, align, "github" if plain else "pipe")
 
 
@@ -84,15 +84,20 @@ def _is_words(column: Iterable[Content | None]) -> bool:
     return bool(there) and all(isinstance(content, str) for content in there)
 
 
-def _labels(line: Line) -> list[str]:
-    labels = [_inline(label) for label in line.labels]
+def _labels(line: Line, shown: Callable[[str], str]) -> list[str]:
+    labels = [shown(label) for label in line.labels]
     if line.reference:
         labels[-1] = f"*{labels[-1]}* (reference)"
     return labels
 
 
 def _plain_content(content: Content | None) -> str:
-    return _inline(content.text) if isinstance(content, Number) else _content(content)
+    return _plain(content.text if isinstance(content, Number) else content or ABSENT)
+
+
+def _plain(text: str) -> str:
+    """Return words as they are, but for what would end a cell."""
+    return " ".join(text.split()).replace("|", r"\|")
 
 
 def _content(content: Content | None) -> str:

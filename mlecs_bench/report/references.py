@@ -34,7 +34,7 @@ Variant = tuple[tuple[str, str], ...]
 class ReferenceRow:
     """One reference in one block of a table.
 
-    `apart` says what tells it from others of its name in the block. `disputed` are the seeds on whose scores records
+    `decided_by` holds what decides its scores beside the block. `disputed` are the seeds on whose scores records
     disagree: they are in no number.
     """
 
@@ -42,15 +42,9 @@ class ReferenceRow:
     rho: Mapping[str, float]
     n_devices: int
     decided_by: Mapping[str, str]
-    apart: str
     cells: Mapping[tuple[str, str, Stat], Cell]
     seeds: tuple[int, ...]
     disputed: tuple[int, ...]
-
-    @property
-    def label(self) -> str:
-        """What the column of algorithms shows."""
-        return f"{self.name} ({self.apart})" if self.apart else self.name
 
     def cell(self, metric: str, stat: Stat) -> Cell | None:
         """Return one number, or None where the score does not exist."""
@@ -95,21 +89,10 @@ def _rows_of(
                 rho=identity["rho"],
                 n_devices=identity["n_devices"],
                 decided_by=dict(variant),
-                apart=_apart(variant, variants),
                 cells=_cells(undisputed),
                 seeds=tuple(undisputed),
                 disputed=tuple(sorted(disputed)),
             )
-
-
-def _apart(variant: Variant, variants: Sequence[Variant]) -> str:
-    """Return in what `variant` differs from others; a digest keeps eight digits."""
-    different = [
-        f"{path} = {value[:8] if path.endswith('digest') else value}"
-        for i, (path, value) in enumerate(variant)
-        if any(other[i] != (path, value) for other in variants)
-    ]
-    return ", ".join(different)
 
 
 def _cells(by_seed: Mapping[int, Scores]) -> Mapping[tuple[str, str, Stat], Cell]:

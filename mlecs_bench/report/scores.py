@@ -259,7 +259,7 @@ def _reference_lines(
     by_label: dict[str, dict[Data, ReferenceRow]] = {}
     for data, references in found.items():
         for reference in references:
-            by_label.setdefault(reference.label, {})[data] = reference
+            by_label.setdefault(reference.name, {})[data] = reference
     for label, by_data in by_label.items():
         any_ = next(iter(by_data.values()))
         where = (rho_label(any_.rho), any_.n_devices)

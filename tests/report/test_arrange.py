@@ -5,32 +5,30 @@ from __future__ import annotations
 import pytest
 
 from hand_made import SCORERS, make_record, with_identity
-from mlecs_bench.report.arrange import arrange
+from mlecs_bench.report.arrange import Order, arrange
 from mlecs_bench.report.frame import build_rows
 
-SIX = ("ml-ecs", "co-plms", "fedilora", "fedmllm", "multi-fedavg", "standalone")
-
-
-def settings_of(records, candidate="ml-ecs", **defaults):
-    return arrange(build_rows(records), candidate, defaults)
+def settings_of(records, candidate="ml-ecs", order=Order(), **defaults):
+    return arrange(build_rows(records), candidate, defaults, order)
 
 
 def labels(setting):
     return [arm.label for arm in setting.arms]
 
 
-def test_the_papers_order_of_algorithms_then_others_then_the_candidate_then_ablations():
-    names = ("ml-ecs/no-kt", *SIX, "mine")
-    (setting,) = settings_of([make_record(algo=name) for name in names])
-    expected = ["standalone", "multi-fedavg", "fedmllm", "fedilora", "co-plms", "mine", "ml-ecs", "ml-ecs/no-kt"]
-    assert labels(setting) == expected
-    (setting,) = settings_of([make_record(algo=name) for name in names], candidate="mine")
-    assert labels(setting)[-3:] == ["ml-ecs", "mine", "ml-ecs/no-kt"]
+def test_algorithms_stand_in_the_order_asked_for_then_others_then_the_candidate_then_ablations():
+    records = [make_record(algo=name) for name in ("b/no-x", "b", "z", "a", "mine", "y")]
+    order = Order(algorithms=("z", "absent", "y"))
+    assert labels(*settings_of(records, "b", order)) == ["z", "y", "a", "mine", "b", "b/no-x"]
+    assert labels(*settings_of(records, "mine", order)) == ["z", "y", "a", "b", "mine", "b/no-x"]
+    assert labels(*settings_of(records, "b")) == ["a", "mine", "y", "z", "b", "b/no-x"]
 
 
-def test_datasets_stand_as_in_the_paper_and_others_behind():
-    (setting,) = settings_of([make_record(dataset=name) for name in ("aaa", "ur-fall", "vast")])
-    assert [data.label for data in setting.data] == ["vast", "ur-fall", "aaa"]
+def test_datasets_stand_in_the_order_asked_for_and_others_behind():
+    records = [make_record(dataset=name) for name in ("aaa", "ur-fall", "vast")]
+    for first, expected in (((), ["aaa", "ur-fall", "vast"]), (("vast", "absent"), ["vast", "aaa", "ur-fall"])):
+        (setting,) = settings_of(records, order=Order(datasets=first))
+        assert [data.label for data in setting.data] == expected
 
 
 def test_rates_ascend_as_numbers_and_a_rate_per_modality_comes_last():

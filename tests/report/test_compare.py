@@ -21,24 +21,11 @@ from mlecs_bench.errors import MlecsError
 from mlecs_bench.records.results import write_record
 from mlecs_bench.report.statistics import sign_flip
 from mlecs_bench.seeds import PROTOCOL_SEEDS
+from study_records import lower_is_better, runs, with_all
 
 OURS = (0.40, 0.42, 0.39, 0.45, 0.44)
 THEIRS = (0.35, 0.40, 0.36, 0.37, 0.42)
 TWO_SCORERS = {"rouge_lsum": "rouge-score==0.1.2 rougeLsum F1 stemmer", "bertscore": "bert-score==0.3.13 layer=6"}
-
-
-def runs(
-    algo: str, scores: Sequence[float], seeds: Sequence[int] = PROTOCOL_SEEDS, server: bool = True, **changes: Any
-) -> list[dict[str, Any]]:
-    """Return a record per seed whose devices average to the score and whose server has 0.1 more."""
-    return [
-        make_record(algo=algo, seed=seed, local=(v - 0.1, v, v + 0.1), server=v + 0.1 if server else None, **changes)
-        for seed, v in zip(seeds, scores, strict=True)
-    ]
-
-
-def with_all(records: Sequence[dict[str, Any]], **changes: Any) -> list[dict[str, Any]]:
-    return [with_identity(record, **changes) for record in records]
 
 
 def write(folder: Path, *records: Sequence[dict[str, Any]]) -> Path:
@@ -124,10 +111,10 @@ def test_the_text_says_what_it_is_of_and_what_positive_means(study):
     text = printed("ml-ecs", "standalone", study)
     assert text.startswith("# ml-ecs against standalone\n")
     assert "A is the algorithm ml-ecs, B the algorithm standalone. Positive differences: A is better." in text
-    assert text.count("**Synthetic stand-in on tiny backbones: not comparable with the paper.**") == 2
+    assert text.count("**Synthetic stand-in on tiny backbones: not comparable with published results.**") == 2
     assert (
         "Profile mini, budget paper, 2 rounds x 20 steps; data: synthetic, split frame; scores after "
-        "local_update of the last round (moment local)." in text
+        "local_update of the last round (local)." in text
     )
     assert "scores of the server." in text
     assert "Bit-identical" not in text
@@ -153,12 +140,12 @@ def test_json_has_unrounded_numbers(study):
     assert one["difference"]["p"] == pytest.approx(stats.ttest_rel(OURS, THEIRS).pvalue, rel=1e-9)
     assert one["relative_percent"] == pytest.approx(100 * 0.04 / 0.38)
     assert len(one["records"]) == 10
-    assert all((study / name).is_file() for name in one["records"])
+    assert all(list(study.glob(f"records/*--{key[:8]}.json")) for key in one["records"])
     assert found["identical"] is None
-    assert found["honest"] == "Synthetic stand-in on tiny backbones: not comparable with the paper."
+    assert found["honest"] == "Synthetic stand-in on tiny backbones: not comparable with published results."
 
 
-def test_the_moment_metric_and_statistics_can_be_chosen(tmp_path):
+def test_the_point_metric_and_statistics_can_be_chosen(tmp_path):
     records = [runs(algo, s, scorers=TWO_SCORERS) for algo, s in (("ml-ecs", OURS), ("standalone", THEIRS))]
     for record in records[1]:
         for score in record["metrics"]["client"]["received"]["bertscore"].values():
@@ -173,19 +160,14 @@ def test_the_moment_metric_and_statistics_can_be_chosen(tmp_path):
         (metric, stat) for metric in ("rouge_lsum", "bertscore") for stat in ("best", "worst")
     ]
     assert every["comparisons"][0]["a"]["mean"] == pytest.approx(0.52)
-    (one,) = values("ml-ecs", "standalone", folder, "--metric", "bertscore", "--stat", "avg", "--moment", "received")[
+    (one,) = values("ml-ecs", "standalone", folder, "--metric", "bertscore", "--stat", "avg", "--eval-point", "received")[
         "comparisons"
     ]
     assert one["difference"]["mean"] == pytest.approx(-0.16)
 
 
 def test_where_lower_is_better_the_title_says_so_and_positive_still_means_better(tmp_path):
-    records = [*runs("ml-ecs", THEIRS), *runs("standalone", OURS)]
-    for record in records:
-        for devices in record["metrics"]["client"].values():
-            for score in devices["rouge_lsum"].values():
-                score["higher_is_better"] = False
-        record["metrics"]["server"] = None
+    records = lower_is_better([*runs("ml-ecs", THEIRS, server=False), *runs("standalone", OURS, server=False)])
     (title,) = found = tables(printed("ml-ecs", "standalone", write(tmp_path / "study", records)))
     assert title == "vast: rouge_lsum avg, lower is better"
     assert [(row["difference"], row["verdict"]) for row in found[title]] == [("+0.040 ± 0.025", "better")]
@@ -420,7 +402,7 @@ def test_an_algorithm_is_not_compared_with_itself(study, variants):
 
 
 def test_a_folder_that_is_none_or_a_file(study, tmp_path):
-    absent, record = tmp_path / "absent", next(study.iterdir())
+    absent, record = tmp_path / "absent", next((study / "records").iterdir())
     hint = "give the folder that holds the records"
     assert refused(2, "ml-ecs", "standalone", absent) == f"{absent} is no folder; {hint}"
     assert refused(2, "ml-ecs", "standalone", record) == f"{record} is a file; {hint}"
