@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path[:0] = [str(Path(__file__).parent / name) for name in ("", "report", "cli")]
+CHECKED = ("mlecs_bench.blocks", "mlecs_bench.models", "mlecs_plugins.ml_ecs", "mlecs_baselines")
+"""Packages whose calls are held against the types and shapes of their signatures, in tests alone."""
+jaxtyping.install_import_hook(CHECKED, "shapes.checked")
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Let arguments through that do not fit a signature, as in production: for what a function itself refuses."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float32, Int, Num
 from torch import Tensor, nn
 
 from mlecs_bench.data.samples import Modality
@@ -84,8 +85,8 @@ class FramesEncoder(nn.Module):
         super().__init__()
         self.body = _image_body(shape[0] * shape[3], dim)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Return features (b, dim) of `frames` (b, T, H, W, C)."""
+    def forward(self, frames: Num[Tensor, "b T H W C"]) -> Float32[Tensor, "b dim"]:
+        """Return features of `frames`."""
         b, t, h, w, c = frames.shape
         stacked = _to_float(frames).permute(0, 1, 4, 2, 3).reshape(b, t * c, h, w)
         features: Tensor = self.body(stacked)
@@ -99,8 +100,8 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.body = _image_body(shape[2], dim)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return features (b, dim) of `image` (b, H, W, C)."""
+    def forward(self, image: Num[Tensor, "b H W C"]) -> Float32[Tensor, "b dim"]:
+        """Return features of `image`."""
         features: Tensor = self.body(_to_float(image).permute(0, 3, 1, 2))
         return features
 
@@ -119,8 +120,8 @@ class SpectrogramEncoder(nn.Module):
         blocks = (_conv_block(1, 16), _conv_block(16, 24), nn.AdaptiveAvgPool2d((6, 3)), nn.Flatten())
         self.body = nn.Sequential(*blocks, nn.Linear(24 * 18, 64), nn.GELU(), nn.Linear(64, dim))
 
-    def forward(self, spectrogram: Tensor) -> Tensor:
-        """Return features (b, dim) of `spectrogram` (b, F, T)."""
+    def forward(self, spectrogram: Num[Tensor, "b F T"]) -> Float32[Tensor, "b dim"]:
+        """Return features of `spectrogram`."""
         features: Tensor = self.body(spectrogram.float().unsqueeze(1))
         return features
 
@@ -133,8 +134,8 @@ class TokensEncoder(nn.Module):
         self.table = nn.Embedding(rows, 48)
         self.body = nn.Sequential(nn.LayerNorm(48), nn.Linear(48, 64), nn.GELU(), nn.Linear(64, dim))
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Return features (b, dim) of `ids` (b, L); a row of padding only gives the features of no words."""
+    def forward(self, ids: Int[Tensor, "b L"]) -> Float32[Tensor, "b dim"]:
+        """Return features of `ids`; a row of padding only gives the features of no words."""
         known = (ids != 0).unsqueeze(-1).float()
         words = self.table(ids.long() % self.table.num_embeddings) * known
         features: Tensor = self.body(words.sum(dim=1) / known.sum(dim=1).clamp(min=1.0))
@@ -150,8 +151,8 @@ class SeriesEncoder(nn.Module):
         second = (nn.Conv1d(24, 32, 3, padding=1), nn.GELU(), nn.AdaptiveAvgPool1d(4), nn.Flatten())
         self.body = nn.Sequential(*first, *second, nn.Linear(128, 64), nn.GELU(), nn.Linear(64, dim))
 
-    def forward(self, series: Tensor) -> Tensor:
-        """Return features (b, dim) of `series` (b, T, C)."""
+    def forward(self, series: Num[Tensor, "b T C"]) -> Float32[Tensor, "b dim"]:
+        """Return features of `series`."""
         features: Tensor = self.body(series.float().transpose(1, 2))
         return features
 
@@ -163,8 +164,8 @@ class VectorEncoder(nn.Module):
         super().__init__()
         self.body = nn.Sequential(nn.Linear(shape[0], 64), nn.GELU(), nn.Linear(64, dim))
 
-    def forward(self, vector: Tensor) -> Tensor:
-        """Return features (b, dim) of `vector` (b, F)."""
+    def forward(self, vector: Num[Tensor, "b F"]) -> Float32[Tensor, "b dim"]:
+        """Return features of `vector`."""
         features: Tensor = self.body(vector.float())
         return features
 

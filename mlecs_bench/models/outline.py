@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor, nn
 
 from mlecs_bench.doors.profile import LoraSettings
 from mlecs_bench.errors import PluginError, UsageError
@@ -124,15 +125,15 @@ class BackboneOutline:
         """Raise PluginError."""
         raise self._cannot()
 
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+    def embed(self, ids: Int64[Tensor, "*batch"]) -> Float[Tensor, "*batch H"]:
         """Raise PluginError."""
         raise self._cannot()
 
-    def logits(self, embeds: torch.Tensor, keep: int) -> torch.Tensor:
+    def logits(self, embeds: Float[Tensor, "b S H"], keep: int) -> Float32[Tensor, "b {keep} V"]:
         """Raise PluginError."""
         raise self._cannot()
 
-    def generate(self, embeds: torch.Tensor, max_new_tokens: int) -> list[str]:
+    def generate(self, embeds: Float[Tensor, "b S H"], max_new_tokens: int) -> list[str]:
         """Raise PluginError."""
         raise self._cannot()
 

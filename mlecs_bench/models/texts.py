@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
 
 from mlecs_bench.models.placement import moved
 
@@ -26,16 +28,16 @@ def answer_text(target: str) -> str:
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers of a batch: `ids` (b, a) with the end-of-sequence token last and padded with it, `mask` (b, a) bool.
+    """Answers of a batch: `ids` with the end-of-sequence token last and padded with it, `mask` False on padding.
 
-    `positions` (n,) are the answer tokens in the flattened `ids`, without padding; found on the CPU, where lengths are
+    `positions` are the answer tokens in the flattened `ids`, without padding; found on the CPU, where lengths are
     known, since a mask on a GPU would have to be waited for. `texts` are what the tokens before the end-of-sequence
     token spell.
     """
 
-    ids: torch.Tensor
-    mask: torch.Tensor
-    positions: torch.Tensor
+    ids: Int64[Tensor, "b a"]
+    mask: Bool[Tensor, "b a"]
+    positions: Int64[Tensor, " n"]
     texts: tuple[str, ...]
 
 
@@ -47,10 +49,10 @@ class Texts:
         self._eos = eos_id
         self._device = device
         self._answers: dict[str, tuple[int, ...]] = {}
-        self._prompts: dict[str, torch.Tensor] = {}
+        self._prompts: dict[str, Tensor] = {}
 
-    def prompt(self, prompt: str) -> torch.Tensor:
-        """Return the ids (p,) of the prompt in its template."""
+    def prompt(self, prompt: str) -> Int64[Tensor, " p"]:
+        """Return the ids of the prompt in its template."""
         if prompt not in self._prompts:
             ids = self._tokenizer(prompt_text(prompt), add_special_tokens=False)["input_ids"]
             self._prompts[prompt] = torch.tensor(ids, dtype=torch.long, device=self._device)

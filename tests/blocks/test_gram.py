@@ -191,6 +191,7 @@ def test_nan_input_gives_nan_not_a_number():
     assert result[:, [0, 2]].isfinite().all()
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_shapes_empty_samples_and_temperatures_are_refused():
     with pytest.raises(PluginError, match=r"got \(3, 6\) and \(3, 6\)"):
         pairwise_volume(torch.ones(3, 6), torch.ones(3, 6))

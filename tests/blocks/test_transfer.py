@@ -235,6 +235,7 @@ def test_none_refuses_different_vocabularies():
     assert pooled_kl(torch.zeros(1, 3), torch.zeros(1, 3), "none", 1, padded).item() == 0.0
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_requests_without_a_meaning_are_refused():
     one = torch.zeros(1, 3)
     with pytest.raises(ValueError, match="at least 1, got 0"):
@@ -356,6 +357,7 @@ def test_a_batch_without_pairs_costs_nothing(pool):
     assert not student.grad.any()
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("teacher_shape", "student_shape", "side"),
     [((2, 5, 9), (3, 5, 9), "teacher"), ((3, 4, 9), (3, 5, 9), "teacher"), ((3, 5, 9), (3, 4, 9), "student")],
