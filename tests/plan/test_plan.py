@@ -30,7 +30,7 @@ FULL = {
     "n_devices": 5,
     "seeds": (5, 6),
     "options": {"temperature": "0.5", "amt_trains": "lora"},
-    "data_options": {"frames": "4", "limit": "none"},
+    "data_options": {"target_words": "4", "limit": "none"},
     "rounds": 3,
     "steps": 7,
     "split": "sequence",
@@ -111,7 +111,7 @@ def test_every_setting_that_is_given_is_in_the_plan_and_replaces_the_profiles():
     assert plan.rates == FULL["rho"]
     assert (plan.n_devices, plan.seeds, plan.rounds, plan.threads) == (5, (5, 6), 3, 2)
     assert (plan.min_modalities, plan.evaluate, plan.rule) == (0, "all", "equal")
-    assert (plan.data_options.frames, plan.data_options.limit, plan.split) == (4, None, "sequence")
+    assert (plan.data_options.target_words, plan.data_options.limit, plan.split) == (4, None, "sequence")
     assert plan.data_dir == Path.home() / "mine"
     assert plan_of().profile == dataclasses.replace(own, device="cpu")
 
@@ -161,10 +161,10 @@ def test_a_plan_of_another_plugin_is_refused_where_it_is_read():
     values = json.loads(plan_of().to_json())
     for kind, other in (("algorithm", {"version": "9.9"}), ("dataset", {"distribution": "acme"})):
         changed = json.dumps({**values, kind: {**values[kind], **other}})
-        with pytest.raises(
-            PluginError, match=f"^{kind} '.*' is mlecs-bench .* here, and the plan was made with"
-        ) as caught:
+        with pytest.raises(PluginError) as caught:
             plan_from_json(changed, REGISTRY)
+        assert str(caught.value).startswith(f"{kind} '{values[kind]['name']}' is mlecs-bench ")
+        assert " here, and the plan was made with " in str(caught.value)
         assert "\n" not in str(caught.value)
 
 
