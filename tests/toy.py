@@ -24,7 +24,7 @@ from mlecs_bench.federation.evaluation import Evaluator
 from mlecs_bench.federation.fleet import Fleet, InProcessFleet
 from mlecs_bench.federation.host import DeviceHost
 from mlecs_bench.federation.turns import FileTurns, MemoryTurns
-from mlecs_bench.metrics.scores import Metric
+from mlecs_bench.metrics.base import Metric
 from mlecs_bench.models.unified import UnifiedModel
 from mlecs_bench.plan.plan import Plan
 from mlecs_bench.plan.resolve import planned

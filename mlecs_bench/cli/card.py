@@ -1,47 +1,56 @@
-"""Cards of algorithms and datasets: what a plugin says of itself, as JSON values, text or Markdown."""
+"""Cards of plugins: what one of any kind says of itself, as JSON values, text or Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mlecs_bench.doors.hookspecs import AlgorithmInfo, DatasetInfo, Needs
-from mlecs_bench.doors.options import option_rows
-from mlecs_bench.doors.registry import Loaded, Registry
-from mlecs_bench.errors import UsageError, did_you_mean
+from mlecs_bench.doors.hookspecs import AlgorithmInfo, DatasetInfo, EncoderInfo, MetricInfo, Needs, StudyInfo
+from mlecs_bench.doors.options import NoOptions, default_text, option_rows, plain
+from mlecs_bench.doors.profile import Profile
+from mlecs_bench.doors.registry import Kind, Loaded, Registry
 
 Card = dict[str, Any]
 
 EXCHANGE_COLUMNS = ("kind", "direction", "size", "meaning")
 OPTION_COLUMNS = ("name", "type", "default", "help", "source")
+SETTING_COLUMNS = ("name", "value")
 
 
 def cards_of(name: str, registry: Registry) -> list[Card]:
     """Return the cards of everything called `name`; raises UsageError when there is nothing."""
-    known = {kind: {entry.name for entry in registry.entries(kind)} for kind in ("algorithm", "dataset")}
-    cards = []
-    if name in known["algorithm"]:
-        cards.append(_algorithm_card(registry.algorithm(name)))
-    if name in known["dataset"]:
-        cards.append(_dataset_card(registry.dataset(name)))
-    if not cards:
-        raise UsageError(f"no algorithm or dataset '{name}'. {did_you_mean(name, set().union(*known.values()))}")
-    return cards
+    return [_card(kind, registry.load(kind, name)) for kind in registry.kinds_of(name)]
 
 
-def _algorithm_card(loaded: Loaded[AlgorithmInfo]) -> Card:
-    info = loaded.info
+def _card(kind: Kind, loaded: Loaded[Any]) -> Card:
+    """Return what every card has, around the facts of its kind."""
+    head = {"name": loaded.name, "kind": kind, "distribution": loaded.distribution, "version": loaded.version}
+    words = _words(loaded.info)
+    options = option_rows(getattr(loaded.info, "options", NoOptions))
+    return {**head, **words, **FACTS[kind](loaded.info), "use": USES[kind].format(name=loaded.name), "options": options}
+
+
+def _words(info: Any) -> dict[str, str]:
+    """Return title and summary; a profile has no title, and an observer says in its docstring what it does."""
+    if isinstance(info, Profile):
+        return {"title": "", "summary": info.summary}
+    if hasattr(info, "summary"):
+        return {"title": info.title, "summary": info.summary}
+    return {"title": "", "summary": " ".join((inspect.getdoc(info) or "no docstring").partition("\n\n")[0].split())}
+
+
+def _of_algorithm(info: AlgorithmInfo) -> Card:
     exchanges = [
         {"kind": e.kind, "direction": e.direction, "size": e.size, "meaning": e.meaning} for e in info.exchanges
     ]
-    facts = {
+    return {
         "paper": info.paper,
         "server_score": info.server_score,
         "needs": needs_sentences(info.needs(info.options())) or ["nothing in particular"],
         "exchanges": exchanges,
+        **{name: list(getattr(info, name)) for name in ("reproduced", "readings", "deviations")},
     }
-    notes = {name: list(getattr(info, name)) for name in ("reproduced", "readings", "deviations")}
-    return _card("algorithm", loaded, facts) | notes
 
 
 def needs_sentences(needs: Needs) -> list[str]:
@@ -59,33 +68,85 @@ def needs_sentences(needs: Needs) -> list[str]:
     return [sentence for sentence, asked in found.items() if asked]
 
 
-def _dataset_card(loaded: Loaded[DatasetInfo]) -> Card:
-    info = loaded.info
-    facts = {
+def _of_dataset(info: DatasetInfo) -> Card:
+    return {
         "task": info.task,
         "modalities": list(info.modalities),
         "metrics": list(info.metrics),
         "splits": list(info.splits),
         "where_to_get": info.where_to_get,
+        "notes": list(info.notes),
     }
-    return _card("dataset", loaded, facts) | {"notes": list(info.notes)}
 
 
-def _card(kind: str, loaded: Loaded[Any], facts: Card) -> Card:
-    """Return what every card has around the facts of its kind."""
-    head = {"name": loaded.name, "kind": kind, "distribution": loaded.distribution, "version": loaded.version}
-    options = option_rows(loaded.info.options)
-    return {**head, "title": loaded.info.title, "summary": loaded.info.summary, **facts, "options": options}
+def _of_metric(info: MetricInfo) -> Card:
+    return {"higher_is_better": info.higher_is_better}
+
+
+def _of_encoder(info: EncoderInfo) -> Card:
+    return {"axes": info.axes}
+
+
+def _of_profile(info: Profile) -> Card:
+    return {"settings": _setting_rows(plain(info))}
+
+
+def _setting_rows(values: Mapping[str, Any], inside: str = "") -> list[dict[str, str]]:
+    """Return one row per number of a profile, those of its parts under names such as lora.rank."""
+    rows: list[dict[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            rows += _setting_rows(value, f"{name}.")
+        elif inside or name not in ("name", "summary"):
+            text = ",".join(map(str, value)) if isinstance(value, list) else default_text(value)
+            rows.append({"name": inside + name, "value": text})
+    return rows
+
+
+def _of_study(info: StudyInfo) -> Card:
+    return {"presets": sorted(info.presets)}
+
+
+def _nothing_more(_info: Any) -> Card:
+    return {}
+
+
+FACTS: Mapping[Kind, Callable[[Any], Card]] = {
+    "algorithm": _of_algorithm,
+    "dataset": _of_dataset,
+    "metric": _of_metric,
+    "encoder": _of_encoder,
+    "profile": _of_profile,
+    "workers": _nothing_more,
+    "fleet": _nothing_more,
+    "observer": _nothing_more,
+    "study": _of_study,
+}
+USES: Mapping[Kind, str] = {
+    "algorithm": "--algo {name}",
+    "dataset": "--dataset {name}",
+    "metric": "datasets name it among their metrics",
+    "encoder": "datasets name it as the encoding of a modality",
+    "profile": "--profile {name}",
+    "workers": "--workers {name}:NUMBER",
+    "fleet": "--fleet {name}",
+    "observer": "it is told of every run and sweep, as long as it is installed",
+    "study": "report: {name} in a study file; sweep --preset",
+}
+"""How a plugin of each kind gets into a run."""
 
 
 def card_text(card: Card) -> str:
     """Return a card as text."""
     origin = f"{card['kind']}, {card['distribution']} {card['version']}"
-    lines = [f"{card['name']}: {card['title']} ({origin})", "", card["summary"]]
+    title = f": {card['title']}" if card["title"] else ""
+    lines = [f"{card['name']}{title} ({origin})", "", card["summary"]]
     facts = {label: _fact(card[key]) for key, label in _FACTS.items() if key in card}
     lines += ["", *(f"{label}: {text}" for label, text in facts.items() if text)]
     if card.get("exchanges"):
         lines += ["", "Exchanges:", *_columns(card["exchanges"], EXCHANGE_COLUMNS)]
+    if card.get("settings"):
+        lines += ["", "Settings:", *_columns(card["settings"], SETTING_COLUMNS)]
     if card["options"]:
         flag = "-o" if card["kind"] == "algorithm" else "--data-option"
         rows = [{**row, "source": f"[{row['source']}]" if row["source"] else ""} for row in card["options"]]
@@ -113,6 +174,10 @@ _FACTS = {
     "metrics": "Metrics, headline first",
     "splits": "Splits, default first",
     "where_to_get": "Where to get it",
+    "higher_is_better": "Higher is better",
+    "axes": "Axes of a sample",
+    "presets": "Presets",
+    "use": "Use",
 }
 
 
@@ -131,13 +196,17 @@ def _columns(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> list[st
 
 def card_markdown(card: Card) -> str:
     """Return a card as a Markdown page; it names no version, so that it changes only with the plugin's words."""
-    lines = [f"# {card['name']}: {card['title']}", "", f"{_sentence(card['summary'])}", ""]
-    lines += [f"- {label}: {text}" for key, label in _FACTS.items() if (text := _fact(card.get(key, "")))]
+    title = f": {card['title']}" if card["title"] else ""
+    lines = [f"# {card['name']}{title}", "", f"{_sentence(card['summary'])}", ""]
+    facts = {label: _fact(card.get(key, "")) for key, label in _FACTS.items() if key != "use"}
+    lines += [f"- {label}: {text}" for label, text in facts.items() if text]
     if card.get("exchanges"):
         lines += ["", "## Messages", "", *_table(card["exchanges"], EXCHANGE_COLUMNS)]
     for key, heading in SENTENCES.items():
         if card.get(key):
             lines += ["", f"## {heading}", "", *(f"- {sentence}" for sentence in card[key])]
+    if card.get("settings"):
+        lines += ["", "## Settings", "", *_table(card["settings"], SETTING_COLUMNS)]
     if card["options"]:
         lines += ["", "## Options", "", *_table(card["options"], OPTION_COLUMNS)]
     return "\n".join(lines) + "\n"

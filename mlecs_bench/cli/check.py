@@ -1,4 +1,4 @@
-"""`mlecs-bench check NAME`: does an algorithm or a dataset keep the contract?"""
+"""`mlecs-bench check NAME`: does a plugin keep the contract of its kind?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlecs_bench.doors.registry import Registry
+from mlecs_bench.doors.registry import KINDS, Kind, Registry
 from mlecs_bench.errors import UsageError, did_you_mean
 from mlecs_bench.plan.settings import parse_pairs
 
@@ -21,18 +21,21 @@ Pairs = tuple[str, ...]
 
 @click.command()
 @click.argument("name")
+@click.option("--kind", type=click.Choice(KINDS), help="Check the plugin of this kind only, where several share a name.")
 @click.option("-o", "--option", multiple=True, metavar="NAME=VALUE", help="An option of the plugin; repeatable.")
 @click.option("--only", multiple=True, metavar="CHECK", help="Run this check only; repeatable.")
 @click.option("--list", "as_list", is_flag=True, help="List the checks and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @click.option("--quiet", is_flag=True, help="Show failed checks and the verdict only.")
 @click.pass_context
-def check(ctx: click.Context, /, name: str, option: Pairs, only: Pairs, **show: bool) -> None:
+def check(
+    ctx: click.Context, /, name: str, kind: Kind | None, option: Pairs, only: Pairs, **show: bool
+) -> None:
     """Check a plugin against the contract.
 
-    Runs every check of the algorithm or dataset NAME on tiny models and data made on the spot.
+    Runs every check of the plugin NAME, of whichever kind it is, on tiny models and data made on the spot.
     """
-    checks = _chosen(_checks_of(name, option), only)
+    checks = _chosen(_checks_of(name, kind, option), only)
     as_json = show["as_json"]
     if show["as_list"]:
         _print_list(checks, as_json)
@@ -46,15 +49,14 @@ def check(ctx: click.Context, /, name: str, option: Pairs, only: Pairs, **show: 
     ctx.exit(1 if failed else 0)
 
 
-def _checks_of(name: str, option: Pairs) -> list[Check]:
+def _checks_of(name: str, kind: Kind | None, option: Pairs) -> list[Check]:
     """Return the checks of a plugin; an unknown name is refused before the heavy packages are imported."""
     registry = Registry.installed()
-    known = {entry.name for kind in ("algorithm", "dataset") for entry in registry.entries(kind)}
-    if name not in known:
-        raise UsageError(f"no algorithm or dataset '{name}'. {did_you_mean(name, known)}")
+    if kind is None:
+        registry.kinds_of(name)
     from mlecs_bench.testing import checks_of
 
-    return checks_of(name, options=parse_pairs(option, "--option"), registry=registry)
+    return checks_of(name, kind, parse_pairs(option, "--option"), registry)
 
 
 def _chosen(checks: Sequence[Check], only: Sequence[str]) -> list[Check]:

@@ -18,7 +18,7 @@ import click
 
 from mlecs_bench import __version__
 from mlecs_bench.cli.config import CACHE_VARIABLE, DEFAULT_OUT, default_cache_dir
-from mlecs_bench.doors.registry import DOORS, OWN_DISTRIBUTION, PLUGINS_VARIABLE, Registry
+from mlecs_bench.doors.registry import KINDS, OWN_DISTRIBUTION, PLUGINS_VARIABLE, Registry
 from mlecs_bench.errors import MlecsError
 from mlecs_bench.plan.spec import RunSpec
 
@@ -145,7 +145,7 @@ def _plugins(registry: Registry) -> Iterator[Check]:
     if PLUGINS_VARIABLE in os.environ:
         value = os.environ[PLUGINS_VARIABLE]
         yield Check(topic, PLUGINS_VARIABLE, "warning", f"'{value}' limits which plugins are seen", "unset it for all")
-    for kind in (kind for kind, (_, info) in DOORS.items() if info is not None):
+    for kind in KINDS:
         for entry in registry.entries(kind):
             origin = f"{entry.distribution} {entry.version}"
             own = entry.distribution == OWN_DISTRIBUTION
@@ -156,9 +156,6 @@ def _plugins(registry: Registry) -> Iterator[Check]:
                 yield Check(topic, f"{kind} {entry.name}", "missing" if own else "warning", str(error), cure)
             else:
                 yield Check(topic, f"{kind} {entry.name}", "ok", origin)
-    manager, warnings = registry.observers()
-    yield from (Check(topic, f"observer {name}", "ok", "loads") for name, _ in manager.list_name_plugin())
-    yield from (Check(topic, "observer", "warning", line, "upgrade or uninstall it") for line in warnings)
 
 
 def _weights() -> Iterator[Check]:

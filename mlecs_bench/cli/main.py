@@ -36,7 +36,7 @@ class LazyCommand:
 
 COMMANDS = {
     "list": LazyCommand("mlecs_bench.cli.listing:list_command", "List the installed plugins of every kind."),
-    "show": LazyCommand("mlecs_bench.cli.show:show", "Show the card of an algorithm or a dataset."),
+    "show": LazyCommand("mlecs_bench.cli.show:show", "Show the card of a plugin."),
     "doctor": LazyCommand("mlecs_bench.cli.doctor:doctor", "Check that this machine has what a run needs."),
     "data": LazyCommand("mlecs_bench.cli.data:data", "List, verify and prepare data."),
     "run": LazyCommand("mlecs_bench.cli.run:run", "Run one algorithm on one dataset at one rate."),

@@ -1,4 +1,4 @@
-"""`mlecs-bench show NAME`: the card of one algorithm or dataset."""
+"""`mlecs-bench show NAME`: the card of one plugin."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlecs_bench.doors.registry import Registry
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print a Markdown page, as in docs/cards.")
 def show(name: str, as_json: bool, as_markdown: bool) -> None:
-    """Show the card of an algorithm or a dataset."""
+    """Show the card of a plugin."""
     cards = cards_of(name, Registry.installed())
     if as_json:
         click.echo(json.dumps(cards[0] if len(cards) == 1 else cards, indent=2))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlecs_bench.federation.fleet import Fleet, FleetRequest
     from mlecs_bench.federation.messages import Message
     from mlecs_bench.federation.server import Server
-    from mlecs_bench.metrics.scores import Metric, Scorer
+    from mlecs_bench.metrics.base import Metric, Scorer
     from mlecs_bench.plan.plan import Plan
     from mlecs_bench.report.study import StudyView
     from mlecs_bench.report.table import Section
@@ -75,16 +75,17 @@ class Exchange:
 class Needs:
     """What an algorithm needs of the federation it runs in, under given options.
 
-    private_stage: devices take optimiser steps on their private data, as nearly every algorithm does.
-    public_stage: devices take optimiser steps on the public data; `--budget equal` gives as many private steps more
+    - private_stage: devices take optimiser steps on their private data, as nearly every algorithm does.
+    - public_stage: devices take optimiser steps on the public data; `--budget equal` gives as many private steps more
       to algorithms that do not.
-    same: parts of the devices' models (of `ALL_PARTS`) that are averaged, so their tensors must have equal shapes on
+    - same: parts of the devices' models (of `ALL_PARTS`) that are averaged, so their tensors must have equal shapes on
       all devices, modality by modality. A federation that cannot give that is refused before training.
-    any_rank: adapters may differ in rank; "lora" in `same` then asks for equal shapes but for the rank.
-    ranks: LoRA ranks of devices d00, d01, …, repeated cyclically; empty: the profile's. Alpha / r is the same for all.
-    proxy: every party gets `party.proxy`, a small language model of its own.
-    setup_steps: optimiser steps that the server takes in round 1 on top of its budget.
-    prompt_suffix: a sentence put behind the dataset's prompt, in training and at test.
+    - any_rank: adapters may differ in rank; "lora" in `same` then asks for equal shapes but for the rank.
+    - ranks: LoRA ranks of devices d00, d01, …, repeated cyclically; empty: the profile's. Alpha / r is the same for
+      all.
+    - proxy: every party gets `party.proxy`, a small language model of its own.
+    - setup_steps: optimiser steps that the server takes in round 1 on top of its budget.
+    - prompt_suffix: a sentence put behind the dataset's prompt, in training and at test.
     """
 
     private_stage: bool = True
@@ -187,12 +188,14 @@ class MetricInfo:
     """A metric plugin. `make(request)` returns its scorer, or None where an optional package is not installed.
 
     The entry point's name is the metric's name in `DatasetInfo.metrics` and in records. No model is loaded by `make`.
+    `check(request)` raises UsageError before any data is prepared (so without labels) when a model cannot be used.
     """
 
     title: str
     summary: str
     make: Callable[[MetricRequest], Scorer | None]
     higher_is_better: bool = True
+    check: Callable[[MetricRequest], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -200,7 +203,7 @@ class EncoderInfo:
     """An encoder plugin: the trainable network in front of modalities of one encoding.
 
     The entry point's name is the encoding in a manifest. `axes` is how many axes a sample's shape has.
-    `build(modality, dim)` returns a module from a batch (b, *modality.shape) to float32 (b, dim), with weights from
+    `build(modality, dim)` returns a module from a batch `(b, *modality.shape)` to float32 (b, dim), with weights from
     torch's current stream and without running statistics.
     """
 
@@ -246,13 +249,22 @@ class StudyInfo:
     """A study plugin: what belongs to one paper or question.
 
     `presets` maps names for `mlecs-bench sweep --preset` to study files. `sections(view)` adds sections to a report
-    that asks for the study.
+    that asks for the study, for one setting at a time; they come first, and take the place of the report's own sections
+    that `replaces` names: scores, communication, curves, statistics. `algorithms` and `datasets` stand first in tables,
+    in this order; `candidate` is the algorithm that is held against the others. `sent` is what the study says of the
+    volume that an algorithm sends, by its name, and `sent_notes` explain it; `mlecs-bench comm --study` shows them.
     """
 
     title: str
     summary: str
     presets: Mapping[str, Path] = field(default_factory=dict)
     sections: Callable[[StudyView], Sequence[Section]] = lambda _: ()
+    replaces: Sequence[str] = ()
+    algorithms: Sequence[str] = ()
+    datasets: Sequence[str] = ()
+    candidate: str = ""
+    sent: Mapping[str, str] = field(default_factory=dict)
+    sent_notes: Sequence[str] = ()
 
 
 class HookSpecs:

@@ -72,7 +72,7 @@ class Profile:
     generation_batch: int = 128
     bertscore: str = "packaged"
     bertscore_samples: int | None = None
-    """Test samples of a party that BERTScore sees, spread evenly; None: all. It costs 30 ms a pair on one core."""
+    """Test samples of a party that BERTScore sees, spread evenly; None for all. It costs 30 ms a pair on one core."""
 
 
 def file_digest(path: Path | None) -> str | None:

@@ -112,6 +112,14 @@ class Loaded(Generic[InfoT]):
         """The plugin without its code."""
         return PluginRef(self.name, self.distribution, self.version, self.code)
 
+    @property
+    def origin(self) -> str:
+        """Distribution, version and a digest of the code, as identities name them; "" for what is mlecs-bench's own."""
+        if is_own(self.distribution):
+            return ""
+        code = f", code {self.code[:16]}" if self.code else ""
+        return f"{self.distribution} {self.version}{code}"
+
 
 class Registry:
     """The plugins of this installation."""
@@ -136,6 +144,13 @@ class Registry:
         if info_type is None:
             raise PluginError(f"{entry.label} is an observer, which is called and not loaded")
         return Loaded(name, _call_hook(entry, info_type), entry.distribution, entry.version, _code_digest(entry))
+
+    def kinds_of(self, name: str) -> list[Kind]:
+        """Return the kinds of plugin that are called `name`; raises UsageError with the nearest name if none is."""
+        kinds = [kind for kind in KINDS if any(entry.name == name for entry in self.entries(kind))]
+        if not kinds:
+            raise UsageError(f"no plugin '{name}'. {did_you_mean(name, {entry.name for entry in self._entries})}")
+        return kinds
 
     def algorithm(self, name: str) -> Loaded[AlgorithmInfo]:
         """Import an algorithm, as `load` does."""
@@ -181,7 +196,7 @@ class Registry:
         for name in dict.fromkeys(entry.name for entry in self.entries("observer")):
             try:
                 entry = self._only("observer", name)
-                manager.register(_checked_plugin(entry), name=name)
+                manager.register(_observer(entry), name=name)
             except PluginError as error:
                 warnings.append(str(error))
             except ValueError:
@@ -192,10 +207,12 @@ class Registry:
         """Return the one entry called `name`."""
         found = [entry for entry in self.entries(kind) if entry.name == name]
         if not found:
-            raise UsageError(f"no {kind} '{name}'. {did_you_mean(name, {e.name for e in self.entries(kind)})}")
+            others = " and ".join(e.kind for e in self._entries if e.name == name)
+            known = did_you_mean(name, {entry.name for entry in self.entries(kind)})
+            raise UsageError(f"no {kind} '{name}'{f', which is the name of: {others}' if others else ''}. {known}")
         if len(found) > 1:
             claims = ", ".join(f"{entry.distribution} {entry.version}" for entry in found)
-            others = [e.distribution for e in found if _normalised(e.distribution) != OWN_DISTRIBUTION]
+            others = [e.distribution for e in found if not is_own(e.distribution)]
             raise PluginError(
                 f"{kind} '{name}' is declared by {len(found)} distributions: {claims}; "
                 f"uninstall one, for example: pip uninstall {others[0]}"
@@ -234,7 +251,7 @@ def _provenance(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
 
 def _code_digest(entry: Entry) -> str | None:
     """Return the sha256 over the Python files of the plugin's top-level module or package."""
-    if _normalised(entry.distribution) == OWN_DISTRIBUTION:
+    if is_own(entry.distribution):
         return None
     try:
         spec = importlib.util.find_spec(entry.target.partition(":")[0].partition(".")[0])
@@ -247,6 +264,11 @@ def _code_digest(entry: Entry) -> str | None:
     for path in files:
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def is_own(distribution: str) -> bool:
+    """Return whether a distribution is mlecs-bench itself."""
+    return _normalised(distribution) == OWN_DISTRIBUTION
 
 
 def _normalised(distribution: str) -> str:
@@ -299,6 +321,18 @@ def _checked_plugin(entry: Entry) -> Any:
             ) from error
         hooks = ", ".join(sorted(name for name in vars(HookSpecs) if name.startswith("mlecs_")))
         raise PluginError(f"{entry.label} is refused: {_one_line(error)}. Hooks are: {hooks}") from error
+    return plugin
+
+
+def _observer(entry: Entry) -> Any:
+    """Return an observer; raises PluginError for one that would never be told anything."""
+    plugin = _checked_plugin(entry)
+    manager = _new_manager()
+    manager.register(plugin)
+    if not manager.hook.mlecs_event.get_hookimpls():
+        raise PluginError(
+            f"{entry.label} does not implement mlecs_event; define it with @hookimpl of mlecs_bench.api"
+        )
     return plugin
 
 

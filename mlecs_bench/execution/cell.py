@@ -18,6 +18,7 @@ from mlecs_bench.federation.engine import Cell, CellRun
 from mlecs_bench.federation.evaluation import evaluator_of
 from mlecs_bench.federation.fleet import FleetRequest, Recipe, build_host, named_fleet, open_samples
 from mlecs_bench.plan.identity import model_identity
+from mlecs_bench.records.names import option_words
 from mlecs_bench.records.provenance import now, provenance
 from mlecs_bench.records.results import SCHEMA, find_record, write_record
 
@@ -43,7 +44,7 @@ def run_cell(job: Job, registry: Registry, tell: Tell) -> Path:
     with cell_lock(folder):
         existing = find_record(out, job.identity)
         if existing is None:
-            existing = write_record(out, _compute(job, registry, folder, tell))
+            existing = write_record(out, _compute(job, registry, folder, tell), option_words(job.plan.own_options))
         remove_checkpoint(folder)
     return existing
 

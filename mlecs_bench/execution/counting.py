@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.registry import Registry
     from mlecs_bench.federation.ledger import Direction
     from mlecs_bench.federation.messages import Message
-    from mlecs_bench.metrics.scores import Metric
+    from mlecs_bench.metrics.base import Metric
     from mlecs_bench.models.unified import UnifiedModel
     from mlecs_bench.plan.plan import Plan
 

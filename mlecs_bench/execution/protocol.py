@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.data.samples import DataRequest, Prepared
 from mlecs_bench.doors.events import CellRef, Event
-from mlecs_bench.doors.hookspecs import WorkersRequest
+from mlecs_bench.doors.hookspecs import MetricRequest, WorkersRequest
 from mlecs_bench.doors.options import plain
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import PluginError
@@ -21,6 +21,8 @@ from mlecs_bench.execution.sweep import run_jobs
 from mlecs_bench.federation.evaluation import scorers_of
 from mlecs_bench.federation.fleet import named_fleet
 from mlecs_bench.files import writable
+from mlecs_bench.metrics.scorers import check_metrics
+from mlecs_bench.models.encoders import encoder_origins
 from mlecs_bench.plan.identity import identity
 from mlecs_bench.plan.preflight import check_models, visible_gpus, workers_that_fit
 from mlecs_bench.plan.resolve import resolve
@@ -132,6 +134,8 @@ def plan_jobs(
     registry.fleet(named_fleet(execution.fleet)[0])
     for plan in plans:
         check_models(plan, registry.dataset(plan.dataset.name).info)
+        request = MetricRequest((), execution.cache_dir, plan.profile.bertscore, plan.torch_device)
+        check_metrics(plan.metrics, request, registry)
     prepared: dict[str, Prepared] = {}
     jobs: dict[str, Job] = {}
     for plan in plans:
@@ -147,7 +151,8 @@ def _jobs(plan: Plan, prepared: Prepared, registry: Registry, execution: Executi
     """Return a job per seed of a plan; the seeds differ in nothing else, so all else is looked up once."""
     manifest = prepared.manifest
     scorers = {s.name: s.identity for s in scorers_of(plan, manifest.labels, registry, execution.cache_dir)}
-    first = identity(plan, plan.seeds[0], manifest, scorers)
+    encoders = encoder_origins(manifest.modalities, registry)
+    first = identity(plan, plan.seeds[0], manifest, scorers, encoders)
     jobs = []
     for seed in plan.seeds:
         own = {**first, "seed": seed}

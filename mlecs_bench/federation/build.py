@@ -20,7 +20,7 @@ from mlecs_bench.federation.device import Device
 from mlecs_bench.federation.server import Server
 from mlecs_bench.models.backbone import AnyBackbone, Backbone
 from mlecs_bench.models.connector import Connector, ConnectorSizes
-from mlecs_bench.models.encoders import build_encoder
+from mlecs_bench.models.encoders import build_encoder, encoders_of
 from mlecs_bench.models.loading import BaseSettings
 from mlecs_bench.models.outline import BackboneOutline
 from mlecs_bench.models.placement import torch_device
@@ -32,6 +32,7 @@ from mlecs_bench.plan.training import Budget, Training
 from mlecs_bench.seeds import torch_stream
 
 if TYPE_CHECKING:
+    from mlecs_bench.doors.hookspecs import EncoderInfo
     from mlecs_bench.doors.registry import Registry
 
 SERVER_SLM = "server-slm"
@@ -88,7 +89,8 @@ class Builder:
         self.layout = lay_out(plan, seed, samples)
         self._outline = outline
         device = torch.device("meta") if outline else torch_device(plan.torch_device)
-        self._factory = ModelFactory(samples, plan.profile, seed, device, plan.proxy)
+        encoders = encoders_of(samples.manifest.modalities, registry)
+        self._factory = ModelFactory(samples, plan.profile, seed, device, encoders, plan.proxy)
 
     @property
     def random_encoders(self) -> Mapping[str, Sequence[str]]:
@@ -166,7 +168,13 @@ class ModelFactory:
     """
 
     def __init__(
-        self, samples: Samples, profile: Profile, seed: int, device: torch.device, proxy: str | None = None
+        self,
+        samples: Samples,
+        profile: Profile,
+        seed: int,
+        device: torch.device,
+        encoders: Mapping[str, EncoderInfo],
+        proxy: str | None = None,
     ) -> None:
         self.samples = samples
         self.seed = seed
@@ -174,6 +182,7 @@ class ModelFactory:
         self._profile = profile
         self._proxy_source = proxy or profile.slm
         self._device = device
+        self._encoders = encoders
         self._backbones: dict[tuple[str, str], tuple[AnyBackbone, Texts]] = {}
         self._pretrained = load_file(profile.encoders) if profile.encoders else {}
 
@@ -248,7 +257,8 @@ class ModelFactory:
         """Return an encoder: pretrained where the profile has weights that fit, else drawn from the seed."""
         manifest = self.samples.manifest
         with torch_stream(self.seed, "init", "encoder", modality):
-            encoder = build_encoder(manifest.modality(modality), width)
+            own_modality = manifest.modality(modality)
+            encoder = build_encoder(own_modality, width, self._encoders[own_modality.encoding])
         prefix = f"{manifest.name}/{modality}/"
         pretrained = {k.removeprefix(prefix): t for k, t in self._pretrained.items() if k.startswith(prefix)}
         own = {k: t.shape for k, t in encoder.state_dict().items()}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.hookspecs import Algorithm
     from mlecs_bench.federation.device import Device
     from mlecs_bench.federation.party import Party
-    from mlecs_bench.metrics.scores import Metric
+    from mlecs_bench.metrics.base import Metric
     from mlecs_bench.models.unified import UnifiedModel
 
 Carry = Callable[[Message, str, Direction, int], Message]

@@ -1,44 +1,71 @@
 """One small encoder per encoding of a modality: raw batch (b, *shape) in, float32 features (b, dim) out.
 
-The encoders stand in for large pretrained extractors, so that a run takes minutes on a CPU. None of them keeps
-running statistics: a buffer that follows the data of one device would not survive an average over devices.
+Every encoding enters by an entry point of the group `mlecs_bench.encoders`; these come with mlecs-bench. They stand in
+for large pretrained extractors, so that a run takes minutes on a CPU; uint8 values are scaled to [-1, 1] inside. None
+keeps running statistics: a buffer that follows the data of one device would not survive an average over devices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mlecs_bench.data.samples import Modality
+from mlecs_bench.doors.hookspecs import EncoderInfo, hookimpl
+from mlecs_bench.doors.registry import Loaded, Registry
 from mlecs_bench.errors import DataError
 
 TABLE_ROWS = 512
 """Rows of the token table of a modality that names no vocabulary: ids beyond it share rows, so any id works."""
 
 _NORM_GROUPS = 4
-_RANK = {"frames": 4, "image": 3, "spectrogram": 2, "tokens": 1, "series": 2, "vector": 1}
 
 
-def build_encoder(modality: Modality, dim: int) -> nn.Module:
+def encoders_of(modalities: Iterable[Modality], registry: Registry) -> dict[str, EncoderInfo]:
+    """Return the encoder of every encoding among `modalities`, by encoding.
+
+    Raises DataError for an encoding that no installed encoder reads, PluginError for an encoder that is broken.
+    """
+    return {encoding: encoder.info for encoding, encoder in _loaded(modalities, registry).items()}
+
+
+def encoder_origins(modalities: Iterable[Modality], registry: Registry) -> dict[str, str]:
+    """Return distribution, version and code digest of every encoder of `modalities` that is not mlecs-bench's own.
+
+    Results depend on them, so they belong to what identifies a result. Raises as `encoders_of`.
+    """
+    origins = {encoding: encoder.origin for encoding, encoder in _loaded(modalities, registry).items()}
+    return {encoding: origin for encoding, origin in origins.items() if origin}
+
+
+def _loaded(modalities: Iterable[Modality], registry: Registry) -> dict[str, Loaded[EncoderInfo]]:
+    known = sorted({entry.name for entry in registry.entries("encoder")})
+    found: dict[str, Loaded[EncoderInfo]] = {}
+    for modality in modalities:
+        if modality.encoding not in known:
+            raise DataError(
+                f"modality '{modality.name}' has no known encoding: {modality.encoding}; use one of {', '.join(known)}"
+            )
+        if modality.encoding not in found:
+            found[modality.encoding] = registry.encoder(modality.encoding)
+    return found
+
+
+def build_encoder(modality: Modality, dim: int, info: EncoderInfo) -> nn.Module:
     """Return a freshly initialised encoder of `modality` with `dim` outputs (weights from torch's current stream).
 
-    It maps a batch (b, *modality.shape) of the modality's dtype to float32 (b, dim); uint8 values are scaled to
-    [-1, 1] inside. Raises DataError when the shape does not fit the encoding.
+    It maps a batch (b, *modality.shape) of the modality's dtype to float32 (b, dim). Raises DataError when the shape
+    does not fit the encoding.
     """
-    rank = _RANK.get(modality.encoding)
-    if rank is None:
-        known = ", ".join(sorted(_RANK))
-        raise DataError(f"modality '{modality.name}' has no known encoding: {modality.encoding}; use one of {known}")
-    if len(modality.shape) != rank:
+    if len(modality.shape) != info.axes:
         raise DataError(
-            f"modality '{modality.name}' is encoded as {modality.encoding}, which needs {rank} axes, "
+            f"modality '{modality.name}' is encoded as {modality.encoding}, which needs {info.axes} axes, "
             f"but its shape is {modality.shape}; correct the dataset's manifest"
         )
-    if modality.encoding == "tokens":
-        return TokensEncoder(modality.vocabulary or TABLE_ROWS, dim)
-    return _BUILDERS[modality.encoding](modality.shape, dim)
+    return info.build(modality, dim)
 
 
 def _conv_block(n_in: int, n_out: int, stride: int = 2) -> nn.Sequential:
@@ -142,10 +169,63 @@ class VectorEncoder(nn.Module):
         return features
 
 
-_BUILDERS: dict[str, Callable[[tuple[int, ...], int], nn.Module]] = {
-    "frames": FramesEncoder,
-    "image": ImageEncoder,
-    "spectrogram": SpectrogramEncoder,
-    "series": SeriesEncoder,
-    "vector": VectorEncoder,
-}
+@dataclass(frozen=True)
+class EncoderPlugin:
+    """One of the encoders above, as an entry point names it."""
+
+    info: EncoderInfo
+
+    @hookimpl
+    def mlecs_encoder(self) -> EncoderInfo:
+        """Return the encoder."""
+        return self.info
+
+
+FRAMES = EncoderPlugin(
+    EncoderInfo(
+        title="Frames",
+        summary="convolutions over the stacked frames (T, H, W, C) of a clip, uint8",
+        axes=4,
+        build=lambda modality, dim: FramesEncoder(modality.shape, dim),
+    )
+)
+IMAGE = EncoderPlugin(
+    EncoderInfo(
+        title="Image",
+        summary="convolutions over an image (H, W, C), uint8",
+        axes=3,
+        build=lambda modality, dim: ImageEncoder(modality.shape, dim),
+    )
+)
+SPECTROGRAM = EncoderPlugin(
+    EncoderInfo(
+        title="Spectrogram",
+        summary="convolutions over frequency and time (F, T), float32",
+        axes=2,
+        build=lambda modality, dim: SpectrogramEncoder(modality.shape, dim),
+    )
+)
+TOKENS = EncoderPlugin(
+    EncoderInfo(
+        title="Tokens",
+        summary="the mean of the word vectors of ids (L,), int64, 0 = padding",
+        axes=1,
+        build=lambda modality, dim: TokensEncoder(modality.vocabulary or TABLE_ROWS, dim),
+    )
+)
+SERIES = EncoderPlugin(
+    EncoderInfo(
+        title="Series",
+        summary="convolutions in time over channels (T, C), float32",
+        axes=2,
+        build=lambda modality, dim: SeriesEncoder(modality.shape, dim),
+    )
+)
+VECTOR = EncoderPlugin(
+    EncoderInfo(
+        title="Vector",
+        summary="a network on features (F,), float32",
+        axes=1,
+        build=lambda modality, dim: VectorEncoder(modality.shape, dim),
+    )
+)

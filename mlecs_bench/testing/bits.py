@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mlecs_bench.errors import PluginError
-from mlecs_bench.metrics.scores import Metric
+from mlecs_bench.metrics.base import Metric
 
 if TYPE_CHECKING:
     from mlecs_bench.data.samples import PartyData

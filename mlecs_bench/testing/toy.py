@@ -136,6 +136,7 @@ def make_profile(folder: Path, slm_positions: int = POSITIONS, llm_positions: in
         steps=2,
         batch_size=4,
         tiny=True,
+        bertscore_samples=64,
     )
 
 

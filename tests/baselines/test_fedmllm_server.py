@@ -48,7 +48,7 @@ def test_only_shared_parts_travel_and_projectors_only_of_held_modalities(profile
     comm = run(algorithm, federation, samples, link=Listener()).comm
     expected = {}
     for device in federation.devices:
-        names = {f"lora/{name}" for name in device.model.part("lora")} | {"prompt/2.weight", "prompt/2.bias"}
+        names = {f"lora/{name}" for name in device.model.part("lora")} | {"soft_prompt/2.weight", "soft_prompt/2.bias"}
         for m in device.modalities:
             names |= {f"projector/{m}/{rest}" for rest in ("weight", "bias", "missing")}
         for t in (1, 2, 3):
@@ -72,7 +72,7 @@ def test_a_device_without_modalities_takes_part_and_keeps_its_constant_prompt(pr
     first, _, last = federation.devices
     changed = {name.removeprefix("model/") for name in toy.differing(before[0], first.state())}
     assert {name.split("/")[0] for name in changed} == {"lora", "soft_prompt"}
-    assert "prompt/constant" not in changed
+    assert "soft_prompt/constant" not in changed
     assert not toy.differing(first.model.part("lora"), last.model.part("lora"))
     assert not torch.equal(first.model.part("soft_prompt")["constant"], last.model.part("soft_prompt")["constant"])
 

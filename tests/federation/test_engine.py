@@ -16,7 +16,7 @@ from mlecs_bench.execution.jobs import cell_ref
 from mlecs_bench.federation.build import Federation
 from mlecs_bench.federation.engine import CellRun, Events
 from mlecs_bench.federation.messages import Message
-from mlecs_bench.metrics.scores import Metric
+from mlecs_bench.metrics.base import Metric
 
 ALGOS = tuple(toy.ALGORITHMS)
 ROUNDS = 2

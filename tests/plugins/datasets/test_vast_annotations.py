@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from installed import encoder_of
 from mlecs_bench.data.samples import Modality
-from mlecs_bench.models.encoders import TABLE_ROWS, build_encoder
+from mlecs_bench.models.encoders import TABLE_ROWS
 from mlecs_plugins.datasets.vast import clips, records
 from mlecs_plugins.datasets.vast.card import VOCABULARY
 from mlecs_plugins.datasets.vast.clips import Clip, Problems, Subset, clip_of, read_clips
@@ -332,12 +333,12 @@ def test_ids_use_the_whole_range_and_never_the_padding():
 def test_words_that_differ_modulo_the_default_table_differ_for_the_encoder():
     modality = Modality("m", (1,), "int64", "tokens", vocabulary=VOCABULARY)
     torch.manual_seed(1)
-    encoder = build_encoder(modality, 8)
+    encoder = encoder_of(modality, 8)
     with torch.no_grad():
         out = encoder(torch.tensor([[3], [3 + TABLE_ROWS], [3 + VOCABULARY]]))
     assert not torch.equal(out[0], out[1])
     assert torch.equal(out[0], out[2])
-    plain = build_encoder(Modality("m", (1,), "int64", "tokens"), 8)
+    plain = encoder_of(Modality("m", (1,), "int64", "tokens"), 8)
     assert {k: t.shape[0] for k, t in plain.state_dict().items() if k.startswith("table")} == {
         "table.weight": TABLE_ROWS
     }

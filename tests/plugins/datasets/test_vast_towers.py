@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import tower_checkpoints
+from installed import encoder_of
 from mlecs_bench.data.samples import DataRequest, Samples
 from mlecs_bench.doors.options import build_options, identifying
 from mlecs_bench.errors import UsageError
-from mlecs_bench.models.encoders import build_encoder
 from mlecs_plugins.datasets.towers import encoders
 from mlecs_plugins.datasets.towers.checkpoints import Checkpoint
 from mlecs_plugins.datasets.vast.card import VastOptions
@@ -154,7 +154,7 @@ def test_media_become_embeddings_and_what_is_missing_stays_missing(media, tmp_pa
     for m in prepared.manifest.modalities:
         row = samples.array(m.name)[~samples.presence[m.name]]
         assert not row.any()
-        encoder = build_encoder(m, 6)
+        encoder = encoder_of(m, 6)
         assert encoder(torch.from_numpy(samples.array(m.name).copy())).shape == (3, 6)
 
 
