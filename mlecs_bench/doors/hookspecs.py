@@ -228,20 +228,25 @@ class WorkersRequest:
 
 @dataclass(frozen=True)
 class WorkersInfo:
-    """A workers plugin: where cells run."""
+    """A workers plugin: where cells run. `takes_number`: they are several at a time, and users may say how many."""
 
     title: str
     summary: str
     make: Callable[[WorkersRequest], Workers]
+    takes_number: bool = True
 
 
 @dataclass(frozen=True)
 class FleetInfo:
-    """A fleet plugin: where the devices of one federation live. `make(request)` builds them."""
+    """A fleet plugin: where the devices of one federation live. `make(request)` builds them.
+
+    `takes_number`: users may write a number behind the fleet's name, which is the request's `size`.
+    """
 
     title: str
     summary: str
     make: Callable[[FleetRequest], Fleet]
+    takes_number: bool = True
 
 
 @dataclass(frozen=True)
