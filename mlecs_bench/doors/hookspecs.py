@@ -197,23 +197,29 @@ class WorkersRequest:
 
 @dataclass(frozen=True)
 class WorkersInfo:
-    """A workers plugin: where cells run. `make(request)` returns `Workers` of mlecs_bench.execution.workers."""
+    """A workers plugin: where cells run. `make(request)` returns `Workers` of mlecs_bench.execution.workers.
+
+    `takes_number`: they are several at a time, and users may say how many.
+    """
 
     title: str
     summary: str
     make: Callable[[WorkersRequest], Any]
+    takes_number: bool = True
 
 
 @dataclass(frozen=True)
 class FleetInfo:
     """A fleet plugin: where the devices of one federation live.
 
-    `make(request)` takes a `FleetRequest` and returns a `Fleet`, both of mlecs_bench.federation.fleet.
+    `make(request)` takes a `FleetRequest` and returns a `Fleet`, both of mlecs_bench.federation.fleet. `takes_number`:
+    users may write a number behind the fleet's name, which is the request's `size`.
     """
 
     title: str
     summary: str
     make: Callable[[Any], Any]
+    takes_number: bool = True
 
 
 @dataclass(frozen=True)

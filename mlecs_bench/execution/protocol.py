@@ -15,7 +15,7 @@ from mlecs_bench.doors.events import CellRef, Event
 from mlecs_bench.doors.hookspecs import MetricRequest, WorkersRequest
 from mlecs_bench.doors.options import plain
 from mlecs_bench.doors.registry import Registry
-from mlecs_bench.errors import PluginError
+from mlecs_bench.errors import PluginError, UsageError
 from mlecs_bench.execution.jobs import CellResult, Execution, Job, cell_ref, unplanned_ref
 from mlecs_bench.execution.sweep import run_jobs
 from mlecs_bench.federation.evaluation import scorers_of
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import pluggy
 
     from mlecs_bench.doors.events import Tell
+    from mlecs_bench.doors.hookspecs import FleetInfo, WorkersInfo
+    from mlecs_bench.doors.registry import Loaded
     from mlecs_bench.execution.workers import Workers
     from mlecs_bench.plan.plan import Plan
     from mlecs_bench.plan.spec import RunSpec
@@ -131,7 +133,7 @@ def plan_jobs(
     What plans share is prepared once. Raises UsageError for anything that no cell could run with.
     """
     writable(execution.cache_dir, "--cache-dir")
-    registry.fleet(named_fleet(execution.fleet)[0])
+    _check_places(execution, registry)
     for plan in plans:
         check_models(plan, registry.dataset(plan.dataset.name).info)
         request = MetricRequest((), execution.cache_dir, plan.profile.bertscore, plan.torch_device)
@@ -145,6 +147,19 @@ def plan_jobs(
         for job in _jobs(plan, prepared[source], registry, execution):
             jobs.setdefault(job.key, job)
     return list(jobs.values())
+
+
+def _check_places(execution: Execution, registry: Registry) -> None:
+    """Raise UsageError for workers or a fleet that are not installed, or take no number and were given one."""
+    fleet, size = named_fleet(execution.fleet)
+    given: list[tuple[str, Loaded[FleetInfo] | Loaded[WorkersInfo], int | None]] = [
+        ("fleet", registry.fleet(fleet), size)
+    ]
+    if execution.engine is not None:
+        given.append(("workers", registry.workers(execution.engine), execution.workers))
+    for flag, loaded, number in given:
+        if number is not None and not loaded.info.takes_number:
+            raise UsageError(f"--{flag} {loaded.name} takes no number, got {number}; leave it out")
 
 
 def _jobs(plan: Plan, prepared: Prepared, registry: Registry, execution: Execution) -> list[Job]:

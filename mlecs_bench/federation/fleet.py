@@ -143,8 +143,6 @@ class InProcessFleet:
 
 
 def _in_process(request: FleetRequest) -> Fleet:
-    if request.size is not None:
-        raise UsageError(f"fleet {IN_PROCESS} takes no number, got {request.size}; use processes:{request.size}")
     return InProcessFleet(request.host(request.recipe.plan.device_ids))
 
 
@@ -152,6 +150,7 @@ FLEET = FleetInfo(
     title="In this process",
     summary="All devices of a cell in its own process, one after the other, on one backbone.",
     make=_in_process,
+    takes_number=False,
 )
 
 
