@@ -19,13 +19,14 @@ from mlecs_baselines.fedmllm import EXCHANGED, FedMllm, FedMllmOptions
 from mlecs_bench.blocks import supervised
 from mlecs_bench.data.samples import PartyData
 from mlecs_bench.doors.options import build_options
-from mlecs_bench.doors.profile import MINI, LoraSettings
+from mlecs_bench.doors.profile import LoraSettings
 from mlecs_bench.errors import UsageError
 from mlecs_bench.models.texts import prompt_text
 from mlecs_bench.models.unified import UnifiedModel
 from mlecs_bench.seeds import rng
 from mlecs_plugins.datasets.ur_fall import card as ur_fall
 from mlecs_plugins.datasets.vast import captions, synthetic
+from mlecs_plugins.profiles.mini import MINI
 
 DEPTH = 5
 
