@@ -58,6 +58,7 @@ def lay_out(plan: Plan, seed: int, samples: Samples) -> Layout:
 class Federation:
     """All parties of one cell in one process, and how they came about."""
 
+    plan: Plan
     server: Server
     devices: tuple[Device, ...]
     layout: Layout
@@ -72,7 +73,7 @@ def build_federation(
     devices = tuple(map(builder.device, plan.device_ids))
     server = builder.server()
     builder.check_lengths()
-    return Federation(server, devices, builder.layout, builder.random_encoders)
+    return Federation(plan, server, devices, builder.layout, builder.random_encoders)
 
 
 class Builder:

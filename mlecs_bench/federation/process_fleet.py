@@ -104,7 +104,7 @@ class ProcessFleet:
             )
         word, body = packet
         if word == "refusal":
-            raise _refusal(body).error()
+            raise Refusal.from_bytes(body).error()
         return greetings_from_json(body.decode())
 
     def exchange(self, asks: Mapping[str, Ask]) -> Iterator[tuple[str, Reply | Refusal]]:
@@ -178,12 +178,7 @@ def _received(member: _Member) -> tuple[str, bytes] | None:
 
 def _reply(packet: tuple[str, bytes]) -> Reply | Refusal:
     word, body = packet
-    return Reply.from_bytes(body) if word == "reply" else _refusal(body)
-
-
-def _refusal(body: bytes) -> Refusal:
-    kind, _, message = body.decode().partition("\n")
-    return Refusal(kind, message)
+    return Reply.from_bytes(body) if word == "reply" else Refusal.from_bytes(body)
 
 
 def serve(pipe: Connection, recipe: str, devices: Sequence[str], threads: int, gpu: str | None) -> None:
@@ -202,10 +197,9 @@ def serve(pipe: Connection, recipe: str, devices: Sequence[str], threads: int, g
                 host = _host(recipe, devices)
             answer, content = _answer(host, word, body)
         except MlecsError as error:
-            refusal = Refusal.of(error)
-            answer, content = "refusal", f"{refusal.kind}\n{refusal.message}".encode()
+            answer, content = "refusal", Refusal.of(error).to_bytes()
         except Exception:  # noqa: BLE001  # a defect must reach the cell it happened in; the traceback is kept
-            answer, content = "refusal", f"defect\n{traceback.format_exc()}".encode()
+            answer, content = "refusal", Refusal("defect", traceback.format_exc()).to_bytes()
         pipe.send_bytes(answer.ljust(WORD).encode() + content)
 
 

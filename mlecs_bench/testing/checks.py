@@ -22,7 +22,7 @@ from mlecs_bench.testing import (
 )
 from mlecs_bench.testing.global_state import one_thread
 from mlecs_bench.testing.material import Material
-from mlecs_bench.testing.trial import Subject
+from mlecs_bench.testing.trial import MakeFleet, Subject, in_process
 from mlecs_bench.testing.verdict import Check
 
 if TYPE_CHECKING:
@@ -117,14 +117,20 @@ def _raise(error: MlecsError) -> None:
     raise error
 
 
-def checks_of_info(loaded: Loaded[Any], options: Mapping[str, object] | None = None) -> list[Check]:
-    """Return the checks of a plugin that need not be installed; raises UsageError for options that it refuses."""
+def checks_of_info(
+    loaded: Loaded[Any], options: Mapping[str, object] | None = None, fleet: MakeFleet = in_process
+) -> list[Check]:
+    """Return the checks of a plugin that need not be installed; raises UsageError for options that it refuses.
+
+    `fleet` makes what the devices of an algorithm's runs live in. The runs that they are compared with, and what a
+    check has to watch step by step, are always in this process.
+    """
     info, given = loaded.info, options or {}
     if given:
         build_options(info.options, given, f"'{loaded.name}'")
     loads = Check("loads", LOADS, loaded.name, _passes)
     if isinstance(info, AlgorithmInfo):
-        subject = Subject(loaded.name, info, given)
+        subject = Subject(loaded, given, fleet)
         return [loads, *(_check(function, subject, info.build) for function in ALGORITHM_CHECKS)]
     if isinstance(info, DatasetInfo):
         material = Material(loaded.name, info, given)

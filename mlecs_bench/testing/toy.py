@@ -234,6 +234,12 @@ def other_slm() -> str:
 
 
 @cache
+def prepared(n: int = N_SAMPLES) -> Prepared:
+    """Return n toy samples as a folder that other processes can open, made once per process."""
+    return make_prepared(process_folder() / f"data-{n}", n)
+
+
+@cache
 def samples(n: int = N_SAMPLES) -> Samples:
     """Return n toy samples, built once per process."""
     return Samples(make_manifest(n), make_table(make_columns(n)))

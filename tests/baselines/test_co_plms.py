@@ -6,7 +6,6 @@ import dataclasses
 
 import pytest
 import torch
-from mlecs_bench.federation.link import InProcessLink
 
 import toy
 from mlecs_baselines.co_plms import CoPlms, CoPlmsOptions, forward, mlecs_algorithm
@@ -17,6 +16,7 @@ from mlecs_bench.errors import UsageError
 from mlecs_bench.federation.build import Federation
 from mlecs_bench.federation.engine import CellRun
 from mlecs_bench.federation.messages import Message, kind_of
+from mlecs_bench.testing.steps import Listening
 
 SETS = [("audio",), ("text", "video"), toy.NAMES]
 QUICK = {"distill_steps": 2}
@@ -169,24 +169,21 @@ def test_mutual_loss_is_the_sum_of_its_parts_by_hand(still, samples):
     assert float(found) == pytest.approx(float(own.loss + proxy.loss) + 0.7 * transferred, rel=1e-4)
 
 
-class Listener(InProcessLink):
-    """Remembers the names and shapes of all that passes."""
-
-    def __init__(self) -> None:
-        self.seen: dict[tuple[str, str, int], dict[str, tuple[int, ...]]] = {}
-
-    def carry(self, message, device, direction, round_):
-        self.seen[device, direction, round_] = {name: tuple(t.shape) for name, t in message.tensors.items()}
-        return super().carry(message, device, direction, round_)
+def shapes_of(listening: Listening) -> dict[tuple[str, str, int], dict[str, tuple[int, ...]]]:
+    """Return the names and shapes of all that passed."""
+    return {
+        (sent.device, sent.direction, sent.round): {name: tuple(t.shape) for name, t in sent.message.tensors.items()}
+        for sent in listening.sent
+    }
 
 
 @pytest.mark.parametrize("exchange_encoders", [True, False])
 def test_only_the_shared_adapter_and_held_encoders_travel(exchange_encoders, profile, samples):
     given = QUICK | {"exchange_encoders": exchange_encoders}
-    federation, listener = federation_of(profile, samples, [*SETS, ()], options(**given)), Listener()
-    toy.run_toy("co-plms", federation, samples, options=given, link=listener)
+    federation, listening = federation_of(profile, samples, [*SETS, ()], options(**given)), Listening()
+    toy.run_toy("co-plms", federation, samples, options=given, carry=listening)
     shared = {f"proxy/{name}" for name in federation.server.proxy.part("lora")}
-    for (id_, direction, t), names in listener.seen.items():
+    for (id_, direction, t), names in shapes_of(listening).items():
         device = next(d for d in federation.devices if d.id == id_)
         sends_encoders = exchange_encoders and (t > 1 or direction == "up")
         encoders = {f"encoder/{name}" for name in device.model.part("encoder")} if sends_encoders else set()
@@ -197,10 +194,10 @@ def test_only_the_shared_adapter_and_held_encoders_travel(exchange_encoders, pro
 def test_another_architecture_on_one_device_leaves_every_message_as_it_was(profile, samples, checkpoints):
     shapes = []
     for device_slm in ({}, {"d01": checkpoints["llama"]}):
-        federation, listener = federation_of(profile, samples, device_slm=device_slm), Listener()
-        outcome = toy.run_toy("co-plms", federation, samples, options=QUICK, link=listener)
+        federation, listening = federation_of(profile, samples, device_slm=device_slm), Listening()
+        outcome = toy.run_toy("co-plms", federation, samples, options=QUICK, carry=listening)
         assert set(outcome.metrics["client"]["local"]["digest"]) == {"d00", "d01", "d02"}
-        shapes.append(listener.seen)
+        shapes.append(shapes_of(listening))
         kinds = [d.model.backbone.model_type for d in federation.devices]
     assert shapes[0] == shapes[1]
     assert kinds == ["gpt2", "llama", "gpt2"]
@@ -255,11 +252,12 @@ def test_what_is_broadcast_after_the_server_is_what_devices_start_from(profile, 
 def test_a_run_that_is_resumed_equals_one_that_is_not(profile, samples, tmp_path):
     whole = federation_of(profile, samples)
     expected = toy.run_toy("co-plms", whole, samples, options=QUICK)
-    cell = toy.toy_cell("co-plms", federation_of(profile, samples), samples, options=QUICK, checkpoint=tmp_path / "c")
-    CellRun(cell)._round(1)
+    run = CellRun(toy.toy_cell("co-plms", federation_of(profile, samples), samples, options=QUICK, folder=tmp_path))
+    run.start()
+    run._round(1)
     again = federation_of(profile, samples)
-    run = CellRun(toy.toy_cell("co-plms", again, samples, options=QUICK, checkpoint=tmp_path / "c"))
-    assert run.resume() == 1
+    run = CellRun(toy.toy_cell("co-plms", again, samples, options=QUICK, folder=tmp_path))
+    assert run.start() == 1
     assert run.run().metrics == expected.metrics
     assert not toy.differing(toy.state_of(whole), toy.state_of(again))
 

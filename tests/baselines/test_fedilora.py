@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from mlecs_bench.federation.link import InProcessLink
 
 import toy
 from mlecs_baselines import fedilora
@@ -16,7 +15,9 @@ from mlecs_baselines.multi_fedavg import MultiFedAvg, MultiFedAvgOptions
 from mlecs_bench.blocks.aggregate import truncated
 from mlecs_bench.doors.options import build_options
 from mlecs_bench.federation.build import Federation
-from mlecs_bench.federation.messages import Message, kind_of
+from mlecs_bench.federation.messages import Message
+from mlecs_bench.testing.message_checks import kinds_of
+from mlecs_bench.testing.steps import Listening
 
 RANKS = (2, 4, 3)
 SETS = [("audio", "text"), toy.NAMES, ("video",)]
@@ -347,21 +348,15 @@ def test_training_moves_every_part_of_a_device_and_the_server_is_never_trained(p
 
 
 def test_a_run_with_ranks_sends_adapters_of_every_devices_rank_and_nothing_else(profile, samples):
-    sent: dict[tuple[str, str], set[int]] = {}
-    kinds: set[str] = set()
-
-    class Listener(InProcessLink):
-        def carry(self, message, device, direction, round_):
-            kinds.update(map(kind_of, message.tensors))
-            ranks = {rank_first(k, v).shape[0] for k, v in message.of_kind("lora").items()}
-            sent.setdefault((device, direction), set()).update(ranks)
-            return super().carry(message, device, direction, round_)
-
-    federation = federation_of(profile, samples)
+    federation, listening = federation_of(profile, samples), Listening()
     options = {"ranks": "2,4,3"}
-    outcome = toy.run_toy("fedilora", federation, samples, options=options, link=Listener())
+    outcome = toy.run_toy("fedilora", federation, samples, options=options, carry=listening)
+    sent: dict[tuple[str, str], set[int]] = {}
+    for one in listening.sent:
+        found = {rank_first(k, v).shape[0] for k, v in one.message.of_kind("lora").items()}
+        sent.setdefault((one.device, one.direction), set()).update(found)
     ranks = {"d00": 2, "d01": 4, "d02": 3}
-    assert kinds == {"lora"}
+    assert {kind for one in listening.sent for kind in kinds_of(one.message)} == {"lora", "scalar"}
     assert sent == {(id_, way): {rank} for id_, rank in ranks.items() for way in ("down", "up")}
     entries = {(e["direction"], e["kind"]): e["params"] for e in outcome.comm["entries"]}
     per_rank = sum(v.numel() for v in federation.server.slm.part("lora").values()) // 4

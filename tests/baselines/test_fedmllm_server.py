@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mlecs_bench.federation.link import InProcessLink
 
 import toy
 from fedmllm_rounds import INFO, SETS, algorithm_of, federation_of, play, receive, run, update
@@ -13,6 +12,7 @@ from mlecs_baselines.fedmllm import EXCHANGED
 from mlecs_bench.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mlecs_bench.federation.messages import Message, kind_of
 from mlecs_bench.models.unified import UnifiedModel
+from mlecs_bench.testing.steps import Listening
 
 ADAPTIVE = ("fedadagrad", "fedadam", "fedyogi")
 
@@ -35,17 +35,9 @@ def shared_state(model: UnifiedModel) -> dict[str, torch.Tensor]:
 
 
 def test_only_shared_parts_travel_and_projectors_only_of_held_modalities(profile, samples):
-    seen: dict[tuple[str, str, int], set[str]] = {}
-
-    class Listener(InProcessLink):
-        def carry(self, message, device, direction, round_):
-            seen[device, direction, round_] = set(message.tensors)
-            assert set(message.scalars) == ({"num_samples"} if direction == "up" else set())
-            return super().carry(message, device, direction, round_)
-
-    algorithm = algorithm_of()
+    algorithm, listening = algorithm_of(), Listening()
     federation = federation_of(profile, samples, algorithm=algorithm)
-    comm = run(algorithm, federation, samples, link=Listener()).comm
+    comm = run(algorithm, federation, samples, carry=listening).comm
     expected = {}
     for device in federation.devices:
         names = {f"lora/{name}" for name in device.model.part("lora")} | {"soft_prompt/2.weight", "soft_prompt/2.bias"}
@@ -54,7 +46,8 @@ def test_only_shared_parts_travel_and_projectors_only_of_held_modalities(profile
         for t in (1, 2, 3):
             expected[device.id, "down", t] = names if t > 1 else set()
         expected |= {(device.id, "up", t): names for t in (1, 2)}
-    assert seen == expected
+    assert {(one.device, one.direction, one.round): set(one.message.tensors) for one in listening.sent} == expected
+    assert all(set(s.message.scalars) == ({"num_samples"} if s.direction == "up" else set()) for s in listening.sent)
     declared = {
         (e.kind, way) for e in INFO.exchanges for way in (("down", "up") if e.direction == "both" else (e.direction,))
     }

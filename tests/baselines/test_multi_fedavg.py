@@ -6,17 +6,17 @@ import dataclasses
 
 import pytest
 import torch
-from mlecs_bench.federation.link import InProcessLink
-from mlecs_bench.federation.parties import Device
 
 import toy
 from mlecs_baselines.multi_fedavg import MultiFedAvg, MultiFedAvgOptions
 from mlecs_bench.blocks import supervised
 from mlecs_bench.doors.profile import LoraSettings
 from mlecs_bench.federation.build import Federation
+from mlecs_bench.federation.device import Device
 from mlecs_bench.federation.messages import Message, kind_of
 from mlecs_bench.models.unified import PARTS, UnifiedModel
 from mlecs_bench.seeds import rng
+from mlecs_bench.testing.steps import Listening
 
 EVERYTHING = ("encoder", "projector", "lora", "soft_prompt", "fusion")
 
@@ -153,17 +153,13 @@ def test_disjoint_modalities_keep_their_own_encoders_and_mix_the_rest(profile, s
 @pytest.mark.parametrize("exchange", [("encoder", "projector", "lora", "soft_prompt"), EVERYTHING])
 def test_tensor_of_a_modality_never_moves_on_a_device_that_lacks_it(exchange, profile, samples):
     held = {"d00": ("audio",), "d01": ("text", "video"), "d02": ()}
+    federation, listening = federation_of(profile, samples, list(held.values())), Listening()
+    toy.run_toy("multi-fedavg", federation, samples, carry=listening, options={"exchange": exchange})
     seen: dict[tuple[str, str], set[str]] = {}
-
-    class Listener(InProcessLink):
-        def carry(self, message, device, direction, round_):
-            per_modality = {n.split("/")[1] for n in message.tensors if kind_of(n) in ("encoder", "projector")}
-            seen.setdefault((device, direction), set()).update(per_modality)
-            assert not any(name.endswith("constant") for name in message.tensors)
-            return super().carry(message, device, direction, round_)
-
-    federation = federation_of(profile, samples, list(held.values()))
-    toy.run_toy("multi-fedavg", federation, samples, link=Listener(), options={"exchange": exchange})
+    for one in listening.sent:
+        per_modality = {n.split("/")[1] for n in one.message.tensors if kind_of(n) in ("encoder", "projector")}
+        seen.setdefault((one.device, one.direction), set()).update(per_modality)
+        assert not any(name.endswith("constant") for name in one.message.tensors)
     assert seen == {(id_, way): set(m) for id_, m in held.items() for way in ("down", "up")}
 
 

@@ -12,7 +12,7 @@ import torch
 
 import contract_toys
 from contract_plugins import BUILT_WITH, ENTRIES
-from mlecs_bench.doors.hookspecs import CellRef
+from mlecs_bench.doors.events import CellRef
 from mlecs_bench.doors.registry import Entry, Loaded, Registry
 from mlecs_bench.errors import PluginError, UsageError
 from mlecs_bench.testing import CheckFailed, checks_of, checks_of_info, parametrize_with_checks, run_checks

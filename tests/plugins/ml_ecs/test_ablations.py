@@ -6,7 +6,6 @@ import dataclasses
 
 import pytest
 import torch
-from mlecs_bench.federation.link import InProcessLink
 
 import toy
 from mlecs_bench.blocks.gram import ContrastiveTerms
@@ -14,8 +13,10 @@ from mlecs_bench.doors.hookspecs import AlgorithmInfo
 from mlecs_bench.doors.options import option_rows
 from mlecs_bench.errors import AccessError
 from mlecs_bench.federation.build import Federation
-from mlecs_bench.federation.messages import Message, kind_of
+from mlecs_bench.federation.messages import Message
 from mlecs_bench.models.unified import PARTS
+from mlecs_bench.testing.message_checks import kinds_of
+from mlecs_bench.testing.steps import Listening
 from mlecs_plugins.ml_ecs import ccl, mma, plugin, se_ccl
 from mlecs_plugins.ml_ecs.ablations import no_amt, no_ccl, no_kt, no_mma, no_se_ccl
 from mlecs_plugins.ml_ecs.algorithm import MlEcs
@@ -115,16 +116,9 @@ def test_an_ablation_differs_from_ml_ecs(algo, profile, samples, of_ml_ecs):
 
 @pytest.mark.parametrize("algo", ["ml-ecs", *INFOS])
 def test_what_travels_is_what_the_card_says(algo, profile, samples):
-    seen: set[tuple[str, str]] = set()
-
-    class Listener(InProcessLink):
-        def carry(self, message, device, direction, round_):
-            seen.update((kind_of(name), direction) for name in message.tensors)
-            seen.update(("scalar", direction) for _ in message.scalars)
-            return super().carry(message, device, direction, round_)
-
-    info = toy.ALGORITHMS[algo]
-    outcome = toy.run_toy(algo, federation_of(profile, samples, rounds=1), samples, link=Listener())
+    info, listening = toy.ALGORITHMS[algo], Listening()
+    outcome = toy.run_toy(algo, federation_of(profile, samples, rounds=1), samples, carry=listening)
+    seen = {(kind, sent.direction) for sent in listening.sent for kind in kinds_of(sent.message)}
     ways = {"both": ("down", "up"), "down": ("down",), "up": ("up",)}
     assert seen == {(e.kind, way) for e in info.exchanges for way in ways[e.direction]}
     assert outcome.metrics["server"] is not None
@@ -253,16 +247,9 @@ def test_without_se_ccl_the_servers_encoders_still_follow_the_option(trained, pr
 
 @pytest.mark.parametrize("scope", ["devices", "both"])
 def test_without_ccl_no_anchors_and_no_ids_are_in_any_message(scope, profile, samples):
-    names: set[str] = set()
-
-    class Listener(InProcessLink):
-        def carry(self, message, device, direction, round_):
-            names.update(map(kind_of, message.tensors))
-            return super().carry(message, device, direction, round_)
-
-    federation = federation_of(profile, samples)
-    toy.run_toy("ml-ecs/no-ccl", federation, samples, link=Listener(), options={"scope": scope})
-    assert names == {"lora"}
+    federation, listening = federation_of(profile, samples), Listening()
+    toy.run_toy("ml-ecs/no-ccl", federation, samples, carry=listening, options={"scope": scope})
+    assert {kind for sent in listening.sent for kind in kinds_of(sent.message)} == {"lora", "scalar"}
     assert all(not d.memory for d in federation.devices)
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from mlecs_bench.federation.parties import Server
 
 import toy
 from mlecs_bench.blocks.alignment import PairIndex, answer_pairs, vocabulary_map
@@ -19,6 +18,7 @@ from mlecs_bench.blocks.mutual import pairs_between
 from mlecs_bench.blocks.transfer import pooled_kl
 from mlecs_bench.errors import UsageError
 from mlecs_bench.federation.build import Federation
+from mlecs_bench.federation.server import Server
 from mlecs_bench.models.unified import PARTS
 from mlecs_plugins.ml_ecs import se_ccl
 from mlecs_plugins.ml_ecs.options import MlEcsOptions
