@@ -65,7 +65,7 @@ class Profile:
     clip_norm: float = 1.0  # authors' script
     weight_decay: float = 0.0  # authors' script
     server_trains_encoders: bool = True
-    device: str = "cpu"
+    torch_device: str = "cpu"
     dtype: Dtype = "float32"
     base_bits: BaseBits | None = None
     gradient_checkpointing: bool = False

@@ -89,9 +89,9 @@ class Builder:
         self.samples = samples
         self.layout = lay_out(plan, seed, samples)
         self._outline = outline
-        device = torch.device("meta") if outline else torch_device(plan.torch_device)
+        place = torch.device("meta") if outline else torch_device(plan.torch_device)
         encoders = encoders_of(samples.manifest.modalities, registry)
-        self._factory = ModelFactory(samples, plan.profile, seed, device, encoders, plan.proxy)
+        self._factory = ModelFactory(samples, plan.profile, seed, place, encoders, plan.proxy)
 
     @property
     def random_encoders(self) -> Mapping[str, Sequence[str]]:
@@ -173,7 +173,7 @@ class ModelFactory:
         samples: Samples,
         profile: Profile,
         seed: int,
-        device: torch.device,
+        torch_device: torch.device,
         encoders: Mapping[str, EncoderInfo],
         proxy: str | None = None,
     ) -> None:
@@ -182,7 +182,7 @@ class ModelFactory:
         self.random_encoders: dict[str, list[str]] = {}
         self._profile = profile
         self._proxy_source = proxy or profile.slm
-        self._device = device
+        self._torch_device = torch_device
         self._encoders = encoders
         self._backbones: dict[tuple[str, str], tuple[AnyBackbone, Texts]] = {}
         self._pretrained = load_file(profile.encoders) if profile.encoders else {}
@@ -190,18 +190,18 @@ class ModelFactory:
     def _backbone(self, use: str, source: str) -> tuple[AnyBackbone, Texts]:
         """Return the backbone at `source` for a use ("device", "server", "proxy"), loaded once."""
         if (use, source) not in self._backbones:
-            if self._device.type == "meta":
+            if self._torch_device.type == "meta":
                 outline = BackboneOutline(source)
-                self._backbones[use, source] = outline, Texts(outline.tokenizer, 0, self._device)
+                self._backbones[use, source] = outline, Texts(outline.tokenizer, 0, self._torch_device)
             else:
                 backbone = Backbone(source, self._base_settings())
-                self._backbones[use, source] = backbone, Texts(backbone.tokenizer, backbone.eos_id, self._device)
+                self._backbones[use, source] = backbone, Texts(backbone.tokenizer, backbone.eos_id, self._torch_device)
         return self._backbones[use, source]
 
     def _base_settings(self) -> BaseSettings:
         profile = self._profile
         dtype = getattr(torch, profile.dtype)
-        return BaseSettings(self._device, dtype, profile.base_bits, profile.gradient_checkpointing)
+        return BaseSettings(self._torch_device, dtype, profile.base_bits, profile.gradient_checkpointing)
 
     def device_model(self, name: str, structure: Structure, modalities: Sequence[str]) -> UnifiedModel:
         """Return the unified model of a device that holds `modalities`."""
@@ -238,7 +238,7 @@ class ModelFactory:
 
     def _placed(self) -> AbstractContextManager[object]:
         """Give the context in which weights are drawn: on the CPU, so that they do not depend on the device."""
-        return torch.device("meta" if self._device.type == "meta" else "cpu")
+        return torch.device("meta" if self._torch_device.type == "meta" else "cpu")
 
     def _sizes(self, backbone: AnyBackbone, encoder_width: int) -> ConnectorSizes:
         profile = self._profile
@@ -264,7 +264,7 @@ class ModelFactory:
         pretrained = {k.removeprefix(prefix): t for k, t in self._pretrained.items() if k.startswith(prefix)}
         own = {k: t.shape for k, t in encoder.state_dict().items()}
         if own == {k: t.shape for k, t in pretrained.items()}:
-            if self._device.type != "meta":
+            if self._torch_device.type != "meta":
                 encoder.load_state_dict(pretrained)
         elif pretrained:
             self.random_encoders.setdefault(owner, []).append(modality)

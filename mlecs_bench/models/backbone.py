@@ -30,7 +30,7 @@ class Backbone:
     def __init__(self, source: str, settings: BaseSettings) -> None:
         self.source = source
         self.settings = settings
-        self.device = settings.device
+        self.torch_device = settings.torch_device
         config, model, tokenizer = load_base(source, settings)
         self.model_type: str = config.model_type
         self.hidden_size: int = config.hidden_size
@@ -122,7 +122,7 @@ class Backbone:
 
     def _autocast(self) -> AbstractContextManager[object]:
         dtype = self.settings.dtype
-        return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype=dtype)
+        return nullcontext() if dtype == torch.float32 else torch.autocast(self.torch_device.type, dtype=dtype)
 
     @torch.no_grad()
     def generate(self, embeds: Float[Tensor, "b S H"], max_new_tokens: int) -> list[str]:

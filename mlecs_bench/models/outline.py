@@ -95,7 +95,7 @@ class BackboneOutline:
     def __init__(self, source: str) -> None:
         shape = backbone_shape(source, None)
         self.source = source
-        self.device = torch.device("meta")
+        self.torch_device = torch.device("meta")
         self.model_type = shape.model_type
         self.hidden_size = shape.hidden_size
         self.vocab_size = shape.vocab_size
@@ -112,7 +112,7 @@ class BackboneOutline:
         self._adapters[name] = tensors
 
     def _parameter(self, rows: int, columns: int) -> nn.Parameter:
-        return nn.Parameter(torch.empty(rows, columns, device=self.device), requires_grad=False)
+        return nn.Parameter(torch.empty(rows, columns, device=self.torch_device), requires_grad=False)
 
     def adapter(self, name: str) -> dict[str, nn.Parameter]:
         """Return φ of one adapter: module path and lora_A or lora_B → parameter."""

@@ -44,10 +44,10 @@ class Answers:
 class Texts:
     """The texts of one tokenizer, cached."""
 
-    def __init__(self, tokenizer: Any, eos_id: int, device: torch.device) -> None:
+    def __init__(self, tokenizer: Any, eos_id: int, torch_device: torch.device) -> None:
         self._tokenizer = tokenizer
         self._eos = eos_id
-        self._device = device
+        self._torch_device = torch_device
         self._answers: dict[str, tuple[int, ...]] = {}
         self._prompts: dict[str, Tensor] = {}
 
@@ -55,7 +55,7 @@ class Texts:
         """Return the ids of the prompt in its template."""
         if prompt not in self._prompts:
             ids = self._tokenizer(prompt_text(prompt), add_special_tokens=False)["input_ids"]
-            self._prompts[prompt] = torch.tensor(ids, dtype=torch.long, device=self._device)
+            self._prompts[prompt] = torch.tensor(ids, dtype=torch.long, device=self._torch_device)
         return self._prompts[prompt]
 
     def _learn(self, targets: Sequence[str]) -> None:
@@ -74,7 +74,7 @@ class Texts:
         known = torch.arange(length)[None] < torch.tensor([len(row) for row in rows])[:, None]
         positions = known.flatten().nonzero().squeeze(1)
         texts = tuple(map(answer_text, targets))
-        there = [moved(tensor, self._device) for tensor in (ids, known, positions)]
+        there = [moved(tensor, self._torch_device) for tensor in (ids, known, positions)]
         return Answers(there[0], there[1], there[2], texts)
 
     def longest_answer(self, targets: Sequence[str]) -> int:

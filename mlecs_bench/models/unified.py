@@ -69,13 +69,13 @@ class UnifiedModel:
         self.parts = (*PARTS, *(part for part in adapters if part not in PARTS))
         self.backbone = backbone
         self.texts = texts
-        self.encoders = encoders.to(backbone.device)
-        self.connector = connector.to(backbone.device)
+        self.encoders = encoders.to(backbone.torch_device)
+        self.connector = connector.to(backbone.torch_device)
         self.modalities = connector.modalities
 
     def encode(self, batch: Batch) -> dict[str, Float[Tensor, "b d_z"]]:
         """Return z(m) of every held modality; what is stored for an absent sample is never read."""
-        device = self.backbone.device
+        device = self.backbone.torch_device
         z = {}
         for m in self.modalities:
             x, present = batch.inputs[m], batch.present[m]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlecs_bench.plan.plan import Plan
 
 NOT_TRAINING = (
-    *("name", "summary", "slm", "llm", "encoders", "tiny", "device"),
+    *("name", "summary", "slm", "llm", "encoders", "tiny", "torch_device"),
     *("generation_batch", "gradient_checkpointing", "bertscore"),
 )
 """Fields of a profile that stand elsewhere in an identity, or that change no number."""

@@ -77,7 +77,7 @@ def planned(
         evaluate=spec.evaluate,
         metrics=tuple(dataset.info.metrics),
         seeds=spec.seeds,
-        torch_device=chosen.device,
+        torch_device=chosen.torch_device,
         threads=spec.threads,
         own_options=own_options,
         variant=_variant(spec, own_options, other_split=split != dataset.info.splits[0]),
@@ -96,8 +96,10 @@ def _deviations(spec: RunSpec) -> Deviations:
 
 def _overridden(profile: Profile, spec: RunSpec) -> Profile:
     """Return the profile with everything replaced that the spec names."""
-    names = ("slm", "llm", "batch_size", "dtype", "base_bits", "rounds", "steps", "device")
+    names = ("slm", "llm", "batch_size", "dtype", "base_bits", "rounds", "steps")
     changes: dict[str, Any] = {name: getattr(spec, name) for name in names if getattr(spec, name) is not None}
+    if spec.device:
+        changes["torch_device"] = spec.device
     if spec.slm or spec.llm or spec.device_slm:
         # Another backbone is not tiny because the profile's is: only the profile's own are marked so.
         changes["tiny"] = False

@@ -113,7 +113,7 @@ def test_every_setting_that_is_given_is_in_the_plan_and_replaces_the_profiles():
     assert (plan.min_modalities, plan.evaluate, plan.rule) == (0, "all", "equal")
     assert (plan.data_options.target_words, plan.data_options.limit, plan.split) == (4, None, "sequence")
     assert plan.data_dir == Path.home() / "mine"
-    assert plan_of().profile == dataclasses.replace(own, device="cpu")
+    assert plan_of().profile == dataclasses.replace(own, torch_device="cpu")
 
 
 def test_another_language_model_is_not_tiny_because_the_profiles_is(profile):

@@ -319,11 +319,11 @@ def on_meta(federation) -> None:
     models = [federation.server.slm, *(p.model for p in parties), *(p._proxy for p in parties if p._proxy)]
     for model in models:
         backbone = model.backbone
-        if backbone.device != meta:
+        if backbone.torch_device != meta:
             backbone._peft.to(meta)
-            backbone.device = meta
+            backbone.torch_device = meta
             backbone._adapters = {name: backbone._find_adapter(name) for name in backbone._adapters}
-        model.texts._device = meta
+        model.texts._torch_device = meta
         model.texts._prompts.clear()
         model.encoders.to(meta)
         model.connector.to(meta)

@@ -160,9 +160,9 @@ def test_the_point_metric_and_statistics_can_be_chosen(tmp_path):
         (metric, stat) for metric in ("rouge_lsum", "bertscore") for stat in ("best", "worst")
     ]
     assert every["comparisons"][0]["a"]["mean"] == pytest.approx(0.52)
-    (one,) = values("ml-ecs", "standalone", folder, "--metric", "bertscore", "--stat", "avg", "--eval-point", "received")[
-        "comparisons"
-    ]
+    (one,) = values(
+        "ml-ecs", "standalone", folder, "--metric", "bertscore", "--stat", "avg", "--eval-point", "received"
+    )["comparisons"]
     assert one["difference"]["mean"] == pytest.approx(-0.16)
 
 
