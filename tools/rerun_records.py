@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from mlecs_bench.cli.config import default_cache_dir
+from mlecs_bench.doors.options import identifying, plain
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.execution.jobs import Execution
 from mlecs_bench.execution.protocol import run
@@ -49,9 +50,11 @@ def main(folders: Sequence[Path], cells: int, data_dir: str | None, out: Path, f
     sys.exit(1 if different else 0)
 
 
-def spec_of_record(identity: Mapping[str, Any], data_dir: str | None) -> RunSpec:
+def spec_of_record(identity: Mapping[str, Any], data_dir: str | None, registry: Registry) -> RunSpec:
     """Return the spec of a record's cell; models other than the profile's own are not named by a record."""
     data, structure = identity["dataset"], identity["structure"]
+    options = registry.dataset(data["name"]).info.options
+    usual = plain(identifying(options, plain(options())))
     return RunSpec(
         algo=identity["algo"]["name"],
         dataset=data["name"],
@@ -60,7 +63,7 @@ def spec_of_record(identity: Mapping[str, Any], data_dir: str | None) -> RunSpec
         profile=identity["profile"]["name"],
         seeds=(identity["seed"],),
         options=identity["algo"]["options"],
-        data_options=data["options"],
+        data_options={name: value for name, value in data["options"].items() if value != usual[name]},
         split=data["split"],
         evaluate=identity["evaluate"],
         min_modalities=identity["min_modalities"],
@@ -77,7 +80,8 @@ def _again(record: Record, execution: Execution, data_dir: str | None) -> Mappin
     """Return the record that the same cell yields now."""
     registry = Registry.installed()
     observers, _ = registry.observers()
-    (result,) = run(resolve(spec_of_record(record["identity"], data_dir), registry), execution, observers, registry)
+    plan = resolve(spec_of_record(record["identity"], data_dir, registry), registry)
+    (result,) = run(plan, execution, observers, registry)
     if result.record is None:
         sys.exit(f"{_name(record)} failed: {result.error}")
     return result.record
