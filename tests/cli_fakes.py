@@ -55,6 +55,12 @@ class Toy:
         )
 
 
+class Watch:
+    @hookimpl
+    def mlecs_event(self, event):
+        """Hear of everything."""
+
+
 ENTRIES = (
     Entry("alpha", "algorithm", "acme", "1.2", "acme_plugins:alpha"),
     Entry("toy", "dataset", "acme", "1.2", "acme_plugins:toy"),
@@ -74,7 +80,7 @@ OWN = tuple(
 def install(monkeypatch: pytest.MonkeyPatch, entries=ENTRIES, own=OWN) -> None:
     """Let only `entries` be installed, beside `own`; what main() sets in the environment is undone after the test."""
     module = types.ModuleType("acme_plugins")
-    module.alpha, module.toy = Alpha(), Toy()
+    module.alpha, module.toy, module.watch = Alpha(), Toy(), Watch()
     monkeypatch.setitem(sys.modules, "acme_plugins", module)
     monkeypatch.setattr(Registry, "installed", classmethod(lambda cls: cls([*entries, *own])))
     for name, value in cli_main._QUIET_LIBRARIES.items():

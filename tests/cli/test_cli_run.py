@@ -124,7 +124,7 @@ def test_a_run_prints_the_row_the_traffic_the_place_and_the_caveat(call, tmp_pat
     assert "| 0.5   | 3         | alpha" in out
     assert "fused  down              45 parameters             180 bytes" in out
     assert "lora   up                20 parameters              80 bytes" in out
-    assert "  paper: 6.500 %\n" in out
+    assert "  one way: 6.500 %\n" in out
     assert "  full: 6.500 %\n" in out
     assert "LoRA one way and fused" in out
     assert f"2 records of this run in {tmp_path}" in out
@@ -144,7 +144,7 @@ def test_json_is_one_object_on_stdout_and_progress_goes_to_stderr(call, tmp_path
     assert (cell["seed"], cell["skipped"], cell["error"]) == (27, False, None)
     assert cell["path"].startswith(str(tmp_path))
     assert result["metrics"]["27"]["server"]["rouge_lsum"]["value"] == 0.4
-    assert result["transmitted"]["ratios"]["paper"]["definition"] == "LoRA one way and fused"
+    assert result["transmitted"]["ratios"]["one_way"]["definition"] == "LoRA one way and fused"
     assert err.splitlines()[0] == "alpha on toy, rho 0.5, seeds 27"
 
 
