@@ -111,7 +111,9 @@ def test_what_is_sent_is_per_device_and_round():
     sent, one_way, full = table.lines[1].contents
     assert (sent.text, one_way.text, full.text) == ("65", "6.50 %", "6.50 %")
     assert sent.records == tuple(r["key"] for r in five())
-    assert all(name in table.caption for name in ("share (one way): LoRA one way and fused", "share (full): everything"))
+    assert all(
+        name in table.caption for name in ("share (one way): LoRA one way and fused", "share (full): everything")
+    )
 
 
 def test_figures_hold_the_numbers_of_their_rows(monkeypatch):

@@ -26,6 +26,7 @@ from study_records import (
     with_references,
 )
 
+
 def reference_row(markdown):
     (row,) = [row for row in table_rows(markdown) if "(reference" in row["algorithm"]]
     return row

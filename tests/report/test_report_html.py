@@ -23,7 +23,9 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="8pt" height="8pt"><path i
 HOSTILE = """<script>alert("1")</script> & 'quoted' </script></style><!-- {{ 7 * 7 }} ]]>"""
 FOUR = ("key-a27", "key-a28", "key-bc27", "key-de30")
 FILES = dict(
-    zip(FOUR, ("a--seed27.json", "records/a--seed28.json", "b+c--seed27.json", "d, e=f & <g>--seed30.json"), strict=True)
+    zip(
+        FOUR, ("a--seed27.json", "records/a--seed28.json", "b+c--seed27.json", "d, e=f & <g>--seed30.json"), strict=True
+    )
 )
 
 

@@ -339,7 +339,9 @@ def test_csv_read_back_gives_the_numbers_to_the_bit():
 def test_the_records_of_a_set_are_listed_once_however_many_numbers_rest_on_them():
     rows = list(csv.reader(io.StringIO(records_csv(REPORT), newline="")))
     assert rows == [["records", "file"], ["1", "records/a--seed27.json"], ["1", "b28"]]
-    numbers = {row["records"] for row in csv.DictReader(io.StringIO(table_csv(TABLE, REPORT.record_sets()), newline=""))}
+    numbers = {
+        row["records"] for row in csv.DictReader(io.StringIO(table_csv(TABLE, REPORT.record_sets()), newline=""))
+    }
     assert numbers == {"", "1"}
 
 
