@@ -12,7 +12,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-sys.path[:0] = [str(Path(__file__).parent / name) for name in ("", "report", "cli")]
+sys.path[:0] = [str(Path(__file__).parent / name) for name in ("", "cli")]
 CHECKED = ("mlecs_bench.blocks", "mlecs_bench.models", "mlecs_plugins.ml_ecs", "mlecs_baselines")
 """Packages whose calls are held against the types and shapes of their signatures, in tests alone."""
 jaxtyping.install_import_hook(CHECKED, "shapes.checked")
@@ -68,3 +68,21 @@ def checkpoints(profile, tmp_path_factory: pytest.TempPathFactory):
         "gptj": profile.llm,
         "llama": str(toy.make_llama(tmp_path_factory.mktemp("llama") / "llama")),
     }
+
+
+@pytest.fixture(scope="session")
+def study_folder(tmp_path_factory: pytest.TempPathFactory):
+    """A folder with the records of a study and the report that `mlecs-bench report` has made of them; only read it."""
+    from click.testing import CliRunner
+
+    from mlecs_bench.cli.report import report
+    from mlecs_bench.records.results import write_record
+    from study_records import study_records
+
+    out = tmp_path_factory.mktemp("reported") / "study"
+    for record in study_records():
+        write_record(out, record)
+    result = CliRunner().invoke(report, [str(out)])
+    assert result.exit_code == 0, result.output
+    (out / "printed.txt").write_text(result.stdout, encoding="utf-8")
+    return out

@@ -9,8 +9,8 @@ from mlecs_bench.report.arrange import Order, arrange
 from mlecs_bench.report.frame import build_rows
 
 
-def settings_of(records, candidate="ml-ecs", order=Order(), **defaults):
-    return arrange(build_rows(records), candidate, defaults, order)
+def settings_of(records, candidate="ml-ecs", order=None, **defaults):
+    return arrange(build_rows(records), candidate, defaults, order or Order())
 
 
 def labels(setting):
