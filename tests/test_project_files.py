@@ -88,11 +88,15 @@ def test_pre_commit_has_the_pinned_ruff():
     assert [repo["rev"] for repo in repos if repo["repo"].endswith("/ruff-pre-commit")] == [f"v{PINS['ruff']}"]
 
 
-def test_the_index_lists_every_page_once():
-    trees = re.findall(r"```\{toctree\}\n(.*?)```", (DOCS / "index.md").read_text(), flags=re.DOTALL)
+def test_the_index_lists_and_links_every_page_once():
+    index = (DOCS / "index.md").read_text()
+    trees = re.findall(r"```\{toctree\}\n(.*?)```", index, flags=re.DOTALL)
     entries = [line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")]
     listed = [page for entry in entries for page in DOCS.glob(f"{entry}.md")]
-    assert sorted(listed) == sorted(page for page in DOCS.rglob("*.md") if page != DOCS / "index.md")
+    linked = [DOCS / link for link in re.findall(r"\]\(([\w./-]+\.md)\)", index)]
+    pages = sorted(page for page in DOCS.rglob("*.md") if page != DOCS / "index.md")
+    assert sorted(listed) == pages
+    assert sorted(linked) == pages
 
 
 def test_the_api_page_knows_the_home_of_every_public_name():
