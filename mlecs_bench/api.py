@@ -53,11 +53,17 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.options import NoOptions, option
     from mlecs_bench.doors.profile import LearningRates, LoraSettings, Profile
     from mlecs_bench.errors import AccessError, DataError, MlecsError, UsageError
+    from mlecs_bench.execution.jobs import Job, run_job
+    from mlecs_bench.execution.workers import Workers
     from mlecs_bench.federation.device import Device
+    from mlecs_bench.federation.fleet import Fleet, FleetRequest, Recipe, build_host
+    from mlecs_bench.federation.host import DeviceHost, Greeting
     from mlecs_bench.federation.messages import Message, with_kind
     from mlecs_bench.federation.server import Server
-    from mlecs_bench.metrics.scores import Metric
+    from mlecs_bench.federation.turns import Ask, Refusal, Reply
+    from mlecs_bench.metrics.scores import FunctionScorer, Metric, Scorer, check_pairs
     from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
+    from mlecs_bench.plan.plan import Plan
     from mlecs_bench.seeds import rng, torch_generator, torch_stream
 
 _HOMES = {
@@ -147,18 +153,44 @@ _HOMES = {
         "MlecsError",
         "UsageError",
     ),
+    "execution.jobs": (
+        "Job",
+        "run_job",
+    ),
+    "execution.workers": ("Workers",),
+    "federation.fleet": (
+        "Fleet",
+        "FleetRequest",
+        "Recipe",
+        "build_host",
+    ),
+    "federation.host": (
+        "DeviceHost",
+        "Greeting",
+    ),
     "federation.messages": (
         "Message",
         "with_kind",
     ),
     "federation.device": ("Device",),
     "federation.server": ("Server",),
-    "metrics.scores": ("Metric",),
+    "federation.turns": (
+        "Ask",
+        "Refusal",
+        "Reply",
+    ),
+    "metrics.scores": (
+        "FunctionScorer",
+        "Metric",
+        "Scorer",
+        "check_pairs",
+    ),
     "models.unified": (
         "Representation",
         "Supervised",
         "UnifiedModel",
     ),
+    "plan.plan": ("Plan",),
     "seeds": (
         "rng",
         "torch_generator",
@@ -172,16 +204,23 @@ __all__ = [
     "AccessError",
     "Algorithm",
     "AlgorithmInfo",
+    "Ask",
     "Batch",
     "CellRef",
     "DataError",
     "DataRequest",
     "DatasetInfo",
     "Device",
+    "DeviceHost",
     "EncoderInfo",
     "Event",
     "Exchange",
+    "Fleet",
     "FleetInfo",
+    "FleetRequest",
+    "FunctionScorer",
+    "Greeting",
+    "Job",
     "LearningRates",
     "LoraSettings",
     "Manifest",
@@ -195,10 +234,15 @@ __all__ = [
     "NoOptions",
     "PairIndex",
     "PartyData",
+    "Plan",
     "Pool",
     "Prepared",
     "Profile",
+    "Recipe",
+    "Refusal",
+    "Reply",
     "Representation",
+    "Scorer",
     "Server",
     "ServerOptimiser",
     "Stage",
@@ -209,11 +253,14 @@ __all__ = [
     "Unmatched",
     "UsageError",
     "Verification",
+    "Workers",
     "WorkersInfo",
     "WorkersRequest",
     "adaptive_step",
     "agreement",
     "answer_pairs",
+    "build_host",
+    "check_pairs",
     "contrastive_loss",
     "features_of",
     "held_tensors",
@@ -226,6 +273,7 @@ __all__ = [
     "proximal_term",
     "rank_weighted_mean",
     "rng",
+    "run_job",
     "save_prepared",
     "server_parts",
     "supervised_loss",

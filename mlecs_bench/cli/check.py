@@ -21,16 +21,16 @@ Pairs = tuple[str, ...]
 
 @click.command()
 @click.argument("name")
-@click.option("--kind", type=click.Choice(KINDS), help="Check the plugin of this kind only, where several share a name.")
+@click.option(
+    "--kind", type=click.Choice(KINDS), help="Check the plugin of this kind only, where several share a name."
+)
 @click.option("-o", "--option", multiple=True, metavar="NAME=VALUE", help="An option of the plugin; repeatable.")
 @click.option("--only", multiple=True, metavar="CHECK", help="Run this check only; repeatable.")
 @click.option("--list", "as_list", is_flag=True, help="List the checks and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @click.option("--quiet", is_flag=True, help="Show failed checks and the verdict only.")
 @click.pass_context
-def check(
-    ctx: click.Context, /, name: str, kind: Kind | None, option: Pairs, only: Pairs, **show: bool
-) -> None:
+def check(ctx: click.Context, /, name: str, kind: Kind | None, option: Pairs, only: Pairs, **show: bool) -> None:
     """Check a plugin against the contract.
 
     Runs every check of the plugin NAME, of whichever kind it is, on tiny models and data made on the spot.
