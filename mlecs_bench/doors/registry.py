@@ -55,7 +55,7 @@ DOORS: Mapping[Kind, tuple[str, type[Any] | None]] = {
 }
 """Every kind of plugin: the last word of its group of entry points, and what its hook returns.
 
-An observer returns nothing: it is called.
+An observer returns nothing: it is called, and is its own info.
 """
 REPLACED_HOOKS = tuple(f"mlecs_{name}" for name in (
     "data_progress", "cells", "cell_start", "device_end", "score_end", "round_end", "cell_end"
@@ -138,12 +138,14 @@ class Registry:
         return [entry for entry in self._entries if entry.kind == kind]
 
     def load(self, kind: Kind, name: str) -> Loaded[Any]:
-        """Import the plugin `name` of a kind; raises UsageError for an unknown name, PluginError for a broken one."""
+        """Import the plugin `name` of a kind; raises UsageError for an unknown name, PluginError for a broken one.
+
+        The `info` of an observer, whose hook returns nothing, is the plugin itself.
+        """
         entry = self._only(kind, name)
         info_type = DOORS[kind][1]
-        if info_type is None:
-            raise PluginError(f"{entry.label} is an observer, which is called and not loaded")
-        return Loaded(name, _call_hook(entry, info_type), entry.distribution, entry.version, _code_digest(entry))
+        info = _observer(entry) if info_type is None else _call_hook(entry, info_type)
+        return Loaded(name, info, entry.distribution, entry.version, _code_digest(entry))
 
     def kinds_of(self, name: str) -> list[Kind]:
         """Return the kinds of plugin that are called `name`; raises UsageError with the nearest name if none is."""
