@@ -53,11 +53,18 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.profile import LearningRates, LoraSettings, Profile
     from mlecs_bench.doors.scoring import FunctionScorer, Metric, Scorer, check_pairs
     from mlecs_bench.errors import AccessError, DataError, MlecsError, UsageError
+    from mlecs_bench.execution.cell import run_job
+    from mlecs_bench.execution.jobs import Job
+    from mlecs_bench.execution.workers import Workers
     from mlecs_bench.federation.algorithm import Algorithm
     from mlecs_bench.federation.device import Device
+    from mlecs_bench.federation.fleet import Fleet, FleetRequest, Recipe, build_host
+    from mlecs_bench.federation.host import DeviceHost, Greeting
     from mlecs_bench.federation.messages import Message, with_kind
     from mlecs_bench.federation.server import Server
+    from mlecs_bench.federation.turns import Ask, Refusal, Reply
     from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
+    from mlecs_bench.plan.plan import Plan
     from mlecs_bench.report.arrange import Arm, Data, Place, Setting
     from mlecs_bench.report.drawings import FigureWords, draw_ablation, draw_communication
     from mlecs_bench.report.evidence import communication_table
@@ -156,30 +163,49 @@ _HOMES = {
         "LoraSettings",
         "Profile",
     ),
-    "errors": (
-        "AccessError",
-        "DataError",
-        "MlecsError",
-        "UsageError",
-    ),
-    "federation.algorithm": ("Algorithm",),
-    "federation.device": ("Device",),
-    "federation.messages": (
-        "Message",
-        "with_kind",
-    ),
-    "federation.server": ("Server",),
     "doors.scoring": (
         "FunctionScorer",
         "Metric",
         "Scorer",
         "check_pairs",
     ),
+    "errors": (
+        "AccessError",
+        "DataError",
+        "MlecsError",
+        "UsageError",
+    ),
+    "execution.cell": ("run_job",),
+    "execution.jobs": ("Job",),
+    "execution.workers": ("Workers",),
+    "federation.algorithm": ("Algorithm",),
+    "federation.device": ("Device",),
+    "federation.fleet": (
+        "Fleet",
+        "FleetRequest",
+        "Recipe",
+        "build_host",
+    ),
+    "federation.host": (
+        "DeviceHost",
+        "Greeting",
+    ),
+    "federation.messages": (
+        "Message",
+        "with_kind",
+    ),
+    "federation.server": ("Server",),
+    "federation.turns": (
+        "Ask",
+        "Refusal",
+        "Reply",
+    ),
     "models.unified": (
         "Representation",
         "Supervised",
         "UnifiedModel",
     ),
+    "plan.plan": ("Plan",),
     "report.arrange": (
         "Arm",
         "Data",
@@ -241,6 +267,7 @@ __all__ = [
     "Algorithm",
     "AlgorithmInfo",
     "Arm",
+    "Ask",
     "Batch",
     "Cell",
     "CellRef",
@@ -250,14 +277,19 @@ __all__ = [
     "DataRequest",
     "DatasetInfo",
     "Device",
+    "DeviceHost",
     "Difference",
     "EncoderInfo",
     "Event",
     "Exchange",
     "Figure",
     "FigureWords",
+    "Fleet",
     "FleetInfo",
+    "FleetRequest",
     "FunctionScorer",
+    "Greeting",
+    "Job",
     "LearningRates",
     "Line",
     "LoraSettings",
@@ -274,10 +306,14 @@ __all__ = [
     "PairIndex",
     "PartyData",
     "Place",
+    "Plan",
     "Pool",
     "Prepared",
     "Profile",
     "Published",
+    "Recipe",
+    "Refusal",
+    "Reply",
     "Representation",
     "Row",
     "ScoreColumn",
@@ -298,11 +334,13 @@ __all__ = [
     "Unmatched",
     "UsageError",
     "Verification",
+    "Workers",
     "WorkersInfo",
     "WorkersRequest",
     "adaptive_step",
     "agreement",
     "answer_pairs",
+    "build_host",
     "check_pairs",
     "communication_table",
     "contrastive_loss",
@@ -322,6 +360,7 @@ __all__ = [
     "proximal_term",
     "rank_weighted_mean",
     "rng",
+    "run_job",
     "save_prepared",
     "score_caption",
     "score_columns",

@@ -55,7 +55,7 @@ DOORS: Mapping[Kind, tuple[str, type[Any] | None]] = {
 }
 """Every kind of plugin: the last word of its group of entry points, and what its hook returns.
 
-An observer returns nothing: it is called.
+An observer returns nothing: it is called, and is its own info.
 """
 REPLACED_HOOKS = tuple(f"mlecs_{name}" for name in (
     "data_progress", "cells", "cell_start", "device_end", "score_end", "round_end", "cell_end"

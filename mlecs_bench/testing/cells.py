@@ -1,4 +1,4 @@
-"""Toy cells as a sweep has them: plans, jobs and recipes of the installed toys, and what their events and records are."""
+"""Toy cells as a sweep has them: plans and jobs of the installed toys, their events and their records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlecs_bench.doors.events import Event
 from mlecs_bench.doors.hookspecs import PROJECT, HookSpecs
 from mlecs_bench.doors.registry import Loaded, Registry
 from mlecs_bench.execution.cell import run_job
-from mlecs_bench.execution.jobs import Execution, Job
+from mlecs_bench.execution.jobs import CellResult, Execution, Job
 from mlecs_bench.execution.protocol import plan_jobs
 from mlecs_bench.plan.plan import Plan
 from mlecs_bench.plan.resolve import planned
@@ -77,10 +77,9 @@ class Recorded:
         """Return every kind of event there is, as a run tells them: of this cell, and of one that fails."""
         ref = self.job.ref
         failed = dataclasses.replace(ref, seed=ref.seed + 1, key="0" * 64)
-        error = {name: None for name in self.events[-1].values} | {"seed": failed.seed, "error": "it is broken"}
         return [
             Event("data", values={"done": 1, "total": 2, "what": "samples"}),
             Event("cells", values={"cells": [ref, failed]}),
             *self.events,
-            Event("cell_end", failed, values=error),
+            CellResult(failed.seed, error="it is broken").event(failed),
         ]

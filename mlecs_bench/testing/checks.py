@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.doors.hookspecs import AlgorithmInfo, DatasetInfo
-from mlecs_bench.doors.options import build_options
-from mlecs_bench.doors.registry import Entry, Kind, Loaded, Registry
-from mlecs_bench.errors import MlecsError, PluginError, UsageError, did_you_mean
+from mlecs_bench.doors.options import NoOptions, build_options
+from mlecs_bench.doors.registry import DOORS, Entry, Kind, Loaded, Registry
+from mlecs_bench.errors import MlecsError, PluginError, UsageError
 from mlecs_bench.testing import (
     card_checks,
     dataset_checks,
+    encoder_checks,
     federation_checks,
+    fleet_checks,
     message_checks,
+    metric_checks,
+    observer_checks,
+    profile_checks,
     repeat_checks,
     sight_checks,
+    study_checks,
     table_checks,
     training_checks,
+    workers_checks,
 )
 from mlecs_bench.testing.global_state import one_thread
 from mlecs_bench.testing.material import Material
@@ -77,34 +86,66 @@ DATASET_CHECKS: tuple[Callable[[Material], None], ...] = (
     dataset_checks.bad_folders,
     dataset_checks.federated_round,
 )
-PLUGIN_KINDS: tuple[Kind, ...] = ("algorithm", "dataset")
 LOADS = "The plugin can be imported and its hook returns its card."
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The checks of one kind of plugin.
+
+    `subject(loaded, options)` is what they look at; `origin(info)` is an object by whose module errors are located.
+    """
+
+    subject: Callable[[Loaded[Any], Mapping[str, object]], Any]
+    checks: Sequence[Callable[[Any], None]]
+    origin: Callable[[Any], object]
+
+
+def _without_options(subject: Callable[[str, Any], Any]) -> Callable[[Loaded[Any], Mapping[str, object]], Any]:
+    return lambda loaded, _options: subject(loaded.name, loaded.info)
+
+
+def _material(loaded: Loaded[Any], options: Mapping[str, object]) -> Material:
+    return Material(loaded.name, loaded.info, options)
+
+
+CONTRACTS: Mapping[Kind, Contract] = {
+    "algorithm": Contract(Subject, ALGORITHM_CHECKS, attrgetter("build")),
+    "dataset": Contract(_material, DATASET_CHECKS, attrgetter("prepare")),
+    "metric": Contract(_without_options(metric_checks.Measure), metric_checks.METRIC_CHECKS, attrgetter("make")),
+    "encoder": Contract(_without_options(encoder_checks.Encoding), encoder_checks.ENCODER_CHECKS, attrgetter("build")),
+    "profile": Contract(_without_options(profile_checks.Given), profile_checks.PROFILE_CHECKS, lambda _: None),
+    "workers": Contract(_without_options(workers_checks.Crew), workers_checks.WORKERS_CHECKS, attrgetter("make")),
+    "fleet": Contract(_without_options(fleet_checks.Fleets), fleet_checks.FLEET_CHECKS, attrgetter("make")),
+    "observer": Contract(
+        _without_options(observer_checks.Watching), observer_checks.OBSERVER_CHECKS, lambda plugin: plugin
+    ),
+    "study": Contract(_without_options(study_checks.Question), study_checks.STUDY_CHECKS, attrgetter("sections")),
+}
 
 
 def checks_of(
     name: str, kind: Kind | None = None, options: Mapping[str, object] | None = None, registry: Registry | None = None
 ) -> list[Check]:
-    """Return the checks of the installed algorithm or dataset (or both) called `name`.
+    """Return the checks of the installed plugin called `name`, or of all when several kinds have one of that name.
 
     `options` are option values, as text or as they are. A plugin that cannot be loaded gets one check, which fails.
     Raises UsageError for an unknown name, and for options that the plugin does not have.
     """
     registry = registry or Registry.installed()
-    kinds: Sequence[Kind] = PLUGIN_KINDS if kind is None else (kind,)
-    found = [k for k in kinds if any(entry.name == name for entry in registry.entries(k))]
-    if not found:
-        known = {entry.name for k in kinds for entry in registry.entries(k)}
-        raise UsageError(f"no {' or '.join(kinds)} '{name}'. {did_you_mean(name, known)}")
-    return [check for k in found for check in _checks_of_kind(registry, k, name, options or {})]
+    kinds = registry.kinds_of(name) if kind is None else [kind]
+    return [check for k in kinds for check in _checks_of_kind(registry, k, name, options or {})]
 
 
 def _checks_of_kind(registry: Registry, kind: Kind, name: str, options: Mapping[str, object]) -> list[Check]:
-    entry = next(entry for entry in registry.entries(kind) if entry.name == name)
     try:
-        loaded: Loaded[Any] = registry.algorithm(name) if kind == "algorithm" else registry.dataset(name)
+        loaded = registry.load(kind, name)
     except MlecsError as error:
+        entry = next((entry for entry in registry.entries(kind) if entry.name == name), None)
+        if entry is None:
+            raise
         return [Check("loads", LOADS, name, partial(_raise, _naming(entry, error)))]
-    return checks_of_info(loaded, options)
+    return checks_of_info(loaded, options, kind)
 
 
 def _naming(entry: Entry, error: MlecsError) -> MlecsError:
@@ -118,46 +159,60 @@ def _raise(error: MlecsError) -> None:
 
 
 def checks_of_info(
-    loaded: Loaded[Any], options: Mapping[str, object] | None = None, fleet: MakeFleet = in_process
+    loaded: Loaded[Any],
+    options: Mapping[str, object] | None = None,
+    kind: Kind | None = None,
+    fleet: MakeFleet = in_process,
 ) -> list[Check]:
     """Return the checks of a plugin that need not be installed; raises UsageError for options that it refuses.
 
-    `fleet` makes what the devices of an algorithm's runs live in. The runs that they are compared with, and what a
-    check has to watch step by step, are always in this process.
+    The kind need be given for an observer only: all others are known by what their hook returns. `fleet` makes what
+    the devices of an algorithm's runs live in. The runs that they are compared with, and what a check has to watch
+    step by step, are always in this process.
     """
     info, given = loaded.info, options or {}
+    contract = CONTRACTS[kind or _kind_of(loaded)]
     if given:
-        build_options(info.options, given, f"'{loaded.name}'")
+        build_options(getattr(info, "options", NoOptions), given, f"'{loaded.name}'")
+    subject = contract.subject(loaded, given)
+    if isinstance(subject, Subject):
+        subject = dataclasses.replace(subject, fleet=fleet)
+    origin = contract.origin(info)
     loads = Check("loads", LOADS, loaded.name, _passes)
-    if isinstance(info, AlgorithmInfo):
-        subject = Subject(loaded, given, fleet)
-        return [loads, *(_check(function, subject, info.build) for function in ALGORITHM_CHECKS)]
-    if isinstance(info, DatasetInfo):
-        material = Material(loaded.name, info, given)
-        return [loads, *(_check(function, material, info.prepare) for function in DATASET_CHECKS)]
-    raise UsageError(f"'{loaded.name}' is a {type(info).__name__}; give an AlgorithmInfo or a DatasetInfo")
+    return [loads, *(_check(function, subject, origin) for function in contract.checks)]
+
+
+def _kind_of(loaded: Loaded[Any]) -> Kind:
+    known = {kind: type_ for kind, (_, type_) in DOORS.items() if type_ is not None}
+    for kind, type_ in known.items():
+        if isinstance(loaded.info, type_):
+            return kind
+    types = ", ".join(type_.__name__ for type_ in known.values())
+    raise UsageError(f"'{loaded.name}' is a {type(loaded.info).__name__}; give one of {types}")
 
 
 def _passes() -> None:
     """Do nothing: the plugin is loaded already."""
 
 
-def _check(function: Callable[[Any], None], subject: Subject | Material, origin: object) -> Check:
+def _check(function: Callable[[Any], None], subject: Any, origin: object) -> Check:
     summary = (function.__doc__ or "").strip().partition("\n")[0]
     return Check(function.__name__.replace("_", "-"), summary, subject.name, partial(_run, function, subject), origin)
 
 
-def _run(function: Callable[[Any], None], subject: Subject | Material) -> None:
+def _run(function: Callable[[Any], None], subject: Any) -> None:
     with one_thread():
         function(subject)
 
 
-def parametrize_with_checks(*names: str, options: Mapping[str, object] | None = None) -> pytest.MarkDecorator:
+def parametrize_with_checks(
+    *names: str, options: Mapping[str, object] | None = None, kind: Kind | None = None
+) -> pytest.MarkDecorator:
     """Return a pytest decorator that runs a test once per check of the plugins `names`, as its argument `check`.
 
-    The test calls it: ``def test_contract(check): check()``.
+    `kind` chooses where several kinds share a name. The test calls it: ``def test_contract(check): check()``.
     """
     import pytest
 
-    checks = [check for name in names for check in checks_of(name, options=options)]
+    checks = [check for name in names for check in checks_of(name, kind, options)]
     return pytest.mark.parametrize("check", checks, ids=str)

@@ -9,7 +9,6 @@ import random
 import numpy as np
 import pytest
 import torch
-from mlecs_bench.metrics.scores import Metric, make_scorers
 from rouge_score.rouge_scorer import RougeScorer
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import f1_score
@@ -20,6 +19,7 @@ from mlecs_bench.data.partition import Part, partition
 from mlecs_bench.data.samples import PartyData, Samples
 from mlecs_bench.doors.hookspecs import DatasetInfo
 from mlecs_bench.doors.registry import Loaded
+from mlecs_bench.doors.scoring import Metric, make_scorers
 from mlecs_bench.errors import PluginError
 from mlecs_bench.execution import cell
 from mlecs_bench.execution.references import most_frequent, reference_answers, reference_scores
