@@ -1,136 +1,42 @@
 """Sweeps: which cells are run and which are not, what a cell that goes wrong costs, and going on after a stop.
 
-Hand-made jobs are fed to workers that only pretend, then specs, then command lines. What real processes do stands in
-test_protocol.py.
+Hand-made jobs are fed to workers that only pretend, then specs. What real processes do stands in test_protocol.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import signal
 import sys
 import types
-from collections import deque
-from functools import partial
 from pathlib import Path
 
-import pluggy
 import pytest
 
-import toy
-from cli_fakes import Alpha, call_main, install
-from hand_made import make_record, with_identity
-from mlecs_bench.cli.status_file import read_statuses
-from mlecs_bench.doors.events import CellRef, Event
-from mlecs_bench.doors.hookspecs import PROJECT, DatasetInfo, HookSpecs, WorkersInfo, hookimpl
-from mlecs_bench.doors.registry import Entry, Registry
+from cli_fakes import Alpha, install
+from mlecs_bench.doors.events import Event
+from mlecs_bench.doors.hookspecs import WorkersInfo
+from mlecs_bench.doors.registry import Entry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.execution import protocol, sweep, workers
-from mlecs_bench.execution.jobs import CellResult, Execution, Job, cell_ref, unplanned_ref
+from mlecs_bench.execution.jobs import CellResult, Execution, unplanned_ref
 from mlecs_bench.federation.checkpoint import cell_lock, checkpoint_folder
-from mlecs_bench.plan.resolve import resolve
-from mlecs_bench.plan.spec import RunSpec, rho_text
-from mlecs_bench.plan.study import preset, read_study
+from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.records import failures
 from mlecs_bench.records.failures import read_failures, write_failure
-from mlecs_bench.records.results import find_record, identity_key, record_name, write_record
+from mlecs_bench.records.results import find_record, write_record
 from mlecs_bench.testing import toy as made
-
-SEEDS = (27, 34, 46)
-PLAN = resolve(RunSpec("ml-ecs", "vast", 0.5, rounds=2), Registry.installed())
-BEFORE, START = "2030-01-01T00:00:00Z", "2030-01-01T00:00:05Z"
-
-
-def record_of(seed: int) -> dict[str, object]:
-    return make_record(seed=seed)
-
-
-def make_jobs(out: Path, retry: bool = True, seeds=SEEDS) -> list[Job]:
-    """Return one job per seed, with the identity of a record made by hand."""
-    execution = Execution(out, out / "cache", retry_failed=retry)
-    identities = {seed: record_of(seed)["identity"] for seed in seeds}
-    return [
-        Job(PLAN, seed, out / "data", execution, own, cell_ref(PLAN, seed, identity_key(own)))
-        for seed, own in identities.items()
-    ]
-
-
-class Watcher:
-    """An observer that keeps what it is told, and the plans that came with it."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[object, ...]] = []
-        self.plans: list[object] = []
-        self.manager = pluggy.PluginManager(PROJECT)
-        self.manager.add_hookspecs(HookSpecs)
-        self.manager.register(self)
-
-    @hookimpl
-    def mlecs_event(self, event, plan):
-        self.plans.append(plan)
-        if event.kind == "cells":
-            self.told.append(("cells", [cell.seed for cell in event.values["cells"]]))
-        elif event.kind == "cell_end":
-            self.told.append(("end", event.cell.seed, event.values["record"] is not None, event.values["error"]))
-        elif event.kind != "data":
-            self.told.append((event.kind, event.cell.seed, event.round, event.device, dict(event.values)))
-
-
-class Pretending:
-    """Workers whose jobs end, one each time they are waited for, as `ends` says of their seeds: by default well.
-
-    An end is an error, an exception to raise, a function of the job to call, or a list of ends for several attempts.
-    """
-
-    def __init__(self, size: int = 1, **ends: object) -> None:
-        self.size = size
-        self.ends = {int(name.removeprefix("seed")): end for name, end in ends.items()}
-        self.started: list[int] = []
-        self.stopped = 0
-        self.made_for: list[int] = []
-        self.waits = 0
-        self._running: deque[Job] = deque()
-
-    def make(self, n_jobs, tell):
-        self.made_for.append(n_jobs)
-        self._tell = tell
-        return self
-
-    @property
-    def free(self) -> int:
-        return self.size - len(self._running)
-
-    def start(self, job):
-        assert self.free > 0
-        self.started.append(job.seed)
-        self._running.append(job)
-
-    def wait(self, seconds):
-        self.waits += 1
-        assert self.waits < 1000, "it never ends"
-        if self._running:
-            self._end(self._running.popleft())
-
-    def stop(self):
-        self.stopped += 1
-
-    def _end(self, job):
-        end = self.ends.get(job.seed)
-        if isinstance(end, list):
-            end = end.pop(0)
-        if callable(end):
-            end = end(job)
-        if isinstance(end, BaseException):
-            raise end
-        if isinstance(end, CellResult):
-            result = end
-        elif end is None:
-            record = record_of(job.seed)
-            result = CellResult(job.seed, write_record(job.execution.out, record), record)
-        else:
-            result = CellResult(job.seed, error=str(end))
-        self._tell(result.event(job.ref))
+from sweep_fakes import (
+    BEFORE,
+    ENTRIES_OF_WORDS,
+    SEEDS,
+    START,
+    Pretending,
+    Watcher,
+    Words,
+    make_jobs,
+    record_of,
+    spec_of,
+)
 
 
 @pytest.fixture
@@ -422,31 +328,6 @@ def test_a_worker_in_this_process_runs_the_job_it_was_given(tmp_path, monkeypatc
 # From specs to cells
 
 
-class Words:
-    """The toy dataset as a plugin; counts how often it was prepared."""
-
-    def __init__(self, prepared) -> None:
-        self.prepared = prepared
-        self.times = 0
-
-    def prepare(self, request):
-        self.times += 1
-        return self.prepared
-
-    @hookimpl
-    def mlecs_dataset(self):
-        return DatasetInfo(
-            "Words", "", "generation", toy.NAMES, self.prepare, ("rouge_lsum",), splits=("frame", "sequence")
-        )
-
-
-ENTRIES_OF_WORDS = (
-    Entry("alpha", "algorithm", "acme", "1.2", "acme_plugins:alpha"),
-    Entry("words", "dataset", "acme", "1.2", "acme_plugins:words"),
-    Entry("gone", "algorithm", "acme", "1.2", "acme_gone"),
-)
-
-
 @pytest.fixture
 def words(monkeypatch, prepared):
     """Let `alpha` and a dataset `words` be installed, and `gone`, whose module is not there."""
@@ -467,10 +348,6 @@ def local(monkeypatch):
 
     monkeypatch.setattr(workers, "LocalWorkers", make)
     return pretending
-
-
-def spec_of(algo="alpha", rho=0.5, seeds=(27,), **changes) -> RunSpec:
-    return RunSpec(algo, "words", rho, seeds=seeds, **changes)
 
 
 def sweep_of(out: Path, specs, watcher, **changes):
@@ -581,254 +458,3 @@ def test_the_workers_that_are_named_are_made_and_only_when_there_is_work(tmp_pat
     assert sweep_of(tmp_path, [spec_of()], watcher, engine="mine", workers=4) == [("alpha", "0.5", 27, "no 27")]
     assert [(request.size, request.threads, request.gpus) for request in requests] == [(1, 1, ())]
     assert local.made == []
-
-
-# The command
-
-
-class FakeSweep:
-    """Stands in for protocol.sweep: remembers what it was given and ends the cells of seeds as `errors` says."""
-
-    def __init__(self) -> None:
-        self.errors: dict[int, str] = {}
-        self.there: set[int] = set()
-        self.raises: BaseException | None = None
-        self.specs: list[RunSpec] = []
-        self.execution: Execution | None = None
-
-    def __call__(self, specs, execution, observers, registry=None):
-        self.specs, self.execution = list(specs), execution
-        cells = [(self._ref(spec, seed), self._result(spec, seed)) for spec in specs for seed in spec.seeds]
-        tell = partial(observers.hook.mlecs_event, plan=None)
-        tell(event=Event("cells", values={"cells": [ref for ref, _ in cells]}))
-        for ref, result in cells:
-            if not result.skipped:
-                tell(event=Event("cell_start", ref))
-            tell(event=result.event(ref))
-        if self.raises:
-            raise self.raises
-        return cells
-
-    def _ref(self, spec, seed):
-        return CellRef(spec.algo, spec.dataset, rho_text(spec.rho), seed, 2, spec.n_devices, 7, "k")
-
-    def _result(self, spec, seed):
-        if seed in self.errors:
-            return CellResult(seed, error=self.errors[seed])
-        record = with_identity(make_record(algo=spec.algo, seed=seed), profile={"tiny": True})
-        path = self.execution.out / record_name(record["identity"])
-        return CellResult(seed, path, record, skipped=seed in self.there)
-
-
-@pytest.fixture
-def _signals():
-    """A sweep handles SIGTERM in its own way, which must not outlive a test."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture
-def call(monkeypatch, capsys, tmp_path, _signals):
-    install(monkeypatch)
-    monkeypatch.chdir(tmp_path)
-    return partial(call_main, capsys, "sweep")
-
-
-@pytest.fixture
-def fake(monkeypatch):
-    fake = FakeSweep()
-    monkeypatch.setattr(protocol, "sweep", fake)
-    return fake
-
-
-GRID = ("--algo", "alpha,beta", "--dataset", "toy", "--rho", "0.5,0.7")
-STUDY = "blocks: {b: {algo: [alpha, beta], dataset: toy, rho: 0.5, seeds: [27, 34], options: {rank: 4}}}"
-
-
-def test_lists_of_flags_are_every_combination(call, fake):
-    code, _, _ = call(
-        *GRID, "--rho", "audio=0.25,vision=1", "--n-devices", "3, 5", "--split", "frame", "--budget", "paper,equal",
-        "--n-seeds", "1", "-o", "rank=4", "--out", "o", "--workers", "slurm:3", "--fleet", "processes:2",
-        "--cache-dir", "c",
-    )  # fmt: skip  # a command line
-    assert code == 0
-    assert [(s.rho, s.n_devices, s.algo, s.budget) for s in fake.specs] == [
-        (rho, n, algo, budget)
-        for rho in (0.5, 0.7, {"audio": 0.25, "vision": 1.0})
-        for n in (3, 5)
-        for algo in ("alpha", "beta")
-        for budget in ("paper", "equal")
-    ]
-    assert {(s.dataset, s.split, s.seeds, str(s.options)) for s in fake.specs} == {
-        ("toy", "frame", (27,), "{'rank': '4'}")
-    }
-    assert fake.execution == Execution(Path("o"), Path("c"), 3, "slurm", "processes:2", retry_failed=False)
-
-
-def test_retry_failed_is_passed_on_and_the_folder_is_scratch(call, fake):
-    call(*GRID, "--retry", "failed")
-    assert fake.execution is not None
-    assert fake.execution.retry_failed
-    assert (fake.execution.out, fake.execution.workers) == (Path("results/scratch"), None)
-
-
-def test_a_wrong_request_is_refused_in_one_line(call, fake):
-    for arguments, expected in (
-        ((), "name what to run: --preset NAME, --study FILE, or --algo, --dataset and --rho"),
-        (("--algo", "alpha", "--rho", "0.5"), "name what to run"),
-        (("--preset", "table1", "--study", "s.yaml"), "--preset and --study exclude each other"),
-        (("--preset", "table3"), "no preset 'table3'. Did you mean 'table2'?"),
-        (("--study", "none.yaml"), "cannot read the study file none.yaml: No such file"),
-        (("--preset", "table1", "--data-dir", "d"), "--data-dir is one folder and the sweep has several datasets"),
-        ((*GRID, "--n-devices", "3,x"), "n-devices must be whole numbers with commas, got 3,x"),
-        ((*GRID, "--n-devices", "0"), "n-devices must be a whole number of at least 1, got 0"),
-        ((*GRID[:-1], "0.5,2"), "rho must be in (0, 1], got 2"),
-        ((*GRID, "--budget", "half"), "budget must be paper or equal, got half"),
-        ((*GRID, "--seeds", "1", "--n-seeds", "1"), "seeds and n-seeds exclude each other"),
-        ((*GRID, "--n-seeds", "0"), "n-seeds must be from 1 to 5, got 0"),
-        ((*GRID, "--retry", "all"), "'all' is not"),
-        ((*GRID, "--workers", "0"), "workers must be a whole number of at least 1, or NAME:NUMBER, got 0"),
-    ):
-        code, out, err = call(*arguments)
-        assert (code, out, err.count("\n"), fake.specs) == (2, "", 1, [])
-        assert expected in err
-
-
-def test_a_preset_goes_to_a_folder_of_its_own_and_is_kept_there(call, fake, tmp_path):
-    assert call("--preset", "table2", "--device", "cpu", "--quiet")[0] == 0
-    assert (len(fake.specs), fake.execution.out) == (8, Path("results/table2"))
-    assert read_study(tmp_path / "results/table2/study.yaml") == preset("table2", Registry.installed())
-
-
-def test_a_part_of_a_preset_is_not_kept_as_the_whole(call, fake, tmp_path):
-    assert call("--preset", "table2", "--dataset", "vast", "--n-seeds", "1", "--data-dir", "d", "--quiet")[0] == 0
-    assert [(s.dataset, s.n_devices, s.seeds, s.data_dir) for s in fake.specs] == [
-        ("vast", n, (27,), "d") for n in (3, 5, 10, 20)
-    ]
-    assert not (tmp_path / "results/table2/study.yaml").exists()
-
-
-def test_a_study_that_was_kept_is_run_again_from_its_folder(call, fake, tmp_path):
-    (tmp_path / "mine.yaml").write_text(STUDY)
-    assert call("--study", "mine.yaml", "--quiet")[0] == 0
-    first = fake.specs
-    assert fake.execution.out == Path("results/mine")
-    assert call("--study", "results/mine/study.yaml", "--quiet")[0] == 0
-    assert (fake.specs, fake.execution.out) == (first, Path("results/mine"))
-
-
-def test_another_study_in_the_folder_ends_the_command(call, fake, tmp_path):
-    (tmp_path / "mine.yaml").write_text(STUDY)
-    call("--preset", "table2", "--quiet", "--out", "o")
-    code, out, err = call("--study", "mine.yaml", "--quiet", "--out", "o")
-    assert (code, out) == (2, "")
-    assert "o/study.yaml is another study ('Table 2')" in err
-
-
-def test_flags_win_over_a_study_file_option_by_option(call, fake, tmp_path):
-    (tmp_path / "mine.yaml").write_text(STUDY)
-    call("--study", "mine.yaml", "-o", "rank=2", "-o", "mode=max", "--algo", "alpha", "--seeds", "5", "--quiet")
-    assert [(s.algo, s.seeds, s.options) for s in fake.specs] == [("alpha", (5,), {"rank": "2", "mode": "max"})]
-
-
-@pytest.mark.usefixtures("fake")
-def test_the_result_says_what_is_there_and_what_comes_next(call):
-    code, out, err = call(*GRID, "--n-seeds", "2", "--out", "o")
-    assert code == 0
-    assert out.splitlines() == [
-        "8 of 8 cells have records in o (0 were there before).",
-        "Tables and figures: mlecs-bench report o",
-        "Do not compare these numbers with published ones: "
-        "the data is a synthetic stand-in and the models of profile mini are tiny.",
-    ]
-    assert err.splitlines()[0] == "4 runs into o; packages are being loaded"
-
-
-def test_failed_cells_are_named_and_end_the_command_with_one(call, fake):
-    fake.errors = {34: "Traceback (most recent call last):\nKeyError: 'd00'\n"}
-    fake.there = {27}
-    code, out, err = call(*GRID, "--n-seeds", "3", "--out", "o", "--quiet")
-    assert code == 1
-    assert out.splitlines()[:2] == [
-        "8 of 12 cells have records in o (4 were there before).",
-        "failed: alpha toy rho 0.5 seed 34: KeyError: 'd00'",
-    ]
-    assert out.count("failed: ") == 4
-    assert "The errors are in o/failures; run the same command with --retry failed to try again." in out
-    assert "Traceback" not in out + err
-
-
-def test_of_many_failures_ten_are_named(call, fake):
-    fake.errors = dict.fromkeys((27, 34, 46, 52, 93), "no")
-    _, out, _ = call(*GRID, "--quiet")
-    assert out.count("failed: ") == 10
-    assert "... and 10 more" in out
-    assert "report" not in out
-
-
-def test_json_is_one_object(call, fake):
-    fake.errors, fake.there = {34: "no"}, {27}
-    code, out, _ = call(*GRID[:1], "alpha", *GRID[2:5], "0.5", "--n-seeds", "2", "--json", "--quiet", "--out", "o")
-    found = json.loads(out)
-    assert (code, found["out"], found["total"], found["done"], found["failed"], found["to_do"]) == (1, "o", 2, 1, 1, 0)
-    first, second = found["cells"]
-    assert (first["cell"], first["state"], first["skipped"]) == ("alpha toy rho 0.5 seed 27", "done", True)
-    assert Path(first["path"]).parent == Path("o")
-    assert second == {
-        "cell": "alpha toy rho 0.5 seed 34", "key": "k", "state": "failed", "skipped": False, "path": None,
-        "error": "no",
-    }  # fmt: skip  # one cell
-
-
-def test_the_status_says_how_the_sweep_ended(call, fake):
-    for error, code, state in (
-        (None, 0, "done"),
-        (sweep.Interrupted(1, 2, "Run it again."), 130, "interrupted"),
-        (KeyboardInterrupt(), 130, "interrupted"),
-        (UsageError("no"), 2, "failed"),
-    ):
-        fake.raises = error
-        assert call(*GRID, "--n-seeds", "1", "--out", state, "--quiet")[0] == code
-        (found,) = read_statuses(Path(state))
-        assert found.state == state
-        assert found.values["cells"] == {"total": 4, "done": 4, "failed": 0, "skipped": 0}
-
-
-def test_sigterm_is_as_good_as_ctrl_c(call, fake, monkeypatch):
-    monkeypatch.setattr(protocol, "sweep", lambda *_: signal.raise_signal(signal.SIGTERM))
-    code, _, err = call(*GRID, "--quiet", "--out", "o")
-    assert (code, err.split("\n")[-2]) == (130, "interrupted")
-    assert [status.state for status in read_statuses(Path("o"))] == ["interrupted"]
-
-
-@pytest.fixture
-def planned(call, words, tmp_path, watcher):
-    """Four cells of which one has a record and one has failed, and the command that lists them."""
-    plans = [resolve(spec_of(rho=rho, seeds=(27, 34)), Registry.installed()) for rho in (0.5, 0.7)]
-    out = tmp_path / "o"
-    first, second, *_ = protocol.plan_jobs(plans, Registry.installed(), Execution(out, tmp_path / "c"), watcher.manager)
-    write_record(out, {**make_record(), "identity": first.identity, "key": first.key})
-    write_failure(out, second.identity, "Traceback (most recent call last):\nKeyError: 'd00'\n")
-    flags = ("--algo", "alpha", "--dataset", "words", "--rho", "0.5,0.7", "--seeds", "27,34", "--out", "o")
-    return partial(call, *flags, "--cache-dir", "c", "--dry-run")
-
-
-def test_a_dry_run_lists_the_cells_and_runs_none(planned, local):
-    assert planned() == (
-        0,
-        "done      alpha words rho 0.5 seed 27\n"
-        "failed    alpha words rho 0.5 seed 34\n"
-        "to do     alpha words rho 0.7 seed 27\n"
-        "to do     alpha words rho 0.7 seed 34\n"
-        "4 cells in o: 1 done, 1 failed, 2 to do\n",
-        "",
-    )
-    assert local.made == []
-
-
-def test_a_dry_run_as_json_counts_the_cells(planned):
-    found = json.loads(planned("--json")[1])
-    assert (found["total"], found["done"], found["failed"], found["to_do"]) == (4, 1, 1, 2)
-    assert [cell["state"] for cell in found["cells"]] == ["done", "failed", "to do", "to do"]
-    assert [bool(cell["path"]) for cell in found["cells"]] == [True, False, False, False]
