@@ -27,6 +27,7 @@ from mlecs_bench.plan.identity import identity
 from mlecs_bench.plan.preflight import check_models, visible_gpus, workers_that_fit
 from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.records.failures import remove_failure, write_failure
+from mlecs_bench.records.names import USUAL
 from mlecs_bench.records.results import canonical_json, identity_key
 
 if TYPE_CHECKING:
@@ -115,11 +116,13 @@ def _unloaded_identity(spec: RunSpec, seed: int) -> dict[str, Any]:
     """Return what names a cell whose plugin cannot be loaded, and so has no say in what identifies it."""
     rates = spec.rho if isinstance(spec.rho, Mapping) else {"rho": spec.rho}
     return {
-        "algo": {"name": spec.algo},
-        "dataset": {"name": spec.dataset},
+        "algo": {"name": spec.algo, "options": dict(spec.options)},
+        "dataset": {"name": spec.dataset, "split": spec.split or USUAL["split"]},
         "rho": dict(rates),
         "n_devices": spec.n_devices,
         "profile": {"name": spec.profile},
+        "training": {"budget": spec.budget},
+        "evaluate": spec.evaluate,
         "seed": seed,
         "spec": json.loads(dataclasses.replace(spec, seeds=(seed,), data_dir=None).to_json()),
     }

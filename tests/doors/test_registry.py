@@ -164,10 +164,18 @@ def test_what_another_kind_of_hook_returns_is_refused(site):
         Registry.installed().fleet("mixed")
 
 
-def test_an_observer_is_called_and_not_loaded(site):
-    site.install("acme-watch", {group_of("observer"): {"watch": "acme_watch"}}, acme_watch=OBSERVER)
-    with pytest.raises(PluginError, match="is an observer, which is called and not loaded"):
-        Registry.installed().load("observer", "watch")
+def test_an_observer_is_loaded_as_it_is_and_one_that_would_hear_nothing_is_refused(site):
+    group = group_of("observer")
+    site.install("acme-watch", {group: {"watch": "acme_watch", "deaf": "acme_deaf"}}, acme_watch=OBSERVER,
+                 acme_deaf=ALGORITHM)  # fmt: skip  # one distribution
+    registry = Registry.installed()
+    loaded = registry.load("observer", "watch")
+    assert (loaded.info, loaded.distribution) == (sys.modules["acme_watch"], "acme-watch")
+    with pytest.raises(PluginError, match="does not implement mlecs_event; define it with @hookimpl"):
+        registry.load("observer", "deaf")
+    manager, warnings = registry.observers()
+    assert [name for name, _ in manager.list_name_plugin()] == ["watch"]
+    assert len(warnings) == 1
 
 
 def test_only_the_plugin_that_was_asked_for_is_imported(site):
