@@ -10,7 +10,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-sys.path[:0] = [str(Path(__file__).parent / name) for name in ("", "report", "cli")]
+sys.path[:0] = [str(Path(__file__).parent / name) for name in ("", "report", "cli", "elsewhere")]
 
 
 @pytest.fixture(scope="session", autouse=True)
