@@ -26,7 +26,7 @@ from mlecs_bench.federation.turns import (
     StaleTurn,
     Turn,
 )
-from mlecs_bench.metrics.scores import Metric
+from mlecs_bench.doors.scoring import Metric
 
 IDS = ("d00", "d01")
 DTYPES = (
