@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         open_prepared,
         save_prepared,
     )
-    from mlecs_bench.doors.events import CellRef, Event
+    from mlecs_bench.doors.events import CellRef, Event, Tell
     from mlecs_bench.doors.hookspecs import (
         Algorithm,
         AlgorithmInfo,
@@ -121,6 +121,7 @@ _HOMES = {
     "doors.events": (
         "CellRef",
         "Event",
+        "Tell",
     ),
     "doors.hookspecs": (
         "Algorithm",
@@ -248,6 +249,7 @@ __all__ = [
     "Stage",
     "StudyInfo",
     "Supervised",
+    "Tell",
     "TransferOptions",
     "UnifiedModel",
     "Unmatched",
