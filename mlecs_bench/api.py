@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         open_prepared,
         save_prepared,
     )
-    from mlecs_bench.doors.events import CellRef, Event
+    from mlecs_bench.doors.events import CellRef, Event, Tell
     from mlecs_bench.doors.hookspecs import (
         AlgorithmInfo,
         DatasetInfo,
@@ -138,6 +138,7 @@ _HOMES = {
     "doors.events": (
         "CellRef",
         "Event",
+        "Tell",
     ),
     "doors.hookspecs": (
         "AlgorithmInfo",
@@ -262,7 +263,6 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "ABSENT",
     "ALL_PARTS",
-    "MARGIN",
     "AccessError",
     "Algorithm",
     "AlgorithmInfo",
@@ -293,6 +293,7 @@ __all__ = [
     "LearningRates",
     "Line",
     "LoraSettings",
+    "MARGIN",
     "Manifest",
     "Message",
     "Metric",
@@ -329,6 +330,7 @@ __all__ = [
     "StudyView",
     "Supervised",
     "Table",
+    "Tell",
     "TransferOptions",
     "UnifiedModel",
     "Unmatched",

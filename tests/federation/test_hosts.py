@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import toy
+from mlecs_bench.doors.scoring import Metric
 from mlecs_bench.errors import AccessError, DataError, MessageError, MlecsError, PluginError, UsageError
 from mlecs_bench.federation.fleet import greetings_from_json, greetings_json
 from mlecs_bench.federation.host import DeviceHost, own_versions
@@ -26,7 +27,6 @@ from mlecs_bench.federation.turns import (
     StaleTurn,
     Turn,
 )
-from mlecs_bench.doors.scoring import Metric
 
 IDS = ("d00", "d01")
 DTYPES = (
