@@ -263,6 +263,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "ABSENT",
     "ALL_PARTS",
+    "MARGIN",
     "AccessError",
     "Algorithm",
     "AlgorithmInfo",
@@ -293,7 +294,6 @@ __all__ = [
     "LearningRates",
     "Line",
     "LoraSettings",
-    "MARGIN",
     "Manifest",
     "Message",
     "Metric",
