@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         open_prepared,
         save_prepared,
     )
-    from mlecs_bench.doors.events import CellRef, Event
+    from mlecs_bench.doors.events import CellRef, Event, Tell
     from mlecs_bench.doors.hookspecs import (
         AlgorithmInfo,
         DatasetInfo,
@@ -138,6 +138,7 @@ _HOMES = {
     "doors.events": (
         "CellRef",
         "Event",
+        "Tell",
     ),
     "doors.hookspecs": (
         "AlgorithmInfo",
@@ -329,6 +330,7 @@ __all__ = [
     "StudyView",
     "Supervised",
     "Table",
+    "Tell",
     "TransferOptions",
     "UnifiedModel",
     "Unmatched",

@@ -18,8 +18,9 @@ def install(project: Path, site: Path) -> Path:
     """Make the distribution in `project` importable and visible from the folder `site`; return its dist-info."""
     declared = tomllib.loads((project / "pyproject.toml").read_text())
     head = declared["project"]
-    for module in declared["tool"]["setuptools"]["py-modules"]:
-        (site / f"{module}.py").symlink_to((project / f"{module}.py").resolve())
+    contents = declared["tool"]["setuptools"]
+    for name in [*(f"{module}.py" for module in contents.get("py-modules", [])), *contents.get("packages", [])]:
+        (site / name).symlink_to((project / name).resolve())
     return write_metadata(site, head["name"], head["version"], head["entry-points"])
 
 

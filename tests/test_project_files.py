@@ -72,10 +72,11 @@ def test_every_requirement_is_pinned():
     assert {distribution(r) for r in requirements} <= set(map(canonical, PINS))
 
 
-def test_pins_stand_once_and_in_order():
+def test_pins_stand_once_in_order_and_bring_no_cuda():
     pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#"]
     assert len({distribution(pin) for pin in pins}) == len(pins)
-    assert pins == sorted(pins, key=str.lower)
+    assert pins == sorted(pins, key=str.upper)
+    assert not [pin for pin in pins if re.match("nvidia|cuda|triton", pin)]
 
 
 def test_the_docs_environment_has_what_the_docs_extra_has():

@@ -1,7 +1,7 @@
 """Writes the project of a new plugin: a distribution of one module with its test and a README, ready to install.
 
-The templates are files of `templates/algorithm` and `templates/dataset`, in which `$name` and its relatives are
-replaced. `plugins/example` and `plugins/example_dataset` of the repository are what they give.
+The templates are files of `templates/KIND`, and of `templates/common` where kinds differ in words alone; `$name` and
+its relatives are replaced. `plugins/example` and `plugins/example_dataset` of the repository are what two of them give.
 """
 
 from __future__ import annotations
@@ -11,24 +11,28 @@ import keyword
 import re
 import secrets
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from string import Template
-from typing import Literal
 
+from mlecs_bench.doors.registry import Kind, group_of
 from mlecs_bench.errors import UsageError
-
-Kind = Literal["algorithm", "dataset"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _FILES = {
-    "pyproject.toml": "pyproject.toml.tmpl",
-    "README.md": "README.md.tmpl",
-    "{module}.py": "module.py.tmpl",
-    "tests/test_{stem}.py": "test_module.py.tmpl",
+    "pyproject.toml": "common/pyproject.toml.tmpl",
+    "README.md": "common/README.md.tmpl",
+    "{module}.py": "{kind}/module.py.tmpl",
+    "tests/test_{stem}.py": "{kind}/test_module.py.tmpl",
 }
 """A file of the project → the template it is made from."""
+_PACKAGE_FILES = {
+    "{module}.py": {"{module}/__init__.py": "study/module.py.tmpl", "{module}/{stem}.yaml": "study/preset.yaml.tmpl"}
+}
+"""What stands in the place of the module where it has a file of data beside it: a package."""
+_AS_MODULE = 'py-modules = ["{module}"]'
+_AS_PACKAGE = 'packages = ["{module}"]\npackage-data = {{ {module} = ["*.yaml"] }}'
 
 
 def check_name(name: str, taken: Collection[str]) -> None:
@@ -48,19 +52,40 @@ def check_name(name: str, taken: Collection[str]) -> None:
 
 def project_files(kind: Kind, name: str) -> dict[str, str]:
     """Return the project of a plugin called `name`: relative path → text."""
+    words = _words(kind, name)
+    files = {path: template for given in _FILES for path, template in _files_of(kind, given).items()}
+    return {path.format(**words): _filled(template.format(**words), words) for path, template in files.items()}
+
+
+def _files_of(kind: Kind, path: str) -> Mapping[str, str]:
+    own = {path: _FILES[path]}
+    return _PACKAGE_FILES.get(path, own) if kind == "study" else own
+
+
+def _filled(template: str, words: Mapping[str, str]) -> str:
+    return Template((_TEMPLATES / template).read_text(encoding="utf-8")).substitute(words)
+
+
+def _words(kind: Kind, name: str) -> dict[str, str]:
+    """Return what stands in the place of each variable of a template."""
     module = _module(name)
+    stem = module.removeprefix("mlecs_")
+    article = {"algorithm": "an ", "encoder": "an ", "observer": "an ", "workers": ""}.get(kind, "a ")
+    layout, source = (_AS_PACKAGE, f"{module}/__init__.py") if kind == "study" else (_AS_MODULE, f"{module}.py")
     words = {
         "name": name,
+        "kind": kind,
+        "a_kind": article + kind,
+        "group": group_of(kind),
         "module": module,
+        "stem": stem,
+        "source": source,
+        "contents": layout.format(module=module),
         "distribution": f"mlecs-{name}",
         "title": name.replace("-", " ").capitalize(),
+        "variable": f"MLECS_{stem.upper()}_LOG",
     }
-    return {
-        path.format(module=module, stem=module.removeprefix("mlecs_")): Template(
-            (_TEMPLATES / kind / template).read_text(encoding="utf-8")
-        ).substitute(words)
-        for path, template in _FILES.items()
-    }
+    return words | {"usage": _filled(f"{kind}/usage.md.tmpl", words)}
 
 
 def write_project(kind: Kind, name: str, folder: Path) -> list[Path]:

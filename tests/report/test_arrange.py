@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from hand_made import SCORERS, make_record, with_identity
 from mlecs_bench.report.arrange import Order, arrange
 from mlecs_bench.report.frame import build_rows
@@ -38,9 +36,8 @@ def test_rates_ascend_as_numbers_and_a_rate_per_modality_comes_last():
     assert setting.rates() == ["0.05", "0.5", "0.9", "audio=0.5,vision=1"]
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
+def test_what_every_number_depends_on_makes_a_table_of_its_own():
+    for changes in (
         {"training": {"budget": "equal"}},
         {"training": {"steps": 40}},
         {"training": {"lr": {"lora": 0.1}}},
@@ -48,12 +45,10 @@ def test_rates_ascend_as_numbers_and_a_rate_per_modality_comes_last():
         {"numerics": {"torch": "9.9"}},
         {"min_modalities": 0},
         {"structure": {"rank": {"d00": 4}}},
-    ],
-)
-def test_what_every_number_depends_on_makes_a_table_of_its_own(changes):
-    found = settings_of([make_record(), with_identity(make_record(), **changes)])
-    assert [len(setting.rows) for setting in found] == [1, 1]
-    assert found[0].label != found[1].label
+    ):
+        found = settings_of([make_record(), with_identity(make_record(), **changes)])
+        assert [len(setting.rows) for setting in found] == [1, 1]
+        assert found[0].label != found[1].label
 
 
 def test_settings_say_in_what_they_differ_and_budget_paper_comes_first_however_few_its_records():
@@ -69,17 +64,14 @@ def test_of_equal_budgets_the_one_with_more_records_comes_first():
     assert [setting.label for setting in settings_of([make_record(), *long])] == ["steps 40", "steps 20"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "parts"),
-    [
+def test_data_that_differ_in_anything_are_columns_apart_in_one_table():
+    for changes, parts in (
         ({"split": "sequence"}, ["vast (split frame)", "vast (split sequence)"]),
         ({"view": "captions"}, ["vast (view captions)", "vast (view synthetic)"]),
-    ],
-)
-def test_data_that_differ_in_anything_are_columns_apart_in_one_table(changes, parts):
-    records = [make_record(), with_identity(make_record(), dataset=changes)]
-    (setting,) = settings_of(records)
-    assert sorted(data.label for data in setting.data) == parts
+    ):
+        records = [make_record(), with_identity(make_record(), dataset=changes)]
+        (setting,) = settings_of(records)
+        assert sorted(data.label for data in setting.data) == parts
 
 
 def test_scores_of_different_scorers_never_share_a_column():

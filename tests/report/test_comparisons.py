@@ -92,11 +92,11 @@ def test_without_a_common_seed_nothing_is_claimed():
     assert (found.verdict, found.records, dict(found.by_seed)) == ("undecided", (), {})
 
 
-@pytest.mark.parametrize("theirs", [(-0.1, 0.1), (-0.3, -0.1)])
-def test_there_is_no_share_of_a_mean_that_is_not_positive(theirs):
-    found = families(arranged(runs("ml-ecs", (0.4, 0.5), (1, 2)), runs("close", theirs, (1, 2))))["close", "0.5"]
-    assert found.difference.mean == pytest.approx(0.45 - statistics.mean(theirs))
-    assert found.relative is None
+def test_there_is_no_share_of_a_mean_that_is_not_positive():
+    for theirs in ((-0.1, 0.1), (-0.3, -0.1)):
+        found = families(arranged(runs("ml-ecs", (0.4, 0.5), (1, 2)), runs("close", theirs, (1, 2))))["close", "0.5"]
+        assert found.difference.mean == pytest.approx(0.45 - statistics.mean(theirs))
+        assert found.relative is None
 
 
 def test_the_point_of_evaluation_decides_which_scores_of_the_devices_are_compared():

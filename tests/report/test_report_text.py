@@ -169,25 +169,36 @@ def cells_of(markdown: str) -> list[list[str]]:
     return Cells(html_of(markdown)).rows
 
 
-@pytest.mark.parametrize("text", [table_markdown(TABLE), report_markdown(REPORT), table_markdown(one_label(SPECIAL))])
-def test_rows_of_a_markdown_table_have_the_same_number_of_pipes(text):
-    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
-    assert blocks
-    for rows in blocks:
-        assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) for row in rows}) == 1
+def test_rows_of_a_markdown_table_have_the_same_number_of_pipes():
+    for text in (table_markdown(TABLE), report_markdown(REPORT), table_markdown(one_label(SPECIAL))):
+        blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+        assert blocks
+        for rows in blocks:
+            assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) for row in rows}) == 1
 
 
-@pytest.mark.parametrize(
-    "label", [SPECIAL, "__init__", "a\\|b", "&lt;", "_x_", "a_b_c", "**", "~~a~~", "<!-- a", "[a](b)", "![a](b)", "`"]
-)
-def test_markdown_shows_words_as_they_are(label):
-    assert cells_of(table_markdown(one_label(label, label)))[1] == [label, label]
+def test_markdown_shows_words_as_they_are():
+    for label in (
+        SPECIAL,
+        "__init__",
+        "a\\|b",
+        "&lt;",
+        "_x_",
+        "a_b_c",
+        "**",
+        "~~a~~",
+        "<!-- a",
+        "[a](b)",
+        "![a](b)",
+        "`",
+    ):
+        assert cells_of(table_markdown(one_label(label, label)))[1] == [label, label]
 
 
-@pytest.mark.parametrize("words", ["# a", "- a", "+ a", "> a", "1. a", "2) a", "=", "---", "[a]: b", "    a"])
-def test_a_line_of_words_is_a_paragraph_in_markdown(words):
-    html = html_of(report_markdown(Report("T", words, "", ())))
-    assert html == f"<h1>T</h1>\n<p>{words.strip().replace('>', '&gt;')}</p>\n"
+def test_a_line_of_words_is_a_paragraph_in_markdown():
+    for words in ("# a", "- a", "+ a", "> a", "1. a", "2) a", "=", "---", "[a]: b", "    a"):
+        html = html_of(report_markdown(Report("T", words, "", ())))
+        assert html == f"<h1>T</h1>\n<p>{words.strip().replace('>', '&gt;')}</p>\n"
 
 
 def test_markdown_marks_best_close_reference_and_missing():
@@ -207,12 +218,12 @@ def test_markdown_aligns_numbers_right_and_words_left():
     assert sides == ["left", "left", "right", "right", "right", "right", "right", "left"]
 
 
-@pytest.mark.parametrize("render", [table_markdown, table_latex])
-def test_a_table_without_lines_is_a_sentence(render):
-    text = render(EMPTY)
-    assert "This table has no lines." in text
-    assert "|" not in text
-    assert "tabular" not in text
+def test_a_table_without_lines_is_a_sentence():
+    for render in (table_markdown, table_latex):
+        text = render(EMPTY)
+        assert "This table has no lines." in text
+        assert "|" not in text
+        assert "tabular" not in text
 
 
 def unescaped(latex: str) -> str:
@@ -220,30 +231,30 @@ def unescaped(latex: str) -> str:
     return re.sub(r"%.*", "", re.sub(r"\\[&%{}#$_]", "", latex))
 
 
-@pytest.mark.parametrize("text", [table_latex(TABLE), report_latex(REPORT), table_latex(one_label(SPECIAL * 2, "}{"))])
-def test_braces_and_environments_of_latex_are_balanced(text):
-    depth = 0
-    for brace in re.findall(r"[{}]", unescaped(text)):
-        depth += 1 if brace == "{" else -1
-        assert depth >= 0
-    assert depth == 0
-    open_ones: list[str] = []
-    for what, name in re.findall(r"\\(begin|end)\{(\w+\*?)\}", text):
-        if what == "begin":
-            open_ones.append(name)
-        else:
-            assert open_ones.pop() == name
-    assert open_ones == []
+def test_braces_and_environments_of_latex_are_balanced():
+    for text in (table_latex(TABLE), report_latex(REPORT), table_latex(one_label(SPECIAL * 2, "}{"))):
+        depth = 0
+        for brace in re.findall(r"[{}]", unescaped(text)):
+            depth += 1 if brace == "{" else -1
+            assert depth >= 0
+        assert depth == 0
+        open_ones: list[str] = []
+        for what, name in re.findall(r"\\(begin|end)\{(\w+\*?)\}", text):
+            if what == "begin":
+                open_ones.append(name)
+            else:
+                assert open_ones.pop() == name
+        assert open_ones == []
 
 
-@pytest.mark.parametrize("table", [TABLE, one_label(SPECIAL, "a & b"), one_label(r"\\", "&&")])
-def test_every_row_of_a_latex_table_fills_every_column(table):
-    body = unescaped(table_latex(table).partition(r"\toprule")[2].partition(r"\bottomrule")[0])
-    rows = re.split(r"\\\\(?:\[.*?\])?\n", body)[:-1]
-    assert len(rows) >= 1 + len(table.lines)
-    for row in rows:
-        spanned = sum(int(width) - 1 for width in re.findall(r"\\multicolumn\{(\d+)\}", row))
-        assert row.count("&") + 1 + spanned == len(table.left) + len(table.columns)
+def test_every_row_of_a_latex_table_fills_every_column():
+    for table in (TABLE, one_label(SPECIAL, "a & b"), one_label(r"\\", "&&")):
+        body = unescaped(table_latex(table).partition(r"\toprule")[2].partition(r"\bottomrule")[0])
+        rows = re.split(r"\\\\(?:\[.*?\])?\n", body)[:-1]
+        assert len(rows) >= 1 + len(table.lines)
+        for row in rows:
+            spanned = sum(int(width) - 1 for width in re.findall(r"\\multicolumn\{(\d+)\}", row))
+            assert row.count("&") + 1 + spanned == len(table.left) + len(table.columns)
 
 
 def test_headings_that_columns_share_span_them_in_latex():
@@ -261,9 +272,8 @@ def test_groups_stand_apart_in_latex_and_repeat_no_label():
     ]
 
 
-@pytest.mark.parametrize(
-    ("words", "latex"),
-    [
+def test_latex_prints_words_as_they_are():
+    for words, latex in (
         ("_ & % # $ { }", r"\_ \& \% \# \$ \{ \}"),
         ("~^\\", r"\textasciitilde{}\textasciicircum{}\textbackslash{}"),
         ("ρτ ± × ≤", r"$\rho$$\tau$ $\pm$ $\times$ $\le$"),
@@ -273,11 +283,9 @@ def test_groups_stand_apart_in_latex_and_repeat_no_label():
         ("Zoë café", r"Zo\"{e} caf\'{e}"),
         ("漢", r"{[}U+6F22{]}"),
         ("a\u0000b", r"a{[}U+0000{]}b"),
-    ],
-)
-def test_latex_prints_words_as_they_are(words, latex):
-    row = table_latex(one_label(words)).partition("\\midrule\n")[2].partition("\n")[0]
-    assert row == rf"{latex} & same \\"
+    ):
+        row = table_latex(one_label(words)).partition("\\midrule\n")[2].partition("\n")[0]
+        assert row == rf"{latex} & same \\"
 
 
 def test_latex_is_ascii_whatever_the_words():
@@ -355,9 +363,8 @@ def test_the_terminal_shows_the_same_numbers_without_marks():
     assert "0.625 ± 0.012 (n=3/5)" in text
 
 
-@pytest.mark.parametrize(
-    ("words", "cell"),
-    [
+def test_words_in_csv_are_no_formula():
+    for words, cell in (
         ("=1+1", "'=1+1"),
         ("+x", "'+x"),
         ("-x", "'-x"),
@@ -365,11 +372,9 @@ def test_the_terminal_shows_the_same_numbers_without_marks():
         ("\t=x", "'=x"),
         ("a=b", "a=b"),
         ('"a", b', '"a", b'),
-    ],
-)
-def test_words_in_csv_are_no_formula(words, cell):
-    row = next(csv.DictReader(io.StringIO(table_csv(one_label(words, words), {}), newline="")))
-    assert (row["method"], row["text"]) == (cell, cell)
+    ):
+        row = next(csv.DictReader(io.StringIO(table_csv(one_label(words, words), {}), newline="")))
+        assert (row["method"], row["text"]) == (cell, cell)
 
 
 def test_csv_leaves_negative_numbers_as_they_are():
@@ -377,9 +382,9 @@ def test_csv_leaves_negative_numbers_as_they_are():
     assert "'-0" not in table_csv(TABLE, {})
 
 
-@pytest.mark.parametrize("name", RENDERED)
-def test_text_ends_in_one_line_feed_and_has_no_other_line_end(name):
-    text = RENDERED[name]()
-    assert text.endswith("\n")
-    assert not text.endswith("\n\n")
-    assert "\r" not in text
+def test_text_ends_in_one_line_feed_and_has_no_other_line_end():
+    for render in RENDERED.values():
+        text = render()
+        assert text.endswith("\n")
+        assert not text.endswith("\n\n")
+        assert "\r" not in text

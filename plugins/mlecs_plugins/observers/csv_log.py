@@ -1,6 +1,6 @@
 """Appends the numbers of every round to the CSV file that $MLECS_BENCH_CSV names; silent while it is not set.
 
-One line per number: which cell, round and party, what it is (losses, scores, steps, seconds, sent), its name, its value.
+One line per number: which cell, round and party, what it is (losses, scores, steps, seconds, sent), its name and value.
 """
 
 from __future__ import annotations
