@@ -28,7 +28,7 @@ from mlecs_bench.records.results import record_name, write_record
 from mlecs_bench.report import Wanted, build_report, build_table, drawings, report_json, row_summary, write_report
 from mlecs_bench.report.build import OWN_SECTIONS
 from mlecs_bench.report.table import Line, Section, Table
-from study_records import five, study_records, with_all
+from study_records import five, study_records, with_all, write_records
 
 STUDY = study_records()
 
@@ -60,9 +60,7 @@ def table_names(built) -> list[str]:
 @pytest.fixture
 def small(tmp_path) -> Path:
     """A folder with five records of one algorithm."""
-    for record in five():
-        write_record(tmp_path / "small", record)
-    return tmp_path / "small"
+    return write_records(tmp_path / "small", five())
 
 
 # Sections
