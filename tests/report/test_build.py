@@ -172,6 +172,19 @@ def test_an_unknown_study_is_refused_by_the_flag_and_costs_its_sections_in_a_stu
     assert "warning: the sections of study 'papre' are left out: no study 'papre'" in result.stderr
 
 
+def test_the_study_in_the_docs_is_one():
+    page = (Path(__file__).parent.parent.parent / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    found = {"__name__": "docs"}
+    exec(compile(example, "sweeps.md", "exec", dont_inherit=True), found)  # noqa: S102  # our own page
+    (table, *_) = build_report(STUDY, "t", Wanted(studies=[found["mlecs_study"]()])).tables()
+    assert [(line.labels, line.contents) for line in table.lines] == [
+        (("standalone",), ("1",)),
+        (("ml-ecs",), ("2",)),
+        (("ml-ecs/no-kt",), ("1",)),
+    ]
+
+
 def test_a_report_of_a_strangers_study_shows_nothing_of_the_paper(study_folder):
     texts = {p.name: p.read_text(encoding="utf-8") for p in (study_folder / "report").iterdir() if p.suffix != ".png"}
     texts["stdout"] = (study_folder / "printed.txt").read_text(encoding="utf-8")
