@@ -16,7 +16,7 @@ from mlecs_bench.errors import MlecsError
 from mlecs_bench.plan.study import read_study
 from mlecs_bench.records.results import identity_key
 from mlecs_bench.testing.card_checks import check_sentences, check_texts
-from mlecs_bench.testing.cells import Recorded
+from mlecs_bench.testing.cells import Recorded, recorded_cell
 from mlecs_bench.testing.material import new_folder
 from mlecs_bench.testing.verdict import fail
 
@@ -35,7 +35,7 @@ class Question:
 
     name: str
     info: StudyInfo
-    recorded: Recorded = field(default_factory=Recorded)
+    recorded: Recorded = field(default_factory=recorded_cell)
 
     def records(self, algorithms: Sequence[str], datasets: Sequence[str]) -> list[dict[str, Any]]:
         """Return made-up records: every algorithm on every dataset with three seeds, scores apart."""
