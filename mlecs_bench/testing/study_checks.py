@@ -55,6 +55,7 @@ class Question:
 
         def noted(view: StudyView) -> Sequence[Section]:
             found = self.info.sections(view)
+            _check_sections(found)
             given.extend(found)
             return found
 
@@ -106,9 +107,13 @@ def presets(question: Question) -> None:
 
 def sections(question: Question) -> None:
     """Sections are given for made-up records of what the study is about; their tables are whole."""
+    question.sections(question.own)
+
+
+def _check_sections(found: Sequence[Section]) -> None:
+    """Raise CheckFailed unless the sections of one setting can be shown."""
     from mlecs_bench.report.table import Section
 
-    found = question.sections(question.own)
     for section in found:
         if not isinstance(section, Section):
             fail("sections are Sections", f"one is a {type(section).__name__}", "build them from mlecs_bench.api")
