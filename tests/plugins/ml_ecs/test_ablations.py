@@ -121,6 +121,7 @@ def test_what_travels_is_what_the_card_says(algo, profile, samples):
     seen = {(kind, sent.direction) for sent in listening.sent for kind in kinds_of(sent.message)}
     ways = {"both": ("down", "up"), "down": ("down",), "up": ("up",)}
     assert seen == {(e.kind, way) for e in info.exchanges for way in ways[e.direction]}
+    assert outcome.metrics["server"] is not None
     assert info.server_score
     ours = toy.ALGORITHMS["ml-ecs"].needs(MlEcsOptions())
     assert info.needs(info.options()) == dataclasses.replace(ours, private_stage=algo != "ml-ecs/no-amt")
