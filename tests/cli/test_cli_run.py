@@ -119,7 +119,7 @@ def test_a_run_prints_the_row_the_traffic_the_place_and_the_caveat(call, tmp_pat
     assert "LoRA one way and fused" in out
     assert f"2 records of this run in {tmp_path}" in out
     assert out.splitlines()[-1] == (
-        "Do not compare these numbers with the paper's: "
+        "Do not compare these numbers with published ones: "
         "the data is a synthetic stand-in and the models of profile mini are tiny."
     )
 
@@ -134,7 +134,7 @@ def test_json_is_one_object_on_stdout_and_progress_goes_to_stderr(call, tmp_path
     assert (cell["seed"], cell["skipped"], cell["error"]) == (27, False, None)
     assert cell["path"].startswith(str(tmp_path))
     assert result["metrics"]["27"]["server"]["rouge_lsum"]["value"] == 0.4
-    assert result["transmitted"]["ratios"]["paper"]["definition"] == "LoRA one way and fused"
+    assert result["transmitted"]["ratios"]["one_way"]["definition"] == "LoRA one way and fused"
     assert err.splitlines()[0] == "alpha on toy, rho 0.5, seeds 27"
 
 
