@@ -26,7 +26,7 @@ html_theme = "furo"
 html_title = f"{project} {release}"
 myst_heading_anchors = 3
 
-autodoc_mock_imports = ["datasets", "numpy", "peft", "pyarrow", "safetensors", "torch", "transformers"]
+autodoc_mock_imports = ["datasets", "jaxtyping", "numpy", "peft", "pyarrow", "safetensors", "torch", "transformers"]
 """What docstrings do not need: a build takes seconds and no gigabytes."""
 add_module_names = False  # a plugin writes Device, not mlecs_bench.api.Device
 autodoc_member_order = "bysource"

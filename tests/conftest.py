@@ -76,12 +76,9 @@ def study_folder(tmp_path_factory: pytest.TempPathFactory):
     from click.testing import CliRunner
 
     from mlecs_bench.cli.report import report
-    from mlecs_bench.records.results import write_record
-    from study_records import study_records
+    from study_records import study_records, write_records
 
-    out = tmp_path_factory.mktemp("reported") / "study"
-    for record in study_records():
-        write_record(out, record)
+    out = write_records(tmp_path_factory.mktemp("reported") / "study", study_records())
     result = CliRunner().invoke(report, [str(out)])
     assert result.exit_code == 0, result.output
     (out / "printed.txt").write_text(result.stdout, encoding="utf-8")

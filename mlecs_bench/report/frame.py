@@ -73,9 +73,13 @@ class Row:
 
 def long_frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return one row per score of the last round, with the columns of `frame_of`."""
+    return _long_frame([(group_key(record["identity"]), record) for record in records])
+
+
+def _long_frame(keyed: Sequence[tuple[str, Mapping[str, Any]]]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
-    for record in records:
-        where = {"group": group_key(record["identity"]), "seed": record["identity"]["seed"]}
+    for group, record in keyed:
+        where = {"group": group, "seed": record["identity"]["seed"]}
         rows += score_rows(where, record["metrics"]["client"], record["metrics"]["server"] or {})
     return frame_of(rows)
 
@@ -135,10 +139,11 @@ def build_rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
     """
     # Sums depend on the order of their parts in the last bit.
     ordered = sorted(records, key=lambda record: int(record["identity"]["seed"]))
+    keyed = [(group_key(record["identity"]), record) for record in ordered]
     groups: dict[str, list[Mapping[str, Any]]] = {}
-    for record in ordered:
-        groups.setdefault(group_key(record["identity"]), []).append(record)
-    cells = cells_of(long_frame(ordered))
+    for group, record in keyed:
+        groups.setdefault(group, []).append(record)
+    cells = cells_of(_long_frame(keyed))
     rows = [_row(group, tuple(members), cells.get(group, {})) for group, members in groups.items()]
     return sorted(rows, key=_order)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +75,21 @@ class Recorded:
         return dict(self.events[-1].values["record"])
 
     def story(self) -> list[Event]:
-        """Return every kind of event there is, as a run tells them: of this cell, and of one that fails."""
+        """Return every kind of event there is, as a run tells them: of this cell, and of one that fails.
+
+        Every call gives fresh values.
+        """
         ref = self.job.ref
         failed = dataclasses.replace(ref, seed=ref.seed + 1, key="0" * 64)
         return [
             Event("data", values={"done": 1, "total": 2, "what": "samples"}),
             Event("cells", values={"cells": [ref, failed]}),
-            *self.events,
+            *(dataclasses.replace(event, values=copy.deepcopy(dict(event.values))) for event in self.events),
             CellResult(failed.seed, error="it is broken").event(failed),
         ]
+
+
+@cache
+def recorded_cell() -> Recorded:
+    """Return a toy cell that is run when it is first looked at, once per process."""
+    return Recorded()

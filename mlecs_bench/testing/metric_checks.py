@@ -123,7 +123,7 @@ def perfect_answers(measure: Measure) -> None:
 def order_of_samples(measure: Measure) -> None:
     """The order of the samples does not matter."""
     predictions = ANSWERS["some right answers"]
-    for turned in (slice(None, None, -1), slice(2, None)):
+    for turned in (slice(None, None, -1), slice(1, None)):
         shift = range(len(TARGETS))[turned]
         order = [*shift, *(i for i in range(len(TARGETS)) if i not in shift)]
         one, other = (

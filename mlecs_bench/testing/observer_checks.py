@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlecs_bench.doors.events import KINDS, Event
-from mlecs_bench.testing.cells import Recorded, no_observers
+from mlecs_bench.testing.cells import Recorded, no_observers, recorded_cell
 from mlecs_bench.testing.global_state import global_state, global_streams
 from mlecs_bench.testing.verdict import fail
 
@@ -23,7 +23,7 @@ class Watching:
 
     name: str
     plugin: Any
-    recorded: Recorded = field(default_factory=Recorded)
+    recorded: Recorded = field(default_factory=recorded_cell)
 
     def tell(self, events: Iterable[Event]) -> str:
         """Tell some events as a run does; return what was printed meanwhile."""

@@ -16,7 +16,7 @@ from mlecs_bench.errors import MlecsError
 from mlecs_bench.plan.study import read_study
 from mlecs_bench.records.results import identity_key
 from mlecs_bench.testing.card_checks import check_sentences, check_texts
-from mlecs_bench.testing.cells import Recorded
+from mlecs_bench.testing.cells import Recorded, recorded_cell
 from mlecs_bench.testing.material import new_folder
 from mlecs_bench.testing.verdict import fail
 
@@ -35,7 +35,7 @@ class Question:
 
     name: str
     info: StudyInfo
-    recorded: Recorded = field(default_factory=Recorded)
+    recorded: Recorded = field(default_factory=recorded_cell)
 
     def records(self, algorithms: Sequence[str], datasets: Sequence[str]) -> list[dict[str, Any]]:
         """Return made-up records: every algorithm on every dataset with three seeds, scores apart."""
@@ -55,6 +55,7 @@ class Question:
 
         def noted(view: StudyView) -> Sequence[Section]:
             found = self.info.sections(view)
+            _check_sections(found)
             given.extend(found)
             return found
 
@@ -106,9 +107,13 @@ def presets(question: Question) -> None:
 
 def sections(question: Question) -> None:
     """Sections are given for made-up records of what the study is about; their tables are whole."""
+    question.sections(question.own)
+
+
+def _check_sections(found: Sequence[Section]) -> None:
+    """Raise CheckFailed unless the sections of one setting can be shown."""
     from mlecs_bench.report.table import Section
 
-    found = question.sections(question.own)
     for section in found:
         if not isinstance(section, Section):
             fail("sections are Sections", f"one is a {type(section).__name__}", "build them from mlecs_bench.api")

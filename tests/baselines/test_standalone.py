@@ -24,7 +24,8 @@ def test_nothing_is_ever_sent(profile, samples):
 def test_device_alone_is_bit_for_bit_the_device_in_company(profile, samples):
     together = federation_of(profile, samples)
     joint = toy.run_toy("standalone", together, samples)
-    for j, device in enumerate(together.devices):
+    for j in (0, -1):
+        device = together.devices[j]
         federation = federation_of(profile, samples)
         alone = dataclasses.replace(federation, devices=(federation.devices[j],))
         alone.server.devices = {device.id: device.modalities}

@@ -273,6 +273,7 @@ def test_identity_and_check_load_no_model(tiny, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_folder_is_scored_without_network_whatever_the_hub_is_set_to(score, tiny, tmp_path):
     code = """
         import json

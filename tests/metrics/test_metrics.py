@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from installed import Distribution, scorers_of
+from laws import for_all
 from mlecs_bench.doors.hookspecs import MetricRequest
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.doors.scoring import Metric, Scorer
@@ -58,8 +59,8 @@ def test_label_of_ignores_case_and_outer_space_only():
     assert label_of("", LABELS) is None
 
 
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize(("function", "average"), [(f1_macro, "macro"), (f1_weighted, "weighted")])
+@for_all("seed", range(6))
+@for_all(("function", "average"), [(f1_macro, "macro"), (f1_weighted, "weighted")])
 def test_f1_equals_sklearn(seed, function, average):
     random = np.random.default_rng(seed)
     # Seeds leave out labels now and then: a class without references, predictions or both.

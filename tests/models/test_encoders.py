@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from installed import Distribution, encoder_of
+from laws import for_all
 from mlecs_bench.data.samples import Modality
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import DataError, PluginError
@@ -46,7 +47,7 @@ def encoder(encoding, shape, dtype, dim=64):
         return encoder_of(modality(encoding, shape, dtype), dim)
 
 
-@pytest.mark.parametrize(("encoding", "shape", "dtype"), CASES)
+@for_all(("encoding", "shape", "dtype"), CASES)
 def test_every_shape_of_an_encoding_gives_finite_float32_features(encoding, shape, dtype):
     features = encoder(encoding, shape, dtype, dim=10)(batch(shape, dtype))
     assert features.shape == (8, 10)
@@ -55,7 +56,7 @@ def test_every_shape_of_an_encoding_gives_finite_float32_features(encoding, shap
     assert features.std(dim=0).min() > 1e-4, "different samples must give different features"
 
 
-@pytest.mark.parametrize(("encoding", "shape", "dtype"), CASES)
+@for_all(("encoding", "shape", "dtype"), CASES)
 def test_a_sample_does_not_depend_on_the_others_in_its_batch(encoding, shape, dtype):
     network, x = encoder(encoding, shape, dtype), batch(shape, dtype)
     together = network(x)
@@ -63,7 +64,7 @@ def test_a_sample_does_not_depend_on_the_others_in_its_batch(encoding, shape, dt
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("encoding", "shape", "dtype"), CASES)
+@for_all(("encoding", "shape", "dtype"), CASES)
 def test_every_parameter_learns_and_nothing_is_a_buffer(encoding, shape, dtype):
     network = encoder(encoding, shape, dtype)
     network(batch(shape, dtype)).square().sum().backward()
@@ -72,7 +73,7 @@ def test_every_parameter_learns_and_nothing_is_a_buffer(encoding, shape, dtype):
     assert still == []
 
 
-@pytest.mark.parametrize(("encoding", "shape", "dtype"), CASES)
+@for_all(("encoding", "shape", "dtype"), CASES)
 def test_an_empty_batch_gives_no_features(encoding, shape, dtype):
     assert encoder(encoding, shape, dtype, dim=6)(batch(shape, dtype, n=0)).shape == (0, 6)
 
@@ -122,7 +123,7 @@ def test_the_order_of_frames_matters():
     assert not torch.allclose(network(x), network(x.flip(1)), atol=1e-3)
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("encoding", "shape"),
     [("frames", (16, 16, 3)), ("image", (16, 16)), ("tokens", (4, 4)), ("vector", ()), ("series", (15,))],
 )
@@ -182,9 +183,10 @@ def test_an_encoding_of_another_distribution_is_read_by_its_encoder(acme):
     with pytest.raises(DataError, match="waveform"):
         encoder_of(WAVE, 5)
     acme()
-    assert encoder_of(WAVE, 5)(batch((100,), "float32")).shape == (8, 5)
+    registry = Registry.installed()
+    assert encoder_of(WAVE, 5, registry)(batch((100,), "float32")).shape == (8, 5)
     with pytest.raises(DataError, match="needs 1 axes"):
-        encoder_of(modality("waveform", (4, 4), "float32"), 5)
+        encoder_of(modality("waveform", (4, 4), "float32"), 5, registry)
 
 
 def test_what_identifies_a_result_names_foreign_encoders_by_their_code_and_ours_not_at_all(acme):

@@ -28,7 +28,7 @@ from mlecs_bench.records.results import record_name, write_record
 from mlecs_bench.report import Wanted, build_report, build_table, drawings, report_json, row_summary, write_report
 from mlecs_bench.report.build import OWN_SECTIONS
 from mlecs_bench.report.table import Line, Section, Table
-from study_records import five, study_records, with_all
+from study_records import five, study_records, with_all, write_records
 
 STUDY = study_records()
 
@@ -60,9 +60,7 @@ def table_names(built) -> list[str]:
 @pytest.fixture
 def small(tmp_path) -> Path:
     """A folder with five records of one algorithm."""
-    for record in five():
-        write_record(tmp_path / "small", record)
-    return tmp_path / "small"
+    return write_records(tmp_path / "small", five())
 
 
 # Sections
@@ -172,6 +170,19 @@ def test_an_unknown_study_is_refused_by_the_flag_and_costs_its_sections_in_a_stu
     result = run(small, "--json")
     assert result.exit_code == 0
     assert "warning: the sections of study 'papre' are left out: no study 'papre'" in result.stderr
+
+
+def test_the_study_in_the_docs_is_one():
+    page = (Path(__file__).parent.parent.parent / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    found = {"__name__": "docs"}
+    exec(compile(example, "sweeps.md", "exec", dont_inherit=True), found)  # noqa: S102  # our own page
+    (table, *_) = build_report(STUDY, "t", Wanted(studies=[found["mlecs_study"]()])).tables()
+    assert [(line.labels, line.contents) for line in table.lines] == [
+        (("standalone",), ("1",)),
+        (("ml-ecs",), ("2",)),
+        (("ml-ecs/no-kt",), ("1",)),
+    ]
 
 
 def test_a_report_of_a_strangers_study_shows_nothing_of_the_paper(study_folder):

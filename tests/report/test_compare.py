@@ -8,6 +8,7 @@ import re
 import shutil
 import statistics
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,9 @@ from scipy import stats
 from mlecs_bench.cli.compare import compare
 from mlecs_bench.cli.main import main
 from mlecs_bench.errors import MlecsError
-from mlecs_bench.records.results import write_record
 from mlecs_bench.report.statistics import sign_flip
 from mlecs_bench.seeds import PROTOCOL_SEEDS
-from study_records import lower_is_better, runs, with_all
+from study_records import lower_is_better, runs, with_all, write_records
 
 OURS = (0.40, 0.42, 0.39, 0.45, 0.44)
 THEIRS = (0.35, 0.40, 0.36, 0.37, 0.42)
@@ -29,9 +29,7 @@ TWO_SCORERS = {"rouge_lsum": "rouge-score==0.1.2 rougeLsum F1 stemmer", "bertsco
 
 
 def write(folder: Path, *records: Sequence[dict[str, Any]]) -> Path:
-    for record in (one for group in records for one in group):
-        write_record(folder, record)
-    return folder
+    return write_records(folder, chain.from_iterable(records))
 
 
 def invoke(*arguments: object):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from installed import encoder_of
+from laws import for_all
 from mlecs_bench.data.samples import Modality
 from mlecs_bench.models.encoders import TABLE_ROWS
 from mlecs_plugins.datasets.vast import clips, records
@@ -146,10 +147,8 @@ def test_a_record_of_valor_has_none():
     assert (clip.target, set(clip.texts.values())) == ("Hens cluck.", {""})
 
 
-@pytest.mark.parametrize("absent", [None, "", " \n\t", [], [None], ["", " "], "missing"])
-@pytest.mark.parametrize(
-    ("key", "modality"), [("audio_cap", "audio"), ("subtitle", "subtitle"), ("vision_cap", "vision")]
-)
+@for_all("absent", [None, "", " \n\t", [], [None], ["", " "], "missing"])
+@for_all(("key", "modality"), [("audio_cap", "audio"), ("subtitle", "subtitle"), ("vision_cap", "vision")])
 def test_an_absent_field_is_an_absent_text_and_touches_no_other(key, modality, absent):
     full, given = clip_of(record()), record(**{key: absent})
     if absent == "missing":
@@ -159,7 +158,7 @@ def test_an_absent_field_is_an_absent_text_and_touches_no_other(key, modality, a
     assert clip.target == full.target
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("keys", "target"),
     [
         ({"vast_cap": "v", "caption": "c", "desc": "d"}, "v"),
@@ -173,7 +172,7 @@ def test_the_first_summary_that_is_not_empty_is_the_target(keys, target):
     assert clip_of({"clip_id": "a", **keys}).target == target
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("keys", "id_"),
     [({"clip_id": "a", "video_id": "b"}, "a"), ({"video_id": "b"}, "b"), ({"clip_id": None, "video_id": 7}, "7"),
      ({"clip_id": "", "video_id": "b"}, "b"), ({"clip_id": 0}, "0")],
@@ -182,7 +181,7 @@ def test_a_clip_is_called_by_clip_id_or_video_id(keys, id_):
     assert clip_of({"vast_cap": "v", **keys}).id == id_
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("id_", "group"),
     [
         ("abcdefghijk.12", "abcdefghijk"),
@@ -274,12 +273,12 @@ def test_the_order_of_records_does_not_matter():
         assert chosen(mixed, 20) == expected
 
 
-@pytest.mark.parametrize("limit", [200, 201, 10_000, None])
+@for_all("limit", [200, 201, 10_000, None])
 def test_a_limit_beyond_the_clips_takes_all(limit):
     assert chosen(NAMES, limit) == NAMES
 
 
-@pytest.mark.parametrize("limit", [1, 2, 57, 199])
+@for_all("limit", [1, 2, 57, 199])
 def test_as_many_as_the_limit_are_chosen_and_a_larger_limit_keeps_them(limit):
     assert len(chosen(NAMES, limit)) == limit
     assert set(chosen(NAMES, limit)) < set(chosen(NAMES, limit + 1))
@@ -303,7 +302,7 @@ def test_the_chosen_are_the_least_hashes():
 # Texts
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("text", "words"),
     [
         ("A man's café, 2 DOGS!", ["a", "man", "s", "café", "2", "dogs"]),

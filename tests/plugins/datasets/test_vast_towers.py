@@ -12,6 +12,7 @@ import torch
 
 import tower_checkpoints
 from installed import encoder_of
+from laws import for_all
 from mlecs_bench.data.samples import DataRequest, Samples
 from mlecs_bench.doors.options import build_options, identifying
 from mlecs_bench.errors import UsageError
@@ -49,7 +50,7 @@ CASES = [("vision", "clip", pictures), ("vision", "siglip", pictures), ("audio",
          ("audio", "whisper", sounds), ("text", "bert", lambda: TEXTS)]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "name", "items"), CASES, ids=[c[1] for c in CASES])
+@for_all(("kind", "name", "items"), CASES)
 def test_an_embedding_is_a_function_of_its_item_alone(kind, name, items, towers):
     tower = opened(kind, towers[name])
     together = tower.embed(items())
@@ -201,9 +202,8 @@ def test_an_interrupted_preparation_goes_on_where_it_was(media, tmp_path, towers
     assert embedded == {"ClapTower": 1, "TextTower": 1, "VisionTower": 16}
 
 
-@pytest.mark.parametrize("batch", [1, 2, 5])
-def test_the_size_of_batches_changes_neither_identity_nor_values(batch, media, tmp_path, towers):
-    one, other = (prepare(asked(media, tmp_path / str(b), towers, tower_batch=b)) for b in (32, batch))
+def test_the_size_of_batches_changes_neither_identity_nor_values(media, tmp_path, towers):
+    one, other = (prepare(asked(media, tmp_path / str(b), towers, tower_batch=b)) for b in (32, 5))
     assert one.manifest == other.manifest
     for m in one.manifest.modality_names:
         values = [Samples.open(p).array(m) for p in (one, other)]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import toy
+from laws import for_all
 from mlecs_bench.errors import AccessError, UsageError
 from mlecs_bench.federation.build import Federation
 from mlecs_bench.federation.device import Device
@@ -345,7 +346,7 @@ def test_temperature_acts_on_the_contrast(profile, samples):
     assert toy.differing(*states)
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("values", "match"),
     [
         ({"temperature": 0.0}, "temperature"),

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import toy
+from laws import for_all
 from mlecs_bench.blocks.alignment import PairIndex, answer_pairs, vocabulary_map
 from mlecs_bench.blocks.gram import contrastive_loss
 from mlecs_bench.blocks.mutual import pairs_between
@@ -151,7 +152,7 @@ def after_transfer(profile, samples, options: MlEcsOptions, change: str) -> dict
     return server.state()
 
 
-@pytest.mark.parametrize("kt_weight", [0.0, 1.0])
+@for_all("kt_weight", [0.0, 1.0])
 def test_slm_reaches_the_servers_model_through_knowledge_transfer_alone(kt_weight, profile, samples):
     server = federation_of(profile, samples).server
     options = MlEcsOptions(kt_weight=kt_weight)

@@ -1,0 +1,112 @@
+"""The checks of all kinds but algorithms and datasets: a correct plugin passes, and for each check one breaks it."""
+
+from __future__ import annotations
+
+import pytest
+
+import contract_parts
+import contract_places
+from mlecs_bench.doors.registry import KINDS, Loaded, Registry
+from mlecs_bench.errors import UsageError
+from mlecs_bench.testing import CheckFailed, checks_of, checks_of_info, workers_checks
+from mlecs_bench.testing.checks import CONTRACTS
+from mlecs_bench.testing.installed import ALGORITHM, DATASET, installed
+
+
+def checks(kind, info, name="plugin"):
+    return {check.name: check for check in checks_of_info(Loaded(name, info, "acme", "1"), kind=kind)}
+
+
+def broken(kind, cases, name="plugin"):
+    """Try broken plugins; every check of the kind but `loads` has to be among the broken ones."""
+    assert {check for check, _, _ in cases} == {f.__name__.replace("_", "-") for f in CONTRACTS[kind].checks}
+    for check, info, reason in cases:
+        message = why(checks(kind, info, name)[check])
+        assert reason in message, f"{check}: {message or 'passed'}"
+        assert "\n" not in message
+
+
+def why(check):
+    """Return why a check fails, "" where it does not."""
+    try:
+        check()
+    except CheckFailed as failure:
+        return str(failure)
+    return ""
+
+
+def passes(kind, info, name="plugin"):
+    for check in checks(kind, info, name).values():
+        check()
+
+
+def test_there_are_checks_for_every_kind_each_with_a_name_and_a_sentence():
+    assert set(CONTRACTS) == set(KINDS)
+    for contract in CONTRACTS.values():
+        summaries = [(f.__doc__ or "").partition("\n")[0] for f in contract.checks]
+        assert len(set(summaries)) == len(summaries)
+        assert all(summary.endswith(".") and len(summary) <= 120 for summary in summaries)
+
+
+def test_metrics():
+    passes("metric", contract_parts.METRIC, "exact")
+    broken("metric", contract_parts.BROKEN_METRICS, "exact")
+
+
+def test_encoders():
+    passes("encoder", contract_parts.ENCODER)
+    broken("encoder", contract_parts.BROKEN_ENCODERS)
+
+
+def test_profiles():
+    passes("profile", contract_parts.profile(), "toy")
+    cases = [(check, contract_parts.profile(**changes), r) for check, changes, r in contract_parts.BROKEN_PROFILES]
+    broken("profile", cases, "toy")
+
+
+def test_observers():
+    passes("observer", contract_places.OBSERVER)
+    broken("observer", contract_places.BROKEN_OBSERVERS)
+
+
+@pytest.mark.slow
+def test_workers(monkeypatch):
+    passes("workers", contract_places.WORKERS)
+    monkeypatch.setattr(workers_checks, "PATIENCE", 5.0)
+    broken("workers", contract_places.BROKEN_WORKERS)
+
+
+@pytest.mark.slow
+def test_fleets():
+    passes("fleet", contract_places.FLEET)
+    broken("fleet", contract_places.BROKEN_FLEETS)
+
+
+@pytest.mark.slow
+def test_studies():
+    import contract_studies
+
+    passes("study", contract_studies.STUDY)
+    broken("study", contract_studies.BROKEN_STUDIES)
+
+
+def test_the_toys_are_installed_inside_the_block_only_whatever_plugins_are_allowed(monkeypatch):
+    for allowed in (None, "", "other"):
+        if allowed is not None:
+            monkeypatch.setenv("MLECS_BENCH_PLUGINS", allowed)
+        with installed():
+            registry = Registry.installed()
+            assert registry.algorithm(ALGORITHM).info.title
+            assert registry.dataset(DATASET).info.title
+        assert ALGORITHM not in {entry.name for entry in Registry.installed().entries("algorithm")}
+
+
+def test_options_are_refused_where_a_kind_has_none():
+    with pytest.raises(UsageError, match="'mini' has no option 'x'"):
+        checks_of("mini", options={"x": "1"})
+
+
+@pytest.mark.parametrize(("kind", "name"), [("profile", "mini"), ("profile", "small"), ("observer", "csv")])
+def test_own_plugins_pass(kind, name):
+    for check in checks_of(name, kind):
+        check()
