@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from mlecs_bench.report.arrange import Arm, Data, Place, Setting
     from mlecs_bench.report.drawings import FigureWords, draw_ablation, draw_communication
     from mlecs_bench.report.evidence import communication_table
-    from mlecs_bench.report.frame import Cell, Row, Stat, honest_sentence
+    from mlecs_bench.report.frame import Row, SeedMean, Stat, honest_sentence
     from mlecs_bench.report.scores import (
         ScoreColumn,
         ScoreLayout,
@@ -220,7 +220,7 @@ _HOMES = {
     ),
     "report.evidence": ("communication_table",),
     "report.frame": (
-        "Cell",
+        "SeedMean",
         "Row",
         "Stat",
         "honest_sentence",
@@ -270,7 +270,6 @@ __all__ = [
     "Arm",
     "Ask",
     "Batch",
-    "Cell",
     "CellRef",
     "Claim",
     "Data",
@@ -321,6 +320,7 @@ __all__ = [
     "ScoreLayout",
     "Scorer",
     "Section",
+    "SeedMean",
     "Server",
     "ServerOptimiser",
     "Setting",

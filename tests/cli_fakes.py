@@ -15,7 +15,7 @@ from mlecs_bench.cli import main as cli_main
 from mlecs_bench.doors.events import Event
 from mlecs_bench.doors.hookspecs import AlgorithmInfo, DatasetInfo, Exchange, hookimpl
 from mlecs_bench.doors.options import option
-from mlecs_bench.doors.registry import Entry, Registry
+from mlecs_bench.doors.registry import PluginEntry, Registry
 from mlecs_bench.execution import jobs
 from mlecs_bench.records.results import record_name
 
@@ -62,9 +62,9 @@ class Watch:
 
 
 ENTRIES = (
-    Entry("alpha", "algorithm", "acme", "1.2", "acme_plugins:alpha"),
-    Entry("toy", "dataset", "acme", "1.2", "acme_plugins:toy"),
-    Entry("gone", "algorithm", "acme", "1.2", "acme_gone"),
+    PluginEntry("alpha", "algorithm", "acme", "1.2", "acme_plugins:alpha"),
+    PluginEntry("toy", "dataset", "acme", "1.2", "acme_plugins:toy"),
+    PluginEntry("gone", "algorithm", "acme", "1.2", "acme_gone"),
 )
 
 

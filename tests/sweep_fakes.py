@@ -10,7 +10,7 @@ import pluggy
 import toy
 from hand_made import make_record
 from mlecs_bench.doors.hookspecs import PROJECT, DatasetInfo, HookSpecs, hookimpl
-from mlecs_bench.doors.registry import Entry, Registry
+from mlecs_bench.doors.registry import PluginEntry, Registry
 from mlecs_bench.execution.jobs import CellResult, Execution, Job, cell_ref
 from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.plan.spec import RunSpec
@@ -131,9 +131,9 @@ class Words:
 
 
 ENTRIES_OF_WORDS = (
-    Entry("alpha", "algorithm", "acme", "1.2", "acme_plugins:alpha"),
-    Entry("words", "dataset", "acme", "1.2", "acme_plugins:words"),
-    Entry("gone", "algorithm", "acme", "1.2", "acme_gone"),
+    PluginEntry("alpha", "algorithm", "acme", "1.2", "acme_plugins:alpha"),
+    PluginEntry("words", "dataset", "acme", "1.2", "acme_plugins:words"),
+    PluginEntry("gone", "algorithm", "acme", "1.2", "acme_gone"),
 )
 
 

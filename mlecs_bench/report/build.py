@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.report import drawings
 from mlecs_bench.report.arrange import Defaults, Order, arrange
+from mlecs_bench.report.drawings import draw_ablation, draw_communication, draw_curves
 from mlecs_bench.report.evidence import (
     ablation_statistics,
     candidates,
@@ -106,16 +106,16 @@ def _says_something(section: Section) -> bool:
 def _scores(view: StudyView) -> Section:
     setting, asked = view.setting, view.asked
     tables = score_tables(setting, asked, view.suffix)
-    return _section(view, "Scores", setting.about, tables, [drawings.draw_ablation(setting, asked, view.suffix)])
+    return _section(view, "Scores", setting.about, tables, [draw_ablation(setting, asked, view.suffix)])
 
 
 def _communication(view: StudyView) -> Section:
-    figure = drawings.draw_communication(view.setting, view.asked, view.suffix)
+    figure = draw_communication(view.setting, view.asked, view.suffix)
     return _section(view, "Communication", "", [communication_table(view.setting, view.suffix)], [figure])
 
 
 def _curves(view: StudyView) -> Section:
-    return _section(view, "Learning curves", "", [], [drawings.draw_curves(view.setting, view.suffix)])
+    return _section(view, "Learning curves", "", [], [draw_curves(view.setting, view.suffix)])
 
 
 def _statistics(view: StudyView) -> Section:

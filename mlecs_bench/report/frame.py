@@ -28,7 +28,7 @@ SERVER = "server"
 
 
 @dataclass(frozen=True)
-class Cell:
+class SeedMean:
     """One number of a table. `sd` has ddof = 1 and is None with one seed; `values` are the scores by seed."""
 
     mean: float
@@ -57,7 +57,7 @@ class Row:
     group: str
     identity: Mapping[str, Any]
     records: tuple[Mapping[str, Any], ...]
-    cells: Mapping[tuple[str, str, Stat], Cell]
+    cells: Mapping[tuple[str, str, Stat], SeedMean]
     traffic: Traffic
     directions: Mapping[str, bool]
 
@@ -66,7 +66,7 @@ class Row:
         """The seeds of its records, ascending."""
         return tuple(sorted(record["identity"]["seed"] for record in self.records))
 
-    def cell(self, eval_point: EvalPoint, metric: str, stat: Stat) -> Cell | None:
+    def cell(self, eval_point: EvalPoint, metric: str, stat: Stat) -> SeedMean | None:
         """Return one number, or None where the score does not exist."""
         return self.cells.get((SERVER if stat == "server" else eval_point, metric, stat))
 
@@ -148,23 +148,23 @@ def build_rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
     return sorted(rows, key=_order)
 
 
-def cells_of(frame: pd.DataFrame) -> dict[str, dict[tuple[str, str, Stat], Cell]]:
+def cells_of(frame: pd.DataFrame) -> dict[str, dict[tuple[str, str, Stat], SeedMean]]:
     """Return group → (eval_point, metric, statistic) → number, of scores as `long_frame` lists them."""
     seeds = per_seed(frame)
     values: dict[tuple[str, str, str, str], dict[int, float]] = {}
     for r in seeds.to_dict("records"):
         place = (r["group"], r["eval_point"], r["metric"], r["stat"])
         values.setdefault(place, {})[int(r["seed"])] = float(r["value"])
-    cells: dict[str, dict[tuple[str, str, Stat], Cell]] = {}
+    cells: dict[str, dict[tuple[str, str, Stat], SeedMean]] = {}
     for r in over_seeds(seeds).to_dict("records"):
         where = (r["group"], r["eval_point"], r["metric"], r["stat"])
         sd = float(r["sd"]) if r["n"] > 1 else None
-        cell = Cell(float(r["mean"]), sd, dict(sorted(values[where].items())))
+        cell = SeedMean(float(r["mean"]), sd, dict(sorted(values[where].items())))
         cells.setdefault(r["group"], {})[where[1:]] = cell
     return cells
 
 
-def _row(group: str, members: tuple[Mapping[str, Any], ...], cells: Mapping[tuple[str, str, Stat], Cell]) -> Row:
+def _row(group: str, members: tuple[Mapping[str, Any], ...], cells: Mapping[tuple[str, str, Stat], SeedMean]) -> Row:
     seeds = [record["identity"]["seed"] for record in members]
     if len(set(seeds)) < len(seeds):
         twice = next(seed for seed in seeds if seeds.count(seed) > 1)

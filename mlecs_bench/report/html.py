@@ -38,7 +38,7 @@ class Heading:
 
 
 @dataclass(frozen=True)
-class Row:
+class HtmlRow:
     """A line with how it follows the one before: as the `first` of a group, or with `repeated` labels the same."""
 
     line: Line
@@ -146,13 +146,13 @@ def _staying(table: Table) -> list[int]:
     return longest if longest and longest[0] <= SHORT else longest[:1]
 
 
-def _rows(table: Table) -> list[Row]:
-    rows: list[Row] = []
+def _rows(table: Table) -> list[HtmlRow]:
+    rows: list[HtmlRow] = []
     for line in table.lines:
         before = rows[-1].line if rows else None
         first = before is not None and before.group != line.group
         repeated = 0 if before is None or first else _shared_start(before.labels, line.labels)
-        rows.append(Row(line, first, repeated))
+        rows.append(HtmlRow(line, first, repeated))
     return rows
 
 

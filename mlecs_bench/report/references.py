@@ -15,7 +15,7 @@ from typing import Any
 from mlecs_bench.execution.references import MOST_FREQUENT
 from mlecs_bench.records.names import rho_label
 from mlecs_bench.records.results import canonical_json
-from mlecs_bench.report.frame import SERVER, Cell, Row, Stat, cells_of, frame_of, score_rows
+from mlecs_bench.report.frame import SERVER, Row, SeedMean, Stat, cells_of, frame_of, score_rows
 
 EVAL_POINT = "reference"
 """Stands for the point of evaluation of a device's score, since there is no training."""
@@ -42,11 +42,11 @@ class ReferenceRow:
     rho: Mapping[str, float]
     n_devices: int
     decided_by: Mapping[str, str]
-    cells: Mapping[tuple[str, str, Stat], Cell]
+    cells: Mapping[tuple[str, str, Stat], SeedMean]
     seeds: tuple[int, ...]
     disputed: tuple[int, ...]
 
-    def cell(self, metric: str, stat: Stat) -> Cell | None:
+    def cell(self, metric: str, stat: Stat) -> SeedMean | None:
         """Return one number, or None where the score does not exist."""
         return self.cells.get((SERVER if stat == "server" else EVAL_POINT, metric, stat))
 
@@ -95,7 +95,7 @@ def _rows_of(
             )
 
 
-def _cells(by_seed: Mapping[int, Scores]) -> Mapping[tuple[str, str, Stat], Cell]:
+def _cells(by_seed: Mapping[int, Scores]) -> Mapping[tuple[str, str, Stat], SeedMean]:
     rows = [row for seed, scores in by_seed.items() for row in _flat(scores, seed)]
     return cells_of(frame_of(rows)).get(EVAL_POINT, {}) if rows else {}
 

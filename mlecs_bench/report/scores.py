@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from mlecs_bench.records.names import rho_label
 from mlecs_bench.report.arrange import Arm, Data, Place, Setting
-from mlecs_bench.report.frame import EVAL_POINTS, Cell, EvalPoint, Row, Stat, honest_sentence
+from mlecs_bench.report.frame import EVAL_POINTS, EvalPoint, Row, SeedMean, Stat, honest_sentence
 from mlecs_bench.report.references import ReferenceRow, reference_notes, reference_rows
 from mlecs_bench.report.statistics import ALPHA, holm, paired_difference
 from mlecs_bench.report.table import Content, Line, Number, Published, Table
@@ -74,7 +74,7 @@ class _Entry:
     """A number of a table with the scores behind it."""
 
     number: Number
-    cell: Cell
+    cell: SeedMean
     higher_is_better: bool
 
 
@@ -208,7 +208,7 @@ def _entry(placed: Placed | None, column: ScoreColumn, asked: Asked, layout: Sco
     return _Entry(number, cell, row.directions.get(column.metric, True))
 
 
-def score_number(row: Row, cell: Cell, seeds: Sequence[int]) -> Number:
+def score_number(row: Row, cell: SeedMean, seeds: Sequence[int]) -> Number:
     """Return a score as a table's number: mean and sd over seeds, how many of `seeds`, the records behind it."""
     keys = record_keys(row, sorted(cell.values))
     return Number(cell.mean, cell.sd, n=len(cell.values), expected=len(seeds), records=keys)

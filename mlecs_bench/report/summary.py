@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlecs_bench.report.frame import SERVER, Cell, Row, build_rows, is_tiny
+from mlecs_bench.report.frame import SERVER, Row, SeedMean, build_rows, is_tiny
 from mlecs_bench.report.references import EVAL_POINT, ReferenceRow, reference_rows
 
 
@@ -75,6 +75,6 @@ def _summary(row: Row) -> dict[str, Any]:
     }
 
 
-def _cell_json(cell: Cell) -> dict[str, Any]:
+def _cell_json(cell: SeedMean) -> dict[str, Any]:
     values = {str(seed): value for seed, value in cell.values.items()}
     return {"mean": cell.mean, "sd": cell.sd, "n": len(cell.values), "values": values}

@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.doors.options import NoOptions, build_options
-from mlecs_bench.doors.registry import DOORS, Entry, Kind, Loaded, Registry
+from mlecs_bench.doors.registry import DOORS, Kind, Loaded, PluginEntry, Registry
 from mlecs_bench.errors import MlecsError, PluginError, UsageError
 from mlecs_bench.testing import (
     card_checks,
@@ -148,7 +148,7 @@ def _checks_of_kind(registry: Registry, kind: Kind, name: str, options: Mapping[
     return checks_of_info(loaded, options, kind)
 
 
-def _naming(entry: Entry, error: MlecsError) -> MlecsError:
+def _naming(entry: PluginEntry, error: MlecsError) -> MlecsError:
     """Return an error that names plugin and distribution, as the registry's own errors do."""
     text = str(error)
     return error if entry.distribution in text else PluginError(f"{entry.label} cannot be loaded: {text}")

@@ -47,7 +47,7 @@ class Finished:
     server: Mapping[str, torch.Tensor]
 
 
-class _Stopped(Exception):  # noqa: N818  # it stands for the death of the server, not for an error
+class _Killed(Exception):  # noqa: N818  # it stands for the death of the server, not for an error
     """The server has stopped in the middle of a run."""
 
 
@@ -222,12 +222,12 @@ def goes_on(fleets: Fleets) -> None:
 
     def stop(event: Event) -> None:
         if event.kind == "device_end" and event.round == 2:
-            raise _Stopped
+            raise _Killed
 
     with installed():
         folder, turns = new_folder(), new_folder()
         request = fleets.request(turns)
-        with suppress(_Stopped), fleets.opened(request) as fleet:
+        with suppress(_Killed), fleets.opened(request) as fleet:
             fleets.run(fleet, request, folder, stop)
         request = fleets.request(turns)
         with fleets.opened(request) as fleet:

@@ -53,7 +53,7 @@ def device_order(subject: Subject) -> None:
     """The order of the devices does not matter: reversed it gives the same bits."""
     turned = subject.run(subject.federation(), around=ReversedFleet)
     wanted = "the order of the devices does not matter"
-    advice = "take uploads in the order of sorted ids (weighted_mean does) and name random streams by device.id"
+    advice = "keep nothing that devices share, and name random streams by device.id"
     expect_same(subject.reference, turned, f"{wanted} (they ran in reverse)", advice)
 
 

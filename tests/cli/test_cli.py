@@ -11,7 +11,7 @@ import pytest
 
 from cli_fakes import call_main, install
 from mlecs_bench.cli.main import COMMANDS, cli, main
-from mlecs_bench.doors.registry import Entry
+from mlecs_bench.doors.registry import PluginEntry
 from mlecs_bench.errors import DataError, MlecsError, UsageError
 from mlecs_bench.execution import sweep
 
@@ -123,7 +123,9 @@ def test_list_as_json(call):
 
 
 def test_list_warns_of_a_name_that_is_declared_twice(call, monkeypatch):
-    install(monkeypatch, [Entry("alpha", "algorithm", name, "1", "acme_plugins:alpha") for name in ("acme", "evil")])
+    install(
+        monkeypatch, [PluginEntry("alpha", "algorithm", name, "1", "acme_plugins:alpha") for name in ("acme", "evil")]
+    )
     code, out, err = call("list")
     assert code == 0
     assert out.count("alpha") == 2

@@ -15,7 +15,7 @@ from contract_data import CARD
 from mlecs_bench.api import Prepared, Verification, hookimpl
 from mlecs_bench.cli import main as cli_main
 from mlecs_bench.cli.main import LazyCommand
-from mlecs_bench.doors.registry import Entry, Registry
+from mlecs_bench.doors.registry import PluginEntry, Registry
 from mlecs_bench.errors import DataError
 from ur_fall_files import make_folder
 from vast_files import record, truncate, write_records
@@ -57,7 +57,7 @@ def call(monkeypatch, capsys, tmp_path, found):
     module.toy, module.mute = Toy(), Mute()
     monkeypatch.setitem(sys.modules, "acme_data", module)
     own = [e for e in Registry.installed().entries("dataset") if e.distribution == "mlecs-bench"]
-    entries = [*own, *(Entry(n, "dataset", "acme", "1", f"acme_data:{n}") for n in ("toy", "mute"))]
+    entries = [*own, *(PluginEntry(n, "dataset", "acme", "1", f"acme_data:{n}") for n in ("toy", "mute"))]
     monkeypatch.setattr(Registry, "installed", classmethod(lambda cls: cls(entries)))
     monkeypatch.setitem(cli_main.COMMANDS, "data", LazyCommand("mlecs_bench.cli.data:data", "List and prepare data."))
     monkeypatch.setenv("MLECS_BENCH_CACHE", str(tmp_path / "cache"))

@@ -14,11 +14,13 @@ import pytest
 
 from cli_fakes import ENTRIES, OWN, call_main, install
 from mlecs_bench.cli import doctor
-from mlecs_bench.doors.registry import Entry, Registry
+from mlecs_bench.doors.registry import PluginEntry, Registry
 
 SOUND = [entry for entry in ENTRIES if entry.name != "gone"]
 MINI = Registry.installed().profile("mini").info
-PROFILES = tuple(Entry(name, "profile", "mlecs-bench", "0.1.0", f"acme_profiles:{name}") for name in ("mini", "big"))
+PROFILES = tuple(
+    PluginEntry(name, "profile", "mlecs-bench", "0.1.0", f"acme_profiles:{name}") for name in ("mini", "big")
+)
 """Of these only the first is installed, but where a test says otherwise."""
 
 
@@ -130,14 +132,17 @@ def test_a_strangers_broken_plugin_is_a_note(call, monkeypatch):
 
 
 def test_a_broken_plugin_of_the_harness_is_missing(call, monkeypatch):
-    put(monkeypatch, [*SOUND, Entry("own", "dataset", "mlecs-bench", "0.1.0", "no_such_module")])
+    put(monkeypatch, [*SOUND, PluginEntry("own", "dataset", "mlecs-bench", "0.1.0", "no_such_module")])
     code, found = checks(call)
     assert (code, found["dataset own"]["status"]) == (1, "missing")
 
 
 def test_observers_are_loaded_and_broken_ones_are_notes(call, monkeypatch):
     targets = {"bad": "no_such_module", "deaf": "acme_plugins:alpha", "watch": "acme_plugins:watch"}
-    put(monkeypatch, [*SOUND, *(Entry(name, "observer", "acme", "1.2", target) for name, target in targets.items())])
+    put(
+        monkeypatch,
+        [*SOUND, *(PluginEntry(name, "observer", "acme", "1.2", target) for name, target in targets.items())],
+    )
     code, found = checks(call)
     states = {name: found[f"observer {name}"]["status"] for name in targets}
     assert (code, states) == (0, {"bad": "warning", "deaf": "warning", "watch": "ok"})

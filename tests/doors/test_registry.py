@@ -11,7 +11,7 @@ import pytest
 
 from mlecs_bench.doors.events import KINDS as EVENTS
 from mlecs_bench.doors.events import CellRef, Event
-from mlecs_bench.doors.registry import DOORS, KINDS, PLUGINS_VARIABLE, REPLACED_HOOKS, Entry, Registry, group_of
+from mlecs_bench.doors.registry import DOORS, KINDS, PLUGINS_VARIABLE, REPLACED_HOOKS, PluginEntry, Registry, group_of
 from mlecs_bench.errors import DataError, PluginError, UsageError
 
 ALGORITHM = """
@@ -90,7 +90,7 @@ def refusal(error: type[Exception], registry: Registry, name: str = "noop") -> s
 
 def test_listing_imports_nothing(site):
     registry = site.algorithm("raise RuntimeError('imported')")
-    assert Entry("noop", "algorithm", "acme-fl", "1.0", "acme_noop") in registry.entries("algorithm")
+    assert PluginEntry("noop", "algorithm", "acme-fl", "1.0", "acme_noop") in registry.entries("algorithm")
     assert "acme_noop" not in sys.modules
 
 

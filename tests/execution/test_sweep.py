@@ -15,7 +15,7 @@ import pytest
 from cli_fakes import Alpha, install
 from mlecs_bench.doors.events import Event
 from mlecs_bench.doors.hookspecs import WorkersInfo
-from mlecs_bench.doors.registry import Entry
+from mlecs_bench.doors.registry import PluginEntry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.execution import protocol, sweep, workers
 from mlecs_bench.execution.jobs import CellResult, Execution, unplanned_ref
@@ -449,7 +449,7 @@ def test_the_workers_that_are_named_are_made_and_only_when_there_is_work(tmp_pat
         requests.append(request)
         return Pretending(seed27="no 27").make(request.size, request.tell)
 
-    install(monkeypatch, [*ENTRIES_OF_WORDS, Entry("mine", "workers", "acme", "1.2", "acme_plugins:mine")])
+    install(monkeypatch, [*ENTRIES_OF_WORDS, PluginEntry("mine", "workers", "acme", "1.2", "acme_plugins:mine")])
     sys.modules["acme_plugins"].words = Words(None)
     sys.modules["acme_plugins"].mine = WorkersInfo("Mine", "pretend", make)
     assert sweep_of(tmp_path, [], watcher, engine="mine") == []

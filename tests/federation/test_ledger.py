@@ -7,7 +7,7 @@ import json
 
 import torch
 
-from mlecs_bench.federation.ledger import SCALAR_BYTES, Entry, Ledger
+from mlecs_bench.federation.ledger import SCALAR_BYTES, Ledger, Transfer
 from mlecs_bench.federation.messages import Message
 
 ROUNDS, DEVICES, DIRECTIONS = (1, 2, 3), ("d00", "d01", "d02"), ("down", "up")
@@ -94,9 +94,9 @@ def test_one_message_gives_one_entry_per_kind():
     tensors = {"lora/a": torch.ones(2, 3), "lora/b": torch.ones(4, dtype=torch.bfloat16), "fused/s": torch.ones(5)}
     ledger.record(Message(tensors, {"n": 1, "k": 2}), "d01", "up", 7)
     assert ledger.entries == [
-        Entry(7, "d01", "up", "fused", 5, 20),
-        Entry(7, "d01", "up", "lora", 10, 32),
-        Entry(7, "d01", "up", "scalar", 2, 2 * SCALAR_BYTES),
+        Transfer(7, "d01", "up", "fused", 5, 20),
+        Transfer(7, "d01", "up", "lora", 10, 32),
+        Transfer(7, "d01", "up", "scalar", 2, 2 * SCALAR_BYTES),
     ]
     assert ledger.kinds() == ["fused", "lora", "scalar"]
 

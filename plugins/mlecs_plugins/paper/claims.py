@@ -31,11 +31,11 @@ from typing import Literal, NamedTuple
 from mlecs_bench.api import (
     ABSENT,
     MARGIN,
-    Cell,
     Claim,
     Data,
     Difference,
     Row,
+    SeedMean,
     Setting,
     Stat,
     holm,
@@ -43,7 +43,7 @@ from mlecs_bench.api import (
     verdict,
 )
 from mlecs_plugins.paper import printed as paper
-from mlecs_plugins.paper.printed import ML_ECS, RANK_NOTE, SHARE_NOTE, Drop, Gain, Part, percent_more
+from mlecs_plugins.paper.printed import ML_ECS, RANK_NOTE, SHARE_NOTE, Drop, Gain, GainPart, percent_more
 
 ClaimVerdict = Literal["reproduced", "not reproduced", "undecided"]
 
@@ -98,7 +98,7 @@ class Measured:
         """Return a row by the algorithm's name in the paper."""
         return self.rows.get((self.label(algo), rho, n_devices))
 
-    def cell(self, need: Need) -> Cell | None:
+    def cell(self, need: Need) -> SeedMean | None:
         """Return a score, or None where there is none."""
         row = self.row(need.algo, need.rho, need.n_devices)
         return None if row is None else row.cell("local", need.metric, need.stat)
@@ -163,7 +163,7 @@ def gain_claim(measured: Measured, gain: Gain) -> Claim:
     return Claim(*said, _measured_text(measured, gain, parts), *judged_by_sign(differences))
 
 
-def _needs(part: Part) -> list[Need]:
+def _needs(part: GainPart) -> list[Need]:
     n = paper.sizes().n_devices
     return [Need(algo, part.rho, n, part.metric, stat) for algo in (ML_ECS, part.baseline) for stat in part.stats]
 
@@ -192,14 +192,14 @@ def _absent_name(measured: Measured, need: Need) -> str:
     return label if need.n_devices == paper.sizes().n_devices else f"{label} with {need.n_devices} devices"
 
 
-def _scores(measured: Measured, algo: str, part: Part) -> list[Mapping[int, float]]:
+def _scores(measured: Measured, algo: str, part: GainPart) -> list[Mapping[int, float]]:
     """Return the scores by seed of each statistic of a part, all of which exist."""
     n = paper.sizes().n_devices
     cells = [measured.cell(Need(algo, part.rho, n, part.metric, stat)) for stat in part.stats]
     return [cell.values for cell in cells if cell is not None]
 
 
-def _difference(measured: Measured, part: Part) -> Difference:
+def _difference(measured: Measured, part: GainPart) -> Difference:
     """Return the paired difference to a baseline of the mean of the statistics of a part."""
     ours, theirs = (_scores(measured, algo, part) for algo in (ML_ECS, part.baseline))
     return paired_difference(_seed_means(ours), _seed_means(theirs))
@@ -209,7 +209,7 @@ def _seed_means(scores: Sequence[Mapping[int, float]]) -> dict[int, float]:
     return {seed: fmean(values[seed] for values in scores) for seed in scores[0]}
 
 
-def _relative(measured: Measured, part: Part) -> float:
+def _relative(measured: Measured, part: GainPart) -> float:
     """Return the gain over a baseline in per cent, averaged over the statistics of a part; NaN where there is none."""
     pairs = zip(_scores(measured, ML_ECS, part), _scores(measured, part.baseline, part), strict=True)
     return fmean(_percent_of_means(ours, theirs) for ours, theirs in pairs)
@@ -221,7 +221,7 @@ def _percent_of_means(ours: Mapping[int, float], theirs: Mapping[int, float]) ->
     return percent_more(fmean(ours[seed] for seed in seeds), than) if than > 0 else math.nan
 
 
-def judged_by_sign(differences: Mapping[Part, Difference]) -> tuple[ClaimVerdict, str]:
+def judged_by_sign(differences: Mapping[GainPart, Difference]) -> tuple[ClaimVerdict, str]:
     """Return the verdict on gains, and the reason, from the differences of one claim."""
     adjusted = holm([difference.p for difference in differences.values()])
     verdicts = {
@@ -280,7 +280,7 @@ def _paper_text(claim: Gain | Drop) -> str:
     return printed
 
 
-def _measured_text(measured: Measured, gain: Gain, parts: Sequence[Part]) -> str:
+def _measured_text(measured: Measured, gain: Gain, parts: Sequence[GainPart]) -> str:
     found = {part: _relative(measured, part) for part in parts}
     if any(map(math.isnan, found.values())):
         return NO_PERCENTAGE

@@ -71,7 +71,7 @@ class Triple(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Part:
+class GainPart:
     """One of the gains that the percentages of a claim are made of: over a baseline at a rate, mean over `stats`."""
 
     baseline: str
@@ -97,18 +97,18 @@ class Gain:
     form: Form
     percent: tuple[float, ...]
 
-    def parts(self, rates: Sequence[str]) -> list[Part]:
+    def parts(self, rates: Sequence[str]) -> list[GainPart]:
         """Return the gains that its percentages are made of, at `rates`."""
         groups = [self.stats] if self.form == "by rate" else [(stat,) for stat in self.stats]
         return [
-            Part(baseline, rho, metric, stats)
+            GainPart(baseline, rho, metric, stats)
             for rho in rates
             for baseline in self.baselines
             for stats in groups
             for metric in self.metrics
         ]
 
-    def percentages(self, gains: Mapping[Part, float]) -> tuple[float, ...]:
+    def percentages(self, gains: Mapping[GainPart, float]) -> tuple[float, ...]:
         """Return what the paper prints as `percent`, from the gains of all parts in their order."""
         if self.form == "range":
             return min(gains.values()), max(gains.values())
@@ -298,7 +298,7 @@ def recomputed(claim: Gain | Drop, *, logs: bool = False) -> tuple[float, ...]:
     return claim.percentages({part: _printed_gain(claim.dataset, part, logs) for part in claim.parts(claim.rates)})
 
 
-def _printed_gain(dataset: str, part: Part, logs: bool) -> float:
+def _printed_gain(dataset: str, part: GainPart, logs: bool) -> float:
     n = sizes().n_devices
     pairs = [
         [printed(algo, dataset, part.rho, n, part.metric, stat) for algo in (ML_ECS, part.baseline)]

@@ -17,7 +17,7 @@ from mlecs_bench.data.samples import DataRequest, Samples
 from mlecs_bench.doors.options import build_options, identifying
 from mlecs_bench.errors import UsageError
 from mlecs_plugins.datasets.towers import encoders
-from mlecs_plugins.datasets.towers.checkpoints import Checkpoint
+from mlecs_plugins.datasets.towers.checkpoints import TowerCheckpoint
 from mlecs_plugins.datasets.vast.card import VastOptions
 from mlecs_plugins.datasets.vast.preparation import prepare, verify
 from vast_files import record, tone, write_media, write_records
@@ -33,7 +33,7 @@ def towers(tmp_path_factory):
 
 
 def opened(kind: str, source: str, **named):
-    return encoders.open_tower(Checkpoint(kind, source, f"{kind}_tower"), "cpu")
+    return encoders.open_tower(TowerCheckpoint(kind, source, f"{kind}_tower"), "cpu")
 
 
 def pictures(n: int = 3) -> list[np.ndarray]:
@@ -56,7 +56,7 @@ def test_an_embedding_is_a_function_of_its_item_alone(kind, name, items, towers)
     together = tower.embed(items())
     alone = np.concatenate([tower.embed([item]) for item in items()])
     assert together.dtype == np.float32
-    assert together.shape == (3, Checkpoint(kind, towers[name], "x").width)
+    assert together.shape == (3, TowerCheckpoint(kind, towers[name], "x").width)
     np.testing.assert_allclose(together, alone, atol=1e-5)
     assert len(np.unique(together.round(4), axis=0)) == 3
 

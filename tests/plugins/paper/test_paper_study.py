@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import mlecs_bench
 from hand_made import make_comm
 from mlecs_bench.cli.report import report
-from mlecs_bench.doors.registry import Entry, Registry
+from mlecs_bench.doors.registry import PluginEntry, Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.study import keep_study, preset, presets, read_study
 from mlecs_bench.records.results import write_record
@@ -192,11 +192,11 @@ def test_an_unknown_preset_is_met_with_the_nearest_and_one_of_two_studies_with_t
     with pytest.raises(UsageError, match=r"^no preset 'tabel1'\. Did you mean 'table1'\?"):
         preset("tabel1", REGISTRY)
     target = "mlecs_plugins.paper.study"
-    twice = Registry([Entry(name, "study", "mlecs-bench", "1", target) for name in ("one", "two")])
+    twice = Registry([PluginEntry(name, "study", "mlecs-bench", "1", target) for name in ("one", "two")])
     with pytest.raises(UsageError, match=r"^preset 'table1' is offered by 2 studies; give --study FILE: .*table1.yaml"):
         preset("table1", twice)
 
 
 def test_a_broken_study_costs_its_own_presets_only():
-    broken = Entry("broken", "study", "acme", "1", "no_such_module")
+    broken = PluginEntry("broken", "study", "acme", "1", "no_such_module")
     assert presets(Registry([broken, *REGISTRY.entries("study")])).keys() == RUNS.keys()
