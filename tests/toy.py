@@ -154,6 +154,14 @@ class LossEvaluator(Evaluator):
         return scores | {"loss": Metric(loss, len(test), higher_is_better=False)}
 
 
+class Unscored:
+    """Scores nothing, for laws that scores have no part in: answers take most of a toy cell's time."""
+
+    def score(self, model: UnifiedModel, test: PartyData, prompt: str) -> dict[str, Metric]:
+        """Return no score."""
+        return {}
+
+
 def evaluator(samples: Samples) -> LossEvaluator:
     """Return what scores toy models."""
     info = DatasetInfo("toy", "", "generation", NAMES, prepare=lambda _: None, metrics=("digest",))  # type: ignore[arg-type,return-value]

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import multiprocessing
-import os
-import signal
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from mlecs_bench.doors.events import CellRef, Event
+from fake_jobs import FakeJob, FakePlan
+from mlecs_bench.doors.events import Event
 from mlecs_bench.doors.hookspecs import hookimpl
 from mlecs_bench.doors.registry import Registry
-from mlecs_bench.errors import DataError
 from mlecs_bench.execution.jobs import Execution
 from mlecs_bench.execution.protocol import run
 from mlecs_bench.execution.workers import STOP_SECONDS, LocalWorkers
@@ -123,35 +120,6 @@ def test_what_events_tell_of_seconds_is_what_the_record_counts(told):
 
 
 # Workers in processes of their own
-
-
-@dataclasses.dataclass(frozen=True)
-class FakePlan:
-    """A plan whose threads are asked for first thing in a worker: there it ends as it was told."""
-
-    end: str
-
-    @property
-    def threads(self) -> int:
-        if self.end == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.end == "sleep":
-            time.sleep(60)
-        if self.end == "defect":
-            raise ZeroDivisionError("a defect")
-        raise DataError(f"no data in process {os.getpid()}")
-
-
-@dataclasses.dataclass(frozen=True)
-class FakeJob:
-    """As much of a job as a worker needs."""
-
-    plan: object
-    seed: int
-
-    @property
-    def ref(self) -> CellRef:
-        return CellRef("a", "d", "1", self.seed, 1, 1, 1, str(self.seed))
 
 
 def worked(workers: LocalWorkers, told: list[Event], job: FakeJob) -> str:

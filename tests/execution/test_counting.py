@@ -47,19 +47,12 @@ def sent(monkeypatch):
     return log
 
 
-class Unscored:
-    """Scores nothing: what is transmitted does not depend on scores."""
-
-    def score(self, model, test, prompt):
-        return {}
-
-
 def test_counted_equals_measured_tensor_by_tensor(profile, samples, sent):
     for algo, rho in (*((algo, 0.6) for algo in METHODS), ("ml-ecs", 1.0), ("ml-ecs/no-kt", 0.6)):
         plan = toy.toy_plan(profile, algo=algo, rho=rho, seeds=(27,), steps=1)
         federation = build_federation(plan, 27, samples, REGISTRY)
         sent.clear()
-        measured = toy.run_toy(algo, federation, samples, evaluator=Unscored()).comm
+        measured = toy.run_toy(algo, federation, samples, evaluator=toy.Unscored()).comm
         real, sent[:] = list(sent), []
         counted = count_transmitted(plan, REGISTRY, samples)
         ranks = counted.pop("ranks")

@@ -46,7 +46,7 @@ def _site(tmp_path_factory):
     root = tmp_path_factory.mktemp("site")
     (root / "dying_plugin.py").write_text(DYING)
     write_metadata(root, "dying", "1.0", {"mlecs_bench.algorithms": {"dying": "dying_plugin"}})
-    with pytest.MonkeyPatch.context() as patch, installed():
+    with installed(), pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(root))
         patch.setenv("PYTHONPATH", os.pathsep.join([str(root), os.environ["PYTHONPATH"]]))
         patch.setenv("OMP_NUM_THREADS", "1")

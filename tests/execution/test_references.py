@@ -224,7 +224,7 @@ class Toys(Registry):
     """The installed plugins, and any name of a dataset stands for one card."""
 
     def __init__(self, card) -> None:
-        super().__init__(entry for kind in KINDS for entry in made.registry().entries(kind))
+        super().__init__(entry for kind in KINDS for entry in Registry.installed().entries(kind))
         self._card = card
 
     def dataset(self, name):

@@ -55,9 +55,9 @@ FULL = spec(
 )
 
 
-@pytest.mark.parametrize("given", [spec(), FULL, spec(rho=1), spec(rho=1e-9), spec(rho={"audio": 1})])
-def test_a_trip_through_json_changes_nothing(given):
-    assert RunSpec.from_json(given.to_json()) == given
+def test_a_trip_through_json_changes_nothing():
+    for given in (spec(), FULL, spec(rho=1), spec(rho=1e-9), spec(rho={"audio": 1})):
+        assert RunSpec.from_json(given.to_json()) == given
 
 
 def test_every_field_survives_the_trip():
@@ -80,46 +80,52 @@ def test_a_spec_cannot_be_changed():
         spec().rho = 0.1
 
 
-@pytest.mark.parametrize("rate", [0, -0.1, 1.2, float("nan"), float("inf"), True, "0.5", None])
-def test_a_rate_outside_its_interval_is_refused(rate):
-    assert refusal(rho=rate) == f"rho must be in (0, 1], got {rate}"
+def test_a_rate_outside_its_interval_is_refused():
+    for rate in (0, -0.1, 1.2, float("nan"), float("inf"), True, "0.5", None):
+        assert refusal(rho=rate) == f"rho must be in (0, 1], got {rate}"
 
 
-@pytest.mark.parametrize("rate", [0, 1.5, True, "x"])
-def test_a_rate_of_one_modality_is_refused_by_name(rate):
-    assert refusal(rho={"audio": 0.5, "vision": rate}) == f"rho of vision must be in (0, 1], got {rate}"
+def test_a_rate_of_one_modality_is_refused_by_name():
+    for rate in (0, 1.5, True, "x"):
+        assert refusal(rho={"audio": 0.5, "vision": rate}) == f"rho of vision must be in (0, 1], got {rate}"
 
 
 def test_rates_for_no_modality_are_refused():
     assert refusal(rho={}).startswith("rho names no modality")
 
 
-@pytest.mark.parametrize("name", ["n_devices", "rounds", "steps", "threads"])
-@pytest.mark.parametrize("count", [0, -1, 1.5, "3"])
-def test_a_count_below_one_or_not_whole_is_refused(name, count):
-    flag = name.replace("_", "-")
-    assert refusal(**{name: count}) == f"{flag} must be a whole number of at least 1, got {count}"
+def test_a_count_below_one_or_not_whole_is_refused():
+    for name in ("n_devices", "rounds", "steps", "batch_size", "threads"):
+        for count in (0, -1, 1.5, "3", True):
+            flag = name.replace("_", "-")
+            assert refusal(**{name: count}) == f"{flag} must be a whole number of at least 1, got {count}"
 
 
-@pytest.mark.parametrize("name", ["rounds", "steps"])
-def test_rounds_and_steps_may_be_left_to_the_profile(name):
-    assert getattr(spec(**{name: None}), name) is None
+def test_rounds_and_steps_may_be_left_to_the_profile():
+    for name in ("rounds", "steps"):
+        assert getattr(spec(**{name: None}), name) is None
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "expected"),
-    [
-        ("budget", "half", "budget must be paper or equal, got half"),
-        ("budget", None, "budget must be paper or equal, got None"),
-        ("evaluate", "some", "evaluate must be last or all, got some"),
-        ("min_modalities", 2, "min-modalities must be 0 or 1, got 2"),
-        ("min_modalities", -1, "min-modalities must be 0 or 1, got -1"),
-        ("seeds", (), "seeds must be different whole numbers, got []"),
-        ("seeds", (27, 27), "seeds must be different whole numbers, got [27, 27]"),
-    ],
+WRONG = (
+    ("budget", "half", "budget must be paper or equal, got half"),
+    ("budget", None, "budget must be paper or equal, got None"),
+    ("dtype", "float16", "dtype must be float32 or bfloat16, got float16"),
+    ("base_bits", 16, "base-bits must be 4 or 8, got 16"),
+    ("base_bits", True, "base-bits must be 4 or 8, got True"),
+    ("gradient_checkpointing", "yes", "gradient-checkpointing must be true or false, got yes"),
+    ("device_rank", {"d0": 0}, "device-rank of d0 must be a whole number of at least 1, got 0"),
+    ("device_encoder_width", {"d0": 1.5}, "device-encoder-width of d0 must be a whole number of at least 1, got 1.5"),
+    ("evaluate", "some", "evaluate must be last or all, got some"),
+    ("min_modalities", 2, "min-modalities must be 0 or 1, got 2"),
+    ("min_modalities", -1, "min-modalities must be 0 or 1, got -1"),
+    ("seeds", (), "seeds must be different whole numbers, got []"),
+    ("seeds", (27, 27), "seeds must be different whole numbers, got [27, 27]"),
 )
-def test_a_wrong_choice_is_refused(name, value, expected):
-    assert refusal(**{name: value}) == expected
+
+
+def test_a_wrong_choice_is_refused():
+    for name, value, expected in WRONG:
+        assert refusal(**{name: value}) == expected
 
 
 def test_an_unknown_setting_is_refused_by_name():
@@ -127,19 +133,17 @@ def test_an_unknown_setting_is_refused_by_name():
         RunSpec.from_mapping({**MINIMAL, "n_device": 3})
 
 
-@pytest.mark.parametrize("name", sorted(MINIMAL))
-def test_a_missing_setting_is_refused_with_its_flag(name):
-    values = {key: value for key, value in MINIMAL.items() if key != name}
-    with pytest.raises(UsageError, match=f"setting '{name}' is missing; give --{name}"):
-        RunSpec.from_mapping(values)
+def test_a_missing_setting_is_refused_with_its_flag():
+    for name in sorted(MINIMAL):
+        values = {key: value for key, value in MINIMAL.items() if key != name}
+        with pytest.raises(UsageError, match=f"setting '{name}' is missing; give --{name}"):
+            RunSpec.from_mapping(values)
 
 
 def test_a_mapping_without_seeds_gets_those_of_the_protocol():
     assert RunSpec.from_mapping(MINIMAL) == spec()
 
 
-@pytest.mark.parametrize(
-    ("rho", "text"), [(0.5, "0.5"), (1, "1"), (1.0, "1"), ({"vision": 1.0, "audio": 0.25}, "audio=0.25,vision=1")]
-)
-def test_a_rate_is_written_as_on_the_command_line(rho, text):
-    assert rho_text(rho) == text
+def test_a_rate_is_written_as_on_the_command_line():
+    for rho, text in ((0.5, "0.5"), (1, "1"), (1.0, "1"), ({"vision": 1.0, "audio": 0.25}, "audio=0.25,vision=1")):
+        assert rho_text(rho) == text

@@ -95,69 +95,68 @@ def test_a_rate_per_modality_is_one_rate():
     assert [spec.rho for spec in study_of({**ONE, "rho": [0.5, "audio=0.25,vision=1"]}).specs()] == [0.5, rates]
 
 
-@pytest.mark.parametrize("key", ["rho", "n_devices", "dataset", "algo", "budget", "split"])
-def test_an_empty_list_is_refused(key):
-    with pytest.raises(UsageError, match=f"block 'b0': names no {key}; give at least one"):
-        study_of({**ONE, key: []}).specs()
+def test_an_empty_list_is_refused():
+    for key in ("rho", "n_devices", "dataset", "algo", "budget", "split"):
+        with pytest.raises(UsageError, match=f"block 'b0': names no {key}; give at least one"):
+            study_of({**ONE, key: []}).specs()
 
 
-@pytest.mark.parametrize(
-    ("block", "expected"),
-    [
-        ({"algo": "a", "dataset": "x"}, "block 'b1': setting 'rho' is missing"),
-        ({**ONE, "rho": 1.5}, "block 'b1': rho must be in"),
-        ({**ONE, "rho": [0.5, "half"]}, "block 'b1': rho must be a rate"),
-        ({**ONE, "budget": ["paper", "half"]}, "block 'b1': budget must be paper or equal, got half"),
-        ({**ONE, "n_devices": [3, 0]}, "block 'b1': n-devices must be a whole number of at least 1, got 0"),
-    ],
+WRONG_BLOCKS = (
+    ({"algo": "a", "dataset": "x"}, "block 'b1': setting 'rho' is missing"),
+    ({**ONE, "rho": 1.5}, "block 'b1': rho must be in"),
+    ({**ONE, "rho": [0.5, "half"]}, "block 'b1': rho must be a rate"),
+    ({**ONE, "budget": ["paper", "half"]}, "block 'b1': budget must be paper or equal, got half"),
+    ({**ONE, "n_devices": [3, 0]}, "block 'b1': n-devices must be a whole number of at least 1, got 0"),
 )
-def test_a_wrong_setting_is_refused_with_the_name_of_its_block(block, expected):
-    with pytest.raises(UsageError, match=expected):
-        study_of(ONE, block).specs()
+
+
+def test_a_wrong_setting_is_refused_with_the_name_of_its_block():
+    for block, expected in WRONG_BLOCKS:
+        with pytest.raises(UsageError, match=expected):
+            study_of(ONE, block).specs()
 
 
 # Seeds
 
 
-@pytest.mark.parametrize(
-    ("settings", "block", "seeds"),
-    [
-        ({}, {}, PROTOCOL),
-        ({}, {"n_seeds": 2}, PROTOCOL[:2]),
-        ({}, {"seeds": [5, 6]}, (5, 6)),
-        ({}, {"seeds": "5,6"}, (5, 6)),
-        ({}, {"seeds": 5}, (5,)),
-        ({"n_seeds": 2}, {}, PROTOCOL[:2]),
-        ({"n_seeds": 2}, {"seeds": [5]}, (5,)),  # a block replaces both ways of naming seeds
-        ({"seeds": [5]}, {"n_seeds": 1}, (27,)),
-    ],
+SEEDS = (
+    ({}, {}, PROTOCOL),
+    ({}, {"n_seeds": 2}, PROTOCOL[:2]),
+    ({}, {"seeds": [5, 6]}, (5, 6)),
+    ({}, {"seeds": "5,6"}, (5, 6)),
+    ({}, {"seeds": 5}, (5,)),
+    ({"n_seeds": 2}, {}, PROTOCOL[:2]),
+    ({"n_seeds": 2}, {"seeds": [5]}, (5,)),  # a block replaces both ways of naming seeds
+    ({"seeds": [5]}, {"n_seeds": 1}, (27,)),
 )
-def test_seeds_of_a_block_replace_those_of_the_study(settings, block, seeds):
-    assert [spec.seeds for spec in study_of({**ONE, **block}, **settings).specs()] == [seeds]
 
 
-@pytest.mark.parametrize("flags", [{"seeds": "7"}, {"seeds": [7], "n_seeds": None}])
-@pytest.mark.parametrize("named", [{"n_seeds": 2}, {"seeds": [5, 6]}, {}])
-@pytest.mark.parametrize("place", ["settings", "block"])
-def test_a_flag_for_seeds_replaces_them_everywhere(flags, named, place):
-    study = study_of(ONE, **named) if place == "settings" else study_of({**ONE, **named})
-    assert [spec.seeds for spec in study.overlaid(flags).specs()] == [(7,)]
-    assert [spec.seeds for spec in study.overlaid({"n_seeds": 1}).specs()] == [(27,)]
+def test_seeds_of_a_block_replace_those_of_the_study():
+    for settings, block, seeds in SEEDS:
+        assert [spec.seeds for spec in study_of({**ONE, **block}, **settings).specs()] == [seeds]
 
 
-@pytest.mark.parametrize(
-    ("block", "expected"),
-    [
-        ({"seeds": [1], "n_seeds": 1}, "seeds and n-seeds exclude each other"),
-        ({"n_seeds": 6}, "n-seeds must be from 1 to 5, got 6"),
-        ({"seeds": ["x"]}, "seeds must be whole numbers"),
-        ({"seeds": [1, 1]}, "seeds must be different whole numbers"),
-        ({"seeds": []}, "seeds must be different whole numbers"),
-    ],
+def test_a_flag_for_seeds_replaces_them_everywhere():
+    for named in ({"n_seeds": 2}, {"seeds": [5, 6]}, {}):
+        for study in (study_of(ONE, **named), study_of({**ONE, **named})):
+            for flags in ({"seeds": "7"}, {"seeds": [7], "n_seeds": None}):
+                assert [spec.seeds for spec in study.overlaid(flags).specs()] == [(7,)]
+            assert [spec.seeds for spec in study.overlaid({"n_seeds": 1}).specs()] == [(27,)]
+
+
+WRONG_SEEDS = (
+    ({"seeds": [1], "n_seeds": 1}, "seeds and n-seeds exclude each other"),
+    ({"n_seeds": 6}, "n-seeds must be from 1 to 5, got 6"),
+    ({"seeds": ["x"]}, "seeds must be whole numbers"),
+    ({"seeds": [1, 1]}, "seeds must be different whole numbers"),
+    ({"seeds": []}, "seeds must be different whole numbers"),
 )
-def test_wrong_seeds_are_refused(block, expected):
-    with pytest.raises(UsageError, match=expected):
-        study_of({**ONE, **block}).specs()
+
+
+def test_wrong_seeds_are_refused():
+    for block, expected in WRONG_SEEDS:
+        with pytest.raises(UsageError, match=expected):
+            study_of({**ONE, **block}).specs()
 
 
 # Settings and flags
@@ -186,12 +185,11 @@ def test_flags_replace_the_settings_of_the_study_and_of_its_blocks():
     assert [spec.rounds for spec in study.specs()] == [3, 3, 4]  # the study itself stays as it was
 
 
-@pytest.mark.parametrize("place", ["settings", "block"])
-def test_an_option_given_as_a_flag_wins_and_leaves_the_others(place):
+def test_an_option_given_as_a_flag_wins_and_leaves_the_others():
     options = {"tau": 1, "mode": "mean"}
-    study = study_of(ONE, options=options) if place == "settings" else study_of({**ONE, "options": options})
-    (spec,) = study.overlaid({"options": {"tau": "3", "rank": "8"}}).specs()
-    assert spec.options == {"tau": "3", "mode": "mean", "rank": "8"}
+    for study in (study_of(ONE, options=options), study_of({**ONE, "options": options})):
+        (spec,) = study.overlaid({"options": {"tau": "3", "rank": "8"}}).specs()
+        assert spec.options == {"tau": "3", "mode": "mean", "rank": "8"}
 
 
 def test_a_device_setting_given_as_a_flag_wins_over_that_of_a_block():
@@ -231,42 +229,42 @@ def test_the_shortest_file_has_one_block(tmp_path):
     assert (study.title, study.about, cells(study)) == ("", "", 5)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", "is no study: 'blocks' must map names to settings (algo, dataset, rho, ...), got nothing of that name"),
-        ("- algo", "is no study"),
-        ("algo: a", "is no study"),
-        ("blocks: {}", "is no study"),
-        ("blocks: [a]", "is no study: 'blocks' must map names to settings (algo, dataset, rho, ...), got list [\"a\"]"),
-        ("blocks: {a: {algo: a}, a: {algo: b}}", "'a' stands there twice, again in line 1"),
-        ("blocks:\n  a: {algo: a,\n    rho: [{x: 1, x: 2}]}", "'x' stands there twice, again in line 3"),
-        ("title: [", "is not YAML"),
-        ("block: {}\nblocks: {b: {algo: a}}", "has an unknown key 'block'. Did you mean 'blocks'?"),
-        ("blocks: {b: {algos: a}}", "'b' in {path} has an unknown key 'algos'. Did you mean 'algo'?"),
-        ("blocks: {b: {algo: a}, c: {1: a}}", "'c' in {path} has an unknown key '1'. Known: "),
-        (
-            "settings: {n-seeds: 1}\nblocks: {b: {algo: a}}",
-            "'settings' in {path} has an unknown key 'n-seeds'. Did you mean 'n_seeds'?",
-        ),
-        ("settings: {out: o}\nblocks: {settings: {algo: a}}", "'settings' in {path} has an unknown key 'out'"),
-        (
-            "settings: [a]\nblocks: {b: {algo: a}}",
-            "'settings' in {path} must hold settings as 'name: value', got ['a']",
-        ),
-        ("blocks: {b: a}", "'b' in {path} must hold settings as 'name: value', got 'a'"),
-        ("blocks: {b: }", "'b' in {path} must hold settings as 'name: value', got None"),
-        ("blocks: {b: {options: tau}}", "'options' of 'b' in {path} must be a mapping of names to values"),
-        ("settings: {device_rank: 4}\nblocks: {b: {algo: a}}", "'device_rank' of 'settings' in {path} must be a"),
-    ],
+WRONG_FILES = (
+    ("", "is no study: 'blocks' must map names to settings (algo, dataset, rho, ...), got nothing of that name"),
+    ("- algo", "is no study"),
+    ("algo: a", "is no study"),
+    ("blocks: {}", "is no study"),
+    ("blocks: [a]", "is no study: 'blocks' must map names to settings (algo, dataset, rho, ...), got list [\"a\"]"),
+    ("blocks: {a: {algo: a}, a: {algo: b}}", "'a' stands there twice, again in line 1"),
+    ("blocks:\n  a: {algo: a,\n    rho: [{x: 1, x: 2}]}", "'x' stands there twice, again in line 3"),
+    ("title: [", "is not YAML"),
+    ("block: {}\nblocks: {b: {algo: a}}", "has an unknown key 'block'. Did you mean 'blocks'?"),
+    ("blocks: {b: {algos: a}}", "'b' in {path} has an unknown key 'algos'. Did you mean 'algo'?"),
+    ("blocks: {b: {algo: a}, c: {1: a}}", "'c' in {path} has an unknown key '1'. Known: "),
+    (
+        "settings: {n-seeds: 1}\nblocks: {b: {algo: a}}",
+        "'settings' in {path} has an unknown key 'n-seeds'. Did you mean 'n_seeds'?",
+    ),
+    ("settings: {out: o}\nblocks: {settings: {algo: a}}", "'settings' in {path} has an unknown key 'out'"),
+    (
+        "settings: [a]\nblocks: {b: {algo: a}}",
+        "'settings' in {path} must hold settings as 'name: value', got ['a']",
+    ),
+    ("blocks: {b: a}", "'b' in {path} must hold settings as 'name: value', got 'a'"),
+    ("blocks: {b: }", "'b' in {path} must hold settings as 'name: value', got None"),
+    ("blocks: {b: {options: tau}}", "'options' of 'b' in {path} must be a mapping of names to values"),
+    ("settings: {device_rank: 4}\nblocks: {b: {algo: a}}", "'device_rank' of 'settings' in {path} must be a"),
 )
-def test_a_wrong_file_is_refused_in_one_line(tmp_path, text, expected):
-    path = written(tmp_path, text)
-    with pytest.raises(UsageError) as caught:
-        read_study(path)
-    assert expected.replace("{path}", str(path)) in str(caught.value)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_file_is_refused_in_one_line(tmp_path):
+    for text, expected in WRONG_FILES:
+        path = written(tmp_path, text)
+        with pytest.raises(UsageError) as caught:
+            read_study(path)
+        assert expected.replace("{path}", str(path)) in str(caught.value)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_not_there_or_is_no_text_is_refused(tmp_path):
@@ -277,32 +275,29 @@ def test_a_file_that_is_not_there_or_is_no_text_is_refused(tmp_path):
         read_study(tmp_path / "s.yaml")
 
 
-@pytest.mark.parametrize(
-    ("path", "folder"),
-    [("s/study.yaml", "s"), ("s/big.yaml", "results/big"), ("study.yaml", "."), ("study.yml", "results/study")],
-)
-def test_records_go_beside_a_kept_study_and_else_to_a_folder_of_its_name(path, folder):
-    assert default_folder(Path(path)) == Path(folder)
+def test_records_go_beside_a_kept_study_and_else_to_a_folder_of_its_name():
+    for path, folder in (
+        ("s/study.yaml", "s"), ("s/big.yaml", "results/big"), ("study.yaml", "."), ("study.yml", "results/study"),
+    ):  # fmt: skip  # files and folders
+        assert default_folder(Path(path)) == Path(folder)
 
 
 # The user's data
 
 
-@pytest.mark.parametrize("text", ["$MLECS_TEST_DATA/vast", "${MLECS_TEST_DATA}/vast"])
-def test_a_variable_in_a_folder_is_replaced(monkeypatch, text):
-    monkeypatch.setenv("MLECS_TEST_DATA", "/my/data")
-    assert expanded(text) == "/my/data/vast"
-    assert [s.data_dir for s in study_of(ONE, data_dir=text).specs()] == ["/my/data/vast"]
-    assert [s.data_dir for s in study_of({**ONE, "data_dir": "/own"}, data_dir=text).specs()] == ["/own"]
+def test_a_variable_in_a_folder_is_replaced(monkeypatch):
+    for text in ("$MLECS_TEST_DATA/vast", "${MLECS_TEST_DATA}/vast"):
+        monkeypatch.setenv("MLECS_TEST_DATA", "/my/data")
+        assert expanded(text) == "/my/data/vast"
+        assert [s.data_dir for s in study_of(ONE, data_dir=text).specs()] == ["/my/data/vast"]
+        assert [s.data_dir for s in study_of({**ONE, "data_dir": "/own"}, data_dir=text).specs()] == ["/own"]
 
 
-@pytest.mark.parametrize(
-    "text", ["$MLECS_TEST_DATA", "$MLECS_TEST_DATA/vast", "${MLECS_TEST_DATA}", "/a/${MLECS_TEST_DATA}/b"]
-)
-def test_a_variable_that_is_not_set_is_named(monkeypatch, text):
+def test_a_variable_that_is_not_set_is_named(monkeypatch):
     monkeypatch.delenv("MLECS_TEST_DATA", raising=False)
-    with pytest.raises(UsageError, match="set the variable MLECS_TEST_DATA to its folder, or give --data-dir"):
-        study_of({**ONE, "data_dir": text}).specs()
+    for text in ("$MLECS_TEST_DATA", "$MLECS_TEST_DATA/vast", "${MLECS_TEST_DATA}", "/a/${MLECS_TEST_DATA}/b"):
+        with pytest.raises(UsageError, match="set the variable MLECS_TEST_DATA to its folder, or give --data-dir"):
+            study_of({**ONE, "data_dir": text}).specs()
 
 
 def test_a_flag_for_the_data_needs_no_variable(monkeypatch):

@@ -1,0 +1,74 @@
+"""Where language models come from: folders, the hub, and what identifies them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from transformers import GPT2Config, GPTJConfig
+
+from mlecs_bench.doors.registry import Registry
+from mlecs_bench.errors import DataError
+from mlecs_bench.models import sources
+from mlecs_bench.models.outline import backbone_shape
+
+REGISTRY = Registry.installed()
+MINI, SMALL, PAPER = (REGISTRY.profile(name).info for name in ("mini", "small", "paper"))
+
+
+def test_the_models_of_every_profile_are_known_without_a_hub():
+    for profile in (SMALL, PAPER):
+        for source in (profile.slm, profile.llm):
+            assert backbone_shape(source, None).adapted
+
+
+def test_published_sizes_are_those_of_the_architectures_own_presets():
+    assert sources.configuration("EleutherAI/gpt-j-6b").to_dict() == GPTJConfig().to_dict()
+    assert sources.configuration("openai-community/gpt2").to_dict() == GPT2Config().to_dict()
+
+
+def hub_copy(root: Path, repository: str, checkpoint: str, commit: str) -> None:
+    """Write a checkpoint as huggingface_hub's cache holds it."""
+    folder = root / f"models--{repository.replace('/', '--')}"
+    shutil.copytree(checkpoint, folder / "snapshots" / commit)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch, checkpoints):
+    """A cache of the hub that holds one model at one commit."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    hub_copy(tmp_path, "somebody/tiny", checkpoints["gpt2"], commit)
+    import huggingface_hub.constants
+    import huggingface_hub.file_download
+
+    for module in (huggingface_hub.constants, huggingface_hub.file_download):
+        monkeypatch.setattr(module, "HF_HUB_CACHE", str(tmp_path), raising=False)
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    sources._fetched_commit.cache_clear()
+    yield commit
+    sources._fetched_commit.cache_clear()
+
+
+def test_a_hub_id_stands_for_the_commit_it_resolves_to(hub):
+    assert sources.content_id("somebody/tiny") == f"somebody/tiny@{hub}"
+    assert sources.content_id(f"somebody/tiny@{hub}") == f"somebody/tiny@{hub}"
+    assert sources.pretrained("somebody/tiny") == ("somebody/tiny", {"revision": hub})
+
+
+def test_a_folders_identity_changes_with_any_of_its_files_and_not_with_its_place(checkpoints, tmp_path):
+    copy = Path(shutil.copytree(checkpoints["gpt2"], tmp_path / "copy"))
+    before = sources.content_id(checkpoints["gpt2"])
+    assert sources.content_id(str(copy)) == before
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        path = copy / name
+        whole = path.read_bytes()
+        path.write_bytes(whole + b" ")
+        assert sources.content_id(str(copy)) != before
+        path.write_bytes(whole)
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(DataError, match="holds no weights"):
+        sources.content_id(str(copy))

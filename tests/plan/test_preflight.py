@@ -1,0 +1,77 @@
+"""Before anything is prepared: models that are not whole, and runs that do not fit into memory, are refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlecs_bench.doors.registry import Registry
+from mlecs_bench.errors import UsageError
+from mlecs_bench.models import memory
+from mlecs_bench.plan import preflight
+from mlecs_bench.plan.plan import Plan
+from mlecs_bench.plan.resolve import resolve
+from mlecs_bench.plan.spec import RunSpec
+
+REGISTRY = Registry.installed()
+VAST = dataclasses.replace(REGISTRY.dataset("vast").info, metrics=("rouge_lsum",))
+
+
+def plan_of(algo: str = "standalone", **changes: object) -> Plan:
+    """Return a plan on VAST, on the CPU unless `changes` say otherwise."""
+    return resolve(RunSpec(algo, "vast", 0.5, **({"device": "cpu"} | changes)), REGISTRY)
+
+
+def write_index(folder: Path, text: str) -> None:
+    (folder / "model.safetensors.index.json").write_text(text)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "config": (lambda f: (f / "config.json").unlink(), "holds no config.json"),
+    "weights": (lambda f: (f / "model.safetensors").unlink(), "holds no weights"),
+    "tokenizer": (lambda f: [path.unlink() for path in f.glob("tokenizer*")], "holds no tokenizer"),
+    "shard": (
+        lambda f: write_index(f, json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}})),
+        "lacks model-00001-of-00002.safetensors, which model.safetensors.index.json names",
+    ),
+    "index": (lambda f: write_index(f, "{"), "is no index of weights"),
+}
+
+
+def test_a_model_that_is_not_whole_is_refused_before_anything_is_loaded(checkpoints, tmp_path):
+    for damage, (harm, match) in DAMAGES.items():
+        copy = Path(shutil.copytree(checkpoints["gpt2"], tmp_path / damage))
+        harm(copy)
+        with pytest.raises(UsageError, match=match) as caught:
+            preflight.check_models(plan_of(slm=str(copy)), VAST)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_cannot_fit_is_refused_and_one_that_may_not_is_warned(monkeypatch):
+    plan = plan_of("ml-ecs", profile="paper")
+    monkeypatch.setattr(preflight, "check_files", lambda _: None)
+    for gib, refused, warned in ((10, True, True), (18, False, True), (80, False, False)):
+        monkeypatch.setattr(memory, "available_memory", lambda _, gib=gib: gib * memory.GIB)
+        if refused:
+            with pytest.raises(UsageError, match=r"needs about 18\.\d GiB.*and cpu has 10\.0 GiB; --gradient"):
+                preflight.check_models(plan, VAST)
+        else:
+            preflight.check_models(plan, VAST)
+        assert (preflight.memory_warning(plan, VAST) is not None) == warned
+
+
+def test_every_gpu_runs_one_cell_at_a_time_and_a_cpu_as_many_as_fit(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    plan = plan_of("ml-ecs", profile="paper")
+    assert preflight.workers_that_fit(dataclasses.replace(plan, torch_device="cuda"), VAST, 8) == 1
+    assert preflight.workers_that_fit(dataclasses.replace(plan, torch_device="cuda:1"), VAST, 8) == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,1")
+    assert preflight.workers_that_fit(dataclasses.replace(plan, torch_device="cuda"), VAST, 8) == 2
+    monkeypatch.setattr(memory, "available_memory", lambda _: 60 * memory.GIB)
+    assert preflight.workers_that_fit(plan, VAST, 8) == 3
+    assert preflight.workers_that_fit(plan_of("ml-ecs"), VAST, 8) == 8
