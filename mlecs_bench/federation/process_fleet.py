@@ -143,13 +143,13 @@ class ProcessFleet:
         """End the processes at once; what their devices have kept is whole."""
         members, self._members = self._members, []
         for member in members:
-            member.pipe.close()
-            member.process.terminate()
+            member.process.terminate()  # before its pipe is closed, or it would end by itself and be caught at that
         for member in members:
             member.process.join(STOP_SECONDS)
             if member.process.is_alive():
                 member.process.kill()
                 member.process.join()
+            member.pipe.close()
 
 
 def _send(member: _Member, word: str, body: bytes) -> None:
