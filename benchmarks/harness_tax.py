@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mlecs_bench.federation.parties import Party
 
 from mlecs_bench.blocks.supervised import ALL_PARTS, batches
 from mlecs_bench.data.samples import DataRequest, Samples
 from mlecs_bench.doors.hookspecs import Needs
 from mlecs_bench.doors.profile import MINI
 from mlecs_bench.doors.registry import Registry
+from mlecs_bench.doors.scoring import Metric
 from mlecs_bench.federation.build import Federation, build_federation
 from mlecs_bench.federation.engine import Cell, CellRun
-from mlecs_bench.federation.parties import Party
-from mlecs_bench.metrics.scores import Metric
 from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.seeds import rng, torch_stream
 

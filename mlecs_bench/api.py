@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     )
     from mlecs_bench.doors.events import CellRef, Event, Tell
     from mlecs_bench.doors.hookspecs import (
-        Algorithm,
         AlgorithmInfo,
         DatasetInfo,
         EncoderInfo,
@@ -52,18 +51,36 @@ if TYPE_CHECKING:
     )
     from mlecs_bench.doors.options import NoOptions, option
     from mlecs_bench.doors.profile import LearningRates, LoraSettings, Profile
+    from mlecs_bench.doors.scoring import FunctionScorer, Metric, Scorer, check_pairs
     from mlecs_bench.errors import AccessError, DataError, MlecsError, UsageError
-    from mlecs_bench.execution.jobs import Job, run_job
+    from mlecs_bench.execution.cell import run_job
+    from mlecs_bench.execution.jobs import Job
     from mlecs_bench.execution.workers import Workers
+    from mlecs_bench.federation.algorithm import Algorithm
     from mlecs_bench.federation.device import Device
     from mlecs_bench.federation.fleet import Fleet, FleetRequest, Recipe, build_host
     from mlecs_bench.federation.host import DeviceHost, Greeting
     from mlecs_bench.federation.messages import Message, with_kind
     from mlecs_bench.federation.server import Server
     from mlecs_bench.federation.turns import Ask, Refusal, Reply
-    from mlecs_bench.metrics.scores import FunctionScorer, Metric, Scorer, check_pairs
     from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
     from mlecs_bench.plan.plan import Plan
+    from mlecs_bench.report.arrange import Arm, Data, Place, Setting
+    from mlecs_bench.report.drawings import FigureWords, draw_ablation, draw_communication
+    from mlecs_bench.report.evidence import communication_table
+    from mlecs_bench.report.frame import Row, SeedMean, Stat, honest_sentence
+    from mlecs_bench.report.scores import (
+        ScoreColumn,
+        ScoreLayout,
+        score_caption,
+        score_columns,
+        score_notes,
+        score_number,
+        score_table,
+    )
+    from mlecs_bench.report.statistics import MARGIN, Difference, holm, paired_difference, verdict
+    from mlecs_bench.report.study import StudyView
+    from mlecs_bench.report.table import ABSENT, Claim, Figure, Line, Number, Published, Section, Table
     from mlecs_bench.seeds import rng, torch_generator, torch_stream
 
 _HOMES = {
@@ -124,7 +141,6 @@ _HOMES = {
         "Tell",
     ),
     "doors.hookspecs": (
-        "Algorithm",
         "AlgorithmInfo",
         "DatasetInfo",
         "EncoderInfo",
@@ -148,17 +164,23 @@ _HOMES = {
         "LoraSettings",
         "Profile",
     ),
+    "doors.scoring": (
+        "FunctionScorer",
+        "Metric",
+        "Scorer",
+        "check_pairs",
+    ),
     "errors": (
         "AccessError",
         "DataError",
         "MlecsError",
         "UsageError",
     ),
-    "execution.jobs": (
-        "Job",
-        "run_job",
-    ),
+    "execution.cell": ("run_job",),
+    "execution.jobs": ("Job",),
     "execution.workers": ("Workers",),
+    "federation.algorithm": ("Algorithm",),
+    "federation.device": ("Device",),
     "federation.fleet": (
         "Fleet",
         "FleetRequest",
@@ -173,18 +195,11 @@ _HOMES = {
         "Message",
         "with_kind",
     ),
-    "federation.device": ("Device",),
     "federation.server": ("Server",),
     "federation.turns": (
         "Ask",
         "Refusal",
         "Reply",
-    ),
-    "metrics.scores": (
-        "FunctionScorer",
-        "Metric",
-        "Scorer",
-        "check_pairs",
     ),
     "models.unified": (
         "Representation",
@@ -192,6 +207,51 @@ _HOMES = {
         "UnifiedModel",
     ),
     "plan.plan": ("Plan",),
+    "report.arrange": (
+        "Arm",
+        "Data",
+        "Place",
+        "Setting",
+    ),
+    "report.drawings": (
+        "FigureWords",
+        "draw_ablation",
+        "draw_communication",
+    ),
+    "report.evidence": ("communication_table",),
+    "report.frame": (
+        "SeedMean",
+        "Row",
+        "Stat",
+        "honest_sentence",
+    ),
+    "report.scores": (
+        "ScoreColumn",
+        "ScoreLayout",
+        "score_caption",
+        "score_columns",
+        "score_notes",
+        "score_number",
+        "score_table",
+    ),
+    "report.statistics": (
+        "Difference",
+        "MARGIN",
+        "holm",
+        "paired_difference",
+        "verdict",
+    ),
+    "report.study": ("StudyView",),
+    "report.table": (
+        "ABSENT",
+        "Claim",
+        "Figure",
+        "Line",
+        "Number",
+        "Published",
+        "Section",
+        "Table",
+    ),
     "seeds": (
         "rng",
         "torch_generator",
@@ -201,21 +261,29 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ABSENT",
     "ALL_PARTS",
+    "MARGIN",
     "AccessError",
     "Algorithm",
     "AlgorithmInfo",
+    "Arm",
     "Ask",
     "Batch",
     "CellRef",
+    "Claim",
+    "Data",
     "DataError",
     "DataRequest",
     "DatasetInfo",
     "Device",
     "DeviceHost",
+    "Difference",
     "EncoderInfo",
     "Event",
     "Exchange",
+    "Figure",
+    "FigureWords",
     "Fleet",
     "FleetInfo",
     "FleetRequest",
@@ -223,6 +291,7 @@ __all__ = [
     "Greeting",
     "Job",
     "LearningRates",
+    "Line",
     "LoraSettings",
     "Manifest",
     "Message",
@@ -233,22 +302,34 @@ __all__ = [
     "Modality",
     "Needs",
     "NoOptions",
+    "Number",
     "PairIndex",
     "PartyData",
+    "Place",
     "Plan",
     "Pool",
     "Prepared",
     "Profile",
+    "Published",
     "Recipe",
     "Refusal",
     "Reply",
     "Representation",
+    "Row",
+    "ScoreColumn",
+    "ScoreLayout",
     "Scorer",
+    "Section",
+    "SeedMean",
     "Server",
     "ServerOptimiser",
+    "Setting",
     "Stage",
+    "Stat",
     "StudyInfo",
+    "StudyView",
     "Supervised",
+    "Table",
     "Tell",
     "TransferOptions",
     "UnifiedModel",
@@ -263,20 +344,31 @@ __all__ = [
     "answer_pairs",
     "build_host",
     "check_pairs",
+    "communication_table",
     "contrastive_loss",
+    "draw_ablation",
+    "draw_communication",
     "features_of",
     "held_tensors",
+    "holm",
+    "honest_sentence",
     "hookimpl",
     "layer_count",
     "layer_of",
     "middle_layers",
     "open_prepared",
     "option",
+    "paired_difference",
     "proximal_term",
     "rank_weighted_mean",
     "rng",
     "run_job",
     "save_prepared",
+    "score_caption",
+    "score_columns",
+    "score_notes",
+    "score_number",
+    "score_table",
     "server_parts",
     "supervised_loss",
     "torch_generator",
@@ -286,6 +378,7 @@ __all__ = [
     "transfer_between",
     "transfer_loss",
     "truncated",
+    "verdict",
     "vocabulary_map",
     "weighted_mean",
     "with_kind",

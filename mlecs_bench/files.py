@@ -32,7 +32,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` in one step, replacing what was there."""
-    _write_part(path, content).replace(path)
+    part = _write_part(path, content)
+    try:
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _write_part(path: Path, content: bytes) -> Path:

@@ -12,9 +12,10 @@ import pytest
 
 from hand_made import make_record, with_identity
 from mlecs_bench.cli import main as cli_main
+from mlecs_bench.doors.events import Event
 from mlecs_bench.doors.hookspecs import AlgorithmInfo, DatasetInfo, Exchange, hookimpl
 from mlecs_bench.doors.options import option
-from mlecs_bench.doors.registry import Entry, Registry
+from mlecs_bench.doors.registry import PluginEntry, Registry
 from mlecs_bench.execution import jobs
 from mlecs_bench.records.results import record_name
 
@@ -54,19 +55,34 @@ class Toy:
         )
 
 
+class Watch:
+    @hookimpl
+    def mlecs_event(self, event):
+        """Hear of everything."""
+
+
 ENTRIES = (
-    Entry("alpha", "algorithm", "acme", "1.2", "acme_plugins:alpha"),
-    Entry("toy", "dataset", "acme", "1.2", "acme_plugins:toy"),
-    Entry("gone", "algorithm", "acme", "1.2", "acme_gone"),
+    PluginEntry("alpha", "algorithm", "acme", "1.2", "acme_plugins:alpha"),
+    PluginEntry("toy", "dataset", "acme", "1.2", "acme_plugins:toy"),
+    PluginEntry("gone", "algorithm", "acme", "1.2", "acme_gone"),
 )
 
 
-def install(monkeypatch: pytest.MonkeyPatch, entries=ENTRIES) -> None:
-    """Let only `entries` be installed; what main() sets in the environment is undone after the test."""
+OWN = tuple(
+    entry
+    for kind in ("metric", "encoder", "profile", "workers", "fleet", "study")
+    for entry in Registry.installed().entries(kind)
+    if entry.distribution == "mlecs-bench"
+)
+"""What comes with the package beside algorithms and datasets."""
+
+
+def install(monkeypatch: pytest.MonkeyPatch, entries=ENTRIES, own=OWN) -> None:
+    """Let only `entries` be installed, beside `own`; what main() sets in the environment is undone after the test."""
     module = types.ModuleType("acme_plugins")
-    module.alpha, module.toy = Alpha(), Toy()
+    module.alpha, module.toy, module.watch = Alpha(), Toy(), Watch()
     monkeypatch.setitem(sys.modules, "acme_plugins", module)
-    monkeypatch.setattr(Registry, "installed", classmethod(lambda cls: cls(entries)))
+    monkeypatch.setattr(Registry, "installed", classmethod(lambda cls: cls([*entries, *own])))
     for name, value in cli_main._QUIET_LIBRARIES.items():
         monkeypatch.setenv(name, os.environ.get(name, value))
 
@@ -85,21 +101,22 @@ class FakeProtocol:
         self.folder = tmp_path
         self.errors = {}
         self.raises = None
-        self.spec = self.execution = None
+        self.plan = self.execution = None
 
-    def __call__(self, spec, execution, observers, registry=None):
-        self.spec, self.execution = spec, execution
-        results = [self._result(spec, seed) for seed in spec.seeds]
+    def __call__(self, plan, execution, observers, registry=None):
+        self.plan, self.execution = plan, execution
+        results = [self._result(plan, seed) for seed in plan.seeds]
         for result in results:
-            ref = jobs.cell_ref(spec, result.seed)
-            observers.hook.mlecs_cell_start(cell=ref, resumed_round=0)
-            observers.hook.mlecs_cell_end(cell=ref, record=result.record, error=result.error)
+            ref = jobs.cell_ref(plan, result.seed)
+            observers.hook.mlecs_event(event=Event("cell_start", ref), plan=plan)
+            observers.hook.mlecs_event(event=result.event(ref), plan=plan)
         if self.raises:
             raise self.raises
         return results
 
-    def _result(self, spec, seed):
+    def _result(self, plan, seed):
         if seed in self.errors:
             return jobs.CellResult(seed, error=self.errors[seed])
-        record = with_identity(make_record(algo=spec.algo, dataset=spec.dataset, seed=seed), profile={"tiny": True})
+        names = {"algo": plan.algorithm.name, "dataset": plan.dataset.name}
+        record = with_identity(make_record(**names, seed=seed), profile={"tiny": True})
         return jobs.CellResult(seed, self.folder / record_name(record["identity"]), record)

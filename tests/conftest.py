@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-sys.path[:0] = [str(Path(__file__).parent / name) for name in ("", "report", "cli")]
+sys.path[:0] = [str(Path(__file__).parent / name) for name in ("", "cli", "elsewhere")]
+CHECKED = ("mlecs_bench.blocks", "mlecs_bench.models", "mlecs_plugins.ml_ecs", "mlecs_baselines")
+"""Packages whose calls are held against the types and shapes of their signatures, in tests alone."""
+jaxtyping.install_import_hook(CHECKED, "shapes.checked")
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Let arguments through that do not fit a signature, as in production: for what a function itself refuses."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,3 +68,18 @@ def checkpoints(profile, tmp_path_factory: pytest.TempPathFactory):
         "gptj": profile.llm,
         "llama": str(toy.make_llama(tmp_path_factory.mktemp("llama") / "llama")),
     }
+
+
+@pytest.fixture(scope="session")
+def study_folder(tmp_path_factory: pytest.TempPathFactory):
+    """A folder with the records of a study and the report that `mlecs-bench report` has made of them; only read it."""
+    from click.testing import CliRunner
+
+    from mlecs_bench.cli.report import report
+    from study_records import study_records, write_records
+
+    out = write_records(tmp_path_factory.mktemp("reported") / "study", study_records())
+    result = CliRunner().invoke(report, [str(out)])
+    assert result.exit_code == 0, result.output
+    (out / "printed.txt").write_text(result.stdout, encoding="utf-8")
+    return out

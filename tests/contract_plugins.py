@@ -7,7 +7,7 @@ from typing import Any
 import contract_data
 import contract_toys
 from mlecs_bench.doors.hookspecs import AlgorithmInfo, DatasetInfo, hookimpl
-from mlecs_bench.doors.registry import Entry
+from mlecs_bench.doors.registry import PluginEntry
 from mlecs_bench.errors import DataError
 
 BUILT_WITH: list[Any] = []
@@ -44,9 +44,9 @@ toy = _Dataset()
 
 ENTRIES = (
     *(
-        Entry(name, "algorithm", "acme", "1.2", f"contract_plugins:{name}")
+        PluginEntry(name, "algorithm", "acme", "1.2", f"contract_plugins:{name}")
         for name in ("average", "broken", "crashing", "refusing")
     ),
-    Entry("gone", "algorithm", "acme", "1.2", "contract_gone"),
-    Entry("toy", "dataset", "acme", "1.2", "contract_plugins:toy"),
+    PluginEntry("gone", "algorithm", "acme", "1.2", "contract_gone"),
+    PluginEntry("toy", "dataset", "acme", "1.2", "contract_plugins:toy"),
 )

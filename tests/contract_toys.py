@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -149,9 +149,17 @@ class KeepsOnItself(Average):
 
 
 class TrustsOrder(Average):
-    def aggregate(self, server, uploads, t):
-        server.memory["first"] = torch.tensor([float(next(iter(uploads))[1:])])
-        super().aggregate(server, uploads, t)
+    """A device's weight says which device was the first of its round, as a process shared by all would know."""
+
+    first: ClassVar[dict[int, float]] = {}
+
+    def broadcast(self, server, t):
+        if t == 1:
+            self.first.clear()
+        return super().broadcast(server, t)
+
+    def weight(self, device, t):
+        return 1 + self.first.setdefault(t, float(device.id[1:]))
 
 
 class TrustsTensorOrder(Average):

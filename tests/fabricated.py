@@ -10,20 +10,25 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
 def install(project: Path, site: Path) -> Path:
     """Make the distribution in `project` importable and visible from the folder `site`; return its dist-info."""
     declared = tomllib.loads((project / "pyproject.toml").read_text())
-    head, points = declared["project"], declared["project"]["entry-points"]
+    head = declared["project"]
     contents = declared["tool"]["setuptools"]
     for name in [*(f"{module}.py" for module in contents.get("py-modules", [])), *contents.get("packages", [])]:
         (site / name).symlink_to((project / name).resolve())
-    info = site / f"{head['name'].replace('-', '_')}-{head['version']}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {head['name']}\nVersion: {head['version']}\n")
+    return write_metadata(site, head["name"], head["version"], head["entry-points"])
+
+
+def write_metadata(site: Path, name: str, version: str, points: Mapping[str, Mapping[str, str]]) -> Path:
+    """Write the dist-info of a distribution with entry points (group → name → target); return it."""
+    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(exist_ok=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     lines = [
         f"[{group}]\n" + "".join(f"{n} = {target}\n" for n, target in each.items()) for group, each in points.items()
     ]

@@ -26,9 +26,9 @@ def make_record(
     scorers = SCORERS if scorers is None else scorers
     devices = [f"d{j:02d}" for j in range(len(local))]
     metrics = [name for name, identity in scorers.items() if identity is not None]
-    moments = {
-        moment: {m: {d: score(v + plus) for d, v in zip(devices, local, strict=True)} for m in metrics}
-        for moment, plus in (("local", 0.0), ("received", 0.05))
+    points = {
+        point: {m: {d: score(v + plus) for d, v in zip(devices, local, strict=True)} for m in metrics}
+        for point, plus in (("local", 0.0), ("received", 0.05))
     }
     identity = make_identity(algo, dataset, rho, seed, len(devices), scorers)
     return {
@@ -44,9 +44,9 @@ def make_record(
             "samples": {p: {"train": 90, "test": 10} for p in ("server", *devices)},
         },
         "metrics": {
-            "client": moments,
+            "client": points,
             "server": None if server is None else {m: score(server) for m in metrics},
-            "rounds": [{"round": 1, "losses": {}}, {"round": 2, "client": moments["local"], "server": None}],
+            "rounds": [{"round": 1, "losses": {}}, {"round": 2, "client": points["local"], "server": None}],
         },
         "comm": make_comm(len(devices)),
         "cost": {"seconds": {"rounds": 12.5}, "steps": {"local": 40}},
@@ -105,7 +105,7 @@ def make_comm(n: int) -> dict[str, Any]:
         "n_devices": n,
         "device_params": {f"d{j:02d}": DEVICE_PARAMS for j in range(n)},
         "ratios": {
-            "paper": {"value": 0.065, "definition": "LoRA one way and fused"},
+            "one_way": {"value": 0.065, "definition": "LoRA one way and fused"},
             "full": {"value": (down + up) / (2 * n * DEVICE_PARAMS), "definition": "everything"},
         },
         "by_round": [],

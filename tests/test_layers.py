@@ -1,167 +1,194 @@
-"""Every module imports only to its left in the order of layers, and plugins import only the public names."""
+"""Folders are layers: the harness imports only from the floors below, and plugins import only the public names."""
 
 from __future__ import annotations
 
 import ast
-import importlib.util
-from collections.abc import Iterator
+import graphlib
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-import mlecs_bench
-
-LAYERS = (
-    "errors seeds options spec messages data link partition blocks models metrics parties hookspecs api registry "
-    "engine results protocol testing report cli"
-)
-ORDER = LAYERS.split()
-BELONGS_TO = {
-    "profiles": "models",
-    "bertscore": "metrics",
-    "checkpoint": "engine",
-    "communication": "engine",
-    "evaluation": "engine",
-    "federation": "engine",
-    "provenance": "results",
-    "structure": "engine",
-    "scaffold": "cli",
-    "cell": "protocol",
-    "references": "protocol",
-    "counting": "protocol",
-    "preflight": "protocol",
-    "jobs": "protocol",
-    "workers": "protocol",
-    "sweep": "protocol",
-    "failures": "results",
-}
-PACKAGE = Path(mlecs_bench.__file__).parent
 REPOSITORY = Path(__file__).resolve().parent.parent
+FLOORS = (
+    {"errors"},
+    {"seeds", "files"},
+    {"data"},
+    {"doors"},
+    {"models"},
+    {"blocks", "metrics"},
+    {"plan"},
+    {"federation"},
+    {"records"},
+    {"execution"},
+    {"report"},
+    {"testing", "scaffold"},
+    {"cli"},
+    {"api"},
+)
+"""Folders and files of mlecs_bench, from the ground up: each imports only itself and what is on floors below."""
+HARNESS, PUBLIC = "mlecs_bench", "mlecs_bench.api"
+GUESTS = ("mlecs_plugins", "mlecs_baselines")
+PACKAGES_IN = {"mlecs_plugins": 2}
+"""How many parts of a dotted name make up one plugin, where it is not the first alone."""
+SHARED = {("mlecs_plugins.profiles", "mlecs_plugins.paper")}
+"""Which plugins may import from which others: a profile departs from the paper's."""
 
 
-def imported(source: str, *, type_checking: bool) -> Iterator[str]:
-    """Yield the dotted names that a source imports; imports only for type checkers count when asked for."""
-    pending: list[ast.AST] = [ast.parse(source)]
+@cache
+def parsed(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
+def imports(source: str, *, deferred: bool = True, type_checking: bool = False) -> Iterator[str]:
+    """Yield the dotted names that a source imports; `deferred` also those inside functions."""
+    pending: list[ast.AST] = [parsed(source)]
     while pending:
         node = pending.pop()
         if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING") and not type_checking:
             pending += node.orelse
             continue
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not deferred:
+            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
+            home = "." * node.level + (f"{node.module}." if node.module else "")
+            yield from (home + alias.name for alias in node.names)
         pending += ast.iter_child_nodes(node)
 
 
-def layer(module: str) -> int | None:
-    """Return the rank of a top-level module of mlecs_bench; None for what is no module of it."""
-    name = BELONGS_TO.get(module, module)
-    return ORDER.index(name) if name in ORDER else None
+def floor(part: str) -> int:
+    """Return the number of a floor; names that are not there are inside `mlecs_bench/__init__.py`, below them all."""
+    return next((number for number, parts in enumerate(FLOORS) if part in parts), -1)
 
 
-def wrong_imports(module: str, source: str) -> list[str]:
-    """Return what `module` (of mlecs_bench) imports from its right, from plugins, or relatively."""
-    own, wrong = layer(module), []
-    assert own is not None, f"mlecs_bench.{module} has no layer yet; give it one in {Path(__file__).name}"
-    for name in imported(source, type_checking=False):
-        top, *rest = name.split(".")
-        if top in ("", "mlecs_plugins", "mlecs_baselines"):
-            wrong.append(name)
-        elif top == "mlecs_bench" and rest:
-            rank = layer(rest[0])
-            if rank is not None and rank > own:
-                wrong.append(name)
+def part_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def upward(sources: Mapping[str, str]) -> list[str]:
+    """Return what modules (name → source) import from above, from beside, from a plugin or relatively."""
+    wrong = []
+    for module, source in sources.items():
+        own = part_of(module)
+        assert not own or floor(own) >= 0, f"{module} stands on no floor yet; give it one in {Path(__file__).name}"
+        for name in imports(source):
+            top, part = name.split(".")[0], part_of(name)
+            above = floor(part) > floor(own) or (floor(part) == floor(own) and part != own)
+            if top in ("", *GUESTS) or (top == HARNESS and above):
+                wrong.append(f"{module} imports {name}")
     return wrong
 
 
-def modules() -> list[tuple[str, Path]]:
-    """Return the top-level name and the path of every module of the harness."""
-    paths = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
-    return [(path.relative_to(PACKAGE).parts[0].removesuffix(".py"), path) for path in paths]
+def circle(sources: Mapping[str, str]) -> list[str]:
+    """Return modules (name → source) that import each other in a circle when they are imported; [] for none."""
+    graph = {module: set() for module in sources}
+    for module, source in sources.items():
+        for name in imports(source, deferred=False):
+            home = name if name in sources else name.rpartition(".")[0]
+            graph[module] |= {home} & (sources.keys() - {module})
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
 
 
-@pytest.mark.parametrize(("module", "path"), [pytest.param(m, p, id=str(p.relative_to(PACKAGE))) for m, p in modules()])
-def test_module_imports_only_to_its_left(module, path):
-    assert wrong_imports(module, path.read_text(encoding="utf-8")) == []
+def plugin_of(module: str) -> str:
+    parts = module.split(".")
+    return ".".join(parts[: PACKAGES_IN.get(parts[0], 1)])
 
 
-def test_the_package_itself_imports_nothing_of_the_harness():
-    source = (PACKAGE / "__init__.py").read_text(encoding="utf-8")
-    assert [name for name in imported(source, type_checking=True) if name.startswith("mlecs")] == []
+def private(sources: Mapping[str, str]) -> list[str]:
+    """Return what plugins (module → source) import besides the public names and their own package."""
+    wrong = []
+    for module, source in sources.items():
+        own = plugin_of(module)
+        for name in imports(source, type_checking=True):
+            ours = name.split(".")[0] in (HARNESS, *GUESTS) or name.startswith("..")
+            public = name == PUBLIC or name.startswith(f"{PUBLIC}.")
+            if ours and not public and plugin_of(name) != own and (own, plugin_of(name)) not in SHARED:
+                wrong.append(f"{module} imports {name}")
+    return wrong
 
 
-def plugin_files() -> list[tuple[str, Path]]:
-    """Return package name and path of every module of the first-party plugins, and of the example plugins."""
-    found = []
-    for package in ("mlecs_plugins", "mlecs_baselines"):
-        spec = importlib.util.find_spec(package)
-        assert spec is not None
-        assert spec.origin is not None
-        found += [(package, path) for path in sorted(Path(spec.origin).parent.rglob("*.py"))]
-    examples = [REPOSITORY / "plugins" / name for name in ("example", "example_dataset")]
-    return found + [(p.stem, p) for folder in examples for p in sorted(folder.glob("*.py"))]
+def sources_in(root: Path, pattern: str = "**/*.py") -> dict[str, str]:
+    """Return the modules below a folder of the import path by dotted name."""
+    names = {path: ".".join(path.relative_to(root).with_suffix("").parts) for path in sorted(root.glob(pattern))}
+    return {name.removesuffix(".__init__"): path.read_text(encoding="utf-8") for path, name in names.items()}
 
 
-def not_public(package: str, source: str) -> list[str]:
-    """Return what a plugin imports from the harness besides mlecs_bench.api, or from another plugin package."""
-    ours = ("mlecs_bench", "mlecs_plugins", "mlecs_baselines")
-    names = [name for name in imported(source, type_checking=True) if name.split(".")[0] in ours]
-    return [n for n in names if n.split(".")[0] != package and n != "mlecs_bench.api" and "mlecs_bench.api." not in n]
+def test_the_harness_imports_only_from_the_floors_below_and_in_no_circle():
+    sources = sources_in(REPOSITORY, f"{HARNESS}/**/*.py")
+    assert len(sources) > 100
+    assert upward(sources) == []
+    assert circle(sources) == []
 
 
-@pytest.mark.parametrize(
-    ("package", "path"), [pytest.param(n, p, id=f"{n}/{p.parent.name}/{p.name}") for n, p in plugin_files()]
-)
-def test_plugin_imports_only_the_public_names(package, path):
-    assert not_public(package, path.read_text(encoding="utf-8")) == []
+def test_plugins_import_only_the_public_names_and_their_own_package():
+    plugins = REPOSITORY / "plugins"
+    sources = sources_in(REPOSITORY / "baselines", "mlecs_baselines/**/*.py")
+    sources |= sources_in(plugins, "mlecs_plugins/**/*.py")
+    for example in ("example", "example_dataset"):
+        sources |= sources_in(plugins / example, "*.py")
+    assert len(sources) > 30
+    assert private(sources) == []
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
+TYPES_ONLY = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    {0}\nelse:\n    {1}"
+
+
+def test_a_wrong_import_is_found_wherever_it_stands():
+    def found(module: str, source: str) -> bool:
+        return bool(upward({module: source}))
+
+    for wrong in (
         "from mlecs_bench.cli.main import main",
-        "from mlecs_bench import protocol",
-        "import mlecs_bench.doors.registry",
+        "from mlecs_bench import execution",
+        "import mlecs_bench.records.results",
+        "from mlecs_bench.api import Message",
         "def f():\n    from mlecs_bench.federation.engine import Cell",
         "from mlecs_plugins.ml_ecs import plugin",
         "import mlecs_baselines",
         "from .cli import main",
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    pass\nelse:\n    import mlecs_bench.cli",
-    ],
-)
-def test_an_import_to_the_right_is_found(source):
-    assert len(wrong_imports("link", source)) == 1
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "from mlecs_bench.federation.messages import Message",
-        "from mlecs_bench.federation.link import Ledger",
+        TYPES_ONLY.format("pass", "import mlecs_bench.cli"),
+    ):
+        assert found("mlecs_bench.plan.plan", wrong), wrong
+    for right in (
+        "from mlecs_bench.doors.registry import Registry",
+        "from mlecs_bench.plan.spec import RunSpec",
         "from mlecs_bench import __version__",
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from mlecs_bench.cli.main import main",
-        "import torch",
-    ],
-)
-def test_an_import_to_the_left_is_allowed(source):
-    assert wrong_imports("link", source) == []
+        TYPES_ONLY.format("from mlecs_bench.cli.main import main", "import torch"),
+    ):
+        assert not found("mlecs_bench.plan.plan", right), right
+    assert not found("mlecs_bench.blocks.gram", "import mlecs_bench.models.unified")
+    assert found("mlecs_bench.blocks.gram", "import mlecs_bench.metrics.rouge")
+    assert found("mlecs_bench.models.unified", "import mlecs_bench.metrics.rouge")
+    assert found("mlecs_bench.scaffold", "import mlecs_bench.testing.toy")
+    assert found("mlecs_bench", "import mlecs_bench.errors")
+    with pytest.raises(AssertionError, match="stands on no floor yet"):
+        found("mlecs_bench.stray", "")
 
+    circular = {"m.a": "from m.b import x", "m.b": "import m.c", "m.c": "def f():\n    import m.a", "m.d": "import m.a"}
+    assert circle(circular) == []
+    assert set(circle({**circular, "m.c": "from m import a"})) == {"m.a", "m.b", "m.c"}
 
-def test_a_module_without_a_layer_is_refused():
-    with pytest.raises(AssertionError, match="has no layer yet"):
-        wrong_imports("stray", "")
-
-
-@pytest.mark.parametrize(
-    ("source", "wrong"),
-    [
-        ("from mlecs_bench.api import Message", []),
-        ("from mlecs_plugins.ml_ecs.options import Options", []),
-        ("from mlecs_bench.federation.messages import Message", ["mlecs_bench.federation.messages.Message"]),
-        ("import mlecs_bench", ["mlecs_bench"]),
-        ("def f():\n    from mlecs_baselines.standalone import x", ["mlecs_baselines.standalone.x"]),
-    ],
-)
-def test_a_private_import_of_a_plugin_is_found(source, wrong):
-    assert not_public("mlecs_plugins", source) == wrong
+    for module, name, allowed in (
+        ("mlecs_plugins.ml_ecs.amt", "mlecs_bench.api.Message", True),
+        ("mlecs_plugins.ml_ecs.amt", "mlecs_plugins.ml_ecs.options", True),
+        ("mlecs_plugins.ml_ecs.amt", "mlecs_plugins.datasets.vast", False),
+        ("mlecs_plugins.profiles.small", "mlecs_plugins.paper.profile", True),
+        ("mlecs_plugins.paper.profile", "mlecs_plugins.profiles.small", False),
+        ("mlecs_plugins.ml_ecs.amt", "mlecs_bench.federation.messages", False),
+        ("mlecs_plugins.ml_ecs.amt", "mlecs_bench", False),
+        ("mlecs_plugins.datasets.vast.words", "mlecs_plugins.datasets.user_files", True),
+        ("mlecs_baselines.fedmllm", "mlecs_baselines.standalone", True),
+        ("mlecs_fedprox", "mlecs_baselines.standalone", False),
+    ):
+        for source in (f"import {name}", f"def f():\n    import {name}", TYPES_ONLY.format(f"import {name}", "pass")):
+            assert (private({module: source}) == []) == allowed, (module, name)
+    assert private({"mlecs_plugins.datasets.vast.words": "from . import notes\nfrom ..towers import x"}) == [
+        "mlecs_plugins.datasets.vast.words imports ..towers.x"
+    ]

@@ -17,14 +17,14 @@ from mlecs_bench.doors.hookspecs import AlgorithmInfo, DatasetInfo, Needs
 from mlecs_bench.doors.options import build_options
 from mlecs_bench.doors.profile import Profile
 from mlecs_bench.doors.registry import Loaded
+from mlecs_bench.doors.scoring import Metric
 from mlecs_bench.federation.build import Federation, build_federation
 from mlecs_bench.federation.checkpoint import server_file
 from mlecs_bench.federation.engine import Cell, CellRun, Outcome
 from mlecs_bench.federation.evaluation import Evaluator
 from mlecs_bench.federation.fleet import Fleet, InProcessFleet
-from mlecs_bench.federation.host import DeviceHost
+from mlecs_bench.federation.host import Carry, DeviceHost, copied
 from mlecs_bench.federation.turns import FileTurns, MemoryTurns
-from mlecs_bench.metrics.scores import Metric
 from mlecs_bench.models.unified import UnifiedModel
 from mlecs_bench.plan.plan import Plan
 from mlecs_bench.plan.resolve import planned
@@ -167,11 +167,12 @@ def toy_cell(
     *,
     fleet: Callable[[DeviceHost], Fleet] = InProcessFleet,
     folder: Path | None = None,
+    carry: Carry = copied,
     **changes: object,
 ) -> Cell:
     """Return a cell of one of `ALGORITHMS`; `options` and the fields of Cell may be given.
 
-    `folder` is where server and devices keep what they need to go on.
+    `folder` is where server and devices keep what they need to go on; `carry` takes the messages of both sides.
     """
     info = ALGORITHMS[algo]
     options = build_options(info.options, changes.pop("options", {}), algo)  # type: ignore[arg-type]
@@ -185,9 +186,10 @@ def toy_cell(
         "evaluate_all": False,
         "server_score": info.server_score,
         "checkpoint": folder and server_file(folder),
+        "carry": carry,
     } | changes
     turns = FileTurns(folder, key) if folder else MemoryTurns()
-    host = DeviceHost(federation.devices, values["algorithm"], values["evaluator"], turns)  # type: ignore[arg-type]
+    host = DeviceHost(federation.devices, values["algorithm"], values["evaluator"], turns, carry=carry)  # type: ignore[arg-type]
     return Cell(**values, fleet=fleet(host))  # type: ignore[arg-type]
 
 

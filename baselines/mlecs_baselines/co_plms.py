@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
 
 from mlecs_bench.api import (
     ALL_PARTS,
@@ -117,7 +118,7 @@ class CoPlms:
         stage = Stage("distil", "setup", 1, server.training.budget.setup, [(server.proxy, SHARED)])
         server.model.switch(training=False)
 
-        def loss(rows: np.ndarray[Any, Any]) -> torch.Tensor:
+        def loss(rows: Int64[np.ndarray, " b"]) -> Float[Tensor, ""]:
             llm, proxy = forward(server, server.train, rows)
             return proxy.loss + self.transfer((server.model, llm), (server.proxy, proxy))
 
@@ -126,7 +127,7 @@ class CoPlms:
     def tune(self, device: Device, t: int) -> None:
         """DST: minimise L_lb(D_j) of the SLM over all its parts, and of the proxy over ψ_j while δ_j rests."""
 
-        def loss(rows: np.ndarray[Any, Any]) -> torch.Tensor:
+        def loss(rows: Int64[np.ndarray, " b"]) -> Float[Tensor, ""]:
             slm, proxy = forward(device, device.train, rows)
             return slm.loss + proxy.loss
 
@@ -150,7 +151,7 @@ class CoPlms:
         Teachers are detached and the trained parameters disjoint, so the sum's gradients are those of each loss.
         """
 
-        def loss(rows: np.ndarray[Any, Any]) -> torch.Tensor:
+        def loss(rows: Int64[np.ndarray, " b"]) -> Float[Tensor, ""]:
             own, proxy = forward(party, data, rows)
             into_own = self.transfer((party.proxy, proxy), (party.model, own))
             into_proxy = self.transfer((party.model, own), (party.proxy, proxy))
@@ -160,18 +161,18 @@ class CoPlms:
 
     def transfer(
         self, teacher: tuple[UnifiedModel, Supervised], student: tuple[UnifiedModel, Supervised]
-    ) -> torch.Tensor | float:
+    ) -> Float[Tensor, ""] | float:
         """Return λ KT(teacher → student)."""
         weight = self.options.kt_weight
         return weight * transfer_between(teacher, student, self.options) if weight else 0.0
 
-    def _encoders(self, model: UnifiedModel, held: Sequence[str], wanted: bool) -> dict[str, torch.Tensor]:
+    def _encoders(self, model: UnifiedModel, held: Sequence[str], wanted: bool) -> dict[str, Tensor]:
         if not (wanted and self.options.exchange_encoders):
             return {}
         return with_kind("encoder", held_tensors(model, "encoder", held))
 
 
-def forward(party: Device | Server, data: PartyData, rows: np.ndarray[Any, Any]) -> Forward:
+def forward(party: Device | Server, data: PartyData, rows: Int64[np.ndarray, " b"]) -> Forward:
     """Return the supervised forward passes of a party's model and of its proxy, which reads the model's s as it is."""
     batch, targets = data.batch(rows), data.targets(rows)
     seen = party.model.represent(batch)

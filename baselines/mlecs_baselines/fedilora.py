@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from mlecs_bench.api import (
     AlgorithmInfo,
@@ -88,7 +90,7 @@ class FediLora:
             self.edit(device, kept)
         return Message(with_kind("lora", device.model.part("lora")), {"num_samples": len(device.train)})
 
-    def edit(self, device: Device, received: Mapping[str, torch.Tensor]) -> None:
+    def edit(self, device: Device, received: Mapping[str, Tensor]) -> None:
         """Pull the lora_A that is least similar to its tensor in `received` towards it, if it is below the threshold.
 
         Logs `edit_similarity`, the least cosine, and `edited`: that tensor's position in the order of names, or -1.
@@ -119,13 +121,13 @@ class FediLora:
         server.slm.load_part("lora", rank_weighted_mean(states, weights, previous))
 
 
-def cosine(one: torch.Tensor, other: torch.Tensor) -> float:
+def cosine(one: Float[Tensor, "*shape"], other: Float[Tensor, "*shape"]) -> float:
     """Return the cosine similarity of two tensors of one shape, flattened; 0 where one of them is zero."""
     first, second = (tensor.detach().to("cpu", torch.float64).flatten() for tensor in (one, other))
     return float(torch.nn.functional.cosine_similarity(first, second, dim=0))
 
 
-def edited(local: torch.Tensor, received: torch.Tensor, share: float) -> torch.Tensor:
+def edited(local: Float[Tensor, "*shape"], received: Float[Tensor, "*shape"], share: float) -> Float[Tensor, "*shape"]:
     """Return share · local + (1 - share) · received; exactly one of them where the share is 0 or 1."""
     start, end = (tensor.detach().to("cpu", torch.float64) for tensor in (received, local))
     return torch.lerp(start, end, share).to(local.dtype)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from mlecs_bench.api import (
     ALL_PARTS,
@@ -116,9 +118,9 @@ class FedMllm:
         supervised = supervised_loss(device.model, device.train, device.prompt)
         pulled, strength = self.pulled(device.model), self.strength(device)
         reference = {name: tensor.detach().clone() for name, tensor in pulled.items()}
-        terms: list[torch.Tensor] = []
+        terms: list[Tensor] = []
 
-        def loss(rows: Any) -> torch.Tensor:
+        def loss(rows: Any) -> Float[Tensor, ""]:
             term = proximal_term(pulled, reference, strength)
             terms.append(term.detach())
             return supervised(rows) + term
@@ -128,7 +130,7 @@ class FedMllm:
             device.logs["proximal"] = float(torch.stack(terms).mean())
         return Message(exchanged(device.model, device.modalities), {"num_samples": len(device.train)})
 
-    def pulled(self, model: UnifiedModel) -> dict[str, torch.Tensor]:
+    def pulled(self, model: UnifiedModel) -> dict[str, Tensor]:
         """Return the adapter's tensors of the middle layers R."""
         lora = model.part("lora")
         margin = self.options.layer_margin
@@ -155,9 +157,9 @@ class FedMllm:
         self,
         server: Server,
         part: str,
-        received: Mapping[str, Mapping[str, torch.Tensor]],
+        received: Mapping[str, Mapping[str, Tensor]],
         counts: Mapping[str, float],
-    ) -> dict[str, torch.Tensor]:
+    ) -> dict[str, Tensor]:
         options = self.options
         if options.server_opt == "fedavg":
             return weighted_mean(received, counts)
@@ -172,9 +174,9 @@ class FedMllm:
         return merged
 
 
-def exchanged(model: UnifiedModel, modalities: Sequence[str]) -> dict[str, torch.Tensor]:
+def exchanged(model: UnifiedModel, modalities: Sequence[str]) -> dict[str, Tensor]:
     """Return what travels between the server and a device that holds `modalities`, named with its kind."""
-    tensors: dict[str, torch.Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for part in EXCHANGED:
         tensors |= with_kind(part, held_tensors(model, part, modalities))
     return tensors

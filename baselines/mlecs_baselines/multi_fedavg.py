@@ -133,7 +133,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
             "The paper says that encoders travel and leaves LoRA and connector open; -o exchange=encoder is its text.",
             "The fusion layer stays local by default: its input width is |M_j| d_h. With -o exchange=...,fusion it is "
             "averaged among devices that hold the same modalities.",
-            "A device without modalities sends LoRA and prompt generator with its full weight n_j.",
+            "A device without modalities sends LoRA and soft-prompt generator with its full weight n_j.",
             "Round 1 sends nothing down, as all parties start from the same weights.",
         ),
     )

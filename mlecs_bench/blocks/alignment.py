@@ -10,10 +10,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Int, Int16, Int32, Int64
+from torch import Tensor
 
 from mlecs_bench.errors import DataError
 
@@ -110,14 +112,14 @@ def token_spans(tokenizer: PreTrainedTokenizerFast, text: str) -> tuple[list[str
 
 @dataclass(frozen=True)
 class PairIndex:
-    """The aligned rows of a batch: `u` and `v` (b, S) int64 row numbers, `mask` (b, S) bool, False on padding.
+    """The aligned rows of a batch: row numbers `u` and `v`, and `mask`, False on padding.
 
     `rows` are the numbers of rows of logits that u and v need at least.
     """
 
-    u: torch.Tensor
-    v: torch.Tensor
-    mask: torch.Tensor
+    u: Int64[Tensor, "b S"]
+    v: Int64[Tensor, "b S"]
+    mask: Bool[Tensor, "b S"]
     rows: tuple[int, int]
 
     @classmethod
@@ -162,8 +164,8 @@ def vocabulary_map(
     teacher_size: int | None = None,
     student_size: int | None = None,
     unmatched: Unmatched = "edit-distance",
-) -> torch.Tensor:
-    """Return for every teacher id the student's id of the same string, or -1: int64 (teacher_size,).
+) -> Int64[Tensor, " V_t"]:
+    """Return for every teacher id the student's id of the same string, or -1; V_t is `teacher_size`.
 
     `*_size` are the widths of the logits (default: the tokenizer's largest id + 1). A padded vocabulary, such as
     GPT-J's 50,400 columns for GPT-2's 50,257 tokens, is mapped by identity where both have tokens; ids without a
@@ -276,8 +278,10 @@ def _nearest(tokens: Sequence[str], candidates: Sequence[str]) -> list[int]:
     return nearest
 
 
-def _edit_distances(token: str, codes: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return the Levenshtein distances (n,) of `token` to n candidates: codes (longest, n) of characters, lengths (n,).
+def _edit_distances(
+    token: str, codes: Int32[np.ndarray, "longest n"], lengths: Int[np.ndarray, " n"]
+) -> Int16[np.ndarray, " n"]:
+    """Return the Levenshtein distances of `token` to n candidates: codes of their characters, and their lengths.
 
     row[j] is the distance of the part of the token read so far to a candidate's first j characters.
     """
@@ -288,5 +292,5 @@ def _edit_distances(token: str, codes: np.ndarray[Any, Any], lengths: np.ndarray
         change_or_delete = np.minimum(row[1:] + 1, row[:-1] + (codes != ord(character)))
         row = np.concatenate([np.full((1, n), read, dtype=np.int16), change_or_delete])
         row = np.minimum.accumulate(row - ramp) + ramp  # insertions: row[j] <= row[i] + (j - i)
-    distances: np.ndarray[Any, Any] = row[lengths, np.arange(n)]
+    distances: np.ndarray = row[lengths, np.arange(n)]
     return distances

@@ -28,6 +28,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -41,15 +42,15 @@ ANCHOR_BLOCK = 256  # ours: anchors per block, so that a block of U x (k - 1) B 
 class ContrastiveTerms(NamedTuple):
     """The contrastive loss and two detached means that show whether it works (0-dim tensors)."""
 
-    loss: Tensor
+    loss: Float[Tensor, ""]
     """½ (A2O + O2A) as in Eq. 11, the only entry that carries a gradient."""
-    matched: Tensor
+    matched: Float[Tensor, ""]
     """Mean of V_vv: the anchor with its own sample's vectors."""
-    mismatched: Tensor
+    mismatched: Float[Tensor, ""]
     """Mean of V_uv over u ≠ v: the anchor with another sample's vectors."""
 
 
-def volume(vectors: Tensor, eps: float = EPSILON) -> Tensor:
+def volume(vectors: Float[Tensor, "*batch k d"], eps: float = EPSILON) -> Float[Tensor, "*batch"]:
     """Return the volume spanned by the L2-normalised rows (Eq. 5-6): sqrt(det((1 - ε) X Xᵀ + ε I)).
 
     The plain definition, computed in float64, for reference. The paper does not mention the normalisation; without
@@ -57,11 +58,11 @@ def volume(vectors: Tensor, eps: float = EPSILON) -> Tensor:
     gradient. Zero rows have no direction and give a volume near 0.
 
     Args:
-        vectors: (..., k, d), any floating type, any k >= 1 (k > d gives a volume near 0).
+        vectors: any floating type, any k >= 1 (k > d gives a volume near 0).
         eps: smoothing ε in [0, 1).
 
     Returns:
-        (...) in [0, 1]; float64 for float64 input, else float32.
+        Volumes in [0, 1]; float64 for float64 input, else float32.
     """
     rows = _unit_rows(vectors, eps)[0]
     gram = rows @ rows.mT + eps * torch.eye(rows.shape[-2], dtype=rows.dtype, device=rows.device)  # (..., k, k)
@@ -69,7 +70,9 @@ def volume(vectors: Tensor, eps: float = EPSILON) -> Tensor:
     return squared.clamp_min(0).sqrt().to(_working_dtype(vectors))
 
 
-def pairwise_volume(anchors: Tensor, others: Tensor, present: Tensor | None = None) -> Tensor:
+def pairwise_volume(
+    anchors: Float[Tensor, "U d"], others: Float[Tensor, "B m d"], present: Bool[Tensor, "B m"] | None = None
+) -> Float[Tensor, "U B"]:
     """Return V({a_u} ∪ {o_v}) for every anchor u and every sample v (Eq. 5-6 of L2-normalised vectors).
 
     The same numbers as `volume` with the default ε, but factorised per sample: see the module docstring. Differentiable
@@ -77,12 +80,12 @@ def pairwise_volume(anchors: Tensor, others: Tensor, present: Tensor | None = No
     dropped from its sample's set: its Gram row is that of the identity, which is the set without it, exactly.
 
     Args:
-        anchors: (U, d), any floating type; half precision is computed in float32. The device must know float64.
-        others: (B, k - 1, d), the non-anchor vectors of each sample.
-        present: (B, k - 1) bool, False where a sample lacks a vector (its values are never read); None = all present.
+        anchors: any floating type; half precision is computed in float32. The device must know float64.
+        others: the m = k - 1 non-anchor vectors of each sample.
+        present: False where a sample lacks a vector (its values are never read); None = all present.
 
     Returns:
-        (U, B) in (0, 1]; float64 if an input is float64, else float32.
+        Volumes in (0, 1]; float64 if an input is float64, else float32.
 
     Raises:
         PluginError: the shapes or types do not fit together.
@@ -102,7 +105,10 @@ def pairwise_volume(anchors: Tensor, others: Tensor, present: Tensor | None = No
 
 
 def contrastive_loss(
-    anchors: Tensor, others: Tensor, temperature: float, present: Tensor | None = None
+    anchors: Float[Tensor, "b d"],
+    others: Float[Tensor, "b m d"],
+    temperature: float,
+    present: Bool[Tensor, "b m"] | None = None,
 ) -> ContrastiveTerms:
     """Return ½ (A2O + O2A) of Eq. 11 over a batch of distinct samples, with the mean volumes behind it.
 
@@ -116,10 +122,10 @@ def contrastive_loss(
     backpropagated (gradient 0).
 
     Args:
-        anchors: (b, d); row v belongs to sample v.
-        others: (b, k - 1, d).
+        anchors: row v belongs to sample v.
+        others: the m = k - 1 non-anchor vectors of each sample.
         temperature: τ > 0.
-        present: (b, k - 1) bool or None, as in `pairwise_volume`.
+        present: as in `pairwise_volume`.
 
     Raises:
         UsageError: the temperature is not positive.

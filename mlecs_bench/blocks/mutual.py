@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from jaxtyping import Float, Int64
+from torch import Tensor
+
 from mlecs_bench.blocks.alignment import PairIndex, Unmatched, agreement, answer_pairs, vocabulary_map
 from mlecs_bench.blocks.transfer import Pool, transfer_loss
 from mlecs_bench.doors.options import option
 
 if TYPE_CHECKING:
-    import torch
-
     from mlecs_bench.models.unified import Supervised, UnifiedModel
 
 AGREEMENT_FOR_TOPK = 0.95
@@ -49,8 +50,8 @@ def transfer_between(
     teacher: tuple[UnifiedModel, Supervised],
     student: tuple[UnifiedModel, Supervised],
     options: TransferOptions,
-) -> torch.Tensor:
-    """Return KT(teacher → student) (paper Eq. 14) of one batch, a scalar without λ; the teacher gets no gradient.
+) -> Float[Tensor, ""]:
+    """Return KT(teacher → student) (paper Eq. 14) of one batch, without λ; the teacher gets no gradient.
 
     Each side is a model with its forward pass over the same answers. Positions are paired where both models have read
     the same text.
@@ -82,6 +83,8 @@ def pool_between(one: Any, other: Any) -> Pool:
 
 
 @lru_cache(maxsize=8)
-def map_between(teacher: Any, student: Any, teacher_size: int, student_size: int, unmatched: Unmatched) -> torch.Tensor:
+def map_between(
+    teacher: Any, student: Any, teacher_size: int, student_size: int, unmatched: Unmatched
+) -> Int64[Tensor, " V_t"]:
     """Return the vocabulary map of a pair of tokenizers, computed once; a key that held the models would keep them."""
     return vocabulary_map(teacher, student, teacher_size=teacher_size, student_size=student_size, unmatched=unmatched)

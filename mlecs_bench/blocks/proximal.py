@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from mlecs_bench.errors import PluginError
 
 
 def proximal_term(
-    parameters: Mapping[str, torch.Tensor], reference: Mapping[str, torch.Tensor], strength: float
-) -> torch.Tensor:
-    """Return (strength / 2) Σ ||w - w_ref||²_F over `parameters`, a scalar; its gradient is strength (w - w_ref).
+    parameters: Mapping[str, Tensor], reference: Mapping[str, Tensor], strength: float
+) -> Float[Tensor, ""]:
+    """Return (strength / 2) Σ ||w - w_ref||²_F over `parameters`; its gradient is strength (w - w_ref).
 
     This is the term of FedProx (Li et al. 2020, Eq. 2), with `strength` its μ. `reference` maps at least the names of
     `parameters` to tensors of the same shape and is held constant. Without parameters the term is 0. Raises

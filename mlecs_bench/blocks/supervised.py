@@ -6,16 +6,17 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
 
 from mlecs_bench.errors import MlecsError, PluginError
 from mlecs_bench.seeds import rng, torch_stream
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from mlecs_bench.data.samples import PartyData
     from mlecs_bench.federation.device import Device
     from mlecs_bench.federation.party import Party
@@ -43,10 +44,10 @@ class Stage:
     models: Sequence[tuple[UnifiedModel, Sequence[str]]]
 
 
-Loss = Callable[["np.ndarray[Any, Any]"], torch.Tensor]
+Loss = Callable[[Int64[np.ndarray, " b"]], Float[Tensor, ""]]
 
 
-def batches(n: int, size: int, steps: int, generator: np.random.Generator) -> list[np.ndarray[Any, Any]]:
+def batches(n: int, size: int, steps: int, generator: np.random.Generator) -> list[Int64[np.ndarray, " b"]]:
     """Return `steps` batches of positions 0..n-1: passes shuffled, batches never short.
 
     A pass takes every sample once, except the n mod size that would not fill a batch; so no batch holds a sample
@@ -59,14 +60,8 @@ def batches(n: int, size: int, steps: int, generator: np.random.Generator) -> li
         if len(order) < size:
             order = [int(i) for i in generator.permutation(n)]
         taken, order = order[:size], order[size:]
-        result.append(_as_index(taken))
+        result.append(np.asarray(taken, dtype=np.int64))
     return result
-
-
-def _as_index(rows: Sequence[int]) -> np.ndarray[Any, Any]:
-    import numpy as np
-
-    return np.asarray(rows, dtype=np.int64)
 
 
 def train_stage(party: Party, data: PartyData, stage: Stage, loss: Loss) -> list[float]:
@@ -130,7 +125,7 @@ def _optimiser(party: Party, stage: Stage) -> tuple[torch.optim.Optimizer, list[
 def supervised_loss(model: UnifiedModel, data: PartyData, prompt: str) -> Loss:
     """Return L_lb (Eq. 12) of rows of `data` under `model`."""
 
-    def loss(rows: np.ndarray[Any, Any]) -> torch.Tensor:
+    def loss(rows: Int64[np.ndarray, " b"]) -> Float[Tensor, ""]:
         return model.loss(data.batch(rows), prompt, data.targets(rows))
 
     return loss

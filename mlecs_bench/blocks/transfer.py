@@ -10,6 +10,8 @@ import math
 from typing import Literal, get_args
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 from torch.nn import functional
 
 from mlecs_bench.blocks.alignment import PairIndex
@@ -26,17 +28,17 @@ class PoolError(UsageError, ValueError):
 
 
 def transfer_loss(
-    teacher_logits: torch.Tensor,
-    student_logits: torch.Tensor,
+    teacher_logits: Float[Tensor, "b S_u V_t"],
+    student_logits: Float[Tensor, "b S_v V_s"],
     pairs: PairIndex,
     *,
     pool: Pool,
     k: int,
-    vocabulary_map: torch.Tensor | None,
-) -> torch.Tensor:
-    """Return the knowledge-transfer loss, a scalar in nats (paper Eq. 14): the student learns, the teacher does not.
+    vocabulary_map: Int[Tensor, " V_t"] | None,
+) -> Float[Tensor, ""]:
+    """Return the knowledge-transfer loss in nats (paper Eq. 14): the student learns, the teacher does not.
 
-    `teacher_logits` (b, S_u, V_t) and `student_logits` (b, S_v, V_s) hold the rows that `pairs` counts: row 0 follows
+    Both logits hold the rows that `pairs` counts: row 0 follows
     the prompt. The teacher is the u side of `pairs`; take `pairs.swapped()` for the other direction. As printed, Eq. 14
     sums over the positions of a sample. The paper's S = min(S1, S2) rows are here the aligned ones, which for one
     tokenizer is the same. Eq. 15-16 also sum over all of D'; we take the mean over the samples of the batch, since the
@@ -60,19 +62,19 @@ def transfer_loss(
 
 
 def pooled_kl(
-    teacher_logits: torch.Tensor,
-    student_logits: torch.Tensor,
+    teacher_logits: Float[Tensor, "n V_t"],
+    student_logits: Float[Tensor, "n V_s"],
     pool: Pool,
     k: int,
-    vocabulary_map: torch.Tensor | None,
-) -> torch.Tensor:
-    """Return KL(pool(teacher) || pool(student)) of every row, (n,) in nats: one summand of paper Eq. 14.
+    vocabulary_map: Int[Tensor, " V_t"] | None,
+) -> Float[Tensor, " n"]:
+    """Return KL(pool(teacher) || pool(student)) of every row in nats: one summand of paper Eq. 14.
 
-    `teacher_logits` (n, V_t) is a constant, `student_logits` (n, V_s) gets gradients; both are computed in float32 at
+    The teacher's logits are a constant, the student's get gradients; both are computed in float32 at
     least. Teacher first, as Eq. 15 and 16 name the arguments. The pools:
 
     topk: the k most probable teacher tokens that the student has, each a bin, and "rest" for everything else. Ids
-      are matched through `vocabulary_map` (V_t,), student's id or -1; None means equal ids. Teacher ids of one
+      are matched through `vocabulary_map`, student's id or -1; None means equal ids. Teacher ids of one
       student id are one token: their probabilities add up.
     sorted: both distributions sorted in descending order, the first k and "rest": needs no common vocabulary.
     avg: adaptive average pooling of the logits over the vocabulary to k bins, then softmax.

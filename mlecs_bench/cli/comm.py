@@ -43,14 +43,18 @@ if TYPE_CHECKING:
     metavar="DIR",
     help=f"Prepared data.  [default: ${CACHE_VARIABLE}, or the user's cache folder]",
 )
+@click.option("--study", metavar="NAME", help="A study whose words on volumes stand beside ours, such as paper.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-def comm(algo: str | None, n_devices: str, rank: str | None, as_json: bool, quiet: bool, **given: Any) -> None:
+def comm(
+    algo: str | None, n_devices: str, rank: str | None, study: str | None, as_json: bool, quiet: bool, **given: Any
+) -> None:
     """Count what algorithms transmit, without weights.
 
     The rounds of a run are carried out with models that have the true sizes and no values.
     """
     registry = Registry.installed()
+    beside = registry.study(study).info if study else None
     names = algo.split(",") if algo else [e.name for e in registry.entries("algorithm") if "/" not in e.name]
     counts = _whole_numbers(n_devices, "--n-devices")
     ranks: list[int | None] = [*_whole_numbers(rank, "--rank")] if rank else [None]
@@ -76,7 +80,7 @@ def comm(algo: str | None, n_devices: str, rank: str | None, as_json: bool, quie
     if as_json:
         click.echo(json.dumps({"schema": "mlecs-bench/comm/1", "rows": transmission_json(rows)}, indent=1))
     else:
-        click.echo(transmission_text(rows))
+        click.echo(transmission_text(rows, beside))
 
 
 def _counted(

@@ -10,13 +10,13 @@ import click
 
 from mlecs_bench.cli.config import DEFAULT_OUT
 from mlecs_bench.cli.defaults import known_defaults
-from mlecs_bench.cli.flags import moment_flag
+from mlecs_bench.cli.flags import eval_point_flag
 from mlecs_bench.errors import RecordError, UsageError
-from mlecs_bench.records.results import Record, read_records
+from mlecs_bench.records.results import Record, read_records, record_files
 
 if TYPE_CHECKING:
     from mlecs_bench.report.compare import Compared, Shown
-    from mlecs_bench.report.frame import Moment, Stat
+    from mlecs_bench.report.frame import EvalPoint, Stat
 
 _WHAT_TO_NAME = "name two folders of records, or two algorithms and the folder of their records"
 
@@ -25,7 +25,7 @@ _WHAT_TO_NAME = "name two folders of records, or two algorithms and the folder o
 @click.argument("a")
 @click.argument("b")
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
-@moment_flag
+@eval_point_flag
 @click.option("--metric", metavar="NAME", help="A metric, or all.  [default: the first of each dataset]")
 @click.option(
     "--stat",
@@ -38,7 +38,13 @@ _WHAT_TO_NAME = "name two folders of records, or two algorithms and the folder o
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with unrounded numbers.")
 def compare(  # noqa: PLR0913, PLR0917  # click passes every argument and option by its name
-    a: str, b: str, folder: Path | None, moment: Moment, metric: str | None, stats: tuple[Stat, ...], as_json: bool
+    a: str,
+    b: str,
+    folder: Path | None,
+    eval_point: EvalPoint,
+    metric: str | None,
+    stats: tuple[Stat, ...],
+    as_json: bool,
 ) -> None:
     """Compare two algorithms, or two folders of records.
 
@@ -48,7 +54,7 @@ def compare(  # noqa: PLR0913, PLR0917  # click passes every argument and option
     """
     from mlecs_bench.report.compare import Shown, compared_json, compared_text
 
-    shown = Shown(moment, metric, stats)
+    shown = Shown(eval_point, metric, stats)
     if folder is None and Path(a).exists() and Path(b).exists():
         compared = _folders(Path(a), Path(b), shown)
     else:
@@ -74,7 +80,7 @@ def _algorithms(a: str, b: str, given: Path | None, shown: Shown) -> Compared:
 
 def _holds_records(name: str) -> bool:
     """Is it a record or a folder of records, not just a folder with the name of an algorithm?"""
-    return Path(name).is_file() or any(Path(name).glob("[!.]*.json"))
+    return Path(name).is_file() or bool(record_files(Path(name)))
 
 
 def _folders(a: Path, b: Path, shown: Shown) -> Compared:

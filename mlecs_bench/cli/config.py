@@ -100,6 +100,6 @@ def _workers(value: Any) -> tuple[str | None, int | None]:
         return None, None
     name, colon, number = ("", ":", str(value)) if str(value).isdigit() else str(value).partition(":")
     whole = number.isdigit() and int(number) > 0
-    if isinstance(value, bool) or (colon and not whole) or not (name or whole):
+    if isinstance(value, bool) or (colon and not whole) or not (name[:1].isalpha() or (whole and not name)):
         raise UsageError(f"workers must be a whole number of at least 1, or NAME:NUMBER, got {value}")
     return name or None, int(number) if colon else None

@@ -1,15 +1,21 @@
-"""The default options of the algorithms that records are of, from which a report tells others apart."""
+"""What a report takes from installed plugins: the usual options of algorithms, and the studies that it shows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import MlecsError
 
+if TYPE_CHECKING:
+    from mlecs_bench.doors.hookspecs import StudyInfo
 
-def known_defaults(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+Records = Sequence[Mapping[str, Any]]
+
+
+def known_defaults(records: Records) -> dict[str, dict[str, Any]]:
     """Return the default options of each algorithm that is installed and can be loaded, by name."""
     registry, found = Registry.installed(), {}
     for algo in dict.fromkeys(record["identity"]["algo"]["name"] for record in records):
@@ -18,3 +24,32 @@ def known_defaults(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, 
         except MlecsError:
             continue  # records of a plugin that is gone are as good as any
     return found
+
+
+def with_ablations(records: Records) -> str | None:
+    """Return the first algorithm of the records that installed plugins ablate, None where there is none."""
+    ablated = {entry.name.partition("/")[0] for entry in Registry.installed().entries("algorithm") if "/" in entry.name}
+    names = dict.fromkeys(record["identity"]["algo"]["name"].partition("/")[0] for record in records)
+    return next((name for name in names if name in ablated), None)
+
+
+def studies_of(folder: Path, named: Sequence[str]) -> tuple[list[StudyInfo], list[str]]:
+    """Return the studies that a report on `folder` shows, and a line for each that its study.yaml names in vain.
+
+    These are those `named` by the user, for which errors are raised, and those of the folder's own study file.
+    """
+    from mlecs_bench.plan.study import STUDY_FILE, read_study
+
+    registry = Registry.installed()
+    found = {name: registry.study(name).info for name in dict.fromkeys(named)}
+    problems: list[str] = []
+    try:
+        own = read_study(folder / STUDY_FILE).report if (folder / STUDY_FILE).exists() else ()
+    except MlecsError as error:
+        return list(found.values()), [str(error)]
+    for name in own:
+        try:
+            found.setdefault(name, registry.study(name).info)
+        except MlecsError as error:
+            problems.append(f"the sections of study '{name}' are left out: {error}")
+    return list(found.values()), problems

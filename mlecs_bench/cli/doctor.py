@@ -36,7 +36,7 @@ SCRATCH_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True)
-class Check:
+class Finding:
     """One thing that was looked at. `missing` means that the default run cannot work without it."""
 
     topic: str
@@ -63,7 +63,7 @@ def doctor(ctx: click.Context, data_dir: Path | None, profile: str | None, as_js
     ctx.exit(0 if healthy else 1)
 
 
-def report_text(checks: Iterable[Check]) -> str:
+def report_text(checks: Iterable[Finding]) -> str:
     """Return the checks as text: a block per topic, then what to do."""
     marks = {"ok": "ok", "missing": "MISSING", "warning": "note"}
     lines: list[str] = []
@@ -81,22 +81,22 @@ def report_text(checks: Iterable[Check]) -> str:
     return "\n".join([*lines, verdict])
 
 
-def _software() -> Iterator[Check]:
+def _software() -> Iterator[Finding]:
     """Yield Python, mlecs-bench and each package that its metadata requires."""
     topic = "software"
-    yield Check(topic, "python", "ok", platform.python_version())
+    yield Finding(topic, "python", "ok", platform.python_version())
     try:
         requirements = importlib.metadata.requires(OWN_DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:
-        yield Check(topic, OWN_DISTRIBUTION, "missing", "not installed, so no plugin is found", _reinstall())
+        yield Finding(topic, OWN_DISTRIBUTION, "missing", "not installed, so no plugin is found", _reinstall())
         return
-    yield Check(topic, OWN_DISTRIBUTION, "ok", __version__)
+    yield Finding(topic, OWN_DISTRIBUTION, "ok", __version__)
     for line in requirements:
         yield from _requirement(topic, line)
 
 
-def _requirement(topic: str, line: str) -> Iterator[Check]:
-    """Check one requirement of the metadata, such as ``torch>=2.6`` or ``bert-score; extra == "bertscore"``."""
+def _requirement(topic: str, line: str) -> Iterator[Finding]:
+    """Finding one requirement of the metadata, such as ``torch>=2.6`` or ``bert-score; extra == "bertscore"``."""
     from packaging.requirements import Requirement
 
     requirement = Requirement(line)
@@ -112,39 +112,41 @@ def _requirement(topic: str, line: str) -> Iterator[Check]:
     try:
         version = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:
-        yield Check(topic, requirement.name, lacking, f"not installed{purpose}", cure)
+        yield Finding(topic, requirement.name, lacking, f"not installed{purpose}", cure)
         return
     if requirement.specifier.contains(version, prereleases=True):
-        yield Check(topic, requirement.name, "ok", f"{version}{purpose}")
+        yield Finding(topic, requirement.name, "ok", f"{version}{purpose}")
     else:
-        yield Check(topic, requirement.name, lacking, f"{version}, but {wanted} is required{purpose}", cure)
+        yield Finding(topic, requirement.name, lacking, f"{version}, but {wanted} is required{purpose}", cure)
 
 
-def _hardware() -> Iterator[Check]:
+def _hardware() -> Iterator[Finding]:
     """Yield cores, threads and accelerators."""
     topic = "hardware"
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Check(topic, "cpu", "ok", f"{platform.machine()}, {os.cpu_count()} cores, {affinity} usable here")
+    yield Finding(topic, "cpu", "ok", f"{platform.machine()}, {os.cpu_count()} cores, {affinity} usable here")
     try:
         import torch
     except ImportError:
         return
-    yield Check(
+    yield Finding(
         topic, "threads", "ok", f"torch would use {torch.get_num_threads()}; a run uses 1 unless --threads says"
     )
     if not torch.cuda.is_available():
-        yield Check(topic, "gpu", "ok", "none that torch can use; the profile mini needs none")
+        yield Finding(topic, "gpu", "ok", "none that torch can use; the profile mini needs none")
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        yield Check(topic, f"gpu cuda:{index}", "ok", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+        yield Finding(topic, f"gpu cuda:{index}", "ok", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
 
 
-def _plugins(registry: Registry) -> Iterator[Check]:
+def _plugins(registry: Registry) -> Iterator[Finding]:
     """Import every plugin and yield how that went; only those of mlecs-bench itself are needed."""
     topic = "plugins"
     if PLUGINS_VARIABLE in os.environ:
         value = os.environ[PLUGINS_VARIABLE]
-        yield Check(topic, PLUGINS_VARIABLE, "warning", f"'{value}' limits which plugins are seen", "unset it for all")
+        yield Finding(
+            topic, PLUGINS_VARIABLE, "warning", f"'{value}' limits which plugins are seen", "unset it for all"
+        )
     for kind in KINDS:
         for entry in registry.entries(kind):
             origin = f"{entry.distribution} {entry.version}"
@@ -153,12 +155,12 @@ def _plugins(registry: Registry) -> Iterator[Check]:
                 registry.load(kind, entry.name)
             except MlecsError as error:
                 cure = _reinstall() if own else f"pip install --upgrade {entry.distribution}, or uninstall it"
-                yield Check(topic, f"{kind} {entry.name}", "missing" if own else "warning", str(error), cure)
+                yield Finding(topic, f"{kind} {entry.name}", "missing" if own else "warning", str(error), cure)
             else:
-                yield Check(topic, f"{kind} {entry.name}", "ok", origin)
+                yield Finding(topic, f"{kind} {entry.name}", "ok", origin)
 
 
-def _weights() -> Iterator[Check]:
+def _weights() -> Iterator[Finding]:
     """Yield the models of every profile; only those of the default profile are needed."""
     for profile in _profiles(Registry.installed()):
         lacking: Status = "missing" if profile.name == RunSpec.profile else "warning"
@@ -166,7 +168,7 @@ def _weights() -> Iterator[Check]:
         if profile.encoders is not None:
             looked.append(("encoders", *_files([profile.encoders])))
         for name, found, cure in looked:
-            yield Check(f"weights of profile {profile.name}", name, lacking if cure else "ok", found, cure)
+            yield Finding(f"weights of profile {profile.name}", name, lacking if cure else "ok", found, cure)
 
 
 def _profiles(registry: Registry) -> Iterator[Profile]:
@@ -176,7 +178,7 @@ def _profiles(registry: Registry) -> Iterator[Profile]:
             yield registry.profile(entry.name).info
 
 
-def _memory(name: str) -> Iterator[Check]:
+def _memory(name: str) -> Iterator[Finding]:
     """Yield the memory that ML-ECS on three devices and modalities needs, on every device that it could run on."""
     from mlecs_bench.models.memory import GIB, advice, available_memory, estimate_memory
 
@@ -184,14 +186,14 @@ def _memory(name: str) -> Iterator[Check]:
     import torch
 
     estimate = estimate_memory(profile, RunSpec.n_devices, N_MODALITIES)
-    yield Check(topic, "a cell", "ok", f"needs about {estimate} with {RunSpec.n_devices} devices")
+    yield Finding(topic, "a cell", "ok", f"needs about {estimate} with {RunSpec.n_devices} devices")
     for device in ("cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))):
         available = available_memory(device)
         if available is None:
             continue
         fits = estimate.total <= available
         cure = "" if fits else advice(profile, RunSpec.n_devices, N_MODALITIES, available)
-        yield Check(topic, device, "ok" if fits else "warning", f"has {available / GIB:.1f} GiB", cure)
+        yield Finding(topic, device, "ok" if fits else "warning", f"has {available / GIB:.1f} GiB", cure)
 
 
 def _model(source: str) -> tuple[str, str]:
@@ -229,46 +231,46 @@ def _reinstall(absent: Sequence[Path] = ()) -> str:
     return f"install {OWN_DISTRIBUTION} again from where you got it"
 
 
-def _folders() -> Iterator[Check]:
+def _folders() -> Iterator[Finding]:
     """Yield the cache and the default output folder: writable, and with space left."""
     yield _writable("cache", default_cache_dir(), f"set {CACHE_VARIABLE} to a folder you can write")
     yield _writable("output", Path(DEFAULT_OUT), "give --out a folder you can write")
 
 
-def _writable(name: str, folder: Path, cure: str) -> Check:
-    """Check a folder, or the nearest existing one above it, without creating anything."""
+def _writable(name: str, folder: Path, cure: str) -> Finding:
+    """Finding a folder, or the nearest existing one above it, without creating anything."""
     place = folder.absolute()
     while not place.exists():
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        return Check("folders", name, "missing", f"{folder} is not writable ({place})", cure)
+        return Finding("folders", name, "missing", f"{folder} is not writable ({place})", cure)
     free = shutil.disk_usage(place).free
     status: Status = "ok" if free >= SCRATCH_BYTES else "warning"
-    return Check("folders", name, status, f"{folder} is writable, {free / 2**30:.1f} GiB free")
+    return Finding("folders", name, status, f"{folder} is writable, {free / 2**30:.1f} GiB free")
 
 
-def _data(data_dir: Path | None) -> Iterator[Check]:
+def _data(data_dir: Path | None) -> Iterator[Finding]:
     """Yield where real data comes from, and what `data_dir` holds."""
     registry = Registry.installed()
     topic = "data"
     if data_dir is None:
-        yield Check(topic, "--data-dir", "ok", "not given; runs without it use the synthetic stand-in")
+        yield Finding(topic, "--data-dir", "ok", "not given; runs without it use the synthetic stand-in")
     elif not data_dir.is_dir():
-        yield Check(topic, str(data_dir), "missing", "is not a folder", "give --data-dir the folder with your data")
+        yield Finding(topic, str(data_dir), "missing", "is not a folder", "give --data-dir the folder with your data")
     else:
         names = sorted(path.name for path in data_dir.iterdir())
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        yield Check(topic, str(data_dir), "ok" if names else "warning", f"{len(names)} entries: {shown or 'empty'}")
+        yield Finding(topic, str(data_dir), "ok" if names else "warning", f"{len(names)} entries: {shown or 'empty'}")
     for entry in registry.entries("dataset"):
         try:
             info = registry.dataset(entry.name).info
         except MlecsError:
             continue
         if info.where_to_get:
-            yield Check(topic, entry.name, "ok", f"real data: {info.where_to_get}")
+            yield Finding(topic, entry.name, "ok", f"real data: {info.where_to_get}")
         if info.check is not None and data_dir is not None and data_dir.is_dir():
             problems = list(info.check(data_dir))
             found = problems[0] + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "") if problems else ""
             cure = f"see 'mlecs-bench show {entry.name}' for where to get it" if problems else ""
             status: Status = "warning" if problems else "ok"
-            yield Check(topic, f"{entry.name} in {data_dir}", status, found or "all files are there", cure)
+            yield Finding(topic, f"{entry.name} in {data_dir}", status, found or "all files are there", cure)

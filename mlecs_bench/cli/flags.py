@@ -102,8 +102,19 @@ def parsed(flags: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-moment_flag = click.option(
+class _Renamed(click.Option):
+    """A flag whose former name, its second one, is taken and not shown."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        record = super().get_help_record(ctx)
+        return record and (record[0].replace(f", {self.opts[1]}", ""), record[1])
+
+
+eval_point_flag = click.option(
+    "--eval-point",
     "--moment",
+    "eval_point",
+    cls=_Renamed,
     type=click.Choice(["local", "received"]),
     default="local",
     show_default=True,

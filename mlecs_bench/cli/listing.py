@@ -7,7 +7,7 @@ from collections import Counter
 
 import click
 
-from mlecs_bench.doors.registry import DOORS, KINDS, Entry, Kind, Registry
+from mlecs_bench.doors.registry import DOORS, KINDS, Kind, PluginEntry, Registry
 
 
 @click.command("list")
@@ -22,7 +22,7 @@ def list_command(as_json: bool) -> None:
             click.echo(f"warning: {kind} '{name}' is declared more than once; uninstall one of them", err=True)
 
 
-def _row(entry: Entry) -> dict[str, str]:
+def _row(entry: PluginEntry) -> dict[str, str]:
     return {
         "name": entry.name,
         "distribution": entry.distribution,

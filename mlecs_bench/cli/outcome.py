@@ -47,16 +47,16 @@ def transmitted_text(summary: Mapping[str, Any]) -> str:
         lines += [f"  {row['kind']:{width}}  {row['direction']:4}  {counts}"]
     sizes = " or ".join(f"{size:,}" for size in sorted(set(summary["device_params"].values())))
     lines += [f"Share of the device's language model ({sizes} parameters), defined above:"]
-    lines += [f"  {name}: {100 * r['value']:.3f} %" for name, r in summary["ratios"].items()]
+    lines += [f"  {name.replace('_', ' ')}: {100 * r['value']:.3f} %" for name, r in summary["ratios"].items()]
     return "\n".join(lines)
 
 
 def honest_line(records: Sequence[Record]) -> str:
-    """Return what the numbers may not be taken for: synthetic data and tiny models are not the paper's setting."""
+    """Return what the numbers may not be taken for: synthetic data and tiny models are not those of publications."""
     identities = [record["identity"] for record in records]
     causes = []
     if any(identity["dataset"]["synthetic"] for identity in identities):
         causes.append("the data is a synthetic stand-in")
     if any(identity["profile"]["tiny"] for identity in identities):
         causes.append(f"the models of profile {identities[0]['profile']['name']} are tiny")
-    return f"Do not compare these numbers with the paper's: {' and '.join(causes)}." if causes else ""
+    return f"Do not compare these numbers with published ones: {' and '.join(causes)}." if causes else ""

@@ -240,6 +240,10 @@ class PlainView(Listener):
     def close(self) -> None:
         """Nothing is open."""
 
+    def on_note(self, event: Event) -> None:
+        """Say it."""
+        self.say(f"{cell_name(cell_of(event))}: {event.values['text']}")
+
     def on_cells(self, event: Event) -> None:
         """Learn how much there is to do."""
         cells = event.values["cells"]
@@ -326,6 +330,10 @@ class LiveView(Listener):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+    def on_note(self, event: Event) -> None:
+        """Say it."""
+        self.say(f"{cell_name(cell_of(event))}: {event.values['text']}")
 
     def on_cells(self, event: Event) -> None:
         """Learn how much there is to do."""

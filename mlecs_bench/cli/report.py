@@ -9,65 +9,96 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlecs_bench.cli.config import DEFAULT_OUT
-from mlecs_bench.cli.defaults import known_defaults
-from mlecs_bench.cli.flags import moment_flag
+from mlecs_bench.cli.defaults import known_defaults, studies_of, with_ablations
+from mlecs_bench.cli.flags import eval_point_flag
 from mlecs_bench.errors import RecordError, UsageError, did_you_mean
 from mlecs_bench.records.failures import read_failures
-from mlecs_bench.records.results import read_records, record_name
+from mlecs_bench.records.results import FOLDER, RecordFolder, read_folder, record_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlecs_bench.report.frame import Moment
+    from mlecs_bench.report import Wanted
+    from mlecs_bench.report.frame import EvalPoint
 
 REPORT_FOLDER = "report"
 SHOWN_FAILURES = 10
+PAPER = "paper"
+"""The study that --with-paper stands for."""
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=Path(DEFAULT_OUT))
-@moment_flag
-@click.option("--candidate", metavar="NAME", help="The algorithm that is tested against the others.  [default: ml-ecs]")
-@click.option("--with-paper", is_flag=True, help="Put the paper's values and the difference to them beside ours.")
+@eval_point_flag
+@click.option(
+    "--candidate",
+    metavar="NAME",
+    help="The algorithm that is tested against the others.  [default: that of the study, else the one with ablations]",
+)
+@click.option(
+    "--study",
+    "studies",
+    multiple=True,
+    metavar="NAME",
+    help="A study whose sections are shown; repeatable."
+    "  [default: those that the folder's study.yaml names under report]",
+)
+@click.option("--with-paper", is_flag=True, help="Show the study paper, its printed values beside ours.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, and write nothing.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Write here.  [default: FOLDER/report]")
-def report(  # a flag each
-    folder: Path, moment: Moment, candidate: str | None, with_paper: bool, as_json: bool, output: Path | None
+def report(  # noqa: PLR0913, PLR0917  # a flag each
+    folder: Path,
+    eval_point: EvalPoint,
+    candidate: str | None,
+    studies: tuple[str, ...],
+    with_paper: bool,
+    as_json: bool,
+    output: Path | None,
 ) -> None:
     """Build tables, figures and statistics from the records in FOLDER (default: results/scratch).
 
-    Prints all scores as tables, and writes the paper's tables (Markdown, LaTeX, CSV), figures (SVG, PNG), tests of the
-    differences and the paper's claims, and one HTML page of it all. Files that are no valid record are named on
-    stderr, one line each, and left out.
+    Prints all scores as tables, and writes tables (Markdown, LaTeX, CSV), figures (SVG, PNG), tests of the differences,
+    what studies add to them, and one HTML page of it all. Files that are no valid record are named on stderr, one line
+    each, and left out.
     """
-    from mlecs_bench.report import Wanted, build_report, build_table, report_json, write_report
+    from mlecs_bench.report import Wanted
 
     _check_folder(folder)
-    records, problems = read_records(folder)
-    for problem in problems:
+    found = read_folder(folder)
+    for problem in found.problems:
         click.echo(f"warning: {problem}", err=True)
-    if not records:
+    if not found.records:
         raise RecordError(f"no valid record in {folder}; {_instead(folder)}")
     if candidate is not None:
-        _check_candidate(candidate, records)
-    failed = _failed(folder)
-    for line in failed:
+        _check_candidate(candidate, found.records)
+    shown, problems = studies_of(folder, (*studies, *([PAPER] if with_paper else [])))
+    warnings = [*problems, *_failed(folder)]
+    for line in warnings:
         click.echo(f"warning: {line}", err=True)
-    left_out = [f"left out: {Path(problem.split()[0]).name}" for problem in problems]
-    title = f"Report of {folder.resolve().name}"
-    wanted = Wanted(moment, candidate, with_paper)
-    built = build_report(records, title, wanted, known_defaults(records), [*left_out, *failed])
-    if as_json:
+    if candidate is None and not any(study.candidate for study in shown):
+        candidate = with_ablations(found.records)
+    left_out = [f"left out: {Path(problem.split()[0]).name}" for problem in found.problems]
+    wanted = Wanted(eval_point, candidate, with_paper, shown)
+    _report(folder, found, wanted, [*left_out, *warnings], None if as_json else output or folder / REPORT_FOLDER)
+
+
+def _report(folder: Path, found: RecordFolder, wanted: Wanted, warnings: Sequence[str], place: Path | None) -> None:
+    """Write the report into `place` and print its scores, or print it as JSON where there is no place."""
+    from mlecs_bench.report import build_report, build_table, report_json, write_report
+
+    records, defaults = found.records, known_defaults(found.records)
+    files = {key: path.relative_to(folder).as_posix() for key, path in found.paths.items()}
+    built = build_report(records, f"Report of {folder.resolve().name}", wanted, defaults, warnings, files)
+    if place is None:
         click.echo(json.dumps(report_json(built, records), indent=1))
         return
-    place = output or folder / REPORT_FOLDER
     try:
-        files = write_report(built, records, place, folder)
+        written = write_report(built, records, place, folder)
     except OSError as error:
         raise UsageError(f"cannot write {place}: {error.strerror}; give another folder with --output") from error
-    click.echo(build_table(records, moment), nl=False)
-    paper = ", the paper's values among them" if with_paper else ""
-    click.echo(f"wrote {len(files)} files to {place}{paper}; open {place / 'index.html'}", err=True)
+    click.echo(build_table(records, wanted.eval_point, defaults), nl=False)
+    paper = ", the paper's values among them" if wanted.published else ""
+    click.echo(f"wrote {len(written)} files to {place}{paper}; open {place / 'index.html'}", err=True)
 
 
 def _check_folder(folder: Path) -> None:
@@ -79,7 +110,8 @@ def _check_folder(folder: Path) -> None:
 
 def _instead(folder: Path) -> str:
     """Return what to do about a folder without records: those below it that may have some, or how to make one."""
-    below = sorted({path.parent.name for path in folder.glob("*/[!.]*--*.json")})
+    files = [*folder.glob("*/[!.]*--*.json"), *folder.glob(f"*/{FOLDER}/[!.]*--*.json")]
+    below = sorted({path.relative_to(folder).parts[0] for path in files})
     if below:
         return f"name one of the folders below it: {', '.join(below)}"
     return f"run 'mlecs-bench run --algo NAME --dataset NAME --rho 0.5 --out {folder}' first, or name another folder"

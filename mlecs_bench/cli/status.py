@@ -13,6 +13,7 @@ from mlecs_bench.cli.progress import duration
 from mlecs_bench.cli.status_file import Status, read_statuses
 from mlecs_bench.errors import UsageError
 from mlecs_bench.records.failures import read_failures
+from mlecs_bench.records.results import record_files
 
 STATES = {
     "running": "running",
@@ -34,7 +35,7 @@ def status(folder: Path, as_json: bool) -> None:
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder; give the --out of a sweep")
     statuses = read_statuses(folder)
-    records = sum(1 for _ in folder.glob("[!.]*.json"))
+    records = len(record_files(folder))
     failures, problems = read_failures(folder)
     for problem in problems:
         click.echo(f"warning: {problem}", err=True)
@@ -62,7 +63,7 @@ def _lines(found: Status) -> list[str]:
 
 def _named(identity: Any) -> str:
     """Return a cell in a few words."""
-    from mlecs_bench.records.results import rho_label
+    from mlecs_bench.records.names import rho_label
 
     data = identity["dataset"]["name"]
     where = f"rho {rho_label(identity['rho'])}, {identity['n_devices']} devices, seed {identity['seed']}"

@@ -20,7 +20,7 @@ from mlecs_bench.cli.progress import cell_name, make_view
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.settings import DEVICE_KEYS
-from mlecs_bench.plan.study import PRESETS, Study, default_folder, keep_study, preset, read_study
+from mlecs_bench.plan.study import Study, default_folder, keep_study, preset, read_study
 from mlecs_bench.records.failures import reason_of
 
 if TYPE_CHECKING:
@@ -50,9 +50,7 @@ class Sweep:
 
 
 @click.command()
-@click.option(
-    "--preset", "preset_name", type=click.Choice(PRESETS), help="A study of the paper: its tables and figures."
-)
+@click.option("--preset", "preset_name", metavar="NAME", help="A study that comes with a plugin, such as table1.")
 @click.option("--study", "study_file", type=click.Path(path_type=Path), metavar="FILE", help="A study file (YAML).")
 @with_flags(GRID, SETTINGS, PLACES)
 @click.option("--retry", type=click.Choice(["failed"]), help="Run cells again that have failed before.")
@@ -89,10 +87,8 @@ def _asked(flags: dict[str, Any]) -> Sweep:
     settings = _lists(parsed(flags))
     given = {key: value for key, value in settings.items() if value not in (None, {}, [])}
     if not name and not file and not {"algo", "dataset", "rho"} <= given.keys():
-        raise UsageError(
-            f"name what to run: --preset {'|'.join(PRESETS)}, --study FILE, or --algo, --dataset and --rho"
-        )
-    study = preset(name) if name else read_study(file) if file else Study("", "", {"": {}})
+        raise UsageError("name what to run: --preset NAME, --study FILE, or --algo, --dataset and --rho")
+    study = preset(name, Registry.installed()) if name else read_study(file) if file else Study("", "", {"": {}})
     specs = study.overlaid(given).specs()
     if "data_dir" in given and len({spec.dataset for spec in specs}) > 1:
         raise UsageError("--data-dir is one folder and the sweep has several datasets; name one with --dataset")

@@ -22,22 +22,21 @@ if TYPE_CHECKING:
     import torch
 
 Task = Literal["generation", "classification"]
-Encoding = Literal["frames", "image", "spectrogram", "tokens", "series", "vector"]
 MANIFEST_FILE = "manifest.json"
 
 
 @dataclass(frozen=True)
 class Modality:
-    """One modality of a dataset: its name, the shape and dtype of a sample, and which kind of encoder reads it.
+    """One modality of a dataset: its name, the shape and dtype of a sample, and which installed encoder reads it.
 
-    frames (T, H, W, C) uint8; image (H, W, C) uint8; spectrogram (F, T) float32; tokens (L,) int64;
+    mlecs-bench has frames (T, H, W, C) uint8; image (H, W, C) uint8; spectrogram (F, T) float32; tokens (L,) int64;
     series (T, C) float32; vector (F,) float32. `vocabulary`: ids of tokens are below it; 0 leaves it open.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: Literal["uint8", "float32", "int64"]
-    encoding: Encoding
+    encoding: str
     meaning: str = ""
     vocabulary: int = 0
 
@@ -237,7 +236,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some samples of one party: `index` (b,) in the dataset, inputs m → (b, *shape) and presence m → (b,) bool."""
+    """Some samples of one party: `index` (b,) in the dataset, `inputs` m → `(b, *shape)`, `present` m → (b,) bool."""
 
     index: np.ndarray[Any, Any]
     inputs: dict[str, torch.Tensor]
@@ -284,7 +283,7 @@ class PartyData:
         return index
 
     def modality(self, name: str, rows: Sequence[int] | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return the values of one modality for `rows` (b, *shape); raises AccessError for what is not its own."""
+        """Return the values of one modality for `rows`, `(b, *shape)`; raises AccessError for what is not its own."""
         if name not in self.modalities:
             raise AccessError(f"{self.owner} asked for modality '{name}' but holds only {list(self.modalities)}")
         values: np.ndarray[Any, Any] = self._samples.array(name)[self.check_rows(rows)]

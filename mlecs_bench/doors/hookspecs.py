@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
 
@@ -22,43 +22,11 @@ if TYPE_CHECKING:
     from mlecs_bench.data.samples import DataRequest, Modality, Prepared, Task
     from mlecs_bench.doors.events import Event, Tell
     from mlecs_bench.doors.profile import Profile
-    from mlecs_bench.execution.workers import Workers
-    from mlecs_bench.federation.device import Device
-    from mlecs_bench.federation.fleet import Fleet, FleetRequest
-    from mlecs_bench.federation.messages import Message
-    from mlecs_bench.federation.server import Server
-    from mlecs_bench.metrics.scores import Metric, Scorer
-    from mlecs_bench.plan.plan import Plan
-    from mlecs_bench.report.study import StudyView
-    from mlecs_bench.report.table import Section
+    from mlecs_bench.doors.scoring import Metric, Scorer
 
 PROJECT = "mlecs_bench"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
-
-
-class Algorithm(Protocol):
-    """One federated algorithm: four functions around the messages of a round t = 1..T.
-
-    The object holds options only; all state lives on the parties. Round t is broadcast → receive → local_update →
-    aggregate for all devices; after round T one last broadcast → receive (t = T + 1).
-    """
-
-    def broadcast(self, server: Server, t: int) -> Mapping[str, Message]:
-        """Cloud: what goes down in round t, by device id. A device without an entry gets an empty message."""
-        ...
-
-    def receive(self, device: Device, message: Message, t: int) -> None:
-        """Device: take in what came down."""
-        ...
-
-    def local_update(self, device: Device, t: int) -> Message:
-        """Device: train; return what goes up."""
-        ...
-
-    def aggregate(self, server: Server, uploads: Mapping[str, Message], t: int) -> None:
-        """Cloud: merge the uploads (by device id) and train."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -75,16 +43,17 @@ class Exchange:
 class Needs:
     """What an algorithm needs of the federation it runs in, under given options.
 
-    private_stage: devices take optimiser steps on their private data, as nearly every algorithm does.
-    public_stage: devices take optimiser steps on the public data; `--budget equal` gives as many private steps more
+    - private_stage: devices take optimiser steps on their private data, as nearly every algorithm does.
+    - public_stage: devices take optimiser steps on the public data; `--budget equal` gives as many private steps more
       to algorithms that do not.
-    same: parts of the devices' models (of `ALL_PARTS`) that are averaged, so their tensors must have equal shapes on
+    - same: parts of the devices' models (of `ALL_PARTS`) that are averaged, so their tensors must have equal shapes on
       all devices, modality by modality. A federation that cannot give that is refused before training.
-    any_rank: adapters may differ in rank; "lora" in `same` then asks for equal shapes but for the rank.
-    ranks: LoRA ranks of devices d00, d01, …, repeated cyclically; empty: the profile's. Alpha / r is the same for all.
-    proxy: every party gets `party.proxy`, a small language model of its own.
-    setup_steps: optimiser steps that the server takes in round 1 on top of its budget.
-    prompt_suffix: a sentence put behind the dataset's prompt, in training and at test.
+    - any_rank: adapters may differ in rank; "lora" in `same` then asks for equal shapes but for the rank.
+    - ranks: LoRA ranks of devices d00, d01, …, repeated cyclically; empty: the profile's. Alpha / r is the same for
+      all.
+    - proxy: every party gets `party.proxy`, a small language model of its own.
+    - setup_steps: optimiser steps that the server takes in round 1 on top of its budget.
+    - prompt_suffix: a sentence put behind the dataset's prompt, in training and at test.
     """
 
     private_stage: bool = True
@@ -101,14 +70,15 @@ class Needs:
 class AlgorithmInfo:
     """An algorithm plugin: how to build it and its card.
 
-    `build(options)` returns the algorithm. `server_score`: the server's model is trained and scored. `needs(options)`
+    `build(options)` returns the algorithm (an `Algorithm` of
+    mlecs_bench.federation.algorithm). `server_score`: the server's model is trained and scored. `needs(options)`
     says what it needs of a federation. The card's sentences: `reproduced` is done as the paper prints it, `readings`
     is what the sources leave open and how it was read, `deviations` is what departs from them, with the reason.
     """
 
     title: str
     summary: str
-    build: Callable[[Any], Algorithm]
+    build: Callable[[Any], Any]
     paper: str = ""
     options: type[Any] = NoOptions
     exchanges: Sequence[Exchange] = ()
@@ -187,12 +157,14 @@ class MetricInfo:
     """A metric plugin. `make(request)` returns its scorer, or None where an optional package is not installed.
 
     The entry point's name is the metric's name in `DatasetInfo.metrics` and in records. No model is loaded by `make`.
+    `check(request)` raises UsageError before any data is prepared (so without labels) when a model cannot be used.
     """
 
     title: str
     summary: str
     make: Callable[[MetricRequest], Scorer | None]
     higher_is_better: bool = True
+    check: Callable[[MetricRequest], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -200,7 +172,7 @@ class EncoderInfo:
     """An encoder plugin: the trainable network in front of modalities of one encoding.
 
     The entry point's name is the encoding in a manifest. `axes` is how many axes a sample's shape has.
-    `build(modality, dim)` returns a module from a batch (b, *modality.shape) to float32 (b, dim), with weights from
+    `build(modality, dim)` returns a module from a batch `(b, *modality.shape)` to float32 (b, dim), with weights from
     torch's current stream and without running statistics.
     """
 
@@ -225,20 +197,29 @@ class WorkersRequest:
 
 @dataclass(frozen=True)
 class WorkersInfo:
-    """A workers plugin: where cells run."""
+    """A workers plugin: where cells run. `make(request)` returns `Workers` of mlecs_bench.execution.workers.
+
+    `takes_number`: they are several at a time, and users may say how many.
+    """
 
     title: str
     summary: str
-    make: Callable[[WorkersRequest], Workers]
+    make: Callable[[WorkersRequest], Any]
+    takes_number: bool = True
 
 
 @dataclass(frozen=True)
 class FleetInfo:
-    """A fleet plugin: where the devices of one federation live. `make(request)` builds them."""
+    """A fleet plugin: where the devices of one federation live.
+
+    `make(request)` takes a `FleetRequest` and returns a `Fleet`, both of mlecs_bench.federation.fleet. `takes_number`:
+    users may write a number behind the fleet's name, which is the request's `size`.
+    """
 
     title: str
     summary: str
-    make: Callable[[FleetRequest], Fleet]
+    make: Callable[[Any], Any]
+    takes_number: bool = True
 
 
 @dataclass(frozen=True)
@@ -246,13 +227,22 @@ class StudyInfo:
     """A study plugin: what belongs to one paper or question.
 
     `presets` maps names for `mlecs-bench sweep --preset` to study files. `sections(view)` adds sections to a report
-    that asks for the study.
+    that asks for the study, for one setting at a time; they come first, and take the place of the report's own sections
+    that `replaces` names: scores, communication, curves, statistics. `algorithms` and `datasets` stand first in tables,
+    in this order; `candidate` is the algorithm that is held against the others. `sent` is what the study says of the
+    volume that an algorithm sends, by its name, and `sent_notes` explain it; `mlecs-bench comm --study` shows them.
     """
 
     title: str
     summary: str
     presets: Mapping[str, Path] = field(default_factory=dict)
-    sections: Callable[[StudyView], Sequence[Section]] = lambda _: ()
+    sections: Callable[[Any], Sequence[Any]] = lambda _: ()
+    replaces: Sequence[str] = ()
+    algorithms: Sequence[str] = ()
+    datasets: Sequence[str] = ()
+    candidate: str = ""
+    sent: Mapping[str, str] = field(default_factory=dict)
+    sent_notes: Sequence[str] = ()
 
 
 class HookSpecs:
@@ -291,5 +281,5 @@ class HookSpecs:
         """Return the study this plugin provides."""
 
     @hookspec
-    def mlecs_event(self, event: Event, plan: Plan | None) -> None:
-        """Something has happened; `plan` is that of the event's cell, None where it has none."""
+    def mlecs_event(self, event: Event, plan: Any) -> None:
+        """Something has happened; `plan` (a `Plan`) is that of the event's cell, None where it has none."""

@@ -65,14 +65,14 @@ class Profile:
     clip_norm: float = 1.0  # authors' script
     weight_decay: float = 0.0  # authors' script
     server_trains_encoders: bool = True
-    device: str = "cpu"
+    torch_device: str = "cpu"
     dtype: Dtype = "float32"
     base_bits: BaseBits | None = None
     gradient_checkpointing: bool = False
     generation_batch: int = 128
     bertscore: str = "packaged"
     bertscore_samples: int | None = None
-    """Test samples of a party that BERTScore sees, spread evenly; None: all. It costs 30 ms a pair on one core."""
+    """Test samples of a party that BERTScore sees, spread evenly; None for all. It costs 30 ms a pair on one core."""
 
 
 def file_digest(path: Path | None) -> str | None:

@@ -68,7 +68,7 @@ InfoT = TypeVar("InfoT")
 
 
 @dataclass(frozen=True, order=True)
-class Entry:
+class PluginEntry:
     """A declared plugin: its name, kind, the distribution that declares it, and the ``module:object`` it points to."""
 
     name: str
@@ -112,11 +112,19 @@ class Loaded(Generic[InfoT]):
         """The plugin without its code."""
         return PluginRef(self.name, self.distribution, self.version, self.code)
 
+    @property
+    def origin(self) -> str:
+        """Distribution, version and a digest of the code, as identities name them; "" for what is mlecs-bench's own."""
+        if is_own(self.distribution):
+            return ""
+        code = f", code {self.code[:16]}" if self.code else ""
+        return f"{self.distribution} {self.version}{code}"
+
 
 class Registry:
     """The plugins of this installation."""
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
+    def __init__(self, entries: Iterable[PluginEntry]) -> None:
         self._entries = tuple(sorted(set(entries)))
 
     @classmethod
@@ -125,7 +133,7 @@ class Registry:
         allowed = _allowed_distributions()
         return cls(e for e in _declared() if allowed is None or _normalised(e.distribution) in allowed)
 
-    def entries(self, kind: Kind) -> list[Entry]:
+    def entries(self, kind: Kind) -> list[PluginEntry]:
         """Return the declared plugins of one kind, sorted by name; two may claim one name."""
         return [entry for entry in self._entries if entry.kind == kind]
 
@@ -197,7 +205,7 @@ class Registry:
                 warnings.append(f"{entry.label} points to '{entry.target}', which another observer already is")
         return manager, warnings
 
-    def _only(self, kind: Kind, name: str) -> Entry:
+    def _only(self, kind: Kind, name: str) -> PluginEntry:
         """Return the one entry called `name`."""
         found = [entry for entry in self.entries(kind) if entry.name == name]
         if not found:
@@ -206,10 +214,10 @@ class Registry:
             raise UsageError(f"no {kind} '{name}'{f', which is the name of: {others}' if others else ''}. {known}")
         if len(found) > 1:
             claims = ", ".join(f"{entry.distribution} {entry.version}" for entry in found)
-            others = [e.distribution for e in found if _normalised(e.distribution) != OWN_DISTRIBUTION]
+            strangers = [e.distribution for e in found if not is_own(e.distribution)]
             raise PluginError(
                 f"{kind} '{name}' is declared by {len(found)} distributions: {claims}; "
-                f"uninstall one, for example: pip uninstall {others[0]}"
+                f"uninstall one, for example: pip uninstall {strangers[0]}"
             )
         return found[0]
 
@@ -219,7 +227,7 @@ def group_of(kind: Kind) -> str:
     return f"{PROJECT}.{DOORS[kind][0]}"
 
 
-def _declared() -> Iterable[Entry]:
+def _declared() -> Iterable[PluginEntry]:
     """Yield every plugin of every distribution once, in the order of the import path.
 
     A distribution that is found twice (an editable install beside its egg-info) counts once: the first one is also
@@ -232,7 +240,7 @@ def _declared() -> Iterable[Entry]:
             key = (kind, point.name, _normalised(distribution))
             if key not in seen:
                 seen.add(key)
-                yield Entry(point.name, kind, distribution, version, point.value)
+                yield PluginEntry(point.name, kind, distribution, version, point.value)
 
 
 def _provenance(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
@@ -243,9 +251,9 @@ def _provenance(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
     return str(metadata.get("name", "unknown")), str(metadata.get("version", "unknown"))
 
 
-def _code_digest(entry: Entry) -> str | None:
+def _code_digest(entry: PluginEntry) -> str | None:
     """Return the sha256 over the Python files of the plugin's top-level module or package."""
-    if _normalised(entry.distribution) == OWN_DISTRIBUTION:
+    if is_own(entry.distribution):
         return None
     try:
         spec = importlib.util.find_spec(entry.target.partition(":")[0].partition(".")[0])
@@ -258,6 +266,11 @@ def _code_digest(entry: Entry) -> str | None:
     for path in files:
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def is_own(distribution: str) -> bool:
+    """Return whether a distribution is mlecs-bench itself."""
+    return _normalised(distribution) == OWN_DISTRIBUTION
 
 
 def _normalised(distribution: str) -> str:
@@ -284,7 +297,7 @@ def _one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
 
 
-def _imported(entry: Entry) -> Any:
+def _imported(entry: PluginEntry) -> Any:
     """Return the object an entry points to; raises PluginError whatever goes wrong in it."""
     point = importlib.metadata.EntryPoint(entry.name, entry.target, group_of(entry.kind))
     try:
@@ -293,7 +306,7 @@ def _imported(entry: Entry) -> Any:
         raise PluginError(f"{entry.label} failed to import: {_one_line(error)}") from error
 
 
-def _checked_plugin(entry: Entry) -> Any:
+def _checked_plugin(entry: PluginEntry) -> Any:
     """Import a plugin and refuse hooks that are misspelt or ask for unknown arguments."""
     plugin = _imported(entry)
     if inspect.isclass(plugin):
@@ -313,7 +326,7 @@ def _checked_plugin(entry: Entry) -> Any:
     return plugin
 
 
-def _observer(entry: Entry) -> Any:
+def _observer(entry: PluginEntry) -> Any:
     """Return an observer; raises PluginError for one that would never be told anything."""
     plugin = _checked_plugin(entry)
     manager = _new_manager()
@@ -323,7 +336,7 @@ def _observer(entry: Entry) -> Any:
     return plugin
 
 
-def _call_hook(entry: Entry, info_type: type[InfoT]) -> InfoT:
+def _call_hook(entry: PluginEntry, info_type: type[InfoT]) -> InfoT:
     """Return what the plugin's own hook gives; raises PluginError when that is not an `info_type`."""
     hook = f"mlecs_{entry.kind}"
     target = _imported(entry)
@@ -346,7 +359,7 @@ def _call_hook(entry: Entry, info_type: type[InfoT]) -> InfoT:
     return _checked_info(entry, given)
 
 
-def _checked_info(entry: Entry, given: InfoT) -> InfoT:
+def _checked_info(entry: PluginEntry, given: InfoT) -> InfoT:
     options = getattr(given, "options", NoOptions)
     if not (inspect.isclass(options) and dataclasses.is_dataclass(options)):
         raise PluginError(f"{entry.label} has options {options!r}; give a dataclass, or leave it out for none")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,26 +12,52 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.doors.events import Event
+from mlecs_bench.doors.registry import Registry
+from mlecs_bench.errors import MlecsError
+from mlecs_bench.execution.jobs import CellResult
 from mlecs_bench.execution.references import reference_scores
 from mlecs_bench.federation.build import Builder
-from mlecs_bench.federation.checkpoint import cell_lock, checkpoint_folder, remove_checkpoint, server_file
+from mlecs_bench.federation.checkpoint import CellInUse, cell_lock, checkpoint_folder, remove_checkpoint, server_file
 from mlecs_bench.federation.engine import Cell, CellRun
 from mlecs_bench.federation.evaluation import evaluator_of
 from mlecs_bench.federation.fleet import FleetRequest, Recipe, build_host, named_fleet, open_samples
+from mlecs_bench.federation.processes import use_threads
 from mlecs_bench.plan.identity import model_identity
+from mlecs_bench.records.names import option_words
 from mlecs_bench.records.provenance import now, provenance
-from mlecs_bench.records.results import SCHEMA, find_record, write_record
+from mlecs_bench.records.results import SCHEMA, find_record, read_record, write_record
 
 if TYPE_CHECKING:
     from mlecs_bench.data.samples import Samples
     from mlecs_bench.doors.events import Tell
-    from mlecs_bench.doors.registry import Registry
     from mlecs_bench.execution.jobs import Job
     from mlecs_bench.federation.engine import Outcome
     from mlecs_bench.federation.evaluation import Evaluator
     from mlecs_bench.federation.fleet import Fleet
     from mlecs_bench.federation.host import Greeting
     from mlecs_bench.plan.plan import Plan
+
+
+def run_job(job: Job, tell: Tell) -> None:
+    """Run one cell in this process and tell how it ended; an error becomes part of the result."""
+
+    def tell_of_cell(event: Event) -> None:
+        tell(dataclasses.replace(event, cell=job.ref))
+
+    tell(_result(job, tell_of_cell).event(job.ref))
+
+
+def _result(job: Job, tell: Tell) -> CellResult:
+    try:
+        use_threads(job.plan.threads)
+        path = run_cell(job, Registry.installed(), tell)
+        return CellResult(job.seed, path, read_record(path))
+    except CellInUse as error:
+        return CellResult(job.seed, error=str(error), in_use=True)
+    except MlecsError as error:
+        return CellResult(job.seed, error=str(error))
+    except Exception:  # noqa: BLE001  # a defect in one cell must not take the others down; the traceback is kept
+        return CellResult(job.seed, error=traceback.format_exc())
 
 
 def run_cell(job: Job, registry: Registry, tell: Tell) -> Path:
@@ -43,7 +70,7 @@ def run_cell(job: Job, registry: Registry, tell: Tell) -> Path:
     with cell_lock(folder):
         existing = find_record(out, job.identity)
         if existing is None:
-            existing = write_record(out, _compute(job, registry, folder, tell))
+            existing = write_record(out, _compute(job, registry, folder, tell), option_words(job.plan.own_options))
         remove_checkpoint(folder)
     return existing
 
@@ -73,7 +100,7 @@ def _compute(job: Job, registry: Registry, folder: Path, tell: Tell) -> dict[str
     recipe = Recipe(plan, job.seed, job.key, job.data, job.execution.cache_dir, folder)
     host = partial(build_host, recipe, registry=registry, builder=builder, evaluator=evaluator)
     name, size = named_fleet(job.execution.fleet)
-    fleet = registry.fleet(name).info.make(FleetRequest(recipe, host, size))
+    fleet = registry.fleet(name).info.make(FleetRequest(recipe, host, size, tell))
     parts = _Parts(builder, evaluator, fleet, recipe)
     info = registry.algorithm(plan.algorithm.name).info
     try:

@@ -15,9 +15,9 @@ from mlecs_bench.errors import MlecsError, PluginError
 if TYPE_CHECKING:
     from mlecs_bench.data.samples import PartyData, Samples
     from mlecs_bench.doors.registry import Registry
+    from mlecs_bench.doors.scoring import Metric
     from mlecs_bench.federation.ledger import Direction
     from mlecs_bench.federation.messages import Message
-    from mlecs_bench.metrics.scores import Metric
     from mlecs_bench.models.unified import UnifiedModel
     from mlecs_bench.plan.plan import Plan
 

@@ -1,25 +1,19 @@
-"""Jobs: cells as they travel to a worker, and running one in this process."""
+"""Jobs: cells as they travel to a worker, and how they end."""
 
 from __future__ import annotations
 
 import dataclasses
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.doors.events import CellRef, Event
-from mlecs_bench.doors.registry import Registry
-from mlecs_bench.errors import MlecsError
-from mlecs_bench.execution.cell import run_cell
-from mlecs_bench.federation.checkpoint import CellInUse
 from mlecs_bench.federation.fleet import IN_PROCESS
-from mlecs_bench.federation.processes import use_threads
-from mlecs_bench.records.results import identity_key, read_record
+from mlecs_bench.plan.spec import rho_text
+from mlecs_bench.records.results import identity_key
 
 if TYPE_CHECKING:
-    from mlecs_bench.doors.events import Tell
     from mlecs_bench.plan.plan import Plan
     from mlecs_bench.plan.spec import RunSpec
 
@@ -97,30 +91,6 @@ def cell_ref(plan: Plan, seed: int, key: str = "") -> CellRef:
 
 def unplanned_ref(spec: RunSpec, seed: int, identity: Mapping[str, Any]) -> CellRef:
     """Return how events name a cell whose plugin cannot be loaded, so that it has no plan."""
-    from mlecs_bench.plan.spec import rho_text
-
     return CellRef(
         spec.algo, spec.dataset, rho_text(spec.rho), seed, spec.rounds or 0, spec.n_devices, 0, identity_key(identity)
     )
-
-
-def run_job(job: Job, tell: Tell) -> None:
-    """Run one cell in this process and tell how it ended; an error becomes part of the result."""
-
-    def tell_of_cell(event: Event) -> None:
-        tell(dataclasses.replace(event, cell=job.ref))
-
-    tell(_result(job, tell_of_cell).event(job.ref))
-
-
-def _result(job: Job, tell: Tell) -> CellResult:
-    try:
-        use_threads(job.plan.threads)
-        path = run_cell(job, Registry.installed(), tell)
-        return CellResult(job.seed, path, read_record(path))
-    except CellInUse as error:
-        return CellResult(job.seed, error=str(error), in_use=True)
-    except MlecsError as error:
-        return CellResult(job.seed, error=str(error))
-    except Exception:  # noqa: BLE001  # a defect in one cell must not take the others down; the traceback is kept
-        return CellResult(job.seed, error=traceback.format_exc())

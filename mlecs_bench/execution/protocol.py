@@ -12,25 +12,30 @@ from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.data.samples import DataRequest, Prepared
 from mlecs_bench.doors.events import CellRef, Event
-from mlecs_bench.doors.hookspecs import WorkersRequest
+from mlecs_bench.doors.hookspecs import MetricRequest, WorkersRequest
 from mlecs_bench.doors.options import plain
 from mlecs_bench.doors.registry import Registry
-from mlecs_bench.errors import PluginError
+from mlecs_bench.errors import PluginError, UsageError
 from mlecs_bench.execution.jobs import CellResult, Execution, Job, cell_ref, unplanned_ref
 from mlecs_bench.execution.sweep import run_jobs
 from mlecs_bench.federation.evaluation import scorers_of
 from mlecs_bench.federation.fleet import named_fleet
 from mlecs_bench.files import writable
+from mlecs_bench.metrics.scorers import check_metrics
+from mlecs_bench.models.encoders import encoder_origins
 from mlecs_bench.plan.identity import identity
 from mlecs_bench.plan.preflight import check_models, visible_gpus, workers_that_fit
 from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.records.failures import remove_failure, write_failure
+from mlecs_bench.records.names import USUAL
 from mlecs_bench.records.results import canonical_json, identity_key
 
 if TYPE_CHECKING:
     import pluggy
 
     from mlecs_bench.doors.events import Tell
+    from mlecs_bench.doors.hookspecs import FleetInfo, WorkersInfo
+    from mlecs_bench.doors.registry import Loaded
     from mlecs_bench.execution.workers import Workers
     from mlecs_bench.plan.plan import Plan
     from mlecs_bench.plan.spec import RunSpec
@@ -111,11 +116,13 @@ def _unloaded_identity(spec: RunSpec, seed: int) -> dict[str, Any]:
     """Return what names a cell whose plugin cannot be loaded, and so has no say in what identifies it."""
     rates = spec.rho if isinstance(spec.rho, Mapping) else {"rho": spec.rho}
     return {
-        "algo": {"name": spec.algo},
-        "dataset": {"name": spec.dataset},
+        "algo": {"name": spec.algo, "options": dict(spec.options)},
+        "dataset": {"name": spec.dataset, "split": spec.split or USUAL["split"]},
         "rho": dict(rates),
         "n_devices": spec.n_devices,
         "profile": {"name": spec.profile},
+        "training": {"budget": spec.budget},
+        "evaluate": spec.evaluate,
         "seed": seed,
         "spec": json.loads(dataclasses.replace(spec, seeds=(seed,), data_dir=None).to_json()),
     }
@@ -129,9 +136,11 @@ def plan_jobs(
     What plans share is prepared once. Raises UsageError for anything that no cell could run with.
     """
     writable(execution.cache_dir, "--cache-dir")
-    registry.fleet(named_fleet(execution.fleet)[0])
+    _check_places(execution, registry)
     for plan in plans:
         check_models(plan, registry.dataset(plan.dataset.name).info)
+        request = MetricRequest((), execution.cache_dir, plan.profile.bertscore, plan.torch_device)
+        check_metrics(plan.metrics, request, registry)
     prepared: dict[str, Prepared] = {}
     jobs: dict[str, Job] = {}
     for plan in plans:
@@ -143,11 +152,25 @@ def plan_jobs(
     return list(jobs.values())
 
 
+def _check_places(execution: Execution, registry: Registry) -> None:
+    """Raise UsageError for workers or a fleet that are not installed, or take no number and were given one."""
+    fleet, size = named_fleet(execution.fleet)
+    given: list[tuple[str, Loaded[FleetInfo] | Loaded[WorkersInfo], int | None]] = [
+        ("fleet", registry.fleet(fleet), size)
+    ]
+    if execution.engine is not None:
+        given.append(("workers", registry.workers(execution.engine), execution.workers))
+    for flag, loaded, number in given:
+        if number is not None and not loaded.info.takes_number:
+            raise UsageError(f"--{flag} {loaded.name} takes no number, got {number}; leave it out")
+
+
 def _jobs(plan: Plan, prepared: Prepared, registry: Registry, execution: Execution) -> list[Job]:
     """Return a job per seed of a plan; the seeds differ in nothing else, so all else is looked up once."""
     manifest = prepared.manifest
     scorers = {s.name: s.identity for s in scorers_of(plan, manifest.labels, registry, execution.cache_dir)}
-    first = identity(plan, plan.seeds[0], manifest, scorers)
+    encoders = encoder_origins(manifest.modalities, registry)
+    first = identity(plan, plan.seeds[0], manifest, scorers, encoders)
     jobs = []
     for seed in plan.seeds:
         own = {**first, "seed": seed}
@@ -171,7 +194,8 @@ def _workers_of(  # all but the last two are bound before workers are needed
         tell=tell,
         gpus=tuple(visible_gpus()) if all(plan.torch_device == "cuda" for plan in plans) else (),
     )
-    return registry.workers(execution.engine or usual).info.make(request)
+    workers: Workers = registry.workers(execution.engine or usual).info.make(request)
+    return workers
 
 
 def _size(plans: Sequence[Plan], registry: Registry, execution: Execution) -> int:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from mlecs_bench.data.partition import Part
     from mlecs_bench.data.samples import Samples, Task
     from mlecs_bench.doors.hookspecs import DatasetInfo
+    from mlecs_bench.doors.scoring import Metric
     from mlecs_bench.federation.evaluation import Evaluator
-    from mlecs_bench.metrics.scores import Metric
 
 SERVER = "server"
 MOST_FREQUENT: Mapping[Task, str] = {"generation": "most-frequent", "classification": "majority"}

@@ -16,6 +16,7 @@ from mlecs_bench.errors import MlecsError, RecordError
 from mlecs_bench.execution.jobs import CellResult, Job
 from mlecs_bench.federation.checkpoint import cell_in_use, checkpoint_folder
 from mlecs_bench.records.failures import find_failure, remove_failure, write_failure
+from mlecs_bench.records.names import option_words
 from mlecs_bench.records.provenance import now
 from mlecs_bench.records.results import find_record, read_record
 
@@ -70,7 +71,7 @@ class Dispatcher:
         if result.record is not None:
             remove_failure(out, job.identity)
         elif not result.skipped:
-            write_failure(out, job.identity, str(result.error))
+            write_failure(out, job.identity, str(result.error), option_words(job.plan.own_options))
         self.results[job.key] = result
         return True
 

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mlecs_bench.doors.events import Event, Tell
 from mlecs_bench.doors.hookspecs import WorkersInfo, WorkersRequest
-from mlecs_bench.execution.jobs import CellResult, Job, run_job
+from mlecs_bench.execution.cell import run_job
+from mlecs_bench.execution.jobs import CellResult, Job
 from mlecs_bench.federation.processes import THREAD_VARIABLES, how_it_ended, start_process
 
 if TYPE_CHECKING:
@@ -235,6 +236,7 @@ IN_PROCESS = WorkersInfo(
     title="In this process",
     summary="One cell at a time, in the process that asks: no process to start, and a debugger sees it.",
     make=_in_process,
+    takes_number=False,
 )
 PROCESSES = WorkersInfo(
     title="Processes of this machine",

@@ -20,7 +20,7 @@ from mlecs_bench.federation.device import Device
 from mlecs_bench.federation.server import Server
 from mlecs_bench.models.backbone import AnyBackbone, Backbone
 from mlecs_bench.models.connector import Connector, ConnectorSizes
-from mlecs_bench.models.encoders import build_encoder
+from mlecs_bench.models.encoders import build_encoder, encoders_of
 from mlecs_bench.models.loading import BaseSettings
 from mlecs_bench.models.outline import BackboneOutline
 from mlecs_bench.models.placement import torch_device
@@ -32,6 +32,7 @@ from mlecs_bench.plan.training import Budget, Training
 from mlecs_bench.seeds import torch_stream
 
 if TYPE_CHECKING:
+    from mlecs_bench.doors.hookspecs import EncoderInfo
     from mlecs_bench.doors.registry import Registry
 
 SERVER_SLM = "server-slm"
@@ -57,6 +58,7 @@ def lay_out(plan: Plan, seed: int, samples: Samples) -> Layout:
 class Federation:
     """All parties of one cell in one process, and how they came about."""
 
+    plan: Plan
     server: Server
     devices: tuple[Device, ...]
     layout: Layout
@@ -71,7 +73,7 @@ def build_federation(
     devices = tuple(map(builder.device, plan.device_ids))
     server = builder.server()
     builder.check_lengths()
-    return Federation(server, devices, builder.layout, builder.random_encoders)
+    return Federation(plan, server, devices, builder.layout, builder.random_encoders)
 
 
 class Builder:
@@ -87,8 +89,9 @@ class Builder:
         self.samples = samples
         self.layout = lay_out(plan, seed, samples)
         self._outline = outline
-        device = torch.device("meta") if outline else torch_device(plan.torch_device)
-        self._factory = ModelFactory(samples, plan.profile, seed, device, plan.proxy)
+        place = torch.device("meta") if outline else torch_device(plan.torch_device)
+        encoders = encoders_of(samples.manifest.modalities, registry)
+        self._factory = ModelFactory(samples, plan.profile, seed, place, encoders, plan.proxy)
 
     @property
     def random_encoders(self) -> Mapping[str, Sequence[str]]:
@@ -166,32 +169,39 @@ class ModelFactory:
     """
 
     def __init__(
-        self, samples: Samples, profile: Profile, seed: int, device: torch.device, proxy: str | None = None
+        self,
+        samples: Samples,
+        profile: Profile,
+        seed: int,
+        torch_device: torch.device,
+        encoders: Mapping[str, EncoderInfo],
+        proxy: str | None = None,
     ) -> None:
         self.samples = samples
         self.seed = seed
         self.random_encoders: dict[str, list[str]] = {}
         self._profile = profile
         self._proxy_source = proxy or profile.slm
-        self._device = device
+        self._torch_device = torch_device
+        self._encoders = encoders
         self._backbones: dict[tuple[str, str], tuple[AnyBackbone, Texts]] = {}
         self._pretrained = load_file(profile.encoders) if profile.encoders else {}
 
     def _backbone(self, use: str, source: str) -> tuple[AnyBackbone, Texts]:
         """Return the backbone at `source` for a use ("device", "server", "proxy"), loaded once."""
         if (use, source) not in self._backbones:
-            if self._device.type == "meta":
+            if self._torch_device.type == "meta":
                 outline = BackboneOutline(source)
-                self._backbones[use, source] = outline, Texts(outline.tokenizer, 0, self._device)
+                self._backbones[use, source] = outline, Texts(outline.tokenizer, 0, self._torch_device)
             else:
                 backbone = Backbone(source, self._base_settings())
-                self._backbones[use, source] = backbone, Texts(backbone.tokenizer, backbone.eos_id, self._device)
+                self._backbones[use, source] = backbone, Texts(backbone.tokenizer, backbone.eos_id, self._torch_device)
         return self._backbones[use, source]
 
     def _base_settings(self) -> BaseSettings:
         profile = self._profile
         dtype = getattr(torch, profile.dtype)
-        return BaseSettings(self._device, dtype, profile.base_bits, profile.gradient_checkpointing)
+        return BaseSettings(self._torch_device, dtype, profile.base_bits, profile.gradient_checkpointing)
 
     def device_model(self, name: str, structure: Structure, modalities: Sequence[str]) -> UnifiedModel:
         """Return the unified model of a device that holds `modalities`."""
@@ -228,7 +238,7 @@ class ModelFactory:
 
     def _placed(self) -> AbstractContextManager[object]:
         """Give the context in which weights are drawn: on the CPU, so that they do not depend on the device."""
-        return torch.device("meta" if self._device.type == "meta" else "cpu")
+        return torch.device("meta" if self._torch_device.type == "meta" else "cpu")
 
     def _sizes(self, backbone: AnyBackbone, encoder_width: int) -> ConnectorSizes:
         profile = self._profile
@@ -248,12 +258,13 @@ class ModelFactory:
         """Return an encoder: pretrained where the profile has weights that fit, else drawn from the seed."""
         manifest = self.samples.manifest
         with torch_stream(self.seed, "init", "encoder", modality):
-            encoder = build_encoder(manifest.modality(modality), width)
+            own_modality = manifest.modality(modality)
+            encoder = build_encoder(own_modality, width, self._encoders[own_modality.encoding])
         prefix = f"{manifest.name}/{modality}/"
         pretrained = {k.removeprefix(prefix): t for k, t in self._pretrained.items() if k.startswith(prefix)}
         own = {k: t.shape for k, t in encoder.state_dict().items()}
         if own == {k: t.shape for k, t in pretrained.items()}:
-            if self._device.type != "meta":
+            if self._torch_device.type != "meta":
                 encoder.load_state_dict(pretrained)
         elif pretrained:
             self.random_encoders.setdefault(owner, []).append(modality)

@@ -9,8 +9,8 @@ from mlecs_bench.federation.ledger import Direction, Ledger
 from mlecs_bench.federation.messages import SCALAR_KIND
 
 BOOKKEEPING_KINDS = (SCALAR_KIND, "ids")
-"""Counted in `full` but not in `paper`: a handful of integers, not model parameters or representations."""
-PAPER_RATIO = (
+"""Counted in `full` but not in `one_way`: a handful of integers, not model parameters or representations."""
+ONE_WAY_RATIO = (
     "tensors of every kind counted one way (the larger of up and down), without sample ids and scalars, "
     "per device and round, over the parameters of that device's language model"
 )
@@ -43,7 +43,7 @@ def communication(ledger: Ledger, rounds: int, device_params: Mapping[str, int])
         "n_devices": len(device_params),
         "device_params": dict(device_params),
         "ratios": {
-            "paper": {"value": _share(one_way, device_params) / rounds, "definition": PAPER_RATIO},
+            "one_way": {"value": _share(one_way, device_params) / rounds, "definition": ONE_WAY_RATIO},
             "full": {"value": _share(sent, device_params) / rounds, "definition": FULL_RATIO},
         },
         "by_round": _by_round(ledger),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.doors.events import Event, Tell
+from mlecs_bench.doors.events import Event, Tell, silent
 from mlecs_bench.errors import MlecsError, PluginError
 from mlecs_bench.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mlecs_bench.federation.communication import communication
@@ -24,7 +24,7 @@ from mlecs_bench.federation.messages import Message
 from mlecs_bench.federation.turns import Ask, Refusal, Reply, Scores
 
 if TYPE_CHECKING:
-    from mlecs_bench.doors.hookspecs import Algorithm
+    from mlecs_bench.federation.algorithm import Algorithm
     from mlecs_bench.federation.fleet import Fleet
     from mlecs_bench.federation.server import Server
 
@@ -49,10 +49,6 @@ class Outcome:
     cost: dict[str, Any]
 
 
-def _silent(_event: Event) -> None:
-    """Tell nobody."""
-
-
 @dataclass(frozen=True)
 class Cell:
     """Everything one cell runs with.
@@ -71,7 +67,7 @@ class Cell:
     server_score: bool
     checkpoint: Path | None = None
     carry: Carry = copied
-    tell: Tell = _silent
+    tell: Tell = silent
 
 
 class CellRun:

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.metrics.scores import Metric, Scorer, make_scorers
+from mlecs_bench.doors.hookspecs import MetricRequest
+from mlecs_bench.doors.scoring import Metric, Scorer
+from mlecs_bench.metrics.scorers import make_scorers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +88,8 @@ def spread(n: int, limit: int | None) -> list[int]:
 
 def scorers_of(plan: Plan, labels: Sequence[str], registry: Registry, cache_dir: Path) -> list[Scorer]:
     """Return the scorers of a plan's metrics that are installed; `labels` are the classes of its data."""
-    return make_scorers(plan.metrics, labels, cache_dir, plan.profile.bertscore, plan.torch_device)
+    request = MetricRequest(tuple(labels), cache_dir, plan.profile.bertscore, plan.torch_device)
+    return make_scorers(plan.metrics, request, registry)
 
 
 def evaluator_of(plan: Plan, samples: Samples, registry: Registry, cache_dir: Path) -> Evaluator:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from mlecs_bench.data.samples import Samples, open_prepared
+from mlecs_bench.doors.events import Tell, silent
 from mlecs_bench.doors.hookspecs import FleetInfo
 from mlecs_bench.errors import DataError, UsageError
 from mlecs_bench.federation.build import Builder
@@ -112,12 +113,14 @@ class FleetRequest:
     """What a fleet is made for.
 
     `recipe` builds any of the devices anywhere; `host(ids)` builds some in this process, on the server's backbones.
-    `size` is what the user wrote behind the fleet's name, such as 2 for ``processes:2``; None for nothing.
+    `size` is what the user wrote behind the fleet's name, such as 2 for ``processes:2``; None for nothing. `tell` is
+    told of what a user may want to know.
     """
 
     recipe: Recipe
     host: Callable[[Sequence[str]], DeviceHost]
     size: int | None = None
+    tell: Tell = silent
 
 
 class InProcessFleet:
@@ -140,8 +143,6 @@ class InProcessFleet:
 
 
 def _in_process(request: FleetRequest) -> Fleet:
-    if request.size is not None:
-        raise UsageError(f"fleet {IN_PROCESS} takes no number, got {request.size}; use processes:{request.size}")
     return InProcessFleet(request.host(request.recipe.plan.device_ids))
 
 
@@ -149,6 +150,7 @@ FLEET = FleetInfo(
     title="In this process",
     summary="All devices of a cell in its own process, one after the other, on one backbone.",
     make=_in_process,
+    takes_number=False,
 )
 
 

@@ -16,10 +16,10 @@ from mlecs_bench.federation.turns import Ask, Reply, Scores, StaleTurn, Turn, Tu
 
 if TYPE_CHECKING:
     from mlecs_bench.data.samples import PartyData
-    from mlecs_bench.doors.hookspecs import Algorithm
+    from mlecs_bench.doors.scoring import Metric
+    from mlecs_bench.federation.algorithm import Algorithm
     from mlecs_bench.federation.device import Device
     from mlecs_bench.federation.party import Party
-    from mlecs_bench.metrics.scores import Metric
     from mlecs_bench.models.unified import UnifiedModel
 
 Carry = Callable[[Message, str, Direction, int], Message]

@@ -13,7 +13,7 @@ SCALAR_BYTES = 8
 
 
 @dataclass(frozen=True)
-class Entry:
+class Transfer:
     """One kind of one message: parameters are tensor elements (or scalars), bytes their payload."""
 
     round: int
@@ -25,9 +25,9 @@ class Entry:
 
 
 class Ledger:
-    """All that was transmitted, one `Entry` per message and kind; each transfer is counted once."""
+    """All that was transmitted, one `Transfer` per message and kind; each transfer is counted once."""
 
-    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+    def __init__(self, entries: Iterable[Transfer] = ()) -> None:
         self.entries = list(entries)
 
     def record(self, message: Message, device: str, direction: Direction, round_: int) -> None:
@@ -42,7 +42,7 @@ class Ledger:
             count = len(message.scalars)
             params[SCALAR_KIND] = params.get(SCALAR_KIND, 0) + count
             size[SCALAR_KIND] = size.get(SCALAR_KIND, 0) + count * SCALAR_BYTES
-        self.entries += [Entry(round_, device, direction, kind, params[kind], size[kind]) for kind in sorted(params)]
+        self.entries += [Transfer(round_, device, direction, kind, params[kind], size[kind]) for kind in sorted(params)]
 
     def total(self, **where: str | int) -> tuple[int, int]:
         """Return (parameters, bytes) over the entries whose fields equal `where`."""
@@ -60,4 +60,4 @@ class Ledger:
     @classmethod
     def from_json(cls, rows: Iterable[Mapping[str, object]]) -> Ledger:
         """Read what `to_json` wrote."""
-        return cls(Entry(**row) for row in rows)  # type: ignore[arg-type]  # rows come from to_json
+        return cls(Transfer(**row) for row in rows)  # type: ignore[arg-type]  # rows come from to_json

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import time
 import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +17,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
+from mlecs_bench.doors.events import Event, Tell, silent
 from mlecs_bench.doors.hookspecs import FleetInfo
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import MlecsError
@@ -38,7 +41,8 @@ if TYPE_CHECKING:
 
 MOST_DEATHS = 3
 """How many processes may die in one round before the cell fails."""
-STOP_SECONDS = 5.0
+STOP_SECONDS = 1.0
+"""How long a process may take to leave before it is killed."""
 WORD = 8
 """Bytes of the word that a packet begins with."""
 
@@ -57,10 +61,11 @@ class _Member:
 class ProcessFleet:
     """Devices in `size` processes; a process gets every `size`-th device."""
 
-    def __init__(self, recipe: Recipe, size: int, gpus: Sequence[str] = ()) -> None:
+    def __init__(self, recipe: Recipe, size: int, gpus: Sequence[str] = (), tell: Tell = silent) -> None:
         ids = recipe.plan.device_ids
         self._recipe = recipe
         self._gpus = tuple(gpus)
+        self._tell = tell
         self._context = multiprocessing.get_context("spawn")
         self._after = 0
         for variable in THREAD_VARIABLES:
@@ -99,7 +104,7 @@ class ProcessFleet:
             )
         word, body = packet
         if word == "refusal":
-            raise _refusal(body).error()
+            raise Refusal.from_bytes(body).error()
         return greetings_from_json(body.decode())
 
     def exchange(self, asks: Mapping[str, Ask]) -> Iterator[tuple[str, Reply | Refusal]]:
@@ -133,6 +138,8 @@ class ProcessFleet:
                 "round; every finished round is kept"
             )
         member.pipe.close()
+        text = f"the process of {', '.join(member.devices)} {how_it_ended(member.process)}; it is replaced"
+        self._tell(Event("note", values={"text": text}))
         new = self._started(member.devices, member.number)
         new.owed = member.owed
         self._members[member.number] = new
@@ -140,15 +147,16 @@ class ProcessFleet:
         self._greeted(new)
 
     def close(self) -> None:
-        """End the processes at once; what their devices have kept is whole."""
+        """Let the processes end, or end them where they are in a turn; what their devices have kept is whole."""
         members, self._members = self._members, []
         for member in members:
             member.pipe.close()
-            member.process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
         for member in members:
-            member.process.join(STOP_SECONDS)
+            member.process.join(max(0.0, deadline - time.monotonic()))
             if member.process.is_alive():
                 member.process.kill()
+                member.process.join()
 
 
 def _send(member: _Member, word: str, body: bytes) -> None:
@@ -170,17 +178,13 @@ def _received(member: _Member) -> tuple[str, bytes] | None:
 
 def _reply(packet: tuple[str, bytes]) -> Reply | Refusal:
     word, body = packet
-    return Reply.from_bytes(body) if word == "reply" else _refusal(body)
-
-
-def _refusal(body: bytes) -> Refusal:
-    kind, _, message = body.decode().partition("\n")
-    return Refusal(kind, message)
+    return Reply.from_bytes(body) if word == "reply" else Refusal.from_bytes(body)
 
 
 def serve(pipe: Connection, recipe: str, devices: Sequence[str], threads: int, gpu: str | None) -> None:
     """Be a process of a fleet: build the devices of a recipe, greet, and take turns until the pipe closes."""
     start_process(threads, gpu)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # there is nothing to clean up: files are written whole
     host: DeviceHost | None = None
     while True:
         try:
@@ -193,10 +197,9 @@ def serve(pipe: Connection, recipe: str, devices: Sequence[str], threads: int, g
                 host = _host(recipe, devices)
             answer, content = _answer(host, word, body)
         except MlecsError as error:
-            refusal = Refusal.of(error)
-            answer, content = "refusal", f"{refusal.kind}\n{refusal.message}".encode()
+            answer, content = "refusal", Refusal.of(error).to_bytes()
         except Exception:  # noqa: BLE001  # a defect must reach the cell it happened in; the traceback is kept
-            answer, content = "refusal", f"defect\n{traceback.format_exc()}".encode()
+            answer, content = "refusal", Refusal("defect", traceback.format_exc()).to_bytes()
         pipe.send_bytes(answer.ljust(WORD).encode() + content)
 
 
@@ -215,7 +218,7 @@ def _answer(host: DeviceHost, word: str, body: bytes) -> tuple[str, bytes]:
 def _processes(request: FleetRequest) -> Fleet:
     gpus = visible_gpus() if request.recipe.plan.torch_device == "cuda" else []
     size = request.size or len(gpus) or os.cpu_count() or 1
-    return ProcessFleet(request.recipe, size, gpus)
+    return ProcessFleet(request.recipe, size, gpus, request.tell)
 
 
 FLEET = FleetInfo(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any, Protocol
 
 import torch
@@ -60,8 +61,12 @@ class Ask:
     @classmethod
     def from_bytes(cls, data: bytes) -> Ask:
         """Read what `to_bytes` wrote; raises MessageError on anything else."""
-        head, message = unpacked(data)
+        head, message = unpacked(data, {"round": (int,), "score": (bool,), "last": (bool,)})
         return cls(message=message, **head)
+
+
+REPLY_HEAD = {"scores": (dict, NoneType), "losses": (dict,), "steps": (dict,), "seconds": (dict,)}
+"""The JSON values of a reply and their types."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class Reply:
     @classmethod
     def from_bytes(cls, data: bytes) -> Reply:
         """Read what `to_bytes` wrote; raises MessageError on anything else."""
-        head, message = unpacked(data)
+        head, message = unpacked(data, REPLY_HEAD)
         return cls(upload=message, **head)
 
 
@@ -114,6 +119,18 @@ class Refusal:
         """Return the error again."""
         return KINDS[self.kind](self.message)
 
+    def to_bytes(self) -> bytes:
+        """Return the refusal as it travels."""
+        return f"{self.kind}\n{self.message}".encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Refusal:
+        """Read what `to_bytes` wrote; raises MessageError on anything else."""
+        kind, newline, message = data.decode(errors="replace").partition("\n")
+        if not newline or kind not in KINDS:
+            raise MessageError(f"{len(data)} bytes are not a refusal: they begin with '{kind[:20]}'")
+        return cls(kind, message)
+
 
 def packed(head: Mapping[str, Any], message: Message) -> bytes:
     """Return JSON values and a message as bytes: the length of the JSON in eight bytes, the JSON, the message."""
@@ -121,13 +138,21 @@ def packed(head: Mapping[str, Any], message: Message) -> bytes:
     return len(text).to_bytes(8, "little") + text + message.to_bytes()
 
 
-def unpacked(data: bytes) -> tuple[dict[str, Any], Message]:
-    """Read what `packed` wrote; raises MessageError on anything else."""
+def unpacked(data: bytes, wanted: Mapping[str, tuple[type, ...]]) -> tuple[dict[str, Any], Message]:
+    """Read what `packed` wrote; `wanted` are the names of its JSON values, with the types that each may have.
+
+    Raises MessageError on anything else.
+    """
     end = 8 + int.from_bytes(data[:8], "little")
     try:
-        head = dict(json.loads(data[8:end]))
-    except (ValueError, TypeError) as error:
+        head = json.loads(data[8:end])
+    except ValueError as error:
         raise MessageError(f"{len(data)} bytes are not a turn: {error}") from error
+    if not isinstance(head, dict) or head.keys() != wanted.keys():
+        raise MessageError(f"{len(data)} bytes are not a turn with {', '.join(wanted)}")
+    wrong = next((name for name, types in wanted.items() if type(head[name]) not in types), None)
+    if wrong is not None:
+        raise MessageError(f"{len(data)} bytes are not a turn: '{wrong}' is a {type(head[wrong]).__name__}")
     return head, Message.from_bytes(data[end:])
 
 
@@ -164,16 +189,20 @@ class MemoryTurns:
 
     def save(self, device: str, turn: Turn) -> None:
         """Keep a turn, apart from what the receiver of its reply may do with the message."""
-        reply = Reply(turn.reply.upload.copied(), **turn.reply.head())
-        self._kept[device] = [Turn(turn.round, turn.state, reply), *self.load(device)][:DEPTH]
+        self._kept[device] = [_apart(turn), *self._kept.get(device, [])][:DEPTH]
 
     def load(self, device: str) -> list[Turn]:
         """Return what is kept of a device, the latest round first."""
-        return self._kept.get(device, [])
+        return [_apart(turn) for turn in self._kept.get(device, [])]
 
     def forget(self, device: str) -> None:
         """Keep nothing of a device any more."""
         self._kept.pop(device, None)
+
+
+def _apart(turn: Turn) -> Turn:
+    """Return a turn whose upload shares no memory with that of `turn`."""
+    return Turn(turn.round, turn.state, Reply(turn.reply.upload.copied(), **turn.reply.head()))
 
 
 class FileTurns:
@@ -184,7 +213,7 @@ class FileTurns:
         self._key = key
 
     def save(self, device: str, turn: Turn) -> None:
-        """Write a turn in one step, then delete those before the last ones."""
+        """Write a turn in one step, then delete all that it and the one before do not need, of other cells too."""
         tensors = {f"state/{name}": tensor for name, tensor in turn.state.items()}
         tensors |= {f"upload/{name}": tensor for name, tensor in turn.reply.upload.tensors.items()}
         head = {
@@ -194,13 +223,15 @@ class FileTurns:
             "reply": turn.reply.head(),
         }
         save_checkpoint(self._path(device, turn.round), Checkpoint(tensors, head))
-        for path in self._paths(device)[DEPTH:]:
+        kept = {self._path(device, turn.round - back) for back in range(DEPTH)}
+        for path in set(self._paths(device)) - kept:
             path.unlink(missing_ok=True)
 
     def load(self, device: str) -> list[Turn]:
         """Return what is kept of a device, the latest round first; what is of another cell is passed over."""
-        found = [load_checkpoint(path) for path in self._paths(device)[:DEPTH]]
-        return [_turn(one) for one in found if one is not None and one.progress["key"] == self._key]
+        found = (load_checkpoint(path) for path in self._paths(device))
+        own = [_turn(one) for one in found if one is not None and one.progress["key"] == self._key]
+        return own[:DEPTH]
 
     def forget(self, device: str) -> None:
         """Delete all files of a device."""

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor, nn
 
 from mlecs_bench.doors.profile import LoraSettings
 from mlecs_bench.errors import DataError
@@ -29,7 +30,7 @@ class Backbone:
     def __init__(self, source: str, settings: BaseSettings) -> None:
         self.source = source
         self.settings = settings
-        self.device = settings.device
+        self.torch_device = settings.torch_device
         config, model, tokenizer = load_base(source, settings)
         self.model_type: str = config.model_type
         self.hidden_size: int = config.hidden_size
@@ -106,26 +107,26 @@ class Backbone:
             # Of a layer alone, not of the modules in it: it recomputes, and its dropout stays off as in evaluation.
             layer.training = training
 
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return the input embeddings of token ids, (..., H)."""
-        embedded: torch.Tensor = self._base.get_input_embeddings()(ids)
+    def embed(self, ids: Int64[Tensor, "*batch"]) -> Float[Tensor, "*batch {self.hidden_size}"]:
+        """Return the input embeddings of token ids."""
+        embedded: Tensor = self._base.get_input_embeddings()(ids)
         return embedded
 
-    def logits(self, embeds: torch.Tensor, keep: int) -> torch.Tensor:
-        """Return the logits (b, keep, V) of the last `keep` positions of inputs (b, S, H), in float32."""
+    def logits(self, embeds: Float[Tensor, "b S H"], keep: int) -> Float32[Tensor, "b {keep} V"]:
+        """Return the logits of the last `keep` positions of inputs, in float32."""
         with self._autocast():
-            logits: torch.Tensor = self._peft(
+            logits: Tensor = self._peft(
                 inputs_embeds=embeds.to(self.settings.dtype), logits_to_keep=keep, use_cache=False
             ).logits
         return logits[:, -keep:].float()
 
     def _autocast(self) -> AbstractContextManager[object]:
         dtype = self.settings.dtype
-        return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype=dtype)
+        return nullcontext() if dtype == torch.float32 else torch.autocast(self.torch_device.type, dtype=dtype)
 
     @torch.no_grad()
-    def generate(self, embeds: torch.Tensor, max_new_tokens: int) -> list[str]:
-        """Return greedy continuations of inputs (b, S, H) as text, decoded with a key-value cache."""
+    def generate(self, embeds: Float[Tensor, "b S H"], max_new_tokens: int) -> list[str]:
+        """Return greedy continuations of inputs as text, decoded with a key-value cache."""
         with self._autocast():
             ids = self._peft.generate(
                 inputs_embeds=embeds.to(self.settings.dtype),
@@ -149,8 +150,8 @@ def _checkpointed_layers(model: Any) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
-def _kaiming_uniform(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
-    """Draw lora_A (r, in) as PEFT does: uniform in ±1/sqrt(in) (Kaiming with a = sqrt(5)), row by row."""
+def _kaiming_uniform(shape: torch.Size, generator: torch.Generator) -> Float32[Tensor, "r n_in"]:
+    """Draw lora_A as PEFT does: uniform in ±1/sqrt(in) (Kaiming with a = sqrt(5)), row by row."""
     bound: float = shape[1] ** -0.5
     rows = [torch.rand(shape[1], generator=generator) for _ in range(shape[0])]
     return (torch.stack(rows) * 2 - 1) * bound
@@ -160,7 +161,7 @@ AnyBackbone = Backbone | BackboneOutline
 """A backbone, or its shapes alone."""
 
 
-def load_adapter(backbone: AnyBackbone, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+def load_adapter(backbone: AnyBackbone, name: str, tensors: Mapping[str, Tensor]) -> None:
     """Overwrite φ of one adapter; raises DataError unless names and shapes are the adapter's own."""
     own = backbone.adapter(name)
     if set(own) != set(tensors):

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from mlecs_bench.models.placement import moved
 
@@ -54,8 +55,10 @@ class Connector(nn.Module):
         with stream("prompt"):
             self.prompt = nn.Sequential(nn.GELU(), nn.Dropout(sizes.dropout), nn.Linear(sizes.fused, width))
 
-    def project(self, z: Mapping[str, torch.Tensor], present: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return h(m) = f_p(z(m)) (Eq. 4): m → (b, d_h); absent samples get the missing embedding."""
+    def project(
+        self, z: Mapping[str, Float[Tensor, "b d_z"]], present: Mapping[str, Bool[Tensor, " b"]]
+    ) -> dict[str, Float[Tensor, "b {self.sizes.hidden}"]]:
+        """Return h(m) = f_p(z(m)) (Eq. 4), by modality; absent samples get the missing embedding."""
         hidden = {}
         for m in self.modalities:
             h = self.projector[m](z[m])
@@ -64,16 +67,16 @@ class Connector(nn.Module):
             hidden[m] = h
         return hidden
 
-    def fuse(self, hidden: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return s = f_u({h(m)}) (Eq. 9), (b, d_s); modalities are concatenated in their fixed order."""
-        fused: torch.Tensor = self.fusion(torch.cat([hidden[m] for m in self.modalities], dim=-1))
+    def fuse(self, hidden: Mapping[str, Float[Tensor, "b d_h"]]) -> Float[Tensor, "b {self.sizes.fused}"]:
+        """Return s = f_u({h(m)}) (Eq. 9); modalities are concatenated in their fixed order."""
+        fused: Tensor = self.fusion(torch.cat([hidden[m] for m in self.modalities], dim=-1))
         return fused
 
-    def soft_prompt(self, s: torch.Tensor) -> torch.Tensor:
-        """Return f_spg(s) (Eq. 10): (b, d_s) → (b, P, H)."""
-        prompt: torch.Tensor = self.prompt(s)
+    def soft_prompt(self, s: Float[Tensor, "b d_s"]) -> Float[Tensor, "b {self.sizes.soft_tokens} H"]:
+        """Return f_spg(s) (Eq. 10): P soft tokens of the backbone's width H."""
+        prompt: Tensor = self.prompt(s)
         return prompt.view(len(s), self.sizes.soft_tokens, self.sizes.backbone)
 
-    def constant_prompt(self, b: int) -> torch.Tensor:
-        """Return the soft prompt of a device without modalities, (b, P, H)."""
+    def constant_prompt(self, b: int) -> Float[Tensor, "{b} P H"]:
+        """Return the soft prompt of a device without modalities."""
         return self.constant.expand(b, -1, -1)

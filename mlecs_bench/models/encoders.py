@@ -1,44 +1,72 @@
 """One small encoder per encoding of a modality: raw batch (b, *shape) in, float32 features (b, dim) out.
 
-The encoders stand in for large pretrained extractors, so that a run takes minutes on a CPU. None of them keeps
-running statistics: a buffer that follows the data of one device would not survive an average over devices.
+Every encoding enters by an entry point of the group `mlecs_bench.encoders`; these come with mlecs-bench. They stand in
+for large pretrained extractors, so that a run takes minutes on a CPU; uint8 values are scaled to [-1, 1] inside. None
+keeps running statistics: a buffer that follows the data of one device would not survive an average over devices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float32, Int, Num
 from torch import Tensor, nn
 
 from mlecs_bench.data.samples import Modality
+from mlecs_bench.doors.hookspecs import EncoderInfo, hookimpl
+from mlecs_bench.doors.registry import Loaded, Registry
 from mlecs_bench.errors import DataError
 
 TABLE_ROWS = 512
 """Rows of the token table of a modality that names no vocabulary: ids beyond it share rows, so any id works."""
 
 _NORM_GROUPS = 4
-_RANK = {"frames": 4, "image": 3, "spectrogram": 2, "tokens": 1, "series": 2, "vector": 1}
 
 
-def build_encoder(modality: Modality, dim: int) -> nn.Module:
+def encoders_of(modalities: Iterable[Modality], registry: Registry) -> dict[str, EncoderInfo]:
+    """Return the encoder of every encoding among `modalities`, by encoding.
+
+    Raises DataError for an encoding that no installed encoder reads, PluginError for an encoder that is broken.
+    """
+    return {encoding: encoder.info for encoding, encoder in _loaded(modalities, registry).items()}
+
+
+def encoder_origins(modalities: Iterable[Modality], registry: Registry) -> dict[str, str]:
+    """Return distribution, version and code digest of every encoder of `modalities` that is not mlecs-bench's own.
+
+    Results depend on them, so they belong to what identifies a result. Raises as `encoders_of`.
+    """
+    origins = {encoding: encoder.origin for encoding, encoder in _loaded(modalities, registry).items()}
+    return {encoding: origin for encoding, origin in origins.items() if origin}
+
+
+def _loaded(modalities: Iterable[Modality], registry: Registry) -> dict[str, Loaded[EncoderInfo]]:
+    known = sorted({entry.name for entry in registry.entries("encoder")})
+    found: dict[str, Loaded[EncoderInfo]] = {}
+    for modality in modalities:
+        if modality.encoding not in known:
+            raise DataError(
+                f"modality '{modality.name}' has no known encoding: {modality.encoding}; use one of {', '.join(known)}"
+            )
+        if modality.encoding not in found:
+            found[modality.encoding] = registry.encoder(modality.encoding)
+    return found
+
+
+def build_encoder(modality: Modality, dim: int, info: EncoderInfo) -> nn.Module:
     """Return a freshly initialised encoder of `modality` with `dim` outputs (weights from torch's current stream).
 
-    It maps a batch (b, *modality.shape) of the modality's dtype to float32 (b, dim); uint8 values are scaled to
-    [-1, 1] inside. Raises DataError when the shape does not fit the encoding.
+    It maps a batch (b, *modality.shape) of the modality's dtype to float32 (b, dim). Raises DataError when the shape
+    does not fit the encoding.
     """
-    rank = _RANK.get(modality.encoding)
-    if rank is None:
-        known = ", ".join(sorted(_RANK))
-        raise DataError(f"modality '{modality.name}' has no known encoding: {modality.encoding}; use one of {known}")
-    if len(modality.shape) != rank:
+    if len(modality.shape) != info.axes:
         raise DataError(
-            f"modality '{modality.name}' is encoded as {modality.encoding}, which needs {rank} axes, "
+            f"modality '{modality.name}' is encoded as {modality.encoding}, which needs {info.axes} axes, "
             f"but its shape is {modality.shape}; correct the dataset's manifest"
         )
-    if modality.encoding == "tokens":
-        return TokensEncoder(modality.vocabulary or TABLE_ROWS, dim)
-    return _BUILDERS[modality.encoding](modality.shape, dim)
+    return info.build(modality, dim)
 
 
 def _conv_block(n_in: int, n_out: int, stride: int = 2) -> nn.Sequential:
@@ -57,8 +85,8 @@ class FramesEncoder(nn.Module):
         super().__init__()
         self.body = _image_body(shape[0] * shape[3], dim)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Return features (b, dim) of `frames` (b, T, H, W, C)."""
+    def forward(self, frames: Num[Tensor, "b T H W C"]) -> Float32[Tensor, "b dim"]:
+        """Return features of `frames`."""
         b, t, h, w, c = frames.shape
         stacked = _to_float(frames).permute(0, 1, 4, 2, 3).reshape(b, t * c, h, w)
         features: Tensor = self.body(stacked)
@@ -72,8 +100,8 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.body = _image_body(shape[2], dim)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return features (b, dim) of `image` (b, H, W, C)."""
+    def forward(self, image: Num[Tensor, "b H W C"]) -> Float32[Tensor, "b dim"]:
+        """Return features of `image`."""
         features: Tensor = self.body(_to_float(image).permute(0, 3, 1, 2))
         return features
 
@@ -92,8 +120,8 @@ class SpectrogramEncoder(nn.Module):
         blocks = (_conv_block(1, 16), _conv_block(16, 24), nn.AdaptiveAvgPool2d((6, 3)), nn.Flatten())
         self.body = nn.Sequential(*blocks, nn.Linear(24 * 18, 64), nn.GELU(), nn.Linear(64, dim))
 
-    def forward(self, spectrogram: Tensor) -> Tensor:
-        """Return features (b, dim) of `spectrogram` (b, F, T)."""
+    def forward(self, spectrogram: Num[Tensor, "b F T"]) -> Float32[Tensor, "b dim"]:
+        """Return features of `spectrogram`."""
         features: Tensor = self.body(spectrogram.float().unsqueeze(1))
         return features
 
@@ -106,8 +134,8 @@ class TokensEncoder(nn.Module):
         self.table = nn.Embedding(rows, 48)
         self.body = nn.Sequential(nn.LayerNorm(48), nn.Linear(48, 64), nn.GELU(), nn.Linear(64, dim))
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Return features (b, dim) of `ids` (b, L); a row of padding only gives the features of no words."""
+    def forward(self, ids: Int[Tensor, "b L"]) -> Float32[Tensor, "b dim"]:
+        """Return features of `ids`; a row of padding only gives the features of no words."""
         known = (ids != 0).unsqueeze(-1).float()
         words = self.table(ids.long() % self.table.num_embeddings) * known
         features: Tensor = self.body(words.sum(dim=1) / known.sum(dim=1).clamp(min=1.0))
@@ -123,8 +151,8 @@ class SeriesEncoder(nn.Module):
         second = (nn.Conv1d(24, 32, 3, padding=1), nn.GELU(), nn.AdaptiveAvgPool1d(4), nn.Flatten())
         self.body = nn.Sequential(*first, *second, nn.Linear(128, 64), nn.GELU(), nn.Linear(64, dim))
 
-    def forward(self, series: Tensor) -> Tensor:
-        """Return features (b, dim) of `series` (b, T, C)."""
+    def forward(self, series: Num[Tensor, "b T C"]) -> Float32[Tensor, "b dim"]:
+        """Return features of `series`."""
         features: Tensor = self.body(series.float().transpose(1, 2))
         return features
 
@@ -136,16 +164,69 @@ class VectorEncoder(nn.Module):
         super().__init__()
         self.body = nn.Sequential(nn.Linear(shape[0], 64), nn.GELU(), nn.Linear(64, dim))
 
-    def forward(self, vector: Tensor) -> Tensor:
-        """Return features (b, dim) of `vector` (b, F)."""
+    def forward(self, vector: Num[Tensor, "b F"]) -> Float32[Tensor, "b dim"]:
+        """Return features of `vector`."""
         features: Tensor = self.body(vector.float())
         return features
 
 
-_BUILDERS: dict[str, Callable[[tuple[int, ...], int], nn.Module]] = {
-    "frames": FramesEncoder,
-    "image": ImageEncoder,
-    "spectrogram": SpectrogramEncoder,
-    "series": SeriesEncoder,
-    "vector": VectorEncoder,
-}
+@dataclass(frozen=True)
+class EncoderPlugin:
+    """One of the encoders above, as an entry point names it."""
+
+    info: EncoderInfo
+
+    @hookimpl
+    def mlecs_encoder(self) -> EncoderInfo:
+        """Return the encoder."""
+        return self.info
+
+
+FRAMES = EncoderPlugin(
+    EncoderInfo(
+        title="Frames",
+        summary="convolutions over the stacked frames (T, H, W, C) of a clip, uint8",
+        axes=4,
+        build=lambda modality, dim: FramesEncoder(modality.shape, dim),
+    )
+)
+IMAGE = EncoderPlugin(
+    EncoderInfo(
+        title="Image",
+        summary="convolutions over an image (H, W, C), uint8",
+        axes=3,
+        build=lambda modality, dim: ImageEncoder(modality.shape, dim),
+    )
+)
+SPECTROGRAM = EncoderPlugin(
+    EncoderInfo(
+        title="Spectrogram",
+        summary="convolutions over frequency and time (F, T), float32",
+        axes=2,
+        build=lambda modality, dim: SpectrogramEncoder(modality.shape, dim),
+    )
+)
+TOKENS = EncoderPlugin(
+    EncoderInfo(
+        title="Tokens",
+        summary="the mean of the word vectors of ids (L,), int64, 0 = padding",
+        axes=1,
+        build=lambda modality, dim: TokensEncoder(modality.vocabulary or TABLE_ROWS, dim),
+    )
+)
+SERIES = EncoderPlugin(
+    EncoderInfo(
+        title="Series",
+        summary="convolutions in time over channels (T, C), float32",
+        axes=2,
+        build=lambda modality, dim: SeriesEncoder(modality.shape, dim),
+    )
+)
+VECTOR = EncoderPlugin(
+    EncoderInfo(
+        title="Vector",
+        summary="a network on features (F,), float32",
+        axes=1,
+        build=lambda modality, dim: VectorEncoder(modality.shape, dim),
+    )
+)

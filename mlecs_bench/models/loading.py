@@ -20,7 +20,7 @@ class BaseSettings:
     activations are recomputed in the backward pass.
     """
 
-    device: torch.device
+    torch_device: torch.device
     dtype: torch.dtype = torch.float32
     bits: BaseBits | None = None
     checkpointing: bool = False
@@ -52,7 +52,7 @@ def load_base(source: str, settings: BaseSettings) -> tuple[Any, Any, Any]:
     # A checkpoint may bring its own decoding (repetition penalty, sampling): greedy means greedy for all.
     model.generation_config = GenerationConfig()
     at_rest(model.requires_grad_(False))
-    return config, model if settings.bits else model.to(settings.device), tokenizer
+    return config, model if settings.bits else model.to(settings.torch_device), tokenizer
 
 
 def at_rest(model: Any) -> None:
@@ -83,7 +83,7 @@ def _placement(source: str, settings: BaseSettings) -> dict[str, Any]:
         if settings.bits == 8
         else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=settings.dtype)
     )
-    return {"quantization_config": config, "device_map": {"": settings.device}}
+    return {"quantization_config": config, "device_map": {"": settings.torch_device}}
 
 
 def _check_loaded(source: str, missing: Collection[str], tokenizer: Any, vocab_size: int) -> None:

@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor, nn
 
 from mlecs_bench.doors.profile import LoraSettings
 from mlecs_bench.errors import PluginError, UsageError
@@ -94,7 +95,7 @@ class BackboneOutline:
     def __init__(self, source: str) -> None:
         shape = backbone_shape(source, None)
         self.source = source
-        self.device = torch.device("meta")
+        self.torch_device = torch.device("meta")
         self.model_type = shape.model_type
         self.hidden_size = shape.hidden_size
         self.vocab_size = shape.vocab_size
@@ -111,7 +112,7 @@ class BackboneOutline:
         self._adapters[name] = tensors
 
     def _parameter(self, rows: int, columns: int) -> nn.Parameter:
-        return nn.Parameter(torch.empty(rows, columns, device=self.device), requires_grad=False)
+        return nn.Parameter(torch.empty(rows, columns, device=self.torch_device), requires_grad=False)
 
     def adapter(self, name: str) -> dict[str, nn.Parameter]:
         """Return φ of one adapter: module path and lora_A or lora_B → parameter."""
@@ -124,15 +125,15 @@ class BackboneOutline:
         """Raise PluginError."""
         raise self._cannot()
 
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+    def embed(self, ids: Int64[Tensor, "*batch"]) -> Float[Tensor, "*batch H"]:
         """Raise PluginError."""
         raise self._cannot()
 
-    def logits(self, embeds: torch.Tensor, keep: int) -> torch.Tensor:
+    def logits(self, embeds: Float[Tensor, "b S H"], keep: int) -> Float32[Tensor, "b {keep} V"]:
         """Raise PluginError."""
         raise self._cannot()
 
-    def generate(self, embeds: torch.Tensor, max_new_tokens: int) -> list[str]:
+    def generate(self, embeds: Float[Tensor, "b S H"], max_new_tokens: int) -> list[str]:
         """Raise PluginError."""
         raise self._cannot()
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
 
 from mlecs_bench.models.placement import moved
 
@@ -26,34 +28,34 @@ def answer_text(target: str) -> str:
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers of a batch: `ids` (b, a) with the end-of-sequence token last and padded with it, `mask` (b, a) bool.
+    """Answers of a batch: `ids` with the end-of-sequence token last and padded with it, `mask` False on padding.
 
-    `positions` (n,) are the answer tokens in the flattened `ids`, without padding; found on the CPU, where lengths are
+    `positions` are the answer tokens in the flattened `ids`, without padding; found on the CPU, where lengths are
     known, since a mask on a GPU would have to be waited for. `texts` are what the tokens before the end-of-sequence
     token spell.
     """
 
-    ids: torch.Tensor
-    mask: torch.Tensor
-    positions: torch.Tensor
+    ids: Int64[Tensor, "b a"]
+    mask: Bool[Tensor, "b a"]
+    positions: Int64[Tensor, " n"]
     texts: tuple[str, ...]
 
 
 class Texts:
     """The texts of one tokenizer, cached."""
 
-    def __init__(self, tokenizer: Any, eos_id: int, device: torch.device) -> None:
+    def __init__(self, tokenizer: Any, eos_id: int, torch_device: torch.device) -> None:
         self._tokenizer = tokenizer
         self._eos = eos_id
-        self._device = device
+        self._torch_device = torch_device
         self._answers: dict[str, tuple[int, ...]] = {}
-        self._prompts: dict[str, torch.Tensor] = {}
+        self._prompts: dict[str, Tensor] = {}
 
-    def prompt(self, prompt: str) -> torch.Tensor:
-        """Return the ids (p,) of the prompt in its template."""
+    def prompt(self, prompt: str) -> Int64[Tensor, " p"]:
+        """Return the ids of the prompt in its template."""
         if prompt not in self._prompts:
             ids = self._tokenizer(prompt_text(prompt), add_special_tokens=False)["input_ids"]
-            self._prompts[prompt] = torch.tensor(ids, dtype=torch.long, device=self._device)
+            self._prompts[prompt] = torch.tensor(ids, dtype=torch.long, device=self._torch_device)
         return self._prompts[prompt]
 
     def _learn(self, targets: Sequence[str]) -> None:
@@ -72,7 +74,7 @@ class Texts:
         known = torch.arange(length)[None] < torch.tensor([len(row) for row in rows])[:, None]
         positions = known.flatten().nonzero().squeeze(1)
         texts = tuple(map(answer_text, targets))
-        there = [moved(tensor, self._device) for tensor in (ids, known, positions)]
+        there = [moved(tensor, self._torch_device) for tensor in (ids, known, positions)]
         return Answers(there[0], there[1], there[2], texts)
 
     def longest_answer(self, targets: Sequence[str]) -> int:

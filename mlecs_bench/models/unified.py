@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
 
 from mlecs_bench.data.samples import Batch
 from mlecs_bench.errors import DataError, UsageError
@@ -18,21 +19,21 @@ from mlecs_bench.models.placement import moved
 from mlecs_bench.models.texts import Answers, Texts
 
 PARTS = ("encoder", "projector", "fusion", "soft_prompt", "lora")
-"""The trainable parts; "projector" includes the missing-modality embeddings, "soft_prompt" is its generator."""
+"""The trainable parts. "projector" includes the missing-modality embeddings; "soft_prompt" is the generator."""
 DOMAIN = "domain"
 """The part of a model's second adapter, which acts together with "lora"; only proxies have one."""
 
 
 @dataclass(frozen=True)
 class Representation:
-    """What the connector makes of a batch: h(m) (b, d_h) per modality, presence (b,) per modality, and s (b, d_s).
+    """What the connector makes of a batch: h(m) and presence per modality, and s.
 
     `fused` is None for a model without modalities.
     """
 
-    hidden: dict[str, torch.Tensor]
-    present: dict[str, torch.Tensor]
-    fused: torch.Tensor | None
+    hidden: dict[str, Float[Tensor, "b d_h"]]
+    present: dict[str, Bool[Tensor, " b"]]
+    fused: Float[Tensor, "b d_s"] | None
 
     def detached(self) -> Representation:
         """Return the same values without their gradient."""
@@ -42,10 +43,10 @@ class Representation:
 
 @dataclass(frozen=True)
 class Supervised:
-    """One supervised forward pass: L_lb (scalar), answer logits (b, a, V) and the answers behind them."""
+    """One supervised forward pass: L_lb, the answers' logits and the answers behind them."""
 
-    loss: torch.Tensor
-    logits: torch.Tensor
+    loss: Float[Tensor, ""]
+    logits: Float[Tensor, "b a V"]
     answers: Answers
 
 
@@ -68,13 +69,13 @@ class UnifiedModel:
         self.parts = (*PARTS, *(part for part in adapters if part not in PARTS))
         self.backbone = backbone
         self.texts = texts
-        self.encoders = encoders.to(backbone.device)
-        self.connector = connector.to(backbone.device)
+        self.encoders = encoders.to(backbone.torch_device)
+        self.connector = connector.to(backbone.torch_device)
         self.modalities = connector.modalities
 
-    def encode(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Return z(m) (b, d_z) of every held modality; what is stored for an absent sample is never read."""
-        device = self.backbone.device
+    def encode(self, batch: Batch) -> dict[str, Float[Tensor, "b d_z"]]:
+        """Return z(m) of every held modality; what is stored for an absent sample is never read."""
+        device = self.backbone.torch_device
         z = {}
         for m in self.modalities:
             x, present = batch.inputs[m], batch.present[m]
@@ -89,13 +90,13 @@ class UnifiedModel:
         fused = self.connector.fuse(hidden) if self.modalities else None
         return Representation(hidden, batch.present, fused)
 
-    def soft_prompt(self, representation: Representation, b: int) -> torch.Tensor:
-        """Return the P soft tokens (b, P, H) of a representation (Eq. 10)."""
+    def soft_prompt(self, representation: Representation, b: int) -> Float[Tensor, "{b} P H"]:
+        """Return the P soft tokens of a representation (Eq. 10)."""
         if representation.fused is None:
             return self.connector.constant_prompt(b)
         return self.connector.soft_prompt(representation.fused)
 
-    def supervise(self, soft: torch.Tensor, prompt: str, targets: Sequence[str]) -> Supervised:
+    def supervise(self, soft: Float[Tensor, "b P H"], prompt: str, targets: Sequence[str]) -> Supervised:
         """Return L_lb of `targets` after [soft tokens ; prompt] (Eq. 10): mean cross-entropy over answer tokens.
 
         Row k of the logits predicts answer token k; the last row of a sample predicts its end-of-sequence token.
@@ -110,10 +111,10 @@ class UnifiedModel:
         loss = nn.functional.cross_entropy(predicted, answers.ids.flatten().index_select(0, answers.positions))
         return Supervised(loss, logits, answers)
 
-    def _prompt_ids(self, prompt: str, b: int) -> torch.Tensor:
+    def _prompt_ids(self, prompt: str, b: int) -> Int64[Tensor, "{b} p"]:
         return self.texts.prompt(prompt).expand(b, -1)
 
-    def loss(self, batch: Batch, prompt: str, targets: Sequence[str]) -> torch.Tensor:
+    def loss(self, batch: Batch, prompt: str, targets: Sequence[str]) -> Float[Tensor, ""]:
         """Return L_lb of a batch (Eq. 12)."""
         return self.supervise(self.soft_prompt(self.represent(batch), len(batch)), prompt, targets).loss
 
@@ -165,7 +166,7 @@ class UnifiedModel:
                 p.requires_grad_(False)
                 p.grad = None
 
-    def load_part(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    def load_part(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Overwrite some tensors of a part (all of them for an adapter); raises DataError for what does not fit."""
         if name in self.adapters:
             load_adapter(self.backbone, self.adapters[name], tensors)
@@ -177,7 +178,7 @@ class UnifiedModel:
                     raise DataError(f"{self.name} has no '{name}/{key}' of shape {tuple(tensor.shape)}")
                 own[key].copy_(tensor)
 
-    def state(self) -> dict[str, torch.Tensor]:
+    def state(self) -> dict[str, Tensor]:
         """Return copies of all trainable tensors, named ``part/name``."""
         return {
             f"{part}/{key}": tensor.detach().to("cpu", copy=True)
@@ -185,7 +186,7 @@ class UnifiedModel:
             for key, tensor in sorted(self.part(part).items())
         }
 
-    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Read what `state` returned; raises DataError for a state of another model."""
         for part in self.parts:
             prefix = f"{part}/"

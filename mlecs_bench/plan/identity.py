@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.data.partition import rates_of
@@ -17,19 +18,24 @@ if TYPE_CHECKING:
     from mlecs_bench.plan.plan import Plan
 
 NOT_TRAINING = (
-    *("name", "summary", "slm", "llm", "encoders", "tiny", "device"),
+    *("name", "summary", "slm", "llm", "encoders", "tiny", "torch_device"),
     *("generation_batch", "gradient_checkpointing", "bertscore"),
 )
 """Fields of a profile that stand elsewhere in an identity, or that change no number."""
+NO_ENCODERS: Mapping[str, str] = MappingProxyType({})
 
 
-def identity(plan: Plan, seed: int, manifest: Manifest, scorers: Mapping[str, str]) -> dict[str, Any]:
+def identity(
+    plan: Plan, seed: int, manifest: Manifest, scorers: Mapping[str, str], encoders: Mapping[str, str] = NO_ENCODERS
+) -> dict[str, Any]:
     """Return the identity of a cell.
 
-    `manifest` is that of the prepared data; `scorers` maps the metrics that are installed to their identities.
+    `manifest` is that of the prepared data; `scorers` maps the metrics that are installed to their identities,
+    `encoders` the encodings whose encoder does not come with mlecs-bench to where it comes from.
     """
     profile = plan.profile
-    return {
+    foreign = {"encoders": dict(encoders)} if encoders else {}
+    return foreign | {
         "algo": {**plain(plan.algorithm), "options": plain(plan.options)},
         "dataset": _dataset_identity(plan, manifest),
         "rho": rates_of(plan.rho, manifest.modality_names),

@@ -29,7 +29,8 @@ class Plan:
     `rates` is rho by modality. `profile` has every override in it, `profile_models` are its own SLM and LLM from before
     them. `structures` are those of the devices, by id. `proxy` is the model of the proxies, None where the algorithm
     has none. `training` holds the budget in steps, `rule` how it was counted. `metrics` names the scores, headline
-    first. `variant` says in which settings the run departs from the usual. `data_dir` is where the user's files are,
+    first. `own_options` are those of the algorithm that depart from its defaults, as JSON values; `variant` says in
+    which settings the run departs from the usual. `data_dir` is where the user's files are,
     None for the stand-in.
     """
 
@@ -56,6 +57,7 @@ class Plan:
     seeds: tuple[int, ...]
     torch_device: str
     threads: int
+    own_options: Mapping[str, Any]
     variant: str
 
     @property

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlecs_bench.errors import UsageError
-from mlecs_bench.metrics.bertscore import check_bertscore
 from mlecs_bench.models.sources import WEIGHT_SUFFIXES, check_files, is_folder
 
 if TYPE_CHECKING:
@@ -29,8 +28,6 @@ def check_models(plan: Plan, info: DatasetInfo) -> None:
     """
     for source in plan.models():
         check_files(source)
-    if "bertscore" in info.metrics:
-        check_bertscore(plan.profile.bertscore)
     n_modalities = len(info.modalities)
     found = memory_of(plan, n_modalities)
     if found is not None and found[0].weights + found[0].trained > found[1]:

@@ -51,6 +51,8 @@ def planned(
     needs = algorithm.info.needs(options)
     if spec.proxy is not None and not needs.proxy:
         raise UsageError(f"algorithm '{algorithm.name}' uses no proxy model, got proxy {spec.proxy}; leave it out")
+    usual = plain(algorithm.info.options())
+    own_options = {name: value for name, value in plain(options).items() if value != usual[name]}
     found = structures(spec.n_devices, deviations, chosen, needs)
     check_structures(found, needs, chosen)
     return Plan(
@@ -75,9 +77,10 @@ def planned(
         evaluate=spec.evaluate,
         metrics=tuple(dataset.info.metrics),
         seeds=spec.seeds,
-        torch_device=chosen.device,
+        torch_device=chosen.torch_device,
         threads=spec.threads,
-        variant=_variant(spec, plain(options), plain(algorithm.info.options()), split != dataset.info.splits[0]),
+        own_options=own_options,
+        variant=_variant(spec, own_options, other_split=split != dataset.info.splits[0]),
     )
 
 
@@ -93,8 +96,10 @@ def _deviations(spec: RunSpec) -> Deviations:
 
 def _overridden(profile: Profile, spec: RunSpec) -> Profile:
     """Return the profile with everything replaced that the spec names."""
-    names = ("slm", "llm", "batch_size", "dtype", "base_bits", "rounds", "steps", "device")
+    names = ("slm", "llm", "batch_size", "dtype", "base_bits", "rounds", "steps")
     changes: dict[str, Any] = {name: getattr(spec, name) for name in names if getattr(spec, name) is not None}
+    if spec.device:
+        changes["torch_device"] = spec.device
     if spec.slm or spec.llm or spec.device_slm:
         # Another backbone is not tiny because the profile's is: only the profile's own are marked so.
         changes["tiny"] = False
@@ -104,10 +109,9 @@ def _overridden(profile: Profile, spec: RunSpec) -> Profile:
     return dataclasses.replace(profile, gradient_checkpointing=checkpointing, **changes)
 
 
-def _variant(spec: RunSpec, options: Mapping[str, Any], usual: Mapping[str, Any], other_split: bool) -> str:
+def _variant(spec: RunSpec, own_options: Mapping[str, Any], *, other_split: bool) -> str:
     """Return in which settings a run departs from the defaults, beside those that a cell's name holds."""
-    own = {name: value for name, value in options.items() if value != usual[name]}
-    texts = [f"{name}={','.join(map(str, v)) if isinstance(v, list | tuple) else v}" for name, v in own.items()]
+    texts = [f"{name}={','.join(map(str, v)) if isinstance(v, list) else v}" for name, v in own_options.items()]
     if spec.n_devices != RunSpec.n_devices:
         texts.append(f"{spec.n_devices} devices")
     if spec.budget != RunSpec.budget:

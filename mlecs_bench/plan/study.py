@@ -14,24 +14,23 @@ blocks:
 
 from __future__ import annotations
 
-import importlib.resources
 import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mlecs_bench.errors import UsageError, did_you_mean
+from mlecs_bench.doors.registry import Registry
+from mlecs_bench.errors import PluginError, UsageError, did_you_mean
 from mlecs_bench.files import write_text
 from mlecs_bench.plan.settings import MAPPING_KEYS, SPEC_KEYS, chosen_seeds, merged, read_yaml, spec_of
 from mlecs_bench.plan.spec import RunSpec
 
 GRID_KEYS = ("rho", "n_devices", "dataset", "algo", "budget", "split")
 """Settings that may be lists, in the order in which their combinations are run: the last one changes fastest."""
-PRESETS = ("table1", "table2", "ablation", "all")
-FILE_KEYS = ("title", "about", "settings", "blocks")
+FILE_KEYS = ("title", "about", "report", "settings", "blocks")
 BLOCK_KEYS = (*SPEC_KEYS, "n_seeds")
 LOCAL_KEYS = ("data_dir", "device", "threads")
 """Settings of a machine: a copy of a study that stays with its records has them as $VARIABLES only."""
@@ -40,17 +39,21 @@ STUDY_FILE = "study.yaml"
 
 @dataclass(frozen=True)
 class Study:
-    """Runs that belong together: what they are called, and blocks of settings by name."""
+    """Runs that belong together: what they are called, and blocks of settings by name.
+
+    `report` names the study plugins whose sections a report on the runs shows.
+    """
 
     title: str
     about: str
     blocks: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    report: tuple[str, ...] = ()
 
     def overlaid(self, flags: Mapping[str, Any]) -> Study:
         """Return the study with settings replaced, in all blocks, by the flags that were given."""
         blocks = {name: _not_replaced(block, flags) for name, block in self.blocks.items()}
-        return Study(self.title, self.about, blocks, merged(self.settings, flags))
+        return replace(self, blocks=blocks, settings=merged(self.settings, flags))
 
     def specs(self) -> list[RunSpec]:
         """Return one spec per combination of the lists, block by block, each once; raises UsageError."""
@@ -85,7 +88,14 @@ class Study:
             return {k: v for k, v in values.items() if v != {} and (k not in LOCAL_KEYS or "$" in str(v))}
 
         blocks = {name: kept(block) for name, block in self.blocks.items()}
-        values = {"title": self.title, "about": self.about, "settings": kept(self.settings), "blocks": blocks}
+        report = self.report[0] if len(self.report) == 1 else self.report
+        values = {
+            "title": self.title,
+            "about": self.about,
+            "report": report,
+            "settings": kept(self.settings),
+            "blocks": blocks,
+        }
         plain = json.loads(json.dumps({name: value for name, value in values.items() if value}))
         return str(yaml.safe_dump(plain, sort_keys=False, width=110, allow_unicode=True))
 
@@ -111,10 +121,28 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def preset(name: str) -> Study:
-    """Return a study that ships with the package."""
-    path = importlib.resources.files("mlecs_bench.cli").joinpath("presets", f"{name}.yaml")
-    return _study(read_yaml(path.read_text(encoding="utf-8")), f"preset {name}")
+def presets(registry: Registry) -> dict[str, list[Path]]:
+    """Return the study files that installed studies offer, by name; two may claim one. A broken study offers none."""
+    found: dict[str, list[Path]] = {}
+    for entry in registry.entries("study"):
+        try:
+            offered = registry.study(entry.name).info.presets
+        except PluginError:
+            continue
+        for name, path in offered.items():
+            found.setdefault(name, []).append(path)
+    return found
+
+
+def preset(name: str, registry: Registry) -> Study:
+    """Return the study that an installed study plugin offers as `name`; raises UsageError unless exactly one does."""
+    found = presets(registry)
+    if name not in found:
+        raise UsageError(f"no preset '{name}'. {did_you_mean(name, found)}")
+    if len(found[name]) > 1:
+        files = " and ".join(map(str, found[name]))
+        raise UsageError(f"preset '{name}' is offered by {len(found[name])} studies; give --study FILE: {files}")
+    return read_study(found[name][0])
 
 
 def read_study(path: Path) -> Study:
@@ -137,6 +165,9 @@ def _study(values: Any, what: str) -> Study:
             f"{what} is no study: 'blocks' must map names to settings (algo, dataset, rho, ...), got {got}"
         )
     _check_keys(values, FILE_KEYS, what)
+    report = _listed(values.get("report") or [])
+    if not all(isinstance(name, str) for name in report):
+        raise UsageError(f"'report' in {what} must name studies, got {json.dumps(values['report'])[:40]}")
     settings = values.get("settings") or {}
     for name, block in [("settings", settings), *values["blocks"].items()]:
         if not isinstance(block, dict):
@@ -146,7 +177,7 @@ def _study(values: Any, what: str) -> Study:
             if not isinstance(block.get(key, {}), dict):
                 raise UsageError(f"'{key}' of '{name}' in {what} must be a mapping of names to values")
     blocks = {str(name): dict(block) for name, block in values["blocks"].items()}
-    return Study(str(values.get("title") or ""), str(values.get("about") or ""), blocks, dict(settings))
+    return Study(str(values.get("title") or ""), str(values.get("about") or ""), blocks, dict(settings), tuple(report))
 
 
 def _check_keys(values: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
@@ -177,5 +208,5 @@ def keep_study(study: Study, out: Path) -> None:
         write_text(path, text)
         return
     kept = read_study(path)
-    if kept.to_yaml() != text:
+    if replace(kept, report=study.report).to_yaml() != text:  # which reports it has changes no run
         raise UsageError(f"{path} is another study ('{kept.title}'); write to another folder with --out")

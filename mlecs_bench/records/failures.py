@@ -15,7 +15,7 @@ from typing import Any
 from mlecs_bench.errors import RecordError
 from mlecs_bench.files import write_text
 from mlecs_bench.records.provenance import now
-from mlecs_bench.records.results import identity_key, record_name
+from mlecs_bench.records.results import identity_key, keyed, record_name
 
 SCHEMA = "mlecs-bench/failure/1"
 FOLDER = "failures"
@@ -42,9 +42,10 @@ def reason_of(error: str) -> str:
     return lines[-1] if lines else "unknown error"
 
 
-def failure_path(out: Path, identity: Mapping[str, Any]) -> Path:
-    """Return where the failure of a cell is kept: under the name its record would have."""
-    return out / FOLDER / record_name(identity)
+def failure_path(out: Path, identity: Mapping[str, Any], variant: str = "") -> Path:
+    """Return where the failure of a cell is kept: in a file with its key, else under the name its record would have."""
+    there = keyed(out / FOLDER, identity)
+    return there[0] if there else out / FOLDER / record_name(identity, variant)
 
 
 def find_failure(out: Path, identity: Mapping[str, Any]) -> Failure | None:
@@ -53,9 +54,9 @@ def find_failure(out: Path, identity: Mapping[str, Any]) -> Failure | None:
     return read_failure(path) if path.exists() else None
 
 
-def write_failure(out: Path, identity: Mapping[str, Any], error: str) -> Path:
+def write_failure(out: Path, identity: Mapping[str, Any], error: str, variant: str = "") -> Path:
     """Write that a cell failed, replacing what it said of an earlier attempt; return the file's path."""
-    path = failure_path(out, identity)
+    path = failure_path(out, identity, variant)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         before = find_failure(out, identity)

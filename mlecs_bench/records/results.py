@@ -1,7 +1,8 @@
-"""Records: one JSON file per cell, named by a hash of what identifies it, written once and never changed.
+"""Records: one JSON file per cell in OUT/records, found by the key of what identifies it, never changed.
 
 A record holds `identity` (everything that can change a number), `realised` (masks, sample counts), `metrics`, `comm`,
-`cost` and `provenance`. Its shape is `record.schema.json`, which ships with the package.
+`cost` and `provenance`. Its shape is `record.schema.json`, which ships with the package. Folders of 0.1.0, whose
+records lie in OUT itself, are read like any other.
 """
 
 from __future__ import annotations
@@ -10,21 +11,23 @@ import hashlib
 import importlib.resources
 import json
 import math
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.errors import RecordError
 from mlecs_bench.files import publish
+from mlecs_bench.records import legacy
+from mlecs_bench.records.names import KEY_DIGITS, cell_name, key_digits
 
 if TYPE_CHECKING:
     import jsonschema.protocols
 
 SCHEMA = "mlecs-bench/record/1"
-KEY_DIGITS = 8
-"""How many digits of the key a file's name carries."""
+FOLDER = "records"
+"""Where in its folder a study keeps its records."""
 REPRODUCIBLE = ("schema", "key", "identity", "realised", "metrics", "comm")
 """The parts of a record that the same cell yields every time; times and machines differ."""
 
@@ -82,40 +85,32 @@ def group_key(identity: Mapping[str, Any]) -> str:
     return identity_key({name: value for name, value in identity.items() if name != "seed"})
 
 
-def rho_label(rho: Mapping[str, float]) -> str:
-    """Return the rates of an identity in a few characters: one rate if all are equal."""
-    if len(set(rho.values())) == 1:
-        return f"{next(iter(rho.values())):g}"
-    return ",".join(f"{name}={rho[name]:g}" for name in sorted(rho))
+def record_name(identity: Mapping[str, Any], variant: str = "") -> str:
+    """Return a record's file name; `variant` says in a few words what departs from the usual beyond the identity's own.
+
+    See `mlecs_bench.records.names.cell_name`, and `option_words` there for the words of options.
+    """
+    return cell_name(identity, identity_key(identity), variant)
 
 
-def record_name(identity: Mapping[str, Any]) -> str:
-    """Return a record's file name, such as ``ml-ecs--vast--rho0.5--n3--mini--seed27--1a2b3c4d.json``."""
-    parts = (
-        identity["algo"]["name"].replace("/", "+"),
-        identity["dataset"]["name"],
-        "rho" + rho_label(identity["rho"]),
-        f"n{identity['n_devices']}",
-        identity["profile"]["name"],
-        f"seed{identity['seed']}",
-        identity_key(identity)[:KEY_DIGITS],
-    )
-    # Long or strange names are cut: the key tells them apart.
-    safe = [re.sub(r"[^A-Za-z0-9.,=+_-]", "_", part)[:40] for part in parts]
-    return "--".join(safe).lstrip(".") + ".json"
+def keyed(folder: Path, identity: Mapping[str, Any]) -> list[Path]:
+    """Return the files directly in `folder` that are named after a cell, today or in 0.1.0, whatever else they say."""
+    keys = dict.fromkeys(identity_key(one)[:KEY_DIGITS] for one in (identity, legacy.former(identity)))
+    return [path for key in keys for path in sorted(folder.glob(f"[!.]*--{key}.json"))]
 
 
-def write_record(out: Path, record: Mapping[str, Any]) -> Path:
-    """Check `record` and write it to the folder `out`; return its path.
+def write_record(out: Path, record: Mapping[str, Any], variant: str = "") -> Path:
+    """Check `record` and write it to `out`/records, under its `record_name`; return its path.
 
     The file appears whole or not at all and is never overwritten: when the cell already has a record with the same
     numbers, that one stays. Raises RecordError when the record is invalid, or when the one in `out` differs.
     """
     values: Record = plain(record)
     check_record(values, "the new record")
-    path = out / record_name(values["identity"])
-    if not path.exists():
-        out.mkdir(parents=True, exist_ok=True)
+    path = find_record(out, values["identity"])
+    if path is None:
+        path = out / FOLDER / record_name(values["identity"], variant)
+        path.parent.mkdir(parents=True, exist_ok=True)
         publish(path, json.dumps(values, separators=(",", ":"), allow_nan=False, ensure_ascii=False) + "\n")
     existing = read_record(path)
     if any(canonical_json(existing[part]) != canonical_json(values[part]) for part in REPRODUCIBLE):
@@ -127,7 +122,7 @@ def write_record(out: Path, record: Mapping[str, Any]) -> Path:
 
 
 def read_record(path: Path) -> Record:
-    """Read and check one record; raises RecordError with one line naming the file and the reason."""
+    """Read and check one record, one of 0.1.0 in today's words; raises RecordError naming the file and the reason."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -141,6 +136,7 @@ def read_record(path: Path) -> Record:
         raise RecordError(f"{path} {reason}; delete it and run its cell again") from error
     except RecordError as error:
         raise RecordError(f"{path} holds {error}; delete it and run its cell again") from error
+    record = legacy.updated(record, identity_key)
     check_record(record, str(path))
     return dict(record)
 
@@ -168,11 +164,11 @@ def _check_devices(record: Record, what: str) -> None:
     """Refuse a score that lacks a device: its average would be over fewer than the table says."""
     expected = record["identity"]["n_devices"]
     references = {name: scores["client"] for name, scores in record["metrics"].get("references", {}).items()}
-    for moment, by_metric in [*record["metrics"]["client"].items(), *references.items()]:
+    for where, by_metric in [*record["metrics"]["client"].items(), *references.items()]:
         for metric in record["identity"]["scorers"]:
             devices = by_metric.get(metric)
             if devices is not None and len(devices) != expected:
-                raise RecordError(f"{what} has {metric} of {len(devices)} devices ({moment}), expected {expected}")
+                raise RecordError(f"{what} has {metric} of {len(devices)} devices ({where}), expected {expected}")
 
 
 @lru_cache(maxsize=1)
@@ -183,14 +179,31 @@ def _validator() -> jsonschema.protocols.Validator:
     return jsonschema.Draft202012Validator(json.loads(text))
 
 
-def read_records(folder: Path) -> tuple[list[Record], list[str]]:
-    """Return the valid records directly in `folder`, by file name, and one line for each file that is none.
+@dataclass(frozen=True)
+class RecordFolder:
+    """The valid records of a folder, the file of each by its key, and one line for each file that is none."""
 
-    Every file ``*.json`` is expected to be a record. A copy of a record under a second name is a problem too.
-    """
+    records: list[Record]
+    paths: dict[str, Path]
+    problems: list[str]
+
+
+def record_files(out: Path) -> list[Path]:
+    """Return the files that are expected to be records: all ``*.json`` of `out`/records, and of `out` itself."""
+    return [path for folder in (out / FOLDER, out) for path in sorted(folder.glob("[!.]*.json"))]
+
+
+def read_records(out: Path) -> tuple[list[Record], list[str]]:
+    """Return the valid records of a folder, by file name, and one line for each file that is none."""
+    found = read_folder(out)
+    return found.records, found.problems
+
+
+def read_folder(out: Path) -> RecordFolder:
+    """Read the records of a folder. A copy of a record under a second name is a problem too."""
     found: dict[Path, Record] = {}
     problems: list[str] = []
-    for path in sorted(folder.glob("[!.]*.json")):
+    for path in record_files(out):
         try:
             found[path] = read_record(path)
         except RecordError as error:
@@ -198,19 +211,26 @@ def read_records(folder: Path) -> tuple[list[Record], list[str]]:
     chosen: dict[str, Path] = {}
     for path, record in found.items():
         first = chosen.setdefault(record["key"], path)
-        if path.name == record_name(record["identity"]):
+        if first == path:
+            continue
+        if _is_named_after(path, record) and not _is_named_after(first, record):
             chosen[record["key"]] = path  # a copy under another name may have been edited
-        if first != path:
-            copy = first if chosen[record["key"]] == path else path
-            problems.append(f"{copy} repeats the cell of {chosen[record['key']].name}; delete one of them")
-    return [record for path, record in found.items() if chosen[record["key"]] == path], problems
+        copy = first if chosen[record["key"]] == path else path
+        problems.append(f"{copy} repeats the cell of {chosen[record['key']].name}; delete one of them")
+    records = [record for path, record in found.items() if chosen[record["key"]] == path]
+    return RecordFolder(records, chosen, problems)
+
+
+def _is_named_after(path: Path, record: Record) -> bool:
+    return key_digits(path.name) != "" and path in keyed(path.parent, record["identity"])
 
 
 def find_record(out: Path, identity: Mapping[str, Any]) -> Path | None:
     """Return the path of the cell's record in `out`, or None; raises RecordError when the file there is damaged."""
-    path = out / record_name(identity)
-    if not path.exists():
-        return None
-    if read_record(path)["key"] != identity_key(identity):
-        raise RecordError(f"{path} belongs to another cell whose key starts alike; write to another folder with --out")
-    return path
+    for path in (path for folder in (out / FOLDER, out) for path in keyed(folder, identity)):
+        if read_record(path)["key"] != identity_key(identity):
+            raise RecordError(
+                f"{path} belongs to another cell whose key starts alike; write to another folder with --out"
+            )
+        return path
+    return None

@@ -1,4 +1,4 @@
-"""Arranges rows for the paper's tables: which rows may stand in one table, and what each is called there.
+"""Arranges rows for tables: which rows may stand in one table, and what each is called there.
 
 Rows of one setting differ in nothing but algorithm, data, rates, number of devices and how many rounds were scored.
 Whatever else differs, a budget or a size, makes another setting and so another table. Within a setting, data that
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from mlecs_bench.records.results import canonical_json, rho_label
-from mlecs_bench.report.frame import Row
-from mlecs_bench.report.overview import flatten, is_tiny
+from mlecs_bench.plan.spec import RunSpec
+from mlecs_bench.records.names import rho_label
+from mlecs_bench.records.results import canonical_json
+from mlecs_bench.report.frame import Row, flatten, is_tiny
 
 ARM_PARTS = ("algo",)
 DATA_PARTS = ("dataset", "scorers")
@@ -43,12 +44,16 @@ class Arm:
 
 @dataclass(frozen=True)
 class Data:
-    """One dataset with its view, split and scorers, as a table names it, and its metrics, the headline first."""
+    """One dataset with its view, split and scorers, as a table names it, and its metrics, the headline first.
+
+    `unscored` are the metrics whose scorers were not installed.
+    """
 
     key: str
     label: str
     name: str
     metrics: tuple[str, ...]
+    unscored: tuple[str, ...] = ()
 
     @property
     def headline(self) -> str:
@@ -67,6 +72,14 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Order:
+    """What comes first in tables: algorithms and datasets by name. Others follow, the candidate after all of them."""
+
+    algorithms: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Setting:
     """Rows that may stand in one table, by their place. `label` tells it from the study's other settings."""
 
@@ -75,6 +88,7 @@ class Setting:
     tiny: bool
     rows: Mapping[Place, Row]
     curves: Mapping[Place, Row]
+    order: Order = Order()
 
     @property
     def arms(self) -> list[Arm]:
@@ -83,8 +97,9 @@ class Setting:
 
     @property
     def data(self) -> list[Data]:
-        """Every dataset once, those of the paper first, variants of one by their labels."""
-        names = [*PAPER_DATA, *sorted({place.data.name for place in self.rows} - set(PAPER_DATA))]
+        """Every dataset once, those that the order names first, variants of one by their labels."""
+        first = self.order.datasets
+        names = [*first, *sorted({place.data.name for place in self.rows} - set(first))]
         return sorted({place.data for place in self.rows}, key=lambda data: (names.index(data.name), data.label))
 
     def rates(self) -> list[str]:
@@ -92,7 +107,7 @@ class Setting:
         return sorted({place.rho for place in self.rows}, key=_rate_order)
 
     def usual_devices(self) -> int:
-        """The number of devices at which most algorithms have rows: that of Table 1."""
+        """The number of devices at which most algorithms have rows."""
         counts = Counter(n for _, n in {(p.arm.key, p.n_devices) for p in self.rows})
         return min(counts, key=lambda n: (-counts[n], n))
 
@@ -104,18 +119,14 @@ def _rate_order(label: str) -> tuple[int, float, str]:
         return (1, 0.0, label)
 
 
-PAPER_DATA = ("vast", "ur-fall")
-"""The order of the paper's Table 1 from left to right; other datasets follow."""
-PAPER_ORDER = ("standalone", "multi-fedavg", "fedmllm", "fedilora", "co-plms")
-"""The order of the paper's Table 1; other algorithms follow, and the candidate comes last."""
-
-
 Defaults = Mapping[str, Mapping[str, Any]]
 """The default options of algorithms, as JSON values, by name."""
 
 
-def arrange(rows: Sequence[Row], candidate: str, defaults: Defaults = MappingProxyType({})) -> list[Setting]:
-    """Return the settings of a study: budget `paper` first, then those with most records.
+def arrange(
+    rows: Sequence[Row], candidate: str, defaults: Defaults = MappingProxyType({}), order: Order = Order()
+) -> list[Setting]:
+    """Return the settings of a study: the usual budget first, then those with most records.
 
     `candidate` is the last algorithm of a table. Where `defaults` hold an algorithm, its usual options are these, else
     those of most records.
@@ -126,11 +137,24 @@ def arrange(rows: Sequence[Row], candidate: str, defaults: Defaults = MappingPro
     ordered = sorted(groups.values(), key=_setting_order)
     arms, data = _arms(rows, defaults), _data(rows)
     labels = _labels([_setting_of(members[0].identity) for members in ordered])
-    return [_setting(members, label, arms, data, candidate) for members, label in zip(ordered, labels, strict=True)]
+    settings = [_setting(members, label, arms, data) for members, label in zip(ordered, labels, strict=True)]
+    return [_ordered(setting, candidate, order) for setting in settings]
 
 
 def _setting_order(members: Sequence[Row]) -> tuple[bool, int]:
-    return (members[0].identity["training"]["budget"] != "paper", -sum(len(row.records) for row in members))
+    return (members[0].identity["training"]["budget"] != RunSpec.budget, -sum(len(row.records) for row in members))
+
+
+def _ordered(setting: Setting, candidate: str, order: Order) -> Setting:
+    """Return a setting whose rows and curves stand in the order of tables."""
+
+    def arm_order(place: Place) -> tuple[Any, ...]:
+        arm, first = place.arm, order.algorithms
+        known = first.index(arm.algo) if arm.algo in first else len(first)
+        return (arm.is_ablation, arm.base == candidate, known, arm.algo, arm.label != arm.algo, arm.label)
+
+    rows, curves = ({p: of[p] for p in sorted(of, key=arm_order)} for of in (setting.rows, setting.curves))
+    return replace(setting, rows=rows, curves=curves, order=order)
 
 
 def _setting_of(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,12 +163,10 @@ def _setting_of(identity: Mapping[str, Any]) -> dict[str, Any]:
     return parts | {"structure": {k: v for k, v in identity["structure"].items() if k != "proxy"}}
 
 
-def _setting(
-    members: Sequence[Row], label: str, arms: Mapping[str, Arm], data: Mapping[str, Data], candidate: str
-) -> Setting:
+def _setting(members: Sequence[Row], label: str, arms: Mapping[str, Arm], data: Mapping[str, Data]) -> Setting:
     rows: dict[Place, Row] = {}
     curves: dict[Place, Row] = {}
-    for row in sorted(members, key=lambda row: _arm_order(arms[_arm_key(row.identity)], candidate)):
+    for row in members:
         i = row.identity
         place = Place(arms[_arm_key(i)], data[_data_key(i)], rho_label(i["rho"]), i["n_devices"])
         if i["evaluate"] == "all":
@@ -162,11 +184,6 @@ def _setting(
     plan = f"{training['rounds']} rounds x {training['steps']} steps"
     about = f"profile {profile['name']}, budget {training['budget']}, {plan}"
     return Setting(label, about, is_tiny(members[0]), rows, curves)
-
-
-def _arm_order(arm: Arm, candidate: str) -> tuple[Any, ...]:
-    known = PAPER_ORDER.index(arm.algo) if arm.algo in PAPER_ORDER else len(PAPER_ORDER)
-    return (arm.is_ablation, arm.base == candidate, known, arm.algo, arm.label != arm.algo, arm.label)
 
 
 def _arm_key(identity: Mapping[str, Any]) -> str:
@@ -224,8 +241,9 @@ def _data(rows: Sequence[Row]) -> dict[str, Data]:
         for key, own in variants.items():
             parts = [f"{_short(path)} {_bare(own.get(path, 'absent'))}" for path in differing]
             label = f"{name} ({', '.join(parts)})" if parts else name
-            metrics = tuple(m for m, scorer in identities[key]["scorers"].items() if scorer is not None)
-            found[key] = Data(key, label, name, metrics)
+            scorers = identities[key]["scorers"]
+            metrics, unscored = (tuple(m for m in scorers if (scorers[m] is None) is lacks) for lacks in (False, True))
+            found[key] = Data(key, label, name, metrics, unscored)
     return found
 
 

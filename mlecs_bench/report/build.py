@@ -1,16 +1,14 @@
-"""Builds a whole report from records: sections of tables, figures and claims, setting by setting."""
+"""Builds a whole report from records: sections of tables and figures, setting by setting, and those of studies."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.report import drawings
-from mlecs_bench.report.arrange import Defaults, Setting, arrange
-from mlecs_bench.report.claims import claims
+from mlecs_bench.report.arrange import Defaults, Order, arrange
+from mlecs_bench.report.drawings import draw_ablation, draw_communication, draw_curves
 from mlecs_bench.report.evidence import (
     ablation_statistics,
     candidates,
@@ -18,82 +16,132 @@ from mlecs_bench.report.evidence import (
     overall_sentence,
     statistics_tables,
 )
-from mlecs_bench.report.frame import Moment, Row, build_rows, expected_seeds
-from mlecs_bench.report.overview import honest_sentence
-from mlecs_bench.report.paper import ML_ECS
-from mlecs_bench.report.paper_tables import Asked, ablation_table, table1, table2
-from mlecs_bench.report.table import Report, Section
+from mlecs_bench.report.frame import EvalPoint, Row, build_rows, expected_seeds, honest_sentence
+from mlecs_bench.report.markdown import table_text
+from mlecs_bench.report.scores import Asked, score_tables
+from mlecs_bench.report.study import StudyView
+from mlecs_bench.report.table import Figure, Report, Section, Table
+
+if TYPE_CHECKING:
+    from mlecs_bench.doors.hookspecs import StudyInfo
+
+Records = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a report shows: the devices' `moment`, the algorithm that is held against the others, the paper's values.
+    """What a report shows: the devices' `eval_point`, the algorithm that is held against the others, published values.
 
-    `candidate` None: ML-ECS, or the last algorithm where there is none.
+    `candidate` None: that of the first study that names one of the algorithms, else the algorithm with ablations, else
+    the last one. `studies` add their sections, in place of some of the report's own.
     """
 
-    moment: Moment = "local"
+    eval_point: EvalPoint = "local"
     candidate: str | None = None
-    with_paper: bool = False
+    published: bool = False
+    studies: Sequence[StudyInfo] = ()
 
 
 def build_report(
-    records: Sequence[Mapping[str, Any]],
+    records: Records,
     title: str,
     wanted: Wanted = Wanted(),
     defaults: Defaults = MappingProxyType({}),
     warnings: Sequence[str] = (),
+    files: Mapping[str, str] = MappingProxyType({}),
 ) -> Report:
     """Return the report of `records`, which are at least one; raises RecordError when a seed of a cell occurs twice.
 
-    `defaults` are the default options of algorithms, from which others are told apart.
+    `defaults` are the default options of algorithms, from which others are told apart; `files` are the names of the
+    record files by key.
     """
     rows = build_rows(records)
-    name = wanted.candidate or _default_candidate(rows)
-    settings = arrange(rows, name, defaults)
-    asked = Asked(wanted.moment, name, expected_seeds(rows), wanted.with_paper)
-    sections = [section for i, setting in enumerate(settings) for section in _sections(setting, asked, i)]
-    return Report(title, _made_by(records), honest_sentence(rows), sections, (*warnings, *_dirty(records)))
+    candidate = wanted.candidate or _default_candidate(rows, wanted.studies)
+    asked = Asked(wanted.eval_point, candidate, expected_seeds(rows), wanted.published)
+    settings = arrange(rows, candidate, defaults, _order(wanted.studies))
+    views = [StudyView(setting, asked, number) for number, setting in enumerate(settings)]
+    sections = [section for view in views for section in _sections(view, wanted.studies) if _says_something(section)]
+    warnings = (*warnings, *_dirty(records))
+    return Report(title, _made_by(records), honest_sentence(rows), sections, warnings, files)
 
 
-def _default_candidate(rows: Sequence[Row]) -> str:
-    names = list(dict.fromkeys(str(row.identity["algo"]["name"]).partition("/")[0] for row in rows))
-    return ML_ECS if ML_ECS in names else names[-1]
+def build_table(records: Records, eval_point: EvalPoint = "local", defaults: Defaults = MappingProxyType({})) -> str:
+    """Return the scores of all `records` as text for the terminal, a table per setting and dataset.
+
+    Raises RecordError when a seed of a cell occurs twice.
+    """
+    rows = build_rows(records)
+    candidate = _default_candidate(rows, ())
+    asked = Asked(eval_point, candidate, expected_seeds(rows))
+    settings = arrange(rows, candidate, defaults)
+    return "\n".join(table_text(table) for setting in settings for table in score_tables(setting, asked))
 
 
-def _sections(setting: Setting, asked: Asked, number: int) -> Iterator[Section]:
-    """Yield what there is to say of one setting; the files of all but the first carry its label."""
-    return (
-        section for section in _possible(setting, asked, number) if section.tables or section.figures or section.claims
-    )
+def _order(studies: Sequence[StudyInfo]) -> Order:
+    def first(names: Iterable[Sequence[str]]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for of in names for name in of))
+
+    return Order(first(study.algorithms for study in studies), first(study.datasets for study in studies))
 
 
-def _possible(setting: Setting, asked: Asked, number: int) -> Iterator[Section]:
-    suffix = f"-{slug(setting.label)}" if number else ""
-    apart = f" ({setting.label})" if setting.label else ""
-    scores = (table1(setting, asked, suffix), table2(setting, asked, suffix), ablation_table(setting, asked, suffix))
-    sent = (communication_table(setting, suffix),)
-    tests = (*statistics_tables(setting, asked, suffix), ablation_statistics(setting, asked, suffix))
+def _default_candidate(rows: Sequence[Row], studies: Sequence[StudyInfo]) -> str:
+    names = [str(row.identity["algo"]["name"]) for row in rows]
+    bases = [name.partition("/")[0] for name in names]
+    of_studies = [study.candidate for study in studies if study.candidate in bases]
+    ablated = [base for name, base in zip(names, bases, strict=True) if name != base]
+    return next(iter([*of_studies, *ablated]), bases[-1])
+
+
+def _sections(view: StudyView, studies: Sequence[StudyInfo]) -> list[Section]:
+    """Return what there is to say of one setting: the studies' sections, then the report's own."""
+    replaced = {kind for study in studies for kind in study.replaces}
+    own = [make(view) for kind, make in OWN_SECTIONS.items() if kind not in replaced]
+    return [*(section for study in studies for section in study.sections(view)), *own]
+
+
+def _says_something(section: Section) -> bool:
+    return bool(section.tables or section.figures or section.claims)
+
+
+def _scores(view: StudyView) -> Section:
+    setting, asked = view.setting, view.asked
+    tables = score_tables(setting, asked, view.suffix)
+    return _section(view, "Scores", setting.about, tables, [draw_ablation(setting, asked, view.suffix)])
+
+
+def _communication(view: StudyView) -> Section:
+    figure = draw_communication(view.setting, view.asked, view.suffix)
+    return _section(view, "Communication", "", [communication_table(view.setting, view.suffix)], [figure])
+
+
+def _curves(view: StudyView) -> Section:
+    return _section(view, "Learning curves", "", [], [draw_curves(view.setting, view.suffix)])
+
+
+def _statistics(view: StudyView) -> Section:
+    setting, asked = view.setting, view.asked
+    tests = [*statistics_tables(setting, asked, view.suffix), ablation_statistics(setting, asked, view.suffix)]
     overall = [overall_sentence(setting, arm, asked) for arm in candidates(setting, asked)]
-    yield _section(f"Scores{apart}", setting.about, scores, (drawings.ablation(setting, asked, suffix),))
-    yield _section(f"Communication{apart}", "", sent, (drawings.communication(setting, asked, suffix),))
-    yield _section(f"Learning curves{apart}", "", (), (drawings.curves(setting, suffix),))
-    yield _section(f"Statistics{apart}", " ".join(filter(None, overall)), tests, ())
-    about = f"The verdicts hold for these records alone. {honest_sentence(list(setting.rows.values()))}".strip()
-    found = claims(setting) if asked.candidate == ML_ECS else []  # the paper claims nothing of others
-    yield Section(f"The paper's claims{apart}", about, claims=found)
+    return _section(view, "Statistics", " ".join(filter(None, overall)), tests, [])
 
 
-def _section(title: str, about: str, tables: Sequence[Any], figures: Sequence[Any]) -> Section:
-    return Section(title, about, [t for t in tables if t is not None], [f for f in figures if f is not None])
+OWN_SECTIONS = {
+    "scores": _scores,
+    "communication": _communication,
+    "curves": _curves,
+    "statistics": _statistics,
+}
+"""What a report says of a setting, by the kinds that `StudyInfo.replaces` names."""
 
 
-def slug(text: str) -> str:
-    """Return a text as a part of a file's name."""
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")[:60]
+def _section(
+    view: StudyView, title: str, about: str, tables: Sequence[Table | None], figures: Sequence[Figure | None]
+) -> Section:
+    shown, drawn = [t for t in tables if t is not None], [f for f in figures if f is not None]
+    return Section(view.titled(title), about, shown, drawn)
 
 
-def _made_by(records: Sequence[Mapping[str, Any]]) -> str:
+def _made_by(records: Records) -> str:
     """Return how many records there are and what made them."""
     versions = _distinct(f"mlecs-bench {r['provenance']['packages'].get('mlecs-bench', '?')}" for r in records)
     torch = _distinct(f"torch {r['provenance']['packages'].get('torch', '?')}" for r in records)
@@ -108,7 +156,7 @@ def _distinct(texts: Any) -> str:
     return " and ".join(dict.fromkeys(texts))
 
 
-def _dirty(records: Sequence[Mapping[str, Any]]) -> list[str]:
+def _dirty(records: Records) -> list[str]:
     """Return a warning where records come from a checkout with changes that no commit holds."""
     n = sum(bool((record["provenance"].get("git") or {}).get("dirty")) for record in records)
     return [f"{n} of {len(records)} records were made from a checkout with uncommitted changes"] if n else []

@@ -18,9 +18,8 @@ from mlecs_bench.report.comparisons import (
     overall,
 )
 from mlecs_bench.report.evidence import flip_text
-from mlecs_bench.report.frame import Moment, Row, Stat, score_rows
+from mlecs_bench.report.frame import EVAL_POINTS, EvalPoint, Row, Stat, honest_sentence, score_rows
 from mlecs_bench.report.markdown import report_markdown
-from mlecs_bench.report.overview import MOMENTS, honest_sentence
 from mlecs_bench.report.pairing import Pair, Pairing, Record, origin_notes
 from mlecs_bench.report.statistics import ALPHA, MARGIN, POWER, SignFlip
 from mlecs_bench.report.table import Line, Number, Report, Section, Table
@@ -39,7 +38,7 @@ _LEGEND = (
 class Shown:
     """Which scores are shown: `metric` None stands for the headline of each dataset, "all" for all its metrics."""
 
-    moment: Moment = "local"
+    eval_point: EvalPoint = "local"
     metric: str | None = None
     stats: tuple[Stat, ...] = ("avg", "server")
 
@@ -102,7 +101,9 @@ def compare_pairs(pairing: Pairing, names: tuple[str, str], shown: Shown, folder
             f"no score to compare: {names[0]} and {names[1]} have no {' or '.join(shown.stats)} score of "
             f"{shown.metric or 'the first metric'} in common; leave out --metric and --stat"
         )
-    headline = [compare_rows(p.candidate, p.baseline, p.candidate[0].data.headline, "avg", shown.moment) for p in pairs]
+    headline = [
+        compare_rows(p.candidate, p.baseline, p.candidate[0].data.headline, "avg", shown.eval_point) for p in pairs
+    ]
     found = tuple(comparison for comparison in headline if comparison is not None)
     return Compared(
         names=names,
@@ -129,7 +130,7 @@ def _blocks(pairs: Sequence[Pair], shown: Shown) -> tuple[Block, ...]:
         data = pair.candidate[0].data
         for metric in shown.metrics(data):
             for stat in shown.stats:
-                comparison = compare_rows(pair.candidate, pair.baseline, metric, stat, shown.moment)
+                comparison = compare_rows(pair.candidate, pair.baseline, metric, stat, shown.eval_point)
                 if comparison is not None:
                     found.setdefault((data, metric, stat), []).append((pair.setting, comparison))
     blocks: list[Block] = []
@@ -173,10 +174,10 @@ def _identical(pairs: Sequence[Pair]) -> Identical:
 
 
 def _scores(record: Record, without: set[str]) -> dict[tuple[str, str, str], float]:
-    """Return the scores of the last round by moment, metric and device."""
+    """Return the scores of the last round by point of evaluation, metric and device."""
     metrics = record["metrics"]
     rows = score_rows({}, metrics["client"], metrics["server"] or {})
-    return {(r["moment"], r["metric"], r["device"]): r["value"] for r in rows if r["metric"] not in without}
+    return {(r["eval_point"], r["metric"], r["device"]): r["value"] for r in rows if r["metric"] not in without}
 
 
 def compared_text(compared: Compared) -> str:
@@ -207,7 +208,7 @@ def _table(block: Block, compared: Compared) -> Table:
     first = block.comparisons[0].candidate_row
     lower = "" if first.directions[block.metric] else ", lower is better"
     data = first.identity["dataset"]
-    scored = "of the server" if block.stat == "server" else MOMENTS[compared.shown.moment]
+    scored = "of the server" if block.stat == "server" else EVAL_POINTS[compared.shown.eval_point]
     plan = f"{block.setting.about}; data: {data['view']}, split {data['split']}; scores {scored}."
     return Table(
         name=f"{block.data.name}-{block.metric}-{block.stat}",
@@ -233,7 +234,7 @@ def _line(c: Comparison, folders: bool) -> Line:
 
 
 def _values(c: Comparison, row: Row) -> Mapping[int, float]:
-    cell = row.cell(c.moment, c.metric, c.stat)
+    cell = row.cell(c.eval_point, c.metric, c.stat)
     return cell.values if cell else {}
 
 
@@ -281,7 +282,7 @@ def compared_json(compared: Compared) -> dict[str, Any]:
         "compared": "folders" if compared.folders else "algorithms",
         "a": compared.names[0],
         "b": compared.names[1],
-        "moment": compared.shown.moment,
+        "eval_point": compared.shown.eval_point,
         "honest": honest_sentence([row for block in compared.blocks for row in _rows(block.comparisons)]),
         "comparisons": comparisons,
         "overall": {**asdict(compared.overall), "blocks": len(compared.headline)},

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from mlecs_bench.records.results import record_name
 from mlecs_bench.report.arrange import Arm, Data, Place, Setting
-from mlecs_bench.report.frame import Moment, Row, Stat
+from mlecs_bench.report.frame import EvalPoint, Row, Stat
 from mlecs_bench.report.statistics import (
     Difference,
     SignFlip,
@@ -52,7 +51,7 @@ class Comparison:
     n_devices: int
     metric: str
     stat: Stat
-    moment: Moment
+    eval_point: EvalPoint
     difference: Difference
     by_seed: Mapping[int, float]
     adjusted_p: float | None
@@ -63,23 +62,23 @@ class Comparison:
 
     @property
     def records(self) -> tuple[str, ...]:
-        """The names of the record files behind it: both rows' of the common seeds."""
-        identities = [r["identity"] for row in (self.candidate_row, self.baseline_row) for r in row.records]
-        return tuple(sorted(record_name(i) for i in identities if i["seed"] in self.by_seed))
+        """The keys of the records behind it: both rows' of the common seeds."""
+        both = [record for row in (self.candidate_row, self.baseline_row) for record in row.records]
+        return tuple(record["key"] for record in both if record["identity"]["seed"] in self.by_seed)
 
     @property
     def block(self) -> str:
         """What the overall test knows it by: unlike for every pair of rows and every score."""
-        return " ".join((self.candidate_row.group, self.baseline_row.group, self.metric, self.stat, self.moment))
+        return " ".join((self.candidate_row.group, self.baseline_row.group, self.metric, self.stat, self.eval_point))
 
 
 def compare_rows(
-    candidate: tuple[Place, Row], baseline: tuple[Place, Row], metric: str, stat: Stat, moment: Moment
+    candidate: tuple[Place, Row], baseline: tuple[Place, Row], metric: str, stat: Stat, eval_point: EvalPoint
 ) -> Comparison | None:
     """Compare one score of two rows, as yet uncorrected; None where one of them has no such score."""
     place, row = candidate
     other, baseline_row = baseline
-    ours, theirs = row.cell(moment, metric, stat), baseline_row.cell(moment, metric, stat)
+    ours, theirs = row.cell(eval_point, metric, stat), baseline_row.cell(eval_point, metric, stat)
     if ours is None or theirs is None:
         return None
     higher = row.directions[metric]
@@ -92,7 +91,7 @@ def compare_rows(
         n_devices=place.n_devices,
         metric=metric,
         stat=stat,
-        moment=moment,
+        eval_point=eval_point,
         difference=difference,
         by_seed=differences_by_seed(ours.values, theirs.values, higher),
         adjusted_p=None,
@@ -125,7 +124,7 @@ def family(  # noqa: PLR0913, PLR0917  # what tells one family from another, and
     stat: Stat,
     data: Data,
     n_devices: int,
-    moment: Moment = "local",
+    eval_point: EvalPoint = "local",
     baselines: Sequence[Arm] | None = None,
 ) -> list[Comparison]:
     """Compare the candidate with every baseline at every rate where both are scored, corrected for just these.
@@ -141,7 +140,7 @@ def family(  # noqa: PLR0913, PLR0917  # what tells one family from another, and
             places = (Place(candidate, data, rho, n_devices), Place(arm, data, rho, n_devices))
             if all(place in setting.rows for place in places):
                 ours, theirs = ((place, setting.rows[place]) for place in places)
-                found.append(compare_rows(ours, theirs, metric, stat, moment))
+                found.append(compare_rows(ours, theirs, metric, stat, eval_point))
     return corrected([comparison for comparison in found if comparison is not None])
 
 
@@ -153,10 +152,10 @@ def overall(comparisons: Sequence[Comparison]) -> SignFlip:
 
 def difference_contents(comparison: Comparison) -> tuple[Content | None, ...]:
     """Return what a table's line holds under `DIFFERENCE_COLUMNS`."""
-    found, files = comparison.difference, comparison.records
+    found, keys = comparison.difference, comparison.records
 
     def number(value: float | None, kind: Kind = "score", sd: float | None = None) -> Number | None:
-        return None if value is None else Number(value, sd, kind=kind, records=files)
+        return None if value is None else Number(value, sd, kind=kind, records=keys)
 
     return (
         number(found.mean, "difference", found.sd),

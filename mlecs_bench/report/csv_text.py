@@ -4,36 +4,51 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from mlecs_bench.report.table import Content, Line, Table
+from mlecs_bench.report.table import Content, Line, Published, RecordSets, Report, Table
 
-NUMBER_FIELDS = ("value", "sd", "n", "expected", "best", "close", "paper", "difference", "misprint", "kind", "records")
+NUMBER_FIELDS = (
+    "value", "sd", "n", "expected", "best", "close", "published", "source", "difference", "footnotes", "kind", "records"
+)  # fmt: skip  # one row
 FIELDS = ("group", "reference", "column", *NUMBER_FIELDS, "text")
 FORMULA_STARTS = ("=", "+", "-", "@")
 
 
-def table_csv(table: Table) -> str:
-    """Return a table in long form: its labels, then FIELDS. A field that does not apply is empty."""
+def table_csv(table: Table, sets: RecordSets) -> str:
+    """Return a table in long form: its labels, then FIELDS. A field that does not apply is empty.
+
+    `records` holds the number of a set, whose files `records_csv` lists.
+    """
+    rows = (row for line in table.lines for row in _rows(line, table.columns, sets))
+    return _text([*map(_words, table.left), *FIELDS], rows)
+
+
+def records_csv(report: Report) -> str:
+    """Return the record files of every set that the tables of a report refer to, a row each."""
+    sets = report.record_sets()
+    rows = ([str(number), _words(name)] for keys, number in sets.items() for name in report.file_names(keys))
+    return _text(["records", "file"], rows)
+
+
+def _text(header: list[str], rows: Iterable[list[str]]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*map(_words, table.left), *FIELDS])
-    for line in table.lines:
-        writer.writerows(_rows(line, table.columns))
+    writer.writerow(header)
+    writer.writerows(rows)
     return stream.getvalue()
 
 
-def _rows(line: Line, columns: tuple[tuple[str, ...], ...]) -> Iterator[list[str]]:
+def _rows(line: Line, columns: tuple[tuple[str, ...], ...], sets: RecordSets) -> Iterator[list[str]]:
     start = [*map(_words, line.labels), _words(line.group), _truth(line.reference)]
     for path, content in zip(columns, line.contents, strict=True):
         if content is not None:
-            yield [*start, _words(" / ".join(filter(None, path))), *_fields(content)]
+            yield [*start, _words(" / ".join(filter(None, path))), *_fields(content, sets)]
 
 
-def _fields(content: Content) -> list[str]:
+def _fields(content: Content, sets: RecordSets) -> list[str]:
     if isinstance(content, str):
         return ["" for _ in NUMBER_FIELDS] + [_words(content)]
-    paper = content.paper
     return [
         repr(float(content.value)),
         "" if content.sd is None else repr(float(content.sd)),
@@ -41,13 +56,17 @@ def _fields(content: Content) -> list[str]:
         str(content.expected),
         _truth(content.best),
         _truth(content.close),
-        "" if paper is None else repr(float(paper)),
-        "" if paper is None else repr(float(content.value - paper)),
-        content.misprint,
+        *_beside(content.value, content.published),
         content.kind,
-        _words(";".join(content.records)),
+        str(sets.get(content.records, "")),
         "",
     ]
+
+
+def _beside(value: float, published: Published | None) -> list[str]:
+    if published is None:
+        return [""] * 4
+    return [repr(float(published.value)), published.source, repr(float(value - published.value)), published.footnotes]
 
 
 def _truth(value: bool) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from mlecs_bench.report.arrange import Arm, Data, Place, Setting
-from mlecs_bench.report.evidence import mean_share
-from mlecs_bench.report.figures import (
+from mlecs_bench.report.evidence import TESTED, mean_share
+from mlecs_bench.report.figure_parts import (
     Bar,
     BarPanel,
     Curve,
@@ -17,14 +18,10 @@ from mlecs_bench.report.figures import (
     Point,
     PointPanel,
     ShareBar,
-    ablation_figure,
-    communication_figure,
-    curves_figure,
-    figure_bytes,
 )
-from mlecs_bench.report.frame import Row, Stat
-from mlecs_bench.report.overview import honest_sentence
-from mlecs_bench.report.paper_tables import Asked, metric_name
+from mlecs_bench.report.figures import ablation_figure, communication_figure, curves_figure, figure_bytes
+from mlecs_bench.report.frame import Row, Stat, honest_sentence
+from mlecs_bench.report.scores import Asked, score_name, share_name
 from mlecs_bench.report.statistics import t_interval
 from mlecs_bench.report.table import Figure
 
@@ -32,7 +29,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 INTERVAL = "Intervals: Student's t over seeds, 95 %."
-SIDES: tuple[tuple[Stat, str], ...] = (("avg", "client avg."), ("server", "server"))
+ONE_WAY = "one_way"
+"""The share of what is sent that bars show."""
+
+
+@dataclass(frozen=True)
+class FigureWords:
+    """What a figure calls things: its name in files, its title, the rate, scores by metric and statistic, the share."""
+
+    name: str
+    title: str
+    rate: str = "rho"
+    score: Callable[[str, Stat], str] = score_name
+    share: str = share_name(ONE_WAY)
+
+
+COMMUNICATION = FigureWords("communication", "Scores against parameters sent")
+ABLATION = FigureWords("ablation", "Ablations")
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -41,33 +54,35 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(fmean(values)) if ends is None else Estimate(fmean(values), *ends)
 
 
-def communication(setting: Setting, asked: Asked, suffix: str = "") -> Figure | None:
-    """Return Figure 3: the share of its model that a device sends, and scores against parameters sent.
+def draw_communication(
+    setting: Setting, asked: Asked, suffix: str = "", words: FigureWords = COMMUNICATION
+) -> Figure | None:
+    """Return the share of its model that a device sends, and scores against parameters sent; None without a row.
 
     One panel per dataset at the lowest rate that all its algorithms have, average device, headline metric.
     """
     n = setting.usual_devices()
     rows = {p: row for p, row in setting.rows.items() if p.n_devices == n and not p.arm.is_ablation}
-    panels = [panel for data in setting.data if (panel := _points(rows, data, asked)) is not None]
+    panels = [panel for data in setting.data if (panel := _points(rows, data, asked, words)) is not None]
     if not panels:
         return None
     first = setting.data[0]
     bars = [
-        ShareBar(arm.label, mean_share(own, "paper"))
+        ShareBar(arm.label, mean_share(own, ONE_WAY))
         for arm in dict.fromkeys(place.arm for place in rows)
         if (own := [row for place, row in rows.items() if place.arm == arm and place.data == first])
     ]
     return _figure(
-        f"figure3-communication{suffix}",
-        "Figure 3: communication",
-        f"Left: share (paper) of the device's language model, sent per device and round on {first.label}. Right: "
+        f"{words.name}{suffix}",
+        words.title,
+        f"Left: {words.share} of the device's language model, sent per device and round on {first.label}. Right: "
         f"average device against parameters sent. {n} devices. {INTERVAL}",
         list(rows.values()),
         communication_figure(bars, panels),
     )
 
 
-def _points(rows: Mapping[Place, Row], data: Data, asked: Asked) -> PointPanel | None:
+def _points(rows: Mapping[Place, Row], data: Data, asked: Asked, words: FigureWords) -> PointPanel | None:
     own = {place: row for place, row in rows.items() if place.data == data}
     if not own:
         return None
@@ -75,10 +90,10 @@ def _points(rows: Mapping[Place, Row], data: Data, asked: Asked) -> PointPanel |
     points = [
         Point(place.arm.label, row.traffic.params, estimate(list(cell.values.values())))
         for place, row in own.items()
-        if place.rho == rho and (cell := row.cell(asked.moment, data.headline, "avg"))
+        if place.rho == rho and (cell := row.cell(asked.eval_point, data.headline, "avg"))
     ]
-    metric = f"client avg. {metric_name(data.headline)}"
-    return PointPanel(f"{data.label}, MER {rho}", metric, points) if points else None
+    title = f"{data.label}, {words.rate} {rho}"
+    return PointPanel(title, words.score(data.headline, "avg"), points) if points else None
 
 
 def _fullest_rate(rows: Mapping[Place, Row]) -> str:
@@ -89,8 +104,8 @@ def _fullest_rate(rows: Mapping[Place, Row]) -> str:
     return min(counts, key=lambda rho: (-counts[rho], rho))
 
 
-def ablation(setting: Setting, asked: Asked, suffix: str = "") -> Figure | None:
-    """Return Figure 4: the candidate and its ablations, per dataset and side; None without an ablation."""
+def draw_ablation(setting: Setting, asked: Asked, suffix: str = "", words: FigureWords = ABLATION) -> Figure | None:
+    """Return the candidate and its ablations, per dataset and side; None without an ablation."""
     n = setting.usual_devices()
     ablated = [p for p in setting.rows if p.arm.is_ablation and p.arm.base == asked.candidate and p.n_devices == n]
     panels, rows = [], []
@@ -100,32 +115,34 @@ def ablation(setting: Setting, asked: Asked, suffix: str = "") -> Figure | None:
         arms += list(dict.fromkeys(place.arm for place in ablated))
         found = {arm: row for arm in arms if (row := setting.rows.get(Place(arm, data, rho, n)))}
         rows += list(found.values())
-        panels += _ablation_panels(found, data, rho, asked)
+        panels += _ablation_panels(found, data, rho, asked, words)
     if not panels:
         return None
     return _figure(
-        f"figure4-ablation{suffix}",
-        "Figure 4: ablations",
+        f"{words.name}{suffix}",
+        words.title,
         f"{asked.candidate} and itself without one part, {n} devices. {INTERVAL}",
         rows,
         ablation_figure(panels),
     )
 
 
-def _ablation_panels(found: Mapping[Arm, Row], data: Data, rho: str, asked: Asked) -> list[BarPanel]:
+def _ablation_panels(
+    found: Mapping[Arm, Row], data: Data, rho: str, asked: Asked, words: FigureWords
+) -> list[BarPanel]:
     panels = []
-    for stat, side in SIDES:
+    for stat in TESTED:
         bars = [
             Bar(arm.label, estimate(list(cell.values.values())))
             for arm, row in found.items()
-            if (cell := row.cell(asked.moment, data.headline, stat))
+            if (cell := row.cell(asked.eval_point, data.headline, stat))
         ]
         if bars:
-            panels.append(BarPanel(f"{data.label}, MER {rho}", f"{side} {metric_name(data.headline)}", bars))
+            panels.append(BarPanel(f"{data.label}, {words.rate} {rho}", words.score(data.headline, stat), bars))
     return panels
 
 
-def curves(setting: Setting, suffix: str = "") -> Figure | None:
+def draw_curves(setting: Setting, suffix: str = "") -> Figure | None:
     """Return the average device after each round, of rows that were scored in every round; None without one."""
     panels, rows = [], []
     for data in setting.data:
@@ -136,7 +153,7 @@ def curves(setting: Setting, suffix: str = "") -> Figure | None:
         chosen = {place: row for place, row in own.items() if place.rho == rho}
         drawn = [c for place, row in chosen.items() if (c := _curve(place.arm, row, data.headline)) is not None]
         if drawn:
-            panels.append(CurvePanel(f"{data.label}, MER {rho}", f"client avg. {metric_name(data.headline)}", drawn))
+            panels.append(CurvePanel(f"{data.label}, rho {rho}", score_name(data.headline, "avg"), drawn))
             rows += list(chosen.values())
     if not panels:
         return None

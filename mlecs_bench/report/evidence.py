@@ -1,4 +1,4 @@
-"""Tables beside the paper's: what the differences show, and what was sent."""
+"""Tables of evidence: what the differences of scores show, and what was sent."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from mlecs_bench.report.comparisons import (
     family,
     overall,
 )
-from mlecs_bench.report.frame import Row, Stat
-from mlecs_bench.report.overview import honest_sentence
-from mlecs_bench.report.paper_tables import Asked, metric_name, record_names
+from mlecs_bench.report.frame import Row, Stat, honest_sentence
+from mlecs_bench.report.scores import SENT_NOTE, Asked, file_part, record_keys, score_name, share_name
 from mlecs_bench.report.statistics import ALPHA, MARGIN, POWER, SignFlip
 from mlecs_bench.report.table import Line, Number, Table
 
 TESTED: tuple[Stat, ...] = ("avg", "server")
 """The scores that are tested: the average device and the server."""
-SIDES = {"avg": "client avg.", "server": "server"}
 
 
 def candidates(setting: Setting, asked: Asked) -> list[Arm]:
@@ -32,10 +30,11 @@ def candidates(setting: Setting, asked: Asked) -> list[Arm]:
 def statistics_tables(setting: Setting, asked: Asked, suffix: str = "") -> list[Table]:
     """Return for every arm of the candidate how it differs from every baseline at every rate, and whether it shows."""
     found = []
-    for number, arm in enumerate(candidates(setting, asked)):
+    for arm in candidates(setting, asked):
         comparisons = [one for data in setting.data for one in tested(setting, arm, data, asked)]
         if comparisons:
-            name = f"statistics{suffix}" + (f"-{number + 1}" if number else "")
+            variant = file_part(arm.label.removeprefix(arm.algo))
+            name = f"statistics{'-' if variant else ''}{variant}{suffix}"
             found.append(_differences(comparisons, setting, name, f"{arm.label} against baselines"))
     return found
 
@@ -43,7 +42,9 @@ def statistics_tables(setting: Setting, asked: Asked, suffix: str = "") -> list[
 def tested(setting: Setting, arm: Arm, data: Data, asked: Asked) -> list[Comparison]:
     """Return the comparisons of one arm on one dataset: a family of baselines and rates per metric and side."""
     n = setting.usual_devices()
-    families = [family(setting, arm, metric, stat, data, n, asked.moment) for metric in data.metrics for stat in TESTED]
+    families = [
+        family(setting, arm, metric, stat, data, n, asked.eval_point) for metric in data.metrics for stat in TESTED
+    ]
     return [comparison for one in families for comparison in one]
 
 
@@ -58,7 +59,7 @@ def ablation_statistics(setting: Setting, asked: Asked, suffix: str = "") -> Tab
         for data in setting.data
         for metric in data.metrics
         for stat in TESTED
-        for comparison in family(setting, arm, metric, stat, data, n, asked.moment, ablations)
+        for comparison in family(setting, arm, metric, stat, data, n, asked.eval_point, ablations)
     ]
     if not comparisons:
         return None
@@ -100,9 +101,9 @@ def _differences(comparisons: Sequence[Comparison], setting: Setting, name: str,
     rows = [row for one in comparisons for row in (one.candidate_row, one.baseline_row)]
     lines = [
         Line(
-            (one.data.label, f"{metric_name(one.metric)}, {SIDES[one.stat]}", one.rho, one.baseline.label),
+            (one.data.label, score_name(one.metric, one.stat), one.rho, one.baseline.label),
             difference_contents(one),
-            group=f"{one.data.label}, {metric_name(one.metric)}, {SIDES[one.stat]}",
+            group=f"{one.data.label}, {score_name(one.metric, one.stat)}",
         )
         for one in comparisons
     ]
@@ -116,7 +117,7 @@ def _differences(comparisons: Sequence[Comparison], setting: Setting, name: str,
             f"Detectable: the smallest true gain that these seeds would have shown with {100 * POWER:.0f} % power, "
             "uncorrected."
         ),
-        left=("dataset", "score", "MER", "against"),
+        left=("dataset", "score", "rho", "against"),
         columns=DIFFERENCE_COLUMNS,
         lines=tuple(lines),
         honest=honest_sentence(rows),
@@ -125,51 +126,47 @@ def _differences(comparisons: Sequence[Comparison], setting: Setting, name: str,
 
 
 def communication_table(setting: Setting, suffix: str = "") -> Table | None:
-    """Return what every algorithm sends per device and round (paper, Figure 3), by dataset; None without a row."""
+    """Return what every algorithm sends per device and round, by dataset; None without a row."""
     n = setting.usual_devices()
     rows = {p: row for p, row in setting.rows.items() if p.n_devices == n and not p.arm.is_ablation}
     if not rows:
         return None
-    columns = [(data, what) for data in setting.data for what in SENT_COLUMNS]
+    shares = {name: text for row in rows.values() for name, (_, text) in row.traffic.shares.items()}
+    columns = [(data, name) for data in setting.data for name in (None, *shares)]
     lines = []
     for arm in dict.fromkeys(place.arm for place in rows):
         by_data = {data: _rows_of(rows, arm, data) for data in setting.data}
-        contents = tuple(_sent(by_data[data], what) for data, what in columns)
+        contents = tuple(_sent(by_data[data], name) for data, name in columns)
         lines.append(Line((arm.label,), contents))
-    shares = {name: text for row in rows.values() for name, (_, text) in row.traffic.shares.items()}
     return Table(
         name=f"communication{suffix}",
         title="Parameters sent",
         caption=(
-            f"{n} devices, mean over rates and seeds. Sent: parameters in both directions, the broadcast after the "
-            "last round included, per device and round. Shares are of the device's language model: "
-            + "; ".join(f"{name}: {text}" for name, text in shares.items())
+            f"{n} devices, mean over rates and seeds. {SENT_NOTE[0].upper()}{SENT_NOTE[1:]}. "
+            + "; ".join(f"{share_name(name)}: {text}" for name, text in shares.items())
             + "."
         ),
-        left=("method",),
-        columns=tuple((data.label, what) for data, what in columns),
+        left=("algorithm",),
+        columns=tuple((data.label, share_name(name) if name else "sent") for data, name in columns),
         lines=tuple(lines),
         honest=honest_sentence(list(rows.values())),
         setting=setting.label,
     )
 
 
-SENT_COLUMNS = ("sent", "share (paper)", "share (full)")
-
-
 def _rows_of(rows: dict[Place, Row], arm: Arm, data: Data) -> list[Row]:
     return [row for place, row in rows.items() if place.arm == arm and place.data == data]
 
 
-def _sent(rows: Sequence[Row], what: str) -> Number | None:
+def _sent(rows: Sequence[Row], share: str | None) -> Number | None:
+    """Return a share of what rows sent, or where none is named, the parameters sent."""
     if not rows:
         return None
-    files = tuple(name for row in rows for name in record_names(row, row.seeds))
-    n = len(files)
-    if what == "sent":
-        return Number(fmean(row.traffic.params for row in rows), n=n, expected=n, kind="count", records=files)
-    share = what.removeprefix("share (").removesuffix(")")
-    return Number(100 * mean_share(rows, share), n=n, expected=n, kind="percent", records=files)
+    keys = tuple(key for row in rows for key in record_keys(row))
+    n = len(keys)
+    if share is None:
+        return Number(fmean(row.traffic.params for row in rows), n=n, expected=n, kind="count", records=keys)
+    return Number(100 * mean_share(rows, share), n=n, expected=n, kind="percent", records=keys)
 
 
 def mean_share(rows: Iterable[Row], name: str) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -14,15 +16,19 @@ from mlecs_bench.seeds import PROTOCOL_SEEDS
 if TYPE_CHECKING:
     import pandas as pd
 
-Moment = Literal["local", "received"]
+EvalPoint = Literal["local", "received"]
 Stat = Literal["avg", "best", "worst", "server"]
 STATS: tuple[Stat, ...] = ("avg", "best", "worst", "server")
+EVAL_POINTS: Mapping[EvalPoint, str] = {
+    "local": "after local_update of the last round (local)",
+    "received": "after the broadcast that follows the last round (received)",
+}
 SERVER = "server"
-"""Stands for the moment and the device of a server's score, which has neither."""
+"""Stands for the point of evaluation and the device of a server's score, which has neither."""
 
 
 @dataclass(frozen=True)
-class Cell:
+class SeedMean:
     """One number of a table. `sd` has ddof = 1 and is None with one seed; `values` are the scores by seed."""
 
     mean: float
@@ -51,7 +57,7 @@ class Row:
     group: str
     identity: Mapping[str, Any]
     records: tuple[Mapping[str, Any], ...]
-    cells: Mapping[tuple[str, str, Stat], Cell]
+    cells: Mapping[tuple[str, str, Stat], SeedMean]
     traffic: Traffic
     directions: Mapping[str, bool]
 
@@ -60,16 +66,20 @@ class Row:
         """The seeds of its records, ascending."""
         return tuple(sorted(record["identity"]["seed"] for record in self.records))
 
-    def cell(self, moment: Moment, metric: str, stat: Stat) -> Cell | None:
+    def cell(self, eval_point: EvalPoint, metric: str, stat: Stat) -> SeedMean | None:
         """Return one number, or None where the score does not exist."""
-        return self.cells.get((SERVER if stat == "server" else moment, metric, stat))
+        return self.cells.get((SERVER if stat == "server" else eval_point, metric, stat))
 
 
 def long_frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return one row per score of the last round: group, seed, moment, metric, device, value, n, higher_is_better."""
+    """Return one row per score of the last round, with the columns of `frame_of`."""
+    return _long_frame([(group_key(record["identity"]), record) for record in records])
+
+
+def _long_frame(keyed: Sequence[tuple[str, Mapping[str, Any]]]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
-    for record in records:
-        where = {"group": group_key(record["identity"]), "seed": record["identity"]["seed"]}
+    for group, record in keyed:
+        where = {"group": group, "seed": record["identity"]["seed"]}
         rows += score_rows(where, record["metrics"]["client"], record["metrics"]["server"] or {})
     return frame_of(rows)
 
@@ -77,15 +87,15 @@ def long_frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def score_rows(
     where: Mapping[str, Any], client: Mapping[str, Mapping[str, Mapping[str, Any]]], server: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Return the rows of a long frame for scores by moment, metric and device, and the server's by metric.
+    """Return the rows of a long frame for scores by point, metric and device, and the server's by metric.
 
     `where` holds the group and the seed of them all.
     """
     rows: list[dict[str, Any]] = []
-    for moment, by_metric in client.items():
+    for point, by_metric in client.items():
         for metric, by_device in by_metric.items():
-            rows += [{**where, "moment": moment, "metric": metric, "device": d, **s} for d, s in by_device.items()]
-    rows += [{**where, "moment": SERVER, "metric": metric, "device": SERVER, **s} for metric, s in server.items()]
+            rows += [{**where, "eval_point": point, "metric": metric, "device": d, **s} for d, s in by_device.items()]
+    rows += [{**where, "eval_point": SERVER, "metric": metric, "device": SERVER, **s} for metric, s in server.items()]
     return rows
 
 
@@ -93,13 +103,13 @@ def frame_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return rows as `score_rows` gives them as a frame, which has its columns without any row, too."""
     import pandas as pd
 
-    columns = ["group", "seed", "moment", "metric", "device", "value", "n", "higher_is_better"]
+    columns = ["group", "seed", "eval_point", "metric", "device", "value", "n", "higher_is_better"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def per_seed(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row per seed and statistic: the mean, best and worst device, and the server where it is scored."""
-    keys = ["group", "seed", "moment", "metric"]
+    keys = ["group", "seed", "eval_point", "metric"]
     # Best is the largest of the scores turned so that higher is better.
     turned = frame.assign(sign=frame["higher_is_better"].map({True: 1.0, False: -1.0}))
     turned["value"] = turned["value"] * turned["sign"]
@@ -109,15 +119,15 @@ def per_seed(frame: pd.DataFrame) -> pd.DataFrame:
     for stat in ("avg", "best", "worst"):
         found[stat] = found[stat] * found["sign"]
     long = found.reset_index().melt(id_vars=keys, value_vars=["avg", "best", "worst"], var_name="stat")
-    server = long["moment"] == SERVER
+    server = long["eval_point"] == SERVER
     long = long[~server | (long["stat"] == "avg")].copy()
-    long.loc[long["moment"] == SERVER, "stat"] = "server"
+    long.loc[long["eval_point"] == SERVER, "stat"] = "server"
     return long
 
 
 def over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
     """Return mean, sd (ddof = 1, NaN with one seed) and n over seeds of what `per_seed` gives."""
-    grouped = seeds.groupby(["group", "moment", "metric", "stat"], sort=False)["value"]
+    grouped = seeds.groupby(["group", "eval_point", "metric", "stat"], sort=False)["value"]
     return grouped.agg(mean="mean", sd="std", n="count").reset_index()
 
 
@@ -129,30 +139,32 @@ def build_rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
     """
     # Sums depend on the order of their parts in the last bit.
     ordered = sorted(records, key=lambda record: int(record["identity"]["seed"]))
+    keyed = [(group_key(record["identity"]), record) for record in ordered]
     groups: dict[str, list[Mapping[str, Any]]] = {}
-    for record in ordered:
-        groups.setdefault(group_key(record["identity"]), []).append(record)
-    cells = cells_of(long_frame(ordered))
+    for group, record in keyed:
+        groups.setdefault(group, []).append(record)
+    cells = cells_of(_long_frame(keyed))
     rows = [_row(group, tuple(members), cells.get(group, {})) for group, members in groups.items()]
     return sorted(rows, key=_order)
 
 
-def cells_of(frame: pd.DataFrame) -> dict[str, dict[tuple[str, str, Stat], Cell]]:
-    """Return group → (moment, metric, statistic) → number, of scores as `long_frame` lists them."""
+def cells_of(frame: pd.DataFrame) -> dict[str, dict[tuple[str, str, Stat], SeedMean]]:
+    """Return group → (eval_point, metric, statistic) → number, of scores as `long_frame` lists them."""
     seeds = per_seed(frame)
     values: dict[tuple[str, str, str, str], dict[int, float]] = {}
     for r in seeds.to_dict("records"):
-        values.setdefault((r["group"], r["moment"], r["metric"], r["stat"]), {})[int(r["seed"])] = float(r["value"])
-    cells: dict[str, dict[tuple[str, str, Stat], Cell]] = {}
+        place = (r["group"], r["eval_point"], r["metric"], r["stat"])
+        values.setdefault(place, {})[int(r["seed"])] = float(r["value"])
+    cells: dict[str, dict[tuple[str, str, Stat], SeedMean]] = {}
     for r in over_seeds(seeds).to_dict("records"):
-        where = (r["group"], r["moment"], r["metric"], r["stat"])
+        where = (r["group"], r["eval_point"], r["metric"], r["stat"])
         sd = float(r["sd"]) if r["n"] > 1 else None
-        cell = Cell(float(r["mean"]), sd, dict(sorted(values[where].items())))
+        cell = SeedMean(float(r["mean"]), sd, dict(sorted(values[where].items())))
         cells.setdefault(r["group"], {})[where[1:]] = cell
     return cells
 
 
-def _row(group: str, members: tuple[Mapping[str, Any], ...], cells: Mapping[tuple[str, str, Stat], Cell]) -> Row:
+def _row(group: str, members: tuple[Mapping[str, Any], ...], cells: Mapping[tuple[str, str, Stat], SeedMean]) -> Row:
     seeds = [record["identity"]["seed"] for record in members]
     if len(set(seeds)) < len(seeds):
         twice = next(seed for seed in seeds if seeds.count(seed) > 1)
@@ -176,7 +188,7 @@ def _directions(members: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
     directions: dict[str, bool] = {}
     for record in members:
         client = record["metrics"]["client"]
-        scores = [(m, s) for moment in client.values() for m, devices in moment.items() for s in devices.values()]
+        scores = [(m, s) for by_metric in client.values() for m, devices in by_metric.items() for s in devices.values()]
         scores += list((record["metrics"]["server"] or {}).items())
         directions.update({metric: score["higher_is_better"] for metric, score in scores})
     return directions
@@ -194,6 +206,36 @@ def _order(row: Row) -> tuple[Any, ...]:
         i["algo"]["name"],
         row.group,
     )
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return the leaves of nested objects as texts, by dotted path; a digest keeps eight digits."""
+    flat: dict[str, str] = {}
+    for name, item in value.items():
+        path = f"{prefix}{name}"
+        if isinstance(item, Mapping):
+            flat |= flatten(item, f"{path}.")
+        else:
+            text = item if isinstance(item, str) else json.dumps(item)
+            flat[path] = text[:8] if re.fullmatch("[0-9a-f]{64}", text) else text
+    return flat
+
+
+def is_tiny(row: Row) -> bool:
+    """Are the language models of a row too small for its numbers to say anything of real ones?"""
+    profile = row.identity["profile"]
+    return bool(profile.get("tiny", profile["name"] == "mini"))
+
+
+def honest_sentence(rows: Sequence[Row]) -> str:
+    """Return what keeps numbers from being taken for those of real data and models, "" where there is no reason."""
+    synthetic = any(row.identity["dataset"]["synthetic"] for row in rows)
+    tiny = any(is_tiny(row) for row in rows)
+    causes = [text for text, holds in (("synthetic stand-in", synthetic), ("tiny backbones", tiny)) if holds]
+    if not causes:
+        return ""
+    text = " on ".join(causes)
+    return f"{text[0].upper()}{text[1:]}: not comparable with published results."
 
 
 def expected_seeds(rows: Sequence[Row]) -> tuple[int, ...]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from mlecs_bench.report.table import Content, Figure, Line, Number, Report, Table, plain_number
+from mlecs_bench.report.table import Figure, Line, Report, Table, plain_number
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -39,7 +38,7 @@ class Heading:
 
 
 @dataclass(frozen=True)
-class Row:
+class HtmlRow:
     """A line with how it follows the one before: as the `first` of a group, or with `repeated` labels the same."""
 
     line: Line
@@ -53,10 +52,9 @@ def report_html(report: Report, records_at: str = RECORDS_FOLDER) -> str:
     The page needs no other file and no connection; without JavaScript its tables cannot be sorted. The same report
     gives the same text.
     """
-    entries = _record_entries(report)
-    return _template(records_at).render(
-        report=report, entries=entries, places={names: k for k, names in entries.items()}
-    )
+    places = report.record_sets()
+    entries = {place: report.file_names(keys) for keys, place in places.items()}
+    return _template(records_at).render(report=report, entries=entries, places=places)
 
 
 def _template(records_at: str) -> Template:
@@ -81,23 +79,10 @@ def _template(records_at: str) -> Template:
         "edges": _edges,
         "staying_columns": _staying,
         "rows": _rows,
-        "marks": _marks,
         "classes": _classes,
         "plain_number": plain_number,
     }
     return environment.get_template("report.html.j2")
-
-
-def _numbers(table: Table) -> Iterator[Number]:
-    contents: Iterator[Content | None] = (content for line in table.lines for content in line.contents)
-    return (content for content in contents if isinstance(content, Number))
-
-
-def _record_entries(report: Report) -> dict[int, tuple[str, ...]]:
-    """Return the distinct files behind numbers, counted from 1 in the order in which the page first needs them."""
-    tables = (table for section in report.sections for table in section.tables)
-    behind = dict.fromkeys(number.records for table in tables for number in _numbers(table) if number.records)
-    return dict(enumerate(behind, start=1))
 
 
 def _record_file(name: str) -> str:
@@ -105,7 +90,7 @@ def _record_file(name: str) -> str:
 
 
 def _record_url(folder: str, name: str) -> str:
-    return f"{quote(folder)}/{quote(_record_file(name), safe='')}"
+    return f"{quote(folder)}/{quote(_record_file(name))}"
 
 
 def _exact(value: float) -> str:
@@ -161,13 +146,13 @@ def _staying(table: Table) -> list[int]:
     return longest if longest and longest[0] <= SHORT else longest[:1]
 
 
-def _rows(table: Table) -> list[Row]:
-    rows: list[Row] = []
+def _rows(table: Table) -> list[HtmlRow]:
+    rows: list[HtmlRow] = []
     for line in table.lines:
         before = rows[-1].line if rows else None
         first = before is not None and before.group != line.group
         repeated = 0 if before is None or first else _shared_start(before.labels, line.labels)
-        rows.append(Row(line, first, repeated))
+        rows.append(HtmlRow(line, first, repeated))
     return rows
 
 
@@ -175,27 +160,6 @@ def _shared_start(before: tuple[str, ...], labels: tuple[str, ...]) -> int:
     """Return how many labels repeat those of the line before; the last one names the line and never counts."""
     pairs = list(zip(before, labels, strict=True))[:-1]
     return next((place for place, (a, b) in enumerate(pairs) if a != b), len(pairs))
-
-
-def _marks(table: Table) -> set[str]:
-    """Return which marks occur in a table and have to be explained."""
-    found = {
-        mark
-        for number in _numbers(table)
-        for mark, occurs in {
-            "best": number.best,
-            "close": number.close,
-            "sd": number.sd is not None,
-            "missing": number.n < number.expected,
-            "paper": number.paper is not None,
-            "misprint": bool(number.misprint),
-            "records": bool(number.records),
-        }.items()
-        if occurs
-    }
-    reference = {"reference"} if any(line.reference for line in table.lines) else set()
-    absent = {"absent"} if any(content is None for line in table.lines for content in line.contents) else set()
-    return found | reference | absent
 
 
 def _classes(**applies: bool) -> str | None:

@@ -12,7 +12,7 @@ from mlecs_bench.report.table import ABSENT, Claim, Content, Figure, Line, Numbe
 EMPTY = "This table has no lines."
 MOST_NARROW_COLUMNS = 4
 """Columns that one column of a two-column page has room for; a table with more spans the page."""
-CLAIM_WIDTHS = {"where": 0.13, "claim": 0.24, "paper": 0.13, "measured": 0.16, "verdict": 0.10, "reason": 0.24}
+CLAIM_WIDTHS = {"where": 0.13, "claim": 0.24, "printed": 0.13, "measured": 0.16, "verdict": 0.10, "reason": 0.24}
 """What the columns of claims take of the width of the page, the space between them aside."""
 
 _PREAMBLE = r"""\documentclass[a4paper,10pt]{article}
@@ -74,7 +74,7 @@ def table_latex(table: Table) -> str:
         f"\\label{{tab:{table.name}}}",
         r"\par\smallskip",
         body,
-        *_notes(table.notes),
+        *_notes((*table.legend(), *table.notes)),
         f"\\end{{{environment}}}",
     )
 
@@ -123,12 +123,12 @@ def _caption(title: str, setting: str, caption: str, honest: str) -> str:
 
 
 def _own_title(title: str, setting: str) -> str:
-    """Return a title that may stand behind LaTeX's own number: the number of the paper moves to its end."""
+    """Return a title that may stand behind LaTeX's own number: a number that it has already moves to its end."""
     words = title.rstrip(".")
     numbered = re.fullmatch(r"((?:Table|Figure) \w+): (\w)(.*)", words)
     if numbered:
         words = numbered[2].upper() + numbered[3]
-    asides = [setting, f"{numbered[1]} of the paper" if numbered else ""]
+    asides = [setting, numbered[1] if numbered else ""]
     return f"{words} ({'; '.join(filter(None, asides))})" if any(asides) else words
 
 
@@ -186,13 +186,14 @@ def _body(table: Table) -> Iterator[str]:
 
 
 def _rows(line: Line, above: Line | None) -> Iterator[str]:
-    """Yield the row of a line, and one with the paper's values below it where there are any."""
+    """Yield the row of a line, and one with the published values below it where there are any."""
     numbers = [content if isinstance(content, Number) else None for content in line.contents]
     printed = any(number and number.printed for number in numbers)
     row = _row([*_labels(line, above), *map(_content, line.contents)])
     yield row + "[-0.3ex]" if printed else row
     if printed:
-        labels = [*[""] * (len(line.labels) - 1), r"\quad\scriptsize paper, difference"]
+        sources = ", ".join(dict.fromkeys(n.published.source for n in numbers if n and n.published))
+        labels = [*[""] * (len(line.labels) - 1), rf"\quad\scriptsize {_text(sources)}, difference"]
         yield _row([*labels, *(_beside(number) if number and number.printed else "" for number in numbers)])
 
 
@@ -230,8 +231,9 @@ def _marked(value: str, number: Number) -> str:
 
 
 def _beside(number: Number) -> str:
-    """Return what the paper prints, with the marks of its misprints, and the difference to it."""
-    raised = f"\\textsuperscript{{{_text(number.marks)}}}" if number.marks else ""
+    """Return what is published, with the marks of its footnotes, and the difference to it."""
+    marks = number.published.marks if number.published else ""
+    raised = f"\\textsuperscript{{{_text(marks)}}}" if marks else ""
     return f"\\scriptsize {_signed(number.printed)}{raised}, {_signed(number.difference)}"
 
 

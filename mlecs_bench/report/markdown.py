@@ -1,13 +1,13 @@
-"""Tables and whole reports as Markdown, the way GitHub shows it."""
+"""Tables and whole reports as Markdown, the way GitHub shows it, and tables for the terminal."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mlecs_bench.report.table import ABSENT, Claim, Content, Figure, Line, Number, Report, Section, Table
 
-CLAIM_HEADERS = ("where", "claim", "paper", "measured", "verdict", "reason")
+CLAIM_HEADERS = ("where", "claim", "printed", "measured", "verdict", "reason")
 EMPTY = "This table has no lines."
 
 _INLINE = (
@@ -22,6 +22,11 @@ _AT_START = ((r"^([-+#=>])", r"\\\1"), (r"^(\d+)([.)])(?= |$)", r"\1\\\2"))
 def table_markdown(table: Table) -> str:
     """Return a table under its heading: the honest sentence, the caption, the grid and the notes."""
     return _document(_table_parts(table))
+
+
+def table_text(table: Table) -> str:
+    """Return a table for the terminal: as Markdown whose columns are aligned, without marks of best and close."""
+    return _document(_table_parts(table, plain=True))
 
 
 def report_markdown(report: Report) -> str:
@@ -48,10 +53,11 @@ def _section_parts(section: Section) -> Iterator[str]:
         yield _claims(section.claims)
 
 
-def _table_parts(table: Table) -> list[str]:
+def _table_parts(table: Table, plain: bool = False) -> list[str]:
     setting = f" ({table.setting})" if table.setting else ""
     heading = f"### {_inline(table.title + setting)}"
-    return [heading, _bold(table.honest), *_paragraphs(table.caption), _grid(table), _bullets(table.notes)]
+    notes = table.notes if plain else (*table.legend(), *table.notes)
+    return [heading, _bold(table.honest), *_paragraphs(table.caption), _grid(table, plain), _bullets(notes)]
 
 
 def _figure_parts(figure: Figure) -> list[str]:
@@ -60,13 +66,16 @@ def _figure_parts(figure: Figure) -> list[str]:
     return [f"![{alternative}]({figure.name}.png)", f"**{title}.** {_inline(figure.caption)}".rstrip()]
 
 
-def _grid(table: Table) -> str:
+def _grid(table: Table, plain: bool) -> str:
     if not table.lines:
         return EMPTY
-    headers = [*map(_inline, table.left), *(_inline(" / ".join(filter(None, path))) for path in table.columns)]
+    shown, between = (_plain, " ") if plain else (_inline, " / ")
+    headers = [*map(shown, table.left), *(shown(between.join(filter(None, path))) for path in table.columns)]
     columns = zip(*(line.contents for line in table.lines), strict=True)
     align = ["left"] * len(table.left) + ["left" if _is_words(column) else "right" for column in columns]
-    return _tabulated([_cells(line) for line in table.lines], headers, align)
+    content = _plain_content if plain else _content
+    rows = [[*_labels(line, shown), *map(content, line.contents)] for line in table.lines]
+    return _tabulated(rows, headers, align, "github" if plain else "pipe")
 
 
 def _is_words(column: Iterable[Content | None]) -> bool:
@@ -75,12 +84,20 @@ def _is_words(column: Iterable[Content | None]) -> bool:
     return bool(there) and all(isinstance(content, str) for content in there)
 
 
-def _cells(line: Line) -> list[str]:
-    labels = [_inline(label) for label in line.labels]
+def _labels(line: Line, shown: Callable[[str], str]) -> list[str]:
+    labels = [shown(label) for label in line.labels]
     if line.reference:
-        labels = [f"*{label}*" if label else "" for label in labels]
-        labels[-1] = f"{labels[-1]} (reference)".lstrip()
-    return [*labels, *map(_content, line.contents)]
+        labels[-1] = f"*{labels[-1]}* (reference)"
+    return labels
+
+
+def _plain_content(content: Content | None) -> str:
+    return _plain(content.text if isinstance(content, Number) else content or ABSENT)
+
+
+def _plain(text: str) -> str:
+    """Return words as they are, but for what would end a cell."""
+    return " ".join(text.split()).replace("|", r"\|")
 
 
 def _content(content: Content | None) -> str:
@@ -99,19 +116,20 @@ def _number(number: Number) -> str:
 
 
 def _beside(number: Number) -> str:
-    """Return what the paper prints, with the marks of its misprints, and the difference to it."""
-    return f"paper {number.printed} {number.marks}".rstrip() + f", {number.difference}"
+    """Return what is published, with the marks of its footnotes, and the difference to it."""
+    source, marks = (number.published.source, number.published.marks) if number.published else ("", "")
+    return f"{source} {number.printed} {marks}".rstrip() + f", {number.difference}"
 
 
 def _claims(claims: Sequence[Claim]) -> str:
     rows = [[_inline(getattr(claim, header)) for header in CLAIM_HEADERS] for claim in claims]
-    return _tabulated(rows, CLAIM_HEADERS, ["left"] * len(CLAIM_HEADERS))
+    return _tabulated(rows, CLAIM_HEADERS, ["left"] * len(CLAIM_HEADERS), "pipe")
 
 
-def _tabulated(rows: Sequence[Sequence[str]], headers: Sequence[str], align: Sequence[str]) -> str:
+def _tabulated(rows: Sequence[Sequence[str]], headers: Sequence[str], align: Sequence[str], style: str) -> str:
     from tabulate import tabulate
 
-    return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True, colalign=align)
+    return tabulate(rows, headers=headers, tablefmt=style, disable_numparse=True, colalign=align)
 
 
 def _paragraphs(text: str) -> list[str]:

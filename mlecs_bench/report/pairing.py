@@ -11,10 +11,10 @@ from types import MappingProxyType
 from typing import Any
 
 from mlecs_bench.errors import RecordError, UsageError, did_you_mean
-from mlecs_bench.records.results import canonical_json, rho_label
+from mlecs_bench.records.names import rho_label
+from mlecs_bench.records.results import canonical_json
 from mlecs_bench.report.arrange import Arm, Defaults, Place, Setting, arrange
-from mlecs_bench.report.frame import Row, build_rows
-from mlecs_bench.report.overview import flatten
+from mlecs_bench.report.frame import Row, build_rows, flatten
 
 OF_AN_ALGORITHM = ("algo", "structure.proxy", "evaluate")
 """Parts of an identity in which two algorithms may differ."""

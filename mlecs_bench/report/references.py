@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlecs_bench.execution.references import MOST_FREQUENT
-from mlecs_bench.records.results import canonical_json, rho_label
-from mlecs_bench.report.frame import SERVER, Cell, Row, Stat, cells_of, frame_of, score_rows
+from mlecs_bench.records.names import rho_label
+from mlecs_bench.records.results import canonical_json
+from mlecs_bench.report.frame import SERVER, Row, SeedMean, Stat, cells_of, frame_of, score_rows
 
-MOMENT = "reference"
-"""Stands for the moment of a device's score, since there is no training."""
+EVAL_POINT = "reference"
+"""Stands for the point of evaluation of a device's score, since there is no training."""
 DECIDED_BY = (("dataset", "digest"), ("dataset", "split"), ("training", "bertscore_samples"))
 """Parts of an identity that can differ in one block and decide a reference; the scorers are those of the table."""
 OWN_NAMES = frozenset(MOST_FREQUENT.values())
@@ -33,7 +34,7 @@ Variant = tuple[tuple[str, str], ...]
 class ReferenceRow:
     """One reference in one block of a table.
 
-    `apart` says what tells it from others of its name in the block. `disputed` are the seeds on whose scores records
+    `decided_by` holds what decides its scores beside the block. `disputed` are the seeds on whose scores records
     disagree: they are in no number.
     """
 
@@ -41,19 +42,13 @@ class ReferenceRow:
     rho: Mapping[str, float]
     n_devices: int
     decided_by: Mapping[str, str]
-    apart: str
-    cells: Mapping[tuple[str, str, Stat], Cell]
+    cells: Mapping[tuple[str, str, Stat], SeedMean]
     seeds: tuple[int, ...]
     disputed: tuple[int, ...]
 
-    @property
-    def label(self) -> str:
-        """What the column of algorithms shows."""
-        return f"*{self.name}* (reference{'; ' if self.apart else ''}{self.apart})"
-
-    def cell(self, metric: str, stat: Stat) -> Cell | None:
+    def cell(self, metric: str, stat: Stat) -> SeedMean | None:
         """Return one number, or None where the score does not exist."""
-        return self.cells.get((SERVER if stat == "server" else MOMENT, metric, stat))
+        return self.cells.get((SERVER if stat == "server" else EVAL_POINT, metric, stat))
 
 
 def block_of(identity: Mapping[str, Any]) -> str:
@@ -94,35 +89,26 @@ def _rows_of(
                 rho=identity["rho"],
                 n_devices=identity["n_devices"],
                 decided_by=dict(variant),
-                apart=_apart(variant, variants),
                 cells=_cells(undisputed),
                 seeds=tuple(undisputed),
                 disputed=tuple(sorted(disputed)),
             )
 
 
-def _apart(variant: Variant, variants: Sequence[Variant]) -> str:
-    """Return in what `variant` differs from others; a digest keeps eight digits."""
-    different = [
-        f"{path} = {value[:8] if path.endswith('digest') else value}"
-        for i, (path, value) in enumerate(variant)
-        if any(other[i] != (path, value) for other in variants)
-    ]
-    return ", ".join(different)
-
-
-def _cells(by_seed: Mapping[int, Scores]) -> Mapping[tuple[str, str, Stat], Cell]:
+def _cells(by_seed: Mapping[int, Scores]) -> Mapping[tuple[str, str, Stat], SeedMean]:
     rows = [row for seed, scores in by_seed.items() for row in _flat(scores, seed)]
-    return cells_of(frame_of(rows)).get(MOMENT, {}) if rows else {}
+    return cells_of(frame_of(rows)).get(EVAL_POINT, {}) if rows else {}
 
 
 def _flat(scores: Scores, seed: int) -> list[dict[str, Any]]:
-    return score_rows({"group": MOMENT, "seed": seed}, {MOMENT: scores["client"]}, scores["server"])
+    return score_rows({"group": EVAL_POINT, "seed": seed}, {EVAL_POINT: scores["client"]}, scores["server"])
 
 
 def _agree(one: Scores, other: Scores) -> bool:
     """Do two records say the same of a reference?"""
-    first, second = ({(s["moment"], s["metric"], s["device"]): s for s in _flat(scores, 0)} for scores in (one, other))
+    first, second = (
+        {(s["eval_point"], s["metric"], s["device"]): s for s in _flat(scores, 0)} for scores in (one, other)
+    )
     return first.keys() == second.keys() and all(
         s["n"] == second[where]["n"] and math.isclose(s["value"], second[where]["value"], abs_tol=TOLERANCE)
         for where, s in first.items()

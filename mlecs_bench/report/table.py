@@ -1,21 +1,42 @@
-"""What a report consists of, as its formats share it: numbers with their spread and marks, text only at the edges."""
+"""What a report consists of, as its formats share it: numbers with their spread and marks, text only at the edges.
+
+A section adds a table by listing a `Table`; every format, the terminal too, shows it from there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
+
+from mlecs_bench.report.statistics import ALPHA
 
 Kind = Literal["score", "difference", "percent", "signed percent", "count", "p"]
 ABSENT = "-"
+Mark = Literal["best", "close", "sd", "missing", "published", "footnotes", "reference", "absent", "records"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A value from elsewhere that stands beside a number: where it is from, such as "paper", and its footnotes."""
+
+    value: float
+    source: str
+    footnotes: str = ""
+
+    @property
+    def marks(self) -> str:
+        """The letters of its footnotes as notes have them, such as "[a][b]"."""
+        return "".join(f"[{letter}]" for letter in self.footnotes)
 
 
 @dataclass(frozen=True)
 class Number:
     """One number of a table; a mean has its sd (ddof = 1) and says over how many of `expected` seeds it is.
 
-    `best` is the best of its column in its block, `close` cannot be told from it. `paper` is what the paper prints in
-    its place, and `misprint` the letters of footnotes on that. `records` are the names of the files behind the number.
+    `best` is the best of its column in its block, `close` cannot be told from it. `published` is what stands beside
+    it. `records` are the keys of the records behind the number.
     """
 
     value: float
@@ -24,8 +45,7 @@ class Number:
     expected: int = 0
     best: bool = False
     close: bool = False
-    paper: float | None = None
-    misprint: str = ""
+    published: Published | None = None
     kind: Kind = "score"
     records: tuple[str, ...] = ()
 
@@ -42,21 +62,16 @@ class Number:
 
     @property
     def printed(self) -> str:
-        """What the paper prints in its place, "" where it prints nothing."""
-        return "" if self.paper is None else plain_number(self.paper, self.kind)
+        """What is published in its place, "" for nothing."""
+        return "" if self.published is None else plain_number(self.published.value, self.kind)
 
     @property
     def difference(self) -> str:
-        """The number less the paper's, "" where the paper prints nothing."""
-        if self.paper is None:
+        """The number less what is published, "" for nothing."""
+        if self.published is None:
             return ""
-        sign = "-" if self.value < self.paper else "+"
-        return sign + plain_number(abs(self.value - self.paper), self.kind)
-
-    @property
-    def marks(self) -> str:
-        """The marks of misprints as notes have them, such as "[a][b]"."""
-        return "".join(f"[{letter}]" for letter in self.misprint)
+        sign = "-" if self.value < self.published.value else "+"
+        return sign + plain_number(abs(self.value - self.published.value), self.kind)
 
 
 Content = Number | str
@@ -96,7 +111,7 @@ class Table:
     """A table: its name in files, title, caption, the names of the labels, the path of headings of each column.
 
     Columns whose paths begin alike stand under one heading. `honest` is the sentence that keeps the numbers from
-    being taken for the paper's, "" where there is no reason.
+    being taken for published ones, "" where there is no reason.
     """
 
     name: str
@@ -114,14 +129,53 @@ class Table:
         """How many levels of headings there are."""
         return max((len(path) for path in self.columns), default=1)
 
+    def numbers(self) -> Iterator[Number]:
+        """Yield its numbers, line by line."""
+        yield from (content for line in self.lines for content in line.contents if isinstance(content, Number))
+
+    def sources(self) -> str:
+        """Return where its published values are from."""
+        return ", ".join(dict.fromkeys(n.published.source for n in self.numbers() if n.published))
+
+    def marks(self) -> set[Mark]:
+        """Return which marks occur and have to be explained."""
+        found: set[Mark] = set()
+        for number in self.numbers():
+            occurs: dict[Mark, bool] = {
+                "best": number.best,
+                "close": number.close,
+                "sd": number.sd is not None,
+                "missing": number.n < number.expected,
+                "published": number.published is not None,
+                "footnotes": bool(number.published and number.published.footnotes),
+                "records": bool(number.records),
+            }
+            found |= {mark for mark, does in occurs.items() if does}
+        found |= {"reference"} if any(line.reference for line in self.lines) else set()
+        return found | ({"absent"} if any(None in line.contents for line in self.lines) else set())
+
+    def legend(self) -> list[str]:
+        """Return the sentences that explain its marks of best and close."""
+        marks = self.marks()
+        return [text for mark, text in LEGEND.items() if mark in marks]
+
+
+LEGEND: Mapping[Mark, str] = MappingProxyType(
+    {
+        "best": "Bold: best of its column in its block, of the rows with most seeds.",
+        "close": "Underlined: not distinguishable from the best by a paired t-test at level "
+        f"{ALPHA:g}, corrected (Holm) for the rows of the block.",
+    }
+)
+
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the paper, what was measured in its place, and whether that bears it out."""
+    """One claim that is printed somewhere, what was measured in its place, and whether that bears it out."""
 
     where: str
     claim: str
-    paper: str
+    printed: str
     measured: str
     verdict: Literal["reproduced", "not reproduced", "undecided"]
     reason: str
@@ -150,32 +204,55 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole report. `warnings` say what was left out; `honest` keeps its numbers from being taken for the paper's."""
+    """A whole report.
+
+    `warnings` say what was left out; `honest` keeps its numbers from being taken for published ones; `files` are the
+    names of the record files by key.
+    """
 
     title: str
     about: str
     honest: str
     sections: Sequence[Section]
     warnings: Sequence[str] = ()
+    files: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def tables(self) -> list[Table]:
+        """Return all its tables."""
+        return [table for section in self.sections for table in section.tables]
+
+    def record_sets(self) -> RecordSets:
+        """Return the distinct sets of records behind its numbers, counted from 1 in the order of their first use."""
+        behind = dict.fromkeys(n.records for table in self.tables() for n in table.numbers() if n.records)
+        return {records: i for i, records in enumerate(behind, start=1)}
+
+    def file_names(self, records: Sequence[str]) -> list[str]:
+        """Return the names of record files by key, or the start of the key where it has no file."""
+        return [self.files.get(key, key[:8]) for key in records]
 
 
-def number_json(number: Number) -> dict[str, Any]:
-    """Return a number as JSON values, with nothing rounded."""
+RecordSets = dict[tuple[str, ...], int]
+"""Numbers of sets of records, by which files refer to them."""
+
+
+def number_json(number: Number, sets: RecordSets) -> dict[str, Any]:
+    """Return a number as JSON values, with nothing rounded; its records are the number of their set."""
     values: dict[str, Any] = {"value": number.value, "sd": number.sd, "n": number.n, "expected": number.expected}
     marks = {"best": number.best, "not_distinguishable_from_best": number.close}
-    paper: dict[str, Any] = {}
-    if number.paper is not None:
-        paper = {"paper": number.paper, "difference": number.value - number.paper, "misprint": number.misprint}
-    return {**values, **marks, **paper, "kind": number.kind, "records": list(number.records)}
+    beside: dict[str, Any] = {}
+    if (published := number.published) is not None:
+        difference = number.value - published.value
+        beside = {"published": asdict(published) | {"difference": difference}}
+    return {**values, **marks, **beside, "kind": number.kind, "records": sets.get(number.records)}
 
 
-def table_json(table: Table) -> dict[str, Any]:
+def table_json(table: Table, sets: RecordSets) -> dict[str, Any]:
     """Return a table as JSON values: one object per number, by its labels and its headings."""
     rows = [
         {
             **dict(zip(table.left, line.labels, strict=True)),
             "column": list(path),
-            **(number_json(content) if isinstance(content, Number) else {"text": content}),
+            **(number_json(content, sets) if isinstance(content, Number) else {"text": content}),
         }
         for line in table.lines
         for path, content in zip(table.columns, line.contents, strict=True)
@@ -187,6 +264,6 @@ def table_json(table: Table) -> dict[str, Any]:
         "setting": table.setting,
         "caption": table.caption,
         "honest": table.honest,
-        "notes": list(table.notes),
+        "notes": [*table.legend(), *table.notes],
         "numbers": rows,
     }

@@ -1,28 +1,21 @@
-"""What algorithms transmit, as tables and bars: the content of the paper's Figure 3, from `comm` blocks alone."""
+"""What algorithms transmit, from `comm` blocks alone: tables, bars and definitions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.report.paper import ML_ECS, sending
+from mlecs_bench.report.drawings import ONE_WAY
+from mlecs_bench.report.markdown import table_text
+from mlecs_bench.report.scores import share_name
+from mlecs_bench.report.table import Content, Line, Number, Table
+
+if TYPE_CHECKING:
+    from mlecs_bench.doors.hookspecs import StudyInfo
 
 BAR_WIDTH = 40
 BYTES = {"fp32": 4, "bf16": 2}
-SHARE_NOTE = (
-    "The paper's 0.65 % is what one obtains with 2,420 fused representations (here the training part of the public "
-    "samples is sent) and 720 M parameters (the name it prints for a model of 774 M)."
-)
-RANK_NOTE = (
-    "The paper's seven times for FediLoRA does not follow from one way of counting: at rank 24 its adapters are three "
-    "times those of rank 8."
-)
-PAPER_NOTES = (
-    SHARE_NOTE,
-    RANK_NOTE,
-    "Encoders are those of this harness, which sit behind frozen towers; the paper's are not specified.",
-)
 
 
 @dataclass(frozen=True)
@@ -41,6 +34,11 @@ class Counted:
     def rank(self) -> str:
         """The LoRA ranks of the devices that occur."""
         return ",".join(str(rank) for rank in sorted(set(self.comm["ranks"].values())))
+
+    @property
+    def labels(self) -> tuple[str, str, str]:
+        """What a table's line calls it."""
+        return (self.algo, str(self.n_devices), self.rank)
 
     def share(self, name: str) -> float:
         """Return a share of the device model's parameters, as a fraction."""
@@ -64,9 +62,10 @@ class Counted:
         return sorted({entry["kind"] for entry in self.comm["entries"]})
 
 
-def transmission_text(rows: Sequence[Counted]) -> str:
-    """Return both tables, the bars and the definitions as Markdown."""
-    parts = [_summary_table(rows), _kinds_table(rows), _bars(rows), "\n".join(_notes(rows))]
+def transmission_text(rows: Sequence[Counted], study: StudyInfo | None = None) -> str:
+    """Return tables, bars and definitions for the terminal; what a study says of volumes stands beside them."""
+    tables = [_summary_table(rows, study), _kinds_table(rows)]
+    parts = [*(table_text(table).strip() for table in tables if table.lines), _bars(rows)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -88,82 +87,66 @@ def transmission_json(rows: Sequence[Counted]) -> list[dict[str, Any]]:
     ]
 
 
-def _summary_table(rows: Sequence[Counted]) -> str:
-    headers = ["algorithm", "devices", "rank", "down", "up", *(f"MB {name}" for name in BYTES)]
-    headers += ["share (paper)", "share (full)", "x ml-ecs", "paper says"]
-    body = []
-    for row in rows:
-        both = row.sent("down") + row.sent("up")
-        body.append(
-            [
-                row.algo,
-                str(row.n_devices),
-                row.rank,
-                f"{row.sent('down'):,.0f}",
-                f"{row.sent('up'):,.0f}",
-                *(f"{both * size / 1e6:,.1f}" for size in BYTES.values()),
-                f"{100 * row.share('paper'):.3f} %",
-                f"{100 * row.share('full'):.3f} %",
-                _times(row, rows),
-                _paper_says(row.algo),
-            ]
-        )
-    return _table(headers, body, ["left"] + ["right"] * (len(headers) - 1))
+def _summary_table(rows: Sequence[Counted], study: StudyInfo | None) -> Table:
+    shares = list(dict.fromkeys(name for row in rows for name in row.comm["ratios"]))
+    sizes = [f"MB {name}" for name in BYTES]
+    beside = [f"x {study.candidate}", f"{study.title} says"] if study else []
+    return Table(
+        name="transmitted",
+        title="Transmitted per device and round",
+        caption="",
+        left=("algorithm", "devices", "rank"),
+        columns=tuple((name,) for name in ("down", "up", *sizes, *map(share_name, shares), *beside)),
+        lines=tuple(
+            Line(row.labels, (*_amounts(row, shares), *(_beside(row, rows, study) if study else ()))) for row in rows
+        ),
+        notes=tuple(_notes(rows, study)),
+    )
 
 
-def _kinds_table(rows: Sequence[Counted]) -> str:
-    body = [
-        [row.algo, str(row.n_devices), row.rank, kind, f"{row.sent('down', kind):,.0f}", f"{row.sent('up', kind):,.0f}"]
+def _amounts(row: Counted, shares: Sequence[str]) -> list[Content]:
+    both = row.sent("down") + row.sent("up")
+    return [
+        Number(row.sent("down"), kind="count"),
+        Number(row.sent("up"), kind="count"),
+        *(f"{both * size / 1e6:,.1f}" for size in BYTES.values()),
+        *(f"{100 * row.share(name):.3f} %" for name in shares),
+    ]
+
+
+def _kinds_table(rows: Sequence[Counted]) -> Table:
+    lines = [
+        Line((*row.labels, kind), tuple(Number(row.sent(way, kind), kind="count") for way in ("down", "up")))
         for row in rows
         for kind in row.kinds
     ]
-    if not body:
-        return ""
-    return _table(["algorithm", "devices", "rank", "kind", "down", "up"], body, ["left"] + ["right"] * 5)
+    return Table("kinds", "By kind", "", ("algorithm", "devices", "rank", "kind"), (("down",), ("up",)), tuple(lines))
 
 
-def _table(headers: Sequence[str], body: Sequence[Sequence[str]], align: Sequence[str]) -> str:
-    from tabulate import tabulate
-
-    return tabulate(body, headers=headers, tablefmt="github", disable_numparse=True, colalign=align)
-
-
-def _reference(row: Counted, rows: Sequence[Counted]) -> Counted | None:
-    """Return ML-ECS with as many devices and the smallest rank that was counted: 8 in the paper's comparison."""
-    peers = [other for other in rows if other.algo == "ml-ecs" and other.n_devices == row.n_devices]
-    return min(peers, key=lambda other: other.share("paper"), default=None)
-
-
-def _times(row: Counted, rows: Sequence[Counted]) -> str:
-    reference = _reference(row, rows)
-    if reference is None or not reference.share("paper"):
-        return "-"
-    return f"{row.share('paper') / reference.share('paper'):.2f}"
-
-
-def _paper_says(algo: str) -> str:
-    says = sending()
-    if algo == ML_ECS:
-        return f"{says.share_percent:.2f} %"
-    return f"about {says.times[algo]:g}x" if algo in says.times else "-"
+def _beside(row: Counted, rows: Sequence[Counted], study: StudyInfo) -> list[Content | None]:
+    """Return how much more is sent than by the study's candidate with as many devices, and what the study says."""
+    peers = [other for other in rows if other.algo == study.candidate and other.n_devices == row.n_devices]
+    least = min((other.share(ONE_WAY) for other in peers), default=0.0)
+    return [f"{row.share(ONE_WAY) / least:.2f}" if least else None, study.sent.get(row.algo)]
 
 
 def _bars(rows: Sequence[Counted]) -> str:
-    """Return the `paper` shares as bars of one scale, in a block of fixed width."""
-    largest = max((row.share("paper") for row in rows), default=0.0)
+    """Return the shares one way as bars of one scale, in a block of fixed width."""
+    largest = max((row.share(ONE_WAY) for row in rows), default=0.0)
     if not largest:
         return ""
     names = [f"{row.algo}, N={row.n_devices}, r={row.rank}" for row in rows]
     width = max(map(len, names))
     lines = [
-        f"{name:{width}}  {'#' * round(BAR_WIDTH * row.share('paper') / largest):{BAR_WIDTH}}  "
-        f"{100 * row.share('paper'):.3f} %"
+        f"{name:{width}}  {'#' * round(BAR_WIDTH * row.share(ONE_WAY) / largest):{BAR_WIDTH}}  "
+        f"{100 * row.share(ONE_WAY):.3f} %"
         for name, row in zip(names, rows, strict=True)
     ]
-    return "\n".join(["```", "share (paper) of the device's language model, per device and round", *lines, "```"])
+    title = f"{share_name(ONE_WAY)} of the device's language model, per device and round"
+    return "\n".join(["```", title, *lines, "```"])
 
 
-def _notes(rows: Sequence[Counted]) -> list[str]:
+def _notes(rows: Sequence[Counted], study: StudyInfo | None) -> list[str]:
     from mlecs_bench.federation.communication import BOOKKEEPING_KINDS
 
     sizes = sorted({size for row in rows for size in row.comm["device_params"].values()})
@@ -173,10 +156,13 @@ def _notes(rows: Sequence[Counted]) -> list[str]:
         f"that follows; without {' and '.join(BOOKKEEPING_KINDS)}. MB: both directions, 10^6 bytes.",
         f"The device's language model has {' or '.join(f'{size:,}' for size in sizes)} parameters.",
     ]
-    if any(row.algo == "ml-ecs" for row in rows):
-        notes.append("x ml-ecs: share (paper) over that of ml-ecs with as many devices and the smallest rank here.")
     definitions = {name: ratio["definition"] for row in rows for name, ratio in row.comm["ratios"].items()}
-    notes += [f"share ({name}): {text}." for name, text in definitions.items()]
-    if any(_paper_says(row.algo) != "-" for row in rows):
-        notes += PAPER_NOTES
-    return [f"- {note}" for note in notes]
+    notes += [f"{share_name(name)}: {text}." for name, text in definitions.items()]
+    if study and any(row.algo == study.candidate for row in rows):
+        notes.append(
+            f"x {study.candidate}: {share_name(ONE_WAY)} over that of {study.candidate} with as many devices and the "
+            "smallest rank here."
+        )
+    if study and any(row.algo in study.sent for row in rows):
+        notes += study.sent_notes
+    return notes

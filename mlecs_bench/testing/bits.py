@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from mlecs_bench.doors.scoring import Metric
 from mlecs_bench.errors import PluginError
-from mlecs_bench.metrics.scores import Metric
 
 if TYPE_CHECKING:
     from mlecs_bench.data.samples import PartyData

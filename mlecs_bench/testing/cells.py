@@ -12,9 +12,10 @@ from typing import Any
 import pluggy
 
 from mlecs_bench.doors.events import Event
-from mlecs_bench.doors.hookspecs import HookSpecs
-from mlecs_bench.doors.registry import PROJECT, Loaded, Registry
-from mlecs_bench.execution.jobs import CellResult, Execution, Job, run_job
+from mlecs_bench.doors.hookspecs import PROJECT, HookSpecs
+from mlecs_bench.doors.registry import Loaded, Registry
+from mlecs_bench.execution.cell import run_job
+from mlecs_bench.execution.jobs import CellResult, Execution, Job
 from mlecs_bench.execution.protocol import plan_jobs
 from mlecs_bench.plan.plan import Plan
 from mlecs_bench.plan.resolve import planned

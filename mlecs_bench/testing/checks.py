@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +10,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.doors.options import NoOptions, build_options
-from mlecs_bench.doors.registry import DOORS, Entry, Kind, Loaded, Registry
+from mlecs_bench.doors.registry import DOORS, Kind, Loaded, PluginEntry, Registry
 from mlecs_bench.errors import MlecsError, PluginError, UsageError
 from mlecs_bench.testing import (
     card_checks,
@@ -30,7 +31,7 @@ from mlecs_bench.testing import (
 )
 from mlecs_bench.testing.global_state import one_thread
 from mlecs_bench.testing.material import Material
-from mlecs_bench.testing.trial import Subject
+from mlecs_bench.testing.trial import MakeFleet, Subject, in_process
 from mlecs_bench.testing.verdict import Check
 
 if TYPE_CHECKING:
@@ -92,21 +93,25 @@ LOADS = "The plugin can be imported and its hook returns its card."
 class Contract:
     """The checks of one kind of plugin.
 
-    `subject(name, info, options)` is what they look at; `origin(info)` is an object by whose module errors are located.
+    `subject(loaded, options)` is what they look at; `origin(info)` is an object by whose module errors are located.
     """
 
-    subject: Callable[[str, Any, Mapping[str, object]], Any]
+    subject: Callable[[Loaded[Any], Mapping[str, object]], Any]
     checks: Sequence[Callable[[Any], None]]
     origin: Callable[[Any], object]
 
 
-def _without_options(subject: Callable[[str, Any], Any]) -> Callable[[str, Any, Mapping[str, object]], Any]:
-    return lambda name, info, _options: subject(name, info)
+def _without_options(subject: Callable[[str, Any], Any]) -> Callable[[Loaded[Any], Mapping[str, object]], Any]:
+    return lambda loaded, _options: subject(loaded.name, loaded.info)
+
+
+def _material(loaded: Loaded[Any], options: Mapping[str, object]) -> Material:
+    return Material(loaded.name, loaded.info, options)
 
 
 CONTRACTS: Mapping[Kind, Contract] = {
     "algorithm": Contract(Subject, ALGORITHM_CHECKS, attrgetter("build")),
-    "dataset": Contract(Material, DATASET_CHECKS, attrgetter("prepare")),
+    "dataset": Contract(_material, DATASET_CHECKS, attrgetter("prepare")),
     "metric": Contract(_without_options(metric_checks.Measure), metric_checks.METRIC_CHECKS, attrgetter("make")),
     "encoder": Contract(_without_options(encoder_checks.Encoding), encoder_checks.ENCODER_CHECKS, attrgetter("build")),
     "profile": Contract(_without_options(profile_checks.Given), profile_checks.PROFILE_CHECKS, lambda _: None),
@@ -143,7 +148,7 @@ def _checks_of_kind(registry: Registry, kind: Kind, name: str, options: Mapping[
     return checks_of_info(loaded, options, kind)
 
 
-def _naming(entry: Entry, error: MlecsError) -> MlecsError:
+def _naming(entry: PluginEntry, error: MlecsError) -> MlecsError:
     """Return an error that names plugin and distribution, as the registry's own errors do."""
     text = str(error)
     return error if entry.distribution in text else PluginError(f"{entry.label} cannot be loaded: {text}")
@@ -154,17 +159,24 @@ def _raise(error: MlecsError) -> None:
 
 
 def checks_of_info(
-    loaded: Loaded[Any], options: Mapping[str, object] | None = None, kind: Kind | None = None
+    loaded: Loaded[Any],
+    options: Mapping[str, object] | None = None,
+    kind: Kind | None = None,
+    fleet: MakeFleet = in_process,
 ) -> list[Check]:
     """Return the checks of a plugin that need not be installed; raises UsageError for options that it refuses.
 
-    The kind need be given for an observer only: all others are known by what their hook returns.
+    The kind need be given for an observer only: all others are known by what their hook returns. `fleet` makes what
+    the devices of an algorithm's runs live in. The runs that they are compared with, and what a check has to watch
+    step by step, are always in this process.
     """
     info, given = loaded.info, options or {}
     contract = CONTRACTS[kind or _kind_of(loaded)]
     if given:
         build_options(getattr(info, "options", NoOptions), given, f"'{loaded.name}'")
-    subject = contract.subject(loaded.name, info, given)
+    subject = contract.subject(loaded, given)
+    if isinstance(subject, Subject):
+        subject = dataclasses.replace(subject, fleet=fleet)
     origin = contract.origin(info)
     loads = Check("loads", LOADS, loaded.name, _passes)
     return [loads, *(_check(function, subject, origin) for function in contract.checks)]

@@ -10,8 +10,9 @@ import numpy as np
 
 from mlecs_bench.blocks.supervised import train_on_private
 from mlecs_bench.data.samples import PartyData, Prepared, Samples, Task
-from mlecs_bench.doors.hookspecs import AlgorithmInfo
+from mlecs_bench.doors.hookspecs import AlgorithmInfo, MetricRequest
 from mlecs_bench.doors.registry import Loaded
+from mlecs_bench.doors.scoring import Metric
 from mlecs_bench.errors import MlecsError, UsageError
 from mlecs_bench.execution.references import MOST_FREQUENT
 from mlecs_bench.federation.build import build_federation
@@ -22,7 +23,7 @@ from mlecs_bench.federation.fleet import InProcessFleet
 from mlecs_bench.federation.host import DeviceHost
 from mlecs_bench.federation.messages import Message
 from mlecs_bench.federation.server import Server
-from mlecs_bench.metrics.scores import Metric, make_scorers
+from mlecs_bench.metrics.scorers import make_scorers
 from mlecs_bench.models.unified import UnifiedModel
 from mlecs_bench.plan.resolve import planned
 from mlecs_bench.plan.spec import RunSpec
@@ -65,7 +66,8 @@ def options(material: Material) -> None:
 def metrics(material: Material) -> None:
     """The metrics are known to mlecs-bench, and the dataset has what they need."""
     try:
-        make_scorers(material.info.metrics, material.prepared.manifest.labels, new_folder())
+        request = MetricRequest(material.prepared.manifest.labels, new_folder())
+        make_scorers(material.info.metrics, request, toy.registry())
     except UsageError as error:
         fail("the metrics can score this dataset", str(error), "correct `metrics` of the card")
 
@@ -191,7 +193,8 @@ def federated_round(material: Material) -> None:
         Loaded(toy.DATASET, toy.profile(), "unknown", "0"),
     )
     federation = build_federation(plan, SEED, samples, toy.registry())
-    scorers = make_scorers(info.metrics[:1], samples.manifest.labels, material.cache_dir)
+    request = MetricRequest(samples.manifest.labels, material.cache_dir)
+    scorers = make_scorers(info.metrics[:1], request, toy.registry())
     evaluator = _FewSamples(info, samples, scorers, SCORED)
     cell = Cell(
         algorithm=algorithm,

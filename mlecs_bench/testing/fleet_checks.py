@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.doors.events import Event
+from mlecs_bench.doors.events import Event, silent
 from mlecs_bench.doors.hookspecs import FleetInfo
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import MlecsError
@@ -47,7 +47,7 @@ class Finished:
     server: Mapping[str, torch.Tensor]
 
 
-class _Stopped(Exception):  # noqa: N818  # it stands for the death of the server, not for an error
+class _Killed(Exception):  # noqa: N818  # it stands for the death of the server, not for an error
     """The server has stopped in the middle of a run."""
 
 
@@ -77,7 +77,7 @@ class Fleets:
         finally:
             fleet.close()
 
-    def run(self, fleet: Fleet, request: FleetRequest, folder: Path, tell: Tell | None = None) -> Finished:
+    def run(self, fleet: Fleet, request: FleetRequest, folder: Path, tell: Tell = silent) -> Finished:
         """Run the toy cell on a fleet; the server keeps its checkpoint in `folder`."""
         recipe, registry = request.recipe, Registry.installed()
         builder = Builder(recipe.plan, recipe.seed, open_samples(recipe.data), registry)
@@ -91,7 +91,7 @@ class Fleets:
             evaluate_all=True,
             server_score=False,
             checkpoint=server_file(folder),
-            **({} if tell is None else {"tell": tell}),
+            tell=tell,
         )
         return Finished(CellRun(cell).run(), cell.server.state())
 
@@ -222,12 +222,12 @@ def goes_on(fleets: Fleets) -> None:
 
     def stop(event: Event) -> None:
         if event.kind == "device_end" and event.round == 2:
-            raise _Stopped
+            raise _Killed
 
     with installed():
         folder, turns = new_folder(), new_folder()
         request = fleets.request(turns)
-        with suppress(_Stopped), fleets.opened(request) as fleet:
+        with suppress(_Killed), fleets.opened(request) as fleet:
             fleets.run(fleet, request, folder, stop)
         request = fleets.request(turns)
         with fleets.opened(request) as fleet:

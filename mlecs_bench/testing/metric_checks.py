@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 
 from mlecs_bench.doors.hookspecs import MetricInfo, MetricRequest
+from mlecs_bench.doors.scoring import Metric, Scorer
 from mlecs_bench.errors import MlecsError
-from mlecs_bench.metrics.scores import Metric, Scorer
 from mlecs_bench.testing.card_checks import check_texts
 from mlecs_bench.testing.global_state import global_state, global_streams
 from mlecs_bench.testing.material import new_folder

@@ -83,7 +83,7 @@ def choices(given: Given) -> None:
     }
     for name, (value, known) in allowed.items():
         _expect(value in known, name, value, f"one of {', '.join(map(str, known))}")
-    _expect(DEVICE.fullmatch(p.device) is not None, "device", p.device, "cpu, cuda or cuda:N")
+    _expect(DEVICE.fullmatch(p.torch_device) is not None, "torch_device", p.torch_device, "cpu, cuda or cuda:N")
 
 
 def _expect(holds: bool, name: str, value: object, wanted: str) -> None:
@@ -116,7 +116,7 @@ def to_json(given: Given) -> None:
 def plans(given: Given) -> None:
     """A plan can be made with it, for an algorithm that averages adapters, and its budget is that of the profile."""
     needs = Needs(same=("lora",), public_stage=True)
-    info = AlgorithmInfo("Any", "any algorithm", build=lambda _: None, needs=lambda _: needs)  # type: ignore[arg-type,return-value]
+    info = AlgorithmInfo("Any", "any algorithm", build=lambda _: None, needs=lambda _: needs)
     spec = RunSpec("any", toy.DATASET, rho=0.5, profile=given.name, device="cpu")
     loaded = Loaded(given.name, given.profile, "unknown", "0")
     plan = planned(spec, Loaded("any", info, "unknown", "0"), toy.dataset(), loaded)

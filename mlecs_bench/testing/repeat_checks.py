@@ -8,9 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlecs_bench.doors.events import Event
-from mlecs_bench.federation.engine import CellRun
 from mlecs_bench.testing.fleets import BytesFleet, ReversedFleet
-from mlecs_bench.testing.global_state import global_state, global_streams
+from mlecs_bench.testing.global_state import global_state
 from mlecs_bench.testing.steps import Step
 from mlecs_bench.testing.trial import Subject, blaming, expect_same
 from mlecs_bench.testing.verdict import fail
@@ -52,9 +51,9 @@ def stateless(subject: Subject) -> None:
 
 def device_order(subject: Subject) -> None:
     """The order of the devices does not matter: reversed it gives the same bits."""
-    turned = subject.run(subject.federation(), fleet=ReversedFleet)
+    turned = subject.run(subject.federation(), around=ReversedFleet)
     wanted = "the order of the devices does not matter"
-    advice = "take uploads in the order of sorted ids (weighted_mean does) and name random streams by device.id"
+    advice = "keep nothing that devices share, and name random streams by device.id"
     expect_same(subject.reference, turned, f"{wanted} (they ran in reverse)", advice)
 
 
@@ -63,7 +62,7 @@ def over_bytes(subject: Subject) -> None:
     wanted = "messages may travel as bytes"
     advice = "find tensors by name, never by their order, and send nothing but tensors and scalars"
     with blaming(wanted, advice):
-        as_bytes = subject.run(subject.federation(), fleet=BytesFleet)
+        as_bytes = subject.run(subject.federation(), around=BytesFleet)
     expect_same(subject.reference, as_bytes, wanted, advice)
 
 
@@ -84,7 +83,7 @@ def resumable(subject: Subject) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with blaming(wanted, advice):
-            with suppress(_Stopped), global_streams(1):
-                CellRun(subject.cell(subject.federation(), folder=folder, tell=stop)).run()
+            with suppress(_Stopped):
+                subject.run(subject.federation(), folder=folder, tell=stop)
             resumed = subject.run(subject.federation(), folder=folder)
     expect_same(reference, resumed, wanted, advice, from_round=3)

@@ -12,7 +12,7 @@ from mlecs_bench.federation.ledger import Direction
 from mlecs_bench.federation.messages import Message
 
 if TYPE_CHECKING:
-    from mlecs_bench.doors.hookspecs import Algorithm
+    from mlecs_bench.federation.algorithm import Algorithm
     from mlecs_bench.federation.device import Device
     from mlecs_bench.federation.party import Party
     from mlecs_bench.federation.server import Server

@@ -136,6 +136,7 @@ def make_profile(folder: Path, slm_positions: int = POSITIONS, llm_positions: in
         steps=2,
         batch_size=4,
         tiny=True,
+        bertscore_samples=64,
     )
 
 
@@ -230,6 +231,12 @@ def profile() -> Profile:
 def other_slm() -> str:
     """Return a small language model of another architecture and width than the profile's, built once per process."""
     return str(make_llama(process_folder() / "other-slm", width=24))
+
+
+@cache
+def prepared(n: int = N_SAMPLES) -> Prepared:
+    """Return n toy samples as a folder that other processes can open, made once per process."""
+    return make_prepared(process_folder() / f"data-{n}", n)
 
 
 @cache

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mlecs_bench.data.partition import draw_masks
-from mlecs_bench.doors.hookspecs import Algorithm, AlgorithmInfo, Needs
+from mlecs_bench.doors.hookspecs import AlgorithmInfo, Needs
 from mlecs_bench.doors.options import build_options
 from mlecs_bench.doors.registry import Loaded
 from mlecs_bench.errors import UsageError
+from mlecs_bench.federation.algorithm import Algorithm
 from mlecs_bench.federation.build import Federation, build_federation
 from mlecs_bench.federation.checkpoint import server_file
 from mlecs_bench.federation.engine import Cell, CellRun, Outcome
-from mlecs_bench.federation.fleet import Fleet, InProcessFleet
+from mlecs_bench.federation.fleet import Fleet, FleetRequest, InProcessFleet, Recipe
 from mlecs_bench.federation.host import Carry, DeviceHost, copied
 from mlecs_bench.federation.turns import FileTurns, MemoryTurns
 from mlecs_bench.plan.resolve import planned
@@ -27,6 +28,7 @@ from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.testing import toy
 from mlecs_bench.testing.bits import LossEvaluator, differing, state_of
 from mlecs_bench.testing.diary import Diary
+from mlecs_bench.testing.fleets import Around, CarriedFleet
 from mlecs_bench.testing.global_state import global_streams
 from mlecs_bench.testing.steps import Listening, Sent, Watch, Watched
 from mlecs_bench.testing.verdict import CheckFailed, fail, failure
@@ -53,7 +55,8 @@ def one_two_three(held: Held) -> bool:
 class Trial:
     """A finished run: the parties, what it measured, what was sent and delivered, and the state it left.
 
-    `sent` holds copies of the messages as they were, `delivered` the very objects that the parties got.
+    `sent` holds copies of the messages as they were, `delivered` the very objects that the parties got. `state` lacks
+    that of devices that live elsewhere.
     """
 
     federation: Federation
@@ -63,13 +66,31 @@ class Trial:
     state: Mapping[str, torch.Tensor]
 
 
+MakeFleet = Callable[[FleetRequest], Fleet]
+
+
+def in_process(request: FleetRequest) -> Fleet:
+    """Return a fleet of this process."""
+    return InProcessFleet(request.host(request.recipe.plan.device_ids))
+
+
 @dataclass(frozen=True)
 class Subject:
-    """The algorithm under test with its options, and its reference run."""
+    """The algorithm under test with its options, what its devices live in, and its reference run."""
 
-    name: str
-    info: AlgorithmInfo
+    loaded: Loaded[AlgorithmInfo]
     given: Mapping[str, object]
+    fleet: MakeFleet = in_process
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.loaded.name
+
+    @property
+    def info(self) -> AlgorithmInfo:
+        """Its card."""
+        return self.loaded.info
 
     @cached_property
     def options(self) -> Any:
@@ -78,7 +99,8 @@ class Subject:
 
     def build(self) -> Algorithm:
         """Return the algorithm."""
-        return self.info.build(self.options)
+        algorithm: Algorithm = self.info.build(self.options)
+        return algorithm
 
     @property
     def needs(self) -> Needs:
@@ -99,7 +121,7 @@ class Subject:
         info = dataclasses.replace(self.info, needs=lambda _: needs)
         profile = Loaded(toy.DATASET, toy.profile(), "mlecs-bench", "0")
         spec = RunSpec(**(values | {"options": self.given, "profile": toy.DATASET} | changes))
-        return planned(spec, Loaded(self.name, info, "unknown", "0"), toy.dataset(), profile)
+        return planned(spec, dataclasses.replace(self.loaded, info=info), toy.dataset(), profile)
 
     def federation(
         self, wanted: Callable[[Held], bool] = one_two_three, samples: Samples | None = None, **changes: Any
@@ -123,10 +145,18 @@ class Subject:
         generators stand; `cell` are further settings of `cell`.
         """
         listening = Listening(carry)
-        run = CellRun(self.cell(federation, *watches, algorithm=algorithm, carry=listening, **cell))
-        with global_streams(streams):
-            outcome = run.run()
-        return Trial(federation, outcome, listening.sent, listening.delivered, state_of(federation))
+        run = self.cell(federation, *watches, algorithm=algorithm, carry=listening, **cell)
+        try:
+            with global_streams(streams):
+                outcome = CellRun(run).run()
+        finally:
+            run.fleet.close()
+        return Trial(federation, outcome, listening.sent, listening.delivered, self._state(federation))
+
+    def _state(self, federation: Federation) -> dict[str, torch.Tensor]:
+        """Return the states of the parties that live here."""
+        here = federation if self.fleet is in_process else dataclasses.replace(federation, devices=())
+        return state_of(here)
 
     def cell(
         self,
@@ -134,18 +164,22 @@ class Subject:
         *watches: Watch,
         algorithm: Callable[[], Algorithm] | None = None,
         carry: Carry = copied,
-        fleet: Callable[[DeviceHost], Fleet] = InProcessFleet,
+        around: Callable[[Fleet], Fleet] = Around,
         folder: Path | None = None,
         tell: Tell | None = None,
     ) -> Cell:
-        """Return the cell of a run; `folder` is where server and devices keep what they need to go on."""
+        """Return the cell of a run. `folder`: where server and devices keep what they need to go on."""
         watched = Watched(algorithm or one_object(self.build()), *watches)
-        turns = MemoryTurns() if folder is None else FileTurns(folder, self.name)
-        host = DeviceHost(federation.devices, watched, LossEvaluator(), turns, carry=carry)
+
+        def host(_ids: Sequence[str]) -> DeviceHost:
+            turns = MemoryTurns() if folder is None else FileTurns(folder, self.name)
+            return DeviceHost(federation.devices, watched, LossEvaluator(), turns, carry=carry)
+
+        fleet = around(self.fleet(FleetRequest(self._recipe(federation, folder), host)))
         cell = Cell(
             algorithm=watched,
             server=federation.server,
-            fleet=fleet(host),
+            fleet=fleet if self.fleet is in_process else CarriedFleet(fleet, carry),
             evaluator=LossEvaluator(),
             key=self.name,
             rounds=federation.server.training.rounds,
@@ -156,10 +190,16 @@ class Subject:
         )
         return cell if tell is None else dataclasses.replace(cell, tell=tell)
 
+    def _recipe(self, federation: Federation, folder: Path | None) -> Recipe:
+        """Return what it takes to build the devices of a federation elsewhere, on toy samples as many as its own."""
+        data = toy.prepared(federation.server.train.manifest.n_samples).folder
+        return Recipe(federation.plan, federation.server.seed, self.name, data, toy.process_folder(), folder)
+
     @cached_property
     def _noted(self) -> tuple[Trial, Diary]:
-        diary = Diary(self.federation())
-        return self.run(diary.federation, diary.watch), diary
+        here = dataclasses.replace(self, fleet=in_process)
+        diary = Diary(here.federation())
+        return here.run(diary.federation, diary.watch), diary
 
     @property
     def reference(self) -> Trial:
@@ -196,7 +236,9 @@ def differences(one: Trial, other: Trial, from_round: int = 1) -> list[str]:
         names = sorted(differing(here.tensors, there.tensors))
         names += [] if here.scalars == there.scalars else ["its scalars"]
         found += [f"{sent[key]}: {names[0]}"] if names else []
-    found += [f"the state {name}" for name in sorted(differing(one.state, other.state))]
+    parties = {name.partition(":")[0] for name in other.state}
+    expected = {name: tensor for name, tensor in one.state.items() if name.partition(":")[0] in parties}
+    found += [f"the state {name}" for name in sorted(differing(expected, other.state))]
     return found + ([] if one.outcome.metrics == other.outcome.metrics else ["the scores or losses"])
 
 

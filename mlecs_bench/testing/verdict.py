@@ -105,7 +105,9 @@ def place_in_plugin(error: BaseException, origin: Any) -> str | None:
 
 def plugin_files(origin: Any) -> dict[str, str]:
     """Return the source files of the package that `origin` comes from, with the name by which to show each."""
-    module = getattr(origin, "__module__", None) or getattr(origin, "__name__", "")  # the latter of a module itself
+    module = str(
+        getattr(origin, "__module__", None) or getattr(origin, "__name__", "")
+    )  # the latter of a module itself
     root = module.partition(".")[0]
     files = {}
     for name, loaded in list(sys.modules.items()):

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.doors.events import Event
 from mlecs_bench.doors.hookspecs import WorkersInfo, WorkersRequest
-from mlecs_bench.execution.jobs import Job, run_job
+from mlecs_bench.execution.cell import run_job
+from mlecs_bench.execution.jobs import Job
 from mlecs_bench.federation.checkpoint import cell_in_use, checkpoint_folder
 from mlecs_bench.testing.card_checks import check_texts
 from mlecs_bench.testing.cells import ROUNDS, toy_jobs
@@ -58,7 +59,8 @@ class Crew:
 
     def make(self, tell: Tell) -> Workers:
         """Return fresh workers for `SIZE` jobs at a time."""
-        return self.info.make(WorkersRequest(SIZE, threads=1, tell=tell))
+        workers: Workers = self.info.make(WorkersRequest(SIZE, threads=1, tell=tell))
+        return workers
 
     @cached_property
     def ran(self) -> Ran:

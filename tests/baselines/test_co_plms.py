@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 import torch
-from mlecs_bench.federation.link import InProcessLink
 
 import toy
+from laws import for_all
 from mlecs_baselines.co_plms import CoPlms, CoPlmsOptions, forward, mlecs_algorithm
 from mlecs_bench.blocks.aggregate import weighted_mean
 from mlecs_bench.blocks.supervised import Stage, supervised_loss, train_on_private, train_stage
@@ -17,6 +17,7 @@ from mlecs_bench.errors import UsageError
 from mlecs_bench.federation.build import Federation
 from mlecs_bench.federation.engine import CellRun
 from mlecs_bench.federation.messages import Message, kind_of
+from mlecs_bench.testing.steps import Listening
 
 SETS = [("audio",), ("text", "video"), toy.NAMES]
 QUICK = {"distill_steps": 2}
@@ -28,7 +29,7 @@ def options(**changes: object) -> CoPlmsOptions:
 
 def federation_of(profile, samples, held=SETS, given: CoPlmsOptions | None = None, **changes) -> Federation:
     needs = mlecs_algorithm().needs(given or options())
-    return toy.federation_of(profile, samples, held, needs=needs, **({"rounds": 2, "steps": 4} | changes))
+    return toy.federation_of(profile, samples, held, needs=needs, **({"rounds": 2, "steps": 2} | changes))
 
 
 @pytest.fixture
@@ -90,14 +91,14 @@ def test_servers_mutual_learning_trains_its_model_and_the_shared_adapter(profile
     assert moved(before, federation.server.state()) == model | {"proxy/lora", "proxy/soft_prompt"}
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5])
-@pytest.mark.parametrize("saml_data", ["private", "public"])
+@for_all("steps", [1, 5])
+@for_all("saml_data", ["private", "public"])
 def test_steps_stay_within_the_budget_and_use_it_up(saml_data, steps, profile, samples):
     given = options(saml_data=saml_data)
-    federation = federation_of(profile, samples, given=given, steps=steps)
+    federation = federation_of(profile, samples, [toy.NAMES], given, steps=steps)
     algorithm = CoPlms(given)
     start(algorithm, federation)
-    device = federation.devices[2]
+    (device,) = federation.devices
     algorithm.local_update(device, 1)
     public = {"public": steps} if saml_data == "public" else {}
     assert device.steps == {"private": steps} | public
@@ -119,7 +120,7 @@ def test_order_of_the_stages(order, profile, samples, monkeypatch):
 def test_without_transfer_the_slm_side_of_tuning_is_standalone_bit_for_bit(held, still, samples):
     given = options(saml_data="public", kt_weight=0.0, exchange_encoders=False, distill_steps=0)
     federation = federation_of(still, samples, [held], given)
-    reference = toy.federation_of(still, samples, [held], public_stage=False, rounds=2, steps=4).devices[0]
+    reference = toy.federation_of(still, samples, [held], public_stage=False, rounds=2, steps=2).devices[0]
     algorithm, device = CoPlms(given), federation.devices[0]
     start(algorithm, federation)
     algorithm.tune(device, 1)
@@ -133,7 +134,7 @@ def test_without_transfer_mutual_learning_is_supervised_training_of_the_same_par
     algorithm, device, reference = CoPlms(given), federation.devices[0], other.devices[0]
     algorithm.learn_mutually(device, 1)
     parts = ("projector", "fusion", "soft_prompt", "lora")
-    stage = Stage("any", "public", 1, 4, [(reference.model, parts)])
+    stage = Stage("any", "public", 1, 2, [(reference.model, parts)])
     train_stage(reference, reference.public, stage, supervised_loss(reference.model, reference.public, "Say it."))
     assert not toy.differing(device.model.state(), reference.model.state())
 
@@ -169,24 +170,21 @@ def test_mutual_loss_is_the_sum_of_its_parts_by_hand(still, samples):
     assert float(found) == pytest.approx(float(own.loss + proxy.loss) + 0.7 * transferred, rel=1e-4)
 
 
-class Listener(InProcessLink):
-    """Remembers the names and shapes of all that passes."""
-
-    def __init__(self) -> None:
-        self.seen: dict[tuple[str, str, int], dict[str, tuple[int, ...]]] = {}
-
-    def carry(self, message, device, direction, round_):
-        self.seen[device, direction, round_] = {name: tuple(t.shape) for name, t in message.tensors.items()}
-        return super().carry(message, device, direction, round_)
+def shapes_of(listening: Listening) -> dict[tuple[str, str, int], dict[str, tuple[int, ...]]]:
+    """Return the names and shapes of all that passed."""
+    return {
+        (sent.device, sent.direction, sent.round): {name: tuple(t.shape) for name, t in sent.message.tensors.items()}
+        for sent in listening.sent
+    }
 
 
-@pytest.mark.parametrize("exchange_encoders", [True, False])
+@for_all("exchange_encoders", [True, False])
 def test_only_the_shared_adapter_and_held_encoders_travel(exchange_encoders, profile, samples):
     given = QUICK | {"exchange_encoders": exchange_encoders}
-    federation, listener = federation_of(profile, samples, [*SETS, ()], options(**given)), Listener()
-    toy.run_toy("co-plms", federation, samples, options=given, link=listener)
+    federation, listening = federation_of(profile, samples, [*SETS, ()], options(**given)), Listening()
+    toy.run_toy("co-plms", federation, samples, options=given, carry=listening)
     shared = {f"proxy/{name}" for name in federation.server.proxy.part("lora")}
-    for (id_, direction, t), names in listener.seen.items():
+    for (id_, direction, t), names in shapes_of(listening).items():
         device = next(d for d in federation.devices if d.id == id_)
         sends_encoders = exchange_encoders and (t > 1 or direction == "up")
         encoders = {f"encoder/{name}" for name in device.model.part("encoder")} if sends_encoders else set()
@@ -197,10 +195,10 @@ def test_only_the_shared_adapter_and_held_encoders_travel(exchange_encoders, pro
 def test_another_architecture_on_one_device_leaves_every_message_as_it_was(profile, samples, checkpoints):
     shapes = []
     for device_slm in ({}, {"d01": checkpoints["llama"]}):
-        federation, listener = federation_of(profile, samples, device_slm=device_slm), Listener()
-        outcome = toy.run_toy("co-plms", federation, samples, options=QUICK, link=listener)
+        federation, listening = federation_of(profile, samples, device_slm=device_slm), Listening()
+        outcome = toy.run_toy("co-plms", federation, samples, options=QUICK, carry=listening)
         assert set(outcome.metrics["client"]["local"]["digest"]) == {"d00", "d01", "d02"}
-        shapes.append(listener.seen)
+        shapes.append(shapes_of(listening))
         kinds = [d.model.backbone.model_type for d in federation.devices]
     assert shapes[0] == shapes[1]
     assert kinds == ["gpt2", "llama", "gpt2"]
@@ -210,33 +208,30 @@ def test_encoders_of_two_widths_are_refused_unless_they_stay_at_home(profile, sa
     with pytest.raises(UsageError, match="averages the devices' 'encoder'"):
         federation_of(profile, samples, device_encoder_width={"d01": 5})
     given = QUICK | {"exchange_encoders": False}
-    federation = federation_of(profile, samples, given=options(**given), device_encoder_width={"d01": 5}, rounds=1)
+    changes = {"device_encoder_width": {"d01": 5}, "rounds": 1, "steps": 1}
+    federation = federation_of(profile, samples, SETS[:2], options(**given), **changes)
     toy.run_toy("co-plms", federation, samples, options=given)
 
 
-@pytest.mark.parametrize("n", [(1, 1, 1), (1, 3, 2), (0, 2, 5)])
-def test_uploads_are_averaged_over_samples_and_encoders_over_their_holders(n, profile, samples):
+def test_uploads_are_averaged_over_samples_and_encoders_over_their_holders(profile, samples):
     federation = federation_of(profile, samples, given=options())
-    federation.server.training = dataclasses.replace(
-        federation.server.training, budget=dataclasses.replace(federation.server.training.budget, server=0)
-    )
+    server = federation.server
+    server.training = dataclasses.replace(server.training, budget=dataclasses.replace(server.training.budget, server=0))
     algorithm = CoPlms(options())
     start(algorithm, federation)
-    uploads = {}
-    for j, device in enumerate(federation.devices):
-        message = algorithm.local_update(device, 1).copied()
-        uploads[device.id] = Message(message.tensors, {"num_samples": n[j]})
-    algorithm.aggregate(federation.server, dict(reversed(uploads.items())), 1)
-    server = federation.server
-    for kind, model, part in (("proxy", server.proxy, "lora"), ("encoder", server.model, "encoder")):
-        for name, tensor in model.part(part).items():
-            held = [(n[j], m.of_kind(kind)[name]) for j, m in enumerate(uploads.values()) if name in m.of_kind(kind)]
-            total = sum(weight for weight, _ in held)
-            if total:
-                expected = sum(weight * t.double() for weight, t in held) / total
-                torch.testing.assert_close(tensor.double(), expected, rtol=1e-6, atol=1e-7)
-    equal = weighted_mean({k: m.of_kind("proxy") for k, m in uploads.items()}, dict.fromkeys(uploads, 1.0))
-    assert (not toy.differing(equal, federation.server.proxy.part("lora"))) == (n == (1, 1, 1))
+    sent = {device.id: algorithm.local_update(device, 1).copied() for device in federation.devices}
+    for n in ((1, 1, 1), (1, 3, 2), (0, 2, 5)):
+        uploads = {id_: Message(m.tensors, {"num_samples": k}) for (id_, m), k in zip(sent.items(), n, strict=True)}
+        algorithm.aggregate(server, dict(reversed(uploads.items())), 1)
+        for kind, model, part in (("proxy", server.proxy, "lora"), ("encoder", server.model, "encoder")):
+            for name, tensor in model.part(part).items():
+                held = [(n[j], m.of_kind(kind)[name]) for j, m in enumerate(sent.values()) if name in m.of_kind(kind)]
+                total = sum(weight for weight, _ in held)
+                if total:
+                    expected = sum(weight * t.double() for weight, t in held) / total
+                    torch.testing.assert_close(tensor.double(), expected, rtol=1e-6, atol=1e-7)
+        equal = weighted_mean({k: m.of_kind("proxy") for k, m in sent.items()}, dict.fromkeys(sent, 1.0))
+        assert (not toy.differing(equal, server.proxy.part("lora"))) == (n == (1, 1, 1))
 
 
 def test_what_is_broadcast_after_the_server_is_what_devices_start_from(profile, samples):
@@ -255,11 +250,12 @@ def test_what_is_broadcast_after_the_server_is_what_devices_start_from(profile, 
 def test_a_run_that_is_resumed_equals_one_that_is_not(profile, samples, tmp_path):
     whole = federation_of(profile, samples)
     expected = toy.run_toy("co-plms", whole, samples, options=QUICK)
-    cell = toy.toy_cell("co-plms", federation_of(profile, samples), samples, options=QUICK, checkpoint=tmp_path / "c")
-    CellRun(cell)._round(1)
+    run = CellRun(toy.toy_cell("co-plms", federation_of(profile, samples), samples, options=QUICK, folder=tmp_path))
+    run.start()
+    run._round(1)
     again = federation_of(profile, samples)
-    run = CellRun(toy.toy_cell("co-plms", again, samples, options=QUICK, checkpoint=tmp_path / "c"))
-    assert run.resume() == 1
+    run = CellRun(toy.toy_cell("co-plms", again, samples, options=QUICK, folder=tmp_path))
+    assert run.start() == 1
     assert run.run().metrics == expected.metrics
     assert not toy.differing(toy.state_of(whole), toy.state_of(again))
 

@@ -7,16 +7,18 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from mlecs_bench.federation.link import InProcessLink
 
 import toy
+from laws import for_all
 from mlecs_baselines import fedilora
 from mlecs_baselines.fedilora import FediLora, FediLoraOptions, cosine, edited
 from mlecs_baselines.multi_fedavg import MultiFedAvg, MultiFedAvgOptions
 from mlecs_bench.blocks.aggregate import truncated
 from mlecs_bench.doors.options import build_options
 from mlecs_bench.federation.build import Federation
-from mlecs_bench.federation.messages import Message, kind_of
+from mlecs_bench.federation.messages import Message
+from mlecs_bench.testing.message_checks import kinds_of
+from mlecs_bench.testing.steps import Listening
 
 RANKS = (2, 4, 3)
 SETS = [("audio", "text"), toy.NAMES, ("video",)]
@@ -86,7 +88,7 @@ def test_server_adapter_is_the_loop_over_ranks_of_the_uploads_in_any_order(profi
     assert not toy.differing(found, federation.server.slm.part("lora"))
 
 
-@pytest.mark.parametrize("ranks", [(2, 4), (4, 2)])
+@for_all("ranks", [(2, 4), (4, 2)])
 def test_upper_indices_are_the_only_device_that_reaches_them(ranks, profile, samples):
     federation = federation_of(profile, samples, [toy.NAMES] * 2, ranks=ranks)
     uploads = one_round(FediLora(FediLoraOptions()), federation)
@@ -109,7 +111,7 @@ def test_devices_start_the_round_from_the_global_adapter_cut_to_their_rank(profi
         assert {k.split("/")[1] for k in changed} == {"lora", "global"}
 
 
-@pytest.mark.parametrize("rank", [1, 4])
+@for_all("rank", [1, 4])
 def test_one_device_alone_gets_back_what_it_sent(rank, profile, samples):
     federation = federation_of(profile, samples, [toy.NAMES], ranks=(rank,))
     algorithm = FediLora(FediLoraOptions())
@@ -121,7 +123,7 @@ def test_one_device_alone_gets_back_what_it_sent(rank, profile, samples):
     assert not toy.differing(local, federation.devices[0].model.state())
 
 
-@pytest.mark.parametrize("held", [[toy.NAMES] * 3, SETS, [(), ("audio",), ("audio", "text")]], ids=str)
+@for_all("held", [[(), ("audio",), ("audio", "text"), toy.NAMES]])
 def test_of_equal_ranks_without_editing_it_is_fedavg_of_lora_bit_for_bit(held, profile, samples):
     one, other = (federation_of(profile, samples, held, ranks=(4,)) for _ in range(2))
     ours = FediLora(FediLoraOptions(ranks=(4,), edit=False))
@@ -136,15 +138,14 @@ def test_of_equal_ranks_without_editing_it_is_fedavg_of_lora_bit_for_bit(held, p
     assert not toy.differing(toy.state_of(one), toy.state_of(other))
 
 
-@pytest.mark.parametrize("counts", [(0, 0, 0), (-0.0, 0.0, 0)], ids=str)
-def test_without_any_samples_the_global_adapter_stays(counts, profile, samples):
+def test_without_any_samples_the_global_adapter_stays(profile, samples):
     federation = federation_of(profile, samples)
     algorithm = FediLora(FediLoraOptions())
     one_round(algorithm, federation)
     before = lora_of(federation.server.slm)
     uploads = {
         d.id: Message({f"lora/{k}": torch.ones_like(v) for k, v in d.model.part("lora").items()}, {"num_samples": n})
-        for d, n in zip(federation.devices, counts, strict=True)
+        for d, n in zip(federation.devices, (0, -0.0, 0.0), strict=True)
     }
     for given in (uploads, {}):
         algorithm.aggregate(federation.server, given, 2)
@@ -205,9 +206,9 @@ def a_names(federation: Federation, j: int = 0) -> list[str]:
     return sorted(k for k in federation.devices[j].model.part("lora") if k.endswith("lora_A"))
 
 
-@pytest.mark.parametrize("mode", ["mix", "replace", "half"])
-@pytest.mark.parametrize("s", [0.94, 0.5, 0.1, 0.0, -0.5, -1.0])
-@pytest.mark.parametrize("which", [0, -1])
+@for_all("mode", ["mix", "replace", "half"])
+@for_all("s", [0.94, 0.1, 0.0, -0.5])
+@for_all("which", [0, -1])
 def test_exactly_the_least_similar_lora_a_is_edited(which, s, mode, alone, still):
     name = a_names(alone)[which]
     others = dict.fromkeys(a_names(alone), 0.945)
@@ -224,7 +225,7 @@ def test_exactly_the_least_similar_lora_a_is_edited(which, s, mode, alone, still
     assert device.logs["edited"] == a_names(alone).index(name)
 
 
-@pytest.mark.parametrize("s", [0.0, -1e-9, -0.3, -1.0])
+@for_all("s", [0.0, -1e-9, -0.3, -1.0])
 def test_mixing_at_similarity_zero_or_below_gives_the_global_tensor_itself(s, alone, still):
     name = a_names(alone)[1]
     received = crafted(alone, {name: s})
@@ -232,7 +233,7 @@ def test_mixing_at_similarity_zero_or_below_gives_the_global_tensor_itself(s, al
     assert torch.equal(alone.devices[0].model.part("lora")[name], received[name])
 
 
-@pytest.mark.parametrize(("s", "threshold"), [(1.0, 0.95), (0.96, 0.95), (0.5, 0.4), (-0.5, -1.0), (-1.0, -1.0)])
+@for_all(("s", "threshold"), [(1.0, 0.95), (0.96, 0.95), (0.5, 0.4), (-0.5, -1.0), (-1.0, -1.0)])
 def test_nothing_is_edited_from_the_threshold_on(s, threshold, alone, still):
     crafted(alone, dict.fromkeys(a_names(alone), s))
     device = alone.devices[0]
@@ -292,8 +293,8 @@ def test_editing_that_finds_all_tensors_similar_changes_nothing(profile, samples
     assert not toy.differing(toy.state_of(one), toy.state_of(other))
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("shape", [(1, 1), (4, 4), (3, 17), (24, 64)])
+@for_all("seed", range(5))
+@for_all("shape", [(1, 1), (4, 4), (3, 17), (24, 64)])
 def test_cosine_is_that_of_the_flattened_tensors(seed, shape):
     generator = np.random.default_rng(seed)
     one, other = (generator.normal(size=shape) for _ in range(2))
@@ -304,7 +305,7 @@ def test_cosine_is_that_of_the_flattened_tensors(seed, shape):
     assert cosine(torch.from_numpy(one), torch.from_numpy(-3 * one)) == pytest.approx(-1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@for_all("dtype", [torch.float32, torch.bfloat16])
 def test_an_edited_tensor_lies_between_the_two_and_is_one_of_them_at_the_ends(dtype):
     generator = torch.Generator().manual_seed(0)
     local, received = (torch.randn(5, 7, generator=generator).to(dtype) for _ in range(2))
@@ -316,7 +317,7 @@ def test_an_edited_tensor_lies_between_the_two_and_is_one_of_them_at_the_ends(dt
     assert ((half >= torch.minimum(local, received)) & (half <= torch.maximum(local, received))).all()
 
 
-@pytest.mark.parametrize("edit", [True, False])
+@for_all("edit", [True, False])
 def test_memory_holds_the_received_lora_a_during_a_round_that_edits_only(edit, profile, samples):
     federation = federation_of(profile, samples)
     algorithm = FediLora(FediLoraOptions(edit=edit))
@@ -347,21 +348,15 @@ def test_training_moves_every_part_of_a_device_and_the_server_is_never_trained(p
 
 
 def test_a_run_with_ranks_sends_adapters_of_every_devices_rank_and_nothing_else(profile, samples):
-    sent: dict[tuple[str, str], set[int]] = {}
-    kinds: set[str] = set()
-
-    class Listener(InProcessLink):
-        def carry(self, message, device, direction, round_):
-            kinds.update(map(kind_of, message.tensors))
-            ranks = {rank_first(k, v).shape[0] for k, v in message.of_kind("lora").items()}
-            sent.setdefault((device, direction), set()).update(ranks)
-            return super().carry(message, device, direction, round_)
-
-    federation = federation_of(profile, samples)
+    federation, listening = federation_of(profile, samples), Listening()
     options = {"ranks": "2,4,3"}
-    outcome = toy.run_toy("fedilora", federation, samples, options=options, link=Listener())
+    outcome = toy.run_toy("fedilora", federation, samples, options=options, carry=listening)
+    sent: dict[tuple[str, str], set[int]] = {}
+    for one in listening.sent:
+        found = {rank_first(k, v).shape[0] for k, v in one.message.of_kind("lora").items()}
+        sent.setdefault((one.device, one.direction), set()).update(found)
     ranks = {"d00": 2, "d01": 4, "d02": 3}
-    assert kinds == {"lora"}
+    assert {kind for one in listening.sent for kind in kinds_of(one.message)} == {"lora", "scalar"}
     assert sent == {(id_, way): {rank} for id_, rank in ranks.items() for way in ("down", "up")}
     entries = {(e["direction"], e["kind"]): e["params"] for e in outcome.comm["entries"]}
     per_rank = sum(v.numel() for v in federation.server.slm.part("lora").values()) // 4
@@ -382,7 +377,7 @@ def test_needs_name_the_ranks_and_let_them_differ():
     assert info.needs(info.options()).ranks == (24,)
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("values", "match"),
     [
         ({"ranks": ()}, "ranks"),

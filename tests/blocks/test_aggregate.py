@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from laws import for_all
 from mlecs_bench.blocks.aggregate import rank_axis, rank_weighted_mean, truncated, weighted_mean
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -33,8 +34,8 @@ def loop_mean(states, weights, name):
     return sum(states[j][name].to(torch.float64).numpy().astype(np.longdouble) * weights[j] for j in held) / total
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("seed", range(5))
+@for_all("dtype", DTYPES)
+@for_all("seed", range(5))
 def test_the_mean_equals_a_loop_over_the_holders(seed, dtype):
     states, weights = random_states(seed, dtype=dtype)
     mean = weighted_mean(states, weights)
@@ -46,8 +47,8 @@ def test_the_mean_equals_a_loop_over_the_holders(seed, dtype):
         torch.testing.assert_close(tensor.to(torch.float64), expected, rtol=rtol, atol=rtol * 1e-3)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("seed", range(3))
+@for_all("dtype", [torch.float32, torch.float64])
+@for_all("seed", range(3))
 def test_the_order_of_devices_and_names_does_not_change_a_bit(seed, dtype):
     states, weights = random_states(seed, dtype=dtype)
     expected = weighted_mean(states, weights)
@@ -65,8 +66,8 @@ def test_weights_one_two_three_by_hand():
     assert torch.equal(mean["a"], torch.tensor([14 / 6, 14.0, -1.0]))
 
 
-@pytest.mark.parametrize("factor", [1e-6, 0.5, 4, 1e6])
-@pytest.mark.parametrize("seed", range(3))
+@for_all("factor", [1e-6, 0.5, 4, 1e6])
+@for_all("seed", range(3))
 def test_only_the_ratio_of_weights_matters(seed, factor):
     states, weights = random_states(seed)
     mean, scaled = weighted_mean(states, weights), weighted_mean(states, {j: factor * w for j, w in weights.items()})
@@ -74,8 +75,8 @@ def test_only_the_ratio_of_weights_matters(seed, factor):
         torch.testing.assert_close(scaled[name], mean[name], rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("weight", [1, 0.3, 2886])
-@pytest.mark.parametrize("n", [1, 3, 7, 20])
+@for_all("weight", [1, 0.3, 2886])
+@for_all("n", [1, 3, 7, 20])
 def test_equal_weights_give_the_plain_mean(n, weight):
     generator = torch.Generator().manual_seed(n)
     states = {f"d{j:02d}": {"a": torch.randn(50, generator=generator)} for j in range(n)}
@@ -84,15 +85,15 @@ def test_equal_weights_give_the_plain_mean(n, weight):
     torch.testing.assert_close(mean, plain, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("n", [1, 3, 7])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@for_all("n", [1, 3, 7])
+@for_all("dtype", [torch.float32, torch.bfloat16])
 def test_the_mean_of_equal_states_is_that_state_bit_for_bit(n, dtype):
     _, weights = random_states(n, n)
     tensor = torch.randn(200, generator=torch.Generator().manual_seed(n)).to(dtype)
     assert torch.equal(weighted_mean({j: {"a": tensor.clone()} for j in weights}, weights)["a"], tensor)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@for_all("seed", range(10))
 def test_every_number_lies_between_the_least_and_the_greatest_of_its_holders(seed):
     states, weights = random_states(seed)
     for name, tensor in weighted_mean(states, weights).items():
@@ -126,7 +127,7 @@ def test_a_device_of_weight_zero_is_as_if_it_were_not_there():
     assert all(torch.equal(mean[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("states", "weights"),
     [
         ({}, {}),
@@ -139,7 +140,7 @@ def test_what_nobody_of_positive_weight_holds_is_left_out(states, weights):
     assert weighted_mean(states, weights) == {}
 
 
-@pytest.mark.parametrize("weight", [-1, -1e-9, math.inf, -math.inf, math.nan])
+@for_all("weight", [-1, -1e-9, math.inf, -math.inf, math.nan])
 def test_a_negative_or_infinite_weight_is_refused(weight):
     states = {"d0": {"a": torch.ones(2)}, "d1": {"b": torch.ones(2)}}
     with pytest.raises(ValueError, match="weights must be finite and at least 0"):
@@ -200,9 +201,9 @@ def loop_over_ranks(states, weights):
     return result
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("ranks", RANKS, ids=str)
+@for_all("dtype", [torch.float32, torch.float64])
+@for_all("seed", range(3))
+@for_all("ranks", RANKS)
 def test_the_mean_over_ranks_equals_a_loop_over_rank_indices(ranks, seed, dtype):
     states, weights = adapters(ranks, seed, dtype=dtype)
     mean, expected = rank_weighted_mean(states, weights), loop_over_ranks(states, weights)
@@ -215,8 +216,8 @@ def test_the_mean_over_ranks_equals_a_loop_over_rank_indices(ranks, seed, dtype)
         torch.testing.assert_close(tensor.double(), expected[name], rtol=rtol, atol=rtol)
 
 
-@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
-@pytest.mark.parametrize("ranks", [(2, 4, 3), (4, 1, 4), (2, 2, 5)], ids=str)
+@for_all("order", list(itertools.permutations(range(3))))
+@for_all("ranks", [(2, 4, 3), (4, 1, 4), (2, 2, 5)])
 def test_the_mean_over_ranks_does_not_depend_on_the_order_of_devices_in_any_bit(ranks, order):
     states, weights = adapters(ranks)
     expected = rank_weighted_mean(states, weights)
@@ -226,7 +227,7 @@ def test_the_mean_over_ranks_does_not_depend_on_the_order_of_devices_in_any_bit(
     assert all(torch.equal(mean[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize("ranks", [(2, 4), (4, 2)], ids=str)
+@for_all("ranks", [(2, 4), (4, 2)])
 def test_rows_that_one_device_alone_reaches_are_its_own(ranks):
     # Padding with zeros would halve them; the published code drops columns of B when the larger rank comes second.
     states, _ = adapters(ranks, 7)
@@ -240,7 +241,7 @@ def test_rows_that_one_device_alone_reaches_are_its_own(ranks):
         torch.testing.assert_close(mean[b][:, :2], (large[b][:, :2] + small[b]) / 2)
 
 
-@pytest.mark.parametrize("ranks", [(4, 2), (2, 4), (4, 4), (4, 3, 2)], ids=str)
+@for_all("ranks", [(4, 2), (2, 4), (4, 4), (4, 3, 2)])
 def test_names_and_not_shapes_tell_a_from_b(ranks):
     """Both widths of the module are its rank, so A and B have one shape on the device of rank 4."""
     states, weights = adapters(ranks, 3, widths=((4, 4),))
@@ -252,8 +253,8 @@ def test_names_and_not_shapes_tell_a_from_b(ranks):
     assert torch.equal(short["h.0.lora_B"], mean["h.0.lora_B"][:, :2])
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("seed", range(3))
+@for_all("dtype", DTYPES)
+@for_all("seed", range(3))
 def test_of_equal_ranks_the_mean_over_ranks_is_the_weighted_mean_bit_for_bit(seed, dtype):
     states, weights = adapters((3,) * 5, seed, dtype=dtype)
     mean, expected = rank_weighted_mean(states, weights), weighted_mean(states, weights)
@@ -261,7 +262,7 @@ def test_of_equal_ranks_the_mean_over_ranks_is_the_weighted_mean_bit_for_bit(see
     assert all(torch.equal(mean[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize("ranks", RANKS, ids=str)
+@for_all("ranks", RANKS)
 def test_one_device_alone_is_its_own_mean_and_truncation(ranks):
     states, weights = adapters(ranks)
     for j, state in states.items():
@@ -270,7 +271,7 @@ def test_one_device_alone_is_its_own_mean_and_truncation(ranks):
         assert all(torch.equal(truncated(mean, rank)[name], state[name]) for name in state)
 
 
-@pytest.mark.parametrize("zero", [0, 0.0, -0.0])
+@for_all("zero", [0, 0.0, -0.0])
 def test_rank_indices_that_only_devices_of_weight_zero_hold_stay_as_they_were(zero):
     states, weights = adapters((2, 4, 3))
     previous = adapters((4,), 99)[0]["d00"]
@@ -287,7 +288,7 @@ def test_rank_indices_that_only_devices_of_weight_zero_hold_stay_as_they_were(ze
     assert {len(t if n.endswith("A") else t.T) for n, t in without.items()} == {3}
 
 
-@pytest.mark.parametrize("weights", [{"d00": 0, "d01": 0}, {"d00": -0.0, "d01": 0.0}], ids=str)
+@for_all("weights", [{"d00": 0, "d01": 0}, {"d00": -0.0, "d01": 0.0}])
 def test_of_no_weight_at_all_the_previous_adapter_is_what_remains(weights):
     states, _ = adapters((2, 4))
     previous = adapters((4,), 99)[0]["d00"]
@@ -321,13 +322,13 @@ def test_the_mean_over_ranks_shares_nothing_with_what_went_in():
     assert all(bool(t.any()) for state in states.values() for t in state.values())
 
 
-@pytest.mark.parametrize("rank", [0, -1, 5])
+@for_all("rank", [0, -1, 5])
 def test_an_adapter_cannot_be_cut_to_a_rank_it_does_not_have(rank):
     with pytest.raises(ValueError, match=f"has rank 4 and cannot be cut to {rank}"):
         truncated(adapters((4,))[0]["d00"], rank)
 
 
-@pytest.mark.parametrize("name", ["h.lora_C", "lora_A.weight", "weight", "xlora_A", ""])
+@for_all("name", ["h.lora_C", "lora_A.weight", "weight", "xlora_A", ""])
 def test_only_tensors_of_an_adapter_have_a_rank(name):
     assert (rank_axis("lora_A"), rank_axis("h.lora_B.c.lora_A"), rank_axis("h.lora_B")) == (0, 0, 1)
     with pytest.raises(ValueError, match="no tensor of a LoRA adapter"):
@@ -336,7 +337,7 @@ def test_only_tensors_of_an_adapter_have_a_rank(name):
         rank_weighted_mean({"d0": {name: torch.ones(2, 2)}}, {"d0": 1})
 
 
-@pytest.mark.parametrize("weight", [-1, math.inf, math.nan])
+@for_all("weight", [-1, math.inf, math.nan])
 def test_the_mean_over_ranks_refuses_a_negative_or_infinite_weight(weight):
     states, weights = adapters((2, 4))
     with pytest.raises(ValueError, match="weights must be finite and at least 0"):

@@ -9,6 +9,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from laws import for_all
 from mlecs_bench.blocks import alignment
 from mlecs_bench.blocks.alignment import (
     agreement,
@@ -131,7 +132,7 @@ def random_case(seed: int) -> tuple[str, list[tuple[int, int]], list[tuple[int, 
     return text, random_spans(generator, text), random_spans(generator, text)
 
 
-SEEDS = pytest.mark.parametrize("seed", range(40))
+SEEDS = for_all("seed", range(40))
 
 
 @SEEDS
@@ -195,7 +196,7 @@ def test_the_end_is_paired_when_one_tokenizer_drops_the_last_space():
     assert align_positions([], [(0, 1)]) == [(0, 1)]
 
 
-@pytest.mark.parametrize("span", [(3, 2), (-1, 2)])
+@for_all("span", [(3, 2), (-1, 2)])
 def test_an_impossible_span_is_refused(span):
     with pytest.raises(DataError, match=r"0 <= start <= end, got"):
         align_positions([(0, 3)], [span])
@@ -209,8 +210,8 @@ def read_so_far(tokenizer: PreTrainedTokenizerFast, ids: list[int], text: str) -
     return spelled if text.startswith(" ") else spelled[1:]  # the tokenizer has put a space before the text
 
 
-@pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("names", [("bpe-small", "bpe-large"), ("bpe-small", "unigram"), ("unigram", "bpe-large")])
+@for_all("text", TEXTS)
+@for_all("names", [("bpe-small", "bpe-large"), ("bpe-small", "unigram"), ("unigram", "bpe-large")])
 def test_paired_rows_of_real_tokenizers_have_read_the_same_text(tokenizers, names, text):
     one, other = (tokenizers[name] for name in names)
     ids = [t(text, add_special_tokens=False)["input_ids"] for t in (one, other)]
@@ -224,8 +225,8 @@ def test_paired_rows_of_real_tokenizers_have_read_the_same_text(tokenizers, name
             assert read[0] == read[1]
 
 
-@pytest.mark.parametrize("name", ["bpe-small", "bpe-large", "unigram"])
-@pytest.mark.parametrize("text", TEXTS)
+@for_all("name", ["bpe-small", "bpe-large", "unigram"])
+@for_all("text", TEXTS)
 def test_a_real_tokenizer_is_aligned_with_itself_row_by_row(tokenizers, name, text):
     n = len(tokenizers[name](text, add_special_tokens=False)["input_ids"])
     assert answer_pairs(tokenizers[name], tokenizers[name], text) == [(k, k) for k in range(n + 1)]
@@ -239,7 +240,7 @@ def test_every_common_word_end_is_a_pair(bpe_small, bpe_large):
     assert len(pairs) < len(token_spans(bpe_small, text)[1]) + 1
 
 
-@pytest.mark.parametrize("text", TEXTS)
+@for_all("text", TEXTS)
 def test_byte_level_spans_do_not_depend_on_the_trimming_of_spaces(text):
     trimmed, kept = byte_level(280, trim_offsets=True), byte_level(280, trim_offsets=False)
     expected = kept(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
@@ -363,7 +364,7 @@ def plain_edit_distance(a: str, b: str) -> int:
     return table[-1][-1]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@for_all("seed", range(8))
 def test_unmatched_tokens_go_to_the_student_token_of_least_edit_distance(seed):
     generator = rng(seed, "words")
     words = [["".join(generator.choice(list("abcd"), size=generator.integers(1, 7))) for _ in range(60)] for _ in "ts"]

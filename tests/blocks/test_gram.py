@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from laws import for_all
 from mlecs_bench.blocks.gram import EPSILON, contrastive_loss, pairwise_volume, volume
 from mlecs_bench.errors import DataError, PluginError, UsageError
 
@@ -45,12 +46,12 @@ def oracle_loss(volumes, temperature):
     return (np.mean(a2o) + np.mean(o2a)) / 2
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 5])
+@for_all("k", [1, 2, 3, 5])
 def test_orthonormal_vectors_span_volume_one(k):
     assert volume(torch.eye(8, dtype=torch.float64)[:k]).item() == pytest.approx(1, abs=1e-12)
 
 
-@pytest.mark.parametrize("degrees", [5, 30, 90, 135, 170])
+@for_all("degrees", [5, 30, 90, 135, 170])
 def test_two_vectors_span_the_sine_of_their_angle(degrees):
     angle = math.radians(degrees)
     pair = torch.tensor([[3.0, 0.0, 0.0], [2 * math.cos(angle), 2 * math.sin(angle), 0.0]], dtype=torch.float64)
@@ -59,7 +60,7 @@ def test_two_vectors_span_the_sine_of_their_angle(degrees):
     assert pairwise_volume(pair[:1], pair[None, 1:]).item() == pytest.approx(abs(math.sin(angle)), abs=2e-6)
 
 
-@pytest.mark.parametrize("sign", [1.0, -1.0])
+@for_all("sign", [1.0, -1.0])
 def test_duplicate_and_antipodal_vectors_span_almost_nothing(sign):
     rows = vectors(0, 3, 16)
     rows[2] = sign * rows[0]
@@ -75,7 +76,7 @@ def test_three_unit_vectors_with_cosine_one_half_span_sqrt_one_half():
     assert pairwise_volume(rows[:1], rows[None, 1:]).item() == pytest.approx(math.sqrt(0.5), abs=1e-6)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@for_all("seed", SEEDS)
 def test_volume_ignores_order_sign_scale_and_rotation(seed):
     rows = vectors(seed, 4, 6)
     rotation = torch.linalg.qr(vectors(seed + 10, 6, 6))[0]
@@ -99,10 +100,10 @@ def test_volume_keeps_leading_shape_and_works_in_wide_types():
     assert volume(rows.double()).dtype == torch.float64
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("k", [2, 3, 4, 5])
-@pytest.mark.parametrize("d", [8, 64])
-@pytest.mark.parametrize("shared", [0.0, 0.7])
+@for_all("seed", SEEDS)
+@for_all("k", [2, 3, 4, 5])
+@for_all("d", [8, 64])
+@for_all("shared", [0.0, 0.7])
 def test_pairwise_volumes_equal_a_loop_of_determinants(seed, k, d, shared):
     anchors = vectors(seed, 6, d, shared=shared)
     others = vectors(seed + 100, 5, k - 1, d, shared=shared)
@@ -113,7 +114,7 @@ def test_pairwise_volumes_equal_a_loop_of_determinants(seed, k, d, shared):
     torch.testing.assert_close(single.double(), expected, atol=5e-6, rtol=0)
 
 
-@pytest.mark.parametrize("k", [2, 3, 4])
+@for_all("k", [2, 3, 4])
 def test_pairwise_volume_is_the_smoothed_determinant_even_for_dependent_vectors(k):
     anchors = torch.ones(3, 8, dtype=torch.float64)
     others = torch.ones(2, k - 1, 8, dtype=torch.float64)
@@ -122,8 +123,8 @@ def test_pairwise_volume_is_the_smoothed_determinant_even_for_dependent_vectors(
     torch.testing.assert_close(pairwise_volume(anchors, others), volume(sets), atol=0, rtol=1e-5)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("k", [2, 3, 4])
+@for_all("seed", SEEDS)
+@for_all("k", [2, 3, 4])
 def test_absent_vectors_are_dropped_whatever_their_values(seed, k):
     patterns = [p for p in itertools.product([True, False], repeat=k - 1) if any(p)] * 2
     present = torch.tensor(patterns)
@@ -151,7 +152,7 @@ def test_more_anchors_than_a_block_give_the_same_columns():
     torch.testing.assert_close(whole.grad, parts.grad, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("k", [2, 3, 4, 5])
+@for_all("k", [2, 3, 4, 5])
 def test_gradient_equals_finite_differences(k):
     anchors, others = vectors(0, 2, 5).requires_grad_(), vectors(1, 3, k - 1, 5).requires_grad_()
     present = torch.ones(3, k - 1, dtype=torch.bool)
@@ -191,6 +192,7 @@ def test_nan_input_gives_nan_not_a_number():
     assert result[:, [0, 2]].isfinite().all()
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_shapes_empty_samples_and_temperatures_are_refused():
     with pytest.raises(PluginError, match=r"got \(3, 6\) and \(3, 6\)"):
         pairwise_volume(torch.ones(3, 6), torch.ones(3, 6))
@@ -208,9 +210,9 @@ def test_wrong_shapes_empty_samples_and_temperatures_are_refused():
             contrastive_loss(torch.ones(2, 4), torch.ones(2, 1, 4), temperature)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("k", [2, 3, 4])
-@pytest.mark.parametrize("temperature", [1.0, 0.07])
+@for_all("seed", SEEDS)
+@for_all("k", [2, 3, 4])
+@for_all("temperature", [1.0, 0.07])
 def test_loss_and_means_equal_the_formulas(seed, k, temperature):
     anchors, others = vectors(seed, 6, 16, shared=0.4), vectors(seed + 9, 6, k - 1, 16, shared=0.4)
     volumes = oracle_pairwise(anchors, others)
@@ -223,8 +225,8 @@ def test_loss_and_means_equal_the_formulas(seed, k, temperature):
     assert not mismatched.requires_grad
 
 
-@pytest.mark.parametrize("b", [2, 4, 16])
-@pytest.mark.parametrize("temperature", [1.0, 0.1])
+@for_all("b", [2, 4, 16])
+@for_all("temperature", [1.0, 0.1])
 def test_perfectly_aligned_orthogonal_samples_reach_the_known_minimum(b, temperature):
     anchors = torch.eye(16, dtype=torch.float64)[:b]
     loss = contrastive_loss(anchors, anchors.unsqueeze(1), temperature).loss
@@ -240,7 +242,7 @@ def test_collapsed_own_modalities_and_random_high_dimensional_vectors_give_about
         assert loss.item() == pytest.approx(math.log(32), abs=1e-2)
 
 
-@pytest.mark.parametrize("k", [2, 3, 4])
+@for_all("k", [2, 3, 4])
 def test_permuting_the_anchors_raises_the_loss(k):
     anchors = vectors(0, 8, 32)
     others = anchors.unsqueeze(1) + 0.5 * vectors(1, 8, k - 1, 32)
@@ -248,7 +250,7 @@ def test_permuting_the_anchors_raises_the_loss(k):
     assert permuted > aligned + 0.5
 
 
-@pytest.mark.parametrize("k", [2, 3, 4])
+@for_all("k", [2, 3, 4])
 def test_a_hundred_sgd_steps_bring_matched_below_mismatched(k):
     anchors, inputs = vectors(0, 16, 32, dtype=torch.float32), vectors(1, 16, k - 1, 24, dtype=torch.float32)
     weights = (0.2 * vectors(2, k - 1, 24, 32, dtype=torch.float32)).requires_grad_()
@@ -262,7 +264,7 @@ def test_a_hundred_sgd_steps_bring_matched_below_mismatched(k):
     assert terms.matched < terms.mismatched - 0.1
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@for_all("seed", SEEDS)
 def test_loss_ignores_modality_order_and_vector_lengths(seed):
     anchors, others = vectors(seed, 5, 12), vectors(seed + 3, 5, 3, 12)
     expected = contrastive_loss(anchors, others, 0.1).loss.item()
@@ -280,7 +282,7 @@ def test_samples_without_vectors_are_skipped():
     assert result.loss.item() == pytest.approx(oracle_loss(volumes, 0.1), abs=1e-5)
 
 
-@pytest.mark.parametrize("case", ["one sample", "no sample", "no modality", "one usable"])
+@for_all("case", ["one sample", "no sample", "no modality", "one usable"])
 def test_nothing_to_contrast_gives_zero_loss_and_zero_gradient(case):
     sizes = {"one sample": (1, 2), "no sample": (0, 2), "no modality": (4, 0), "one usable": (3, 1)}
     b, m = sizes[case]
@@ -316,9 +318,9 @@ def degenerate_inputs(name, m):
     return DEGENERATE[name](base, drawn[0], 1e-4 * drawn[1])
 
 
-@pytest.mark.parametrize("m", [1, 2, 3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", DEGENERATE)
+@for_all("m", [1, 2, 3])
+@for_all("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@for_all("name", DEGENERATE)
 def test_degenerate_vectors_give_finite_volumes_and_gradients(name, dtype, m):
     anchors, others = (t.clamp(-6e4, 6e4).to(dtype).requires_grad_() for t in degenerate_inputs(name, m))
     terms = contrastive_loss(anchors, others, 0.07)
@@ -340,7 +342,7 @@ def test_single_precision_gradient_near_collapse_stays_close_to_double_precision
     torch.testing.assert_close(narrow.grad.double(), wide.grad, atol=1e-3 * wide.grad.abs().max().item(), rtol=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@for_all("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_input_is_computed_in_single_precision(dtype):
     anchors, others = (
         vectors(0, 6, 32, dtype=dtype).requires_grad_(),

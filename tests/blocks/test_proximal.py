@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from laws import for_all
 from mlecs_bench.blocks.proximal import layer_count, layer_of, middle_layers, proximal_term
 from mlecs_bench.errors import PluginError
 
@@ -22,9 +23,9 @@ def draw(shapes, seed, dtype=torch.float64):
     return {name: torch.randn(shape, generator=generator, dtype=dtype) for name, shape in shapes.items()}
 
 
-@pytest.mark.parametrize("strength", [0.0, 0.001, 1.0, 37.5])
-@pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize("seed", range(3))
+@for_all("strength", [0.0, 0.001, 1.0, 37.5])
+@for_all("shapes", SHAPES.values())
+@for_all("seed", range(3))
 def test_value_and_gradient_equal_the_formula_by_hand(seed, shapes, strength):
     parameters = {name: w.requires_grad_() for name, w in draw(shapes, seed).items()}
     reference = draw(shapes, seed + 100)
@@ -39,7 +40,7 @@ def test_value_and_gradient_equal_the_formula_by_hand(seed, shapes, strength):
     assert term.item() == pytest.approx(value, rel=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@for_all("seed", range(3))
 def test_the_gradient_passes_a_check_by_finite_differences(seed):
     reference = draw(SHAPES["adapter"], seed + 100)
     names = sorted(reference)
@@ -57,7 +58,7 @@ def test_golden_value():
     assert proximal_term(parameters, reference, 0.01 * 0.1).item() == pytest.approx(0.002, rel=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@for_all("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_at_the_reference_value_and_gradient_are_exactly_zero(dtype):
     reference = draw(SHAPES["adapter"], 0, dtype)
     parameters = {name: w.clone().requires_grad_() for name, w in reference.items()}
@@ -95,19 +96,19 @@ def test_without_parameters_the_term_is_zero_and_adds_to_a_loss():
     assert torch.equal(w.grad, torch.ones(2))
 
 
-@pytest.mark.parametrize("reference", [{}, {"b": torch.zeros(2, 3)}])
+@for_all("reference", [{}, {"b": torch.zeros(2, 3)}])
 def test_a_tensor_that_the_reference_lacks_is_refused(reference):
     with pytest.raises(PluginError, match=r"has nothing for 'a' of shape \(2, 3\); take the reference"):
         proximal_term({"a": torch.zeros(2, 3)}, reference, 1.0)
 
 
-@pytest.mark.parametrize("shape", [(), (3,), (1, 3), (3, 2)])
+@for_all("shape", [(), (3,), (1, 3), (3, 2)])
 def test_a_reference_of_another_shape_is_refused_even_if_it_broadcasts(shape):
     with pytest.raises(PluginError, match=r"has shape .* for 'a'"):
         proximal_term({"a": torch.zeros(2, 3)}, {"a": torch.zeros(shape)}, 1.0)
 
 
-@pytest.mark.parametrize("mu", [0.01, 0.5])
+@for_all("mu", [0.01, 0.5])
 def test_steps_on_loss_plus_term_are_those_of_fedprox(mu):
     """Gradient descent on |w - c|² / 2 + μ/2 |w - w_0|² ends at (c + μ w_0) / (1 + μ)."""
     start, goal = torch.tensor([1.0, -2.0], dtype=torch.float64), torch.tensor([5.0, 5.0], dtype=torch.float64)
@@ -122,7 +123,7 @@ def test_steps_on_loss_plus_term_are_those_of_fedprox(mu):
 # ------------------------------------------------------------------------------------------------------------ layers
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("name", "layer"),
     [
         ("transformer.h.0.attn.c_attn.lora_A", 0),
@@ -147,7 +148,7 @@ def names_of(n_layers):
     return ["transformer.wte.weight", *sorted(names, reverse=True), "head"]
 
 
-@pytest.mark.parametrize("n_layers", [0, 1, 2, 3, 4, 7, 28, 36])
+@for_all("n_layers", [0, 1, 2, 3, 4, 7, 28, 36])
 def test_middle_layers_equal_their_definition(n_layers):
     names = names_of(n_layers)
     assert layer_count(names) == n_layers
@@ -160,7 +161,7 @@ def test_middle_layers_equal_their_definition(n_layers):
         }
 
 
-@pytest.mark.parametrize(("n_layers", "margin", "first", "last"), [(28, 4, 4, 23), (36, 5, 5, 30), (5, 2, 2, 2)])
+@for_all(("n_layers", "margin", "first", "last"), [(28, 4, 4, 23), (36, 5, 5, 30), (5, 2, 2, 2)])
 def test_both_boundary_layers_belong_to_the_middle(n_layers, margin, first, last):
     middle = middle_layers(names_of(n_layers), margin)
     assert (middle[0], middle[-1]) == (first, last)
@@ -168,7 +169,7 @@ def test_both_boundary_layers_belong_to_the_middle(n_layers, margin, first, last
     assert last + 1 not in middle
 
 
-@pytest.mark.parametrize(("n_layers", "margin"), [(2, 1), (4, 2), (5, 3), (28, 14), (28, 100)])
+@for_all(("n_layers", "margin"), [(2, 1), (4, 2), (5, 3), (28, 14), (28, 100)])
 def test_a_margin_of_half_the_layers_or_more_leaves_none(n_layers, margin):
     assert list(middle_layers(names_of(n_layers), margin)) == []
 

@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+from laws import for_all
 from mlecs_bench.blocks.server_optimiser import ServerOptimiser, adaptive_step
 from mlecs_bench.errors import PluginError
 
@@ -66,12 +67,10 @@ def by_hand(optimiser, current, uploads):
     return rounds
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(
-    "settings", [{}, {"rate": 0.3, "tau": 0.1, "beta1": 0.0, "beta2": 0.5}], ids=["default", "own"]
-)
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("seed", range(3))
+@for_all("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@for_all("settings", [{}, {"rate": 0.3, "tau": 0.1, "beta1": 0.0, "beta2": 0.5}])
+@for_all("rule", RULES)
+@for_all("seed", range(3))
 def test_four_rounds_equal_a_loop_over_numbers(seed, rule, settings, dtype):
     optimiser = ServerOptimiser(rule, **settings)
     current, uploads = federation(seed, dtype)
@@ -112,15 +111,15 @@ def test_fedadam_by_hand():
     assert {name: tensor.item() for name, tensor in state.items()} == pytest.approx({"m/w": 0.47, "v/w": 1.1092})
 
 
-@pytest.mark.parametrize(("delta", "v"), [(3.0, 1 + 0.01 * 9), (0.5, 1 - 0.01 * 0.25), (1.0, 1.0), (-3.0, 1.09)])
+@for_all(("delta", "v"), [(3.0, 1 + 0.01 * 9), (0.5, 1 - 0.01 * 0.25), (1.0, 1.0), (-3.0, 1.09)])
 def test_fedyogi_moves_its_second_moment_towards_the_square_by_a_share_of_it(delta, v):
     w, state = step("fedyogi", 0.0, [delta])
     assert state["v/w"].item() == pytest.approx(v, rel=1e-12)
     assert w == pytest.approx(0.5 * 0.1 * delta / (math.sqrt(v) + 1), rel=1e-12)
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("seed", range(2))
+@for_all("rule", RULES)
+@for_all("seed", range(2))
 def test_the_order_of_devices_and_names_does_not_change_a_bit(seed, rule):
     optimiser = ServerOptimiser(rule, rate=0.1)
     current, (first, second, *_) = federation(seed)
@@ -137,7 +136,7 @@ def test_the_order_of_devices_and_names_does_not_change_a_bit(seed, rule):
         assert all(torch.equal(got_state[name], expected_state[name]) for name in expected_state)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@for_all("rule", RULES)
 def test_a_tensor_that_nobody_holds_keeps_value_and_state(rule):
     optimiser = ServerOptimiser(rule)
     current, uploads = federation(0)
@@ -152,7 +151,7 @@ def test_a_tensor_that_nobody_holds_keeps_value_and_state(rule):
     assert not torch.equal(later_state["v/all"], state["v/all"])
 
 
-@pytest.mark.parametrize("rule", RULES)
+@for_all("rule", RULES)
 def test_without_uploads_nothing_happens(rule):
     current, uploads = federation(1)
     _, state = adaptive_step(ServerOptimiser(rule), current, uploads[0], {})
@@ -163,8 +162,8 @@ def test_without_uploads_nothing_happens(rule):
         assert all(torch.equal(after[name], state[name]) for name in state)
 
 
-@pytest.mark.parametrize("n", [1, 2, 5])
-@pytest.mark.parametrize("rule", RULES)
+@for_all("n", [1, 2, 5])
+@for_all("rule", RULES)
 def test_devices_that_changed_nothing_change_nothing(rule, n):
     current, _ = federation(2)
     new, _ = adaptive_step(ServerOptimiser(rule, rate=10.0), current, {f"d{j}": dict(current) for j in range(n)}, {})
@@ -172,8 +171,8 @@ def test_devices_that_changed_nothing_change_nothing(rule, n):
     assert all(torch.equal(new[name], current[name]) for name in current)
 
 
-@pytest.mark.parametrize("n", [2, 4, 20])
-@pytest.mark.parametrize("rule", RULES)
+@for_all("n", [2, 4, 20])
+@for_all("rule", RULES)
 def test_devices_of_one_mind_step_as_one(rule, n):
     current, uploads = federation(3)
     sent = uploads[0]["d00"]
@@ -183,13 +182,13 @@ def test_devices_of_one_mind_step_as_one(rule, n):
         torch.testing.assert_close(together[name], alone[name], rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@for_all("rule", RULES)
 def test_every_device_counts_once(rule):
     assert step(rule, 0.0, [3.0, 0.0, 0.0])[0] == pytest.approx(step(rule, 0.0, [1.0])[0], rel=1e-12)
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("seed", range(3))
+@for_all("rule", RULES)
+@for_all("seed", range(3))
 def test_no_step_is_longer_than_its_rule_allows(seed, rule):
     """|m| / √v is at most 1 for FedAdagrad, and (1 - β1) / √(1 - β2) = 1 in the first step of the others."""
     current, uploads = federation(seed, torch.float64)
@@ -200,7 +199,7 @@ def test_no_step_is_longer_than_its_rule_allows(seed, rule):
         assert torch.equal(torch.sign(tensor - current[name]), torch.sign(delta))
 
 
-@pytest.mark.parametrize("rule", RULES)
+@for_all("rule", RULES)
 def test_the_second_moment_stays_positive(rule):
     state = {}
     for sent in ([100.0], [0.0], [1e-9], [-1e4], [0.0], [1e-3]):
@@ -209,7 +208,7 @@ def test_the_second_moment_stays_positive(rule):
         assert math.isfinite(w)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@for_all("rule", RULES)
 def test_what_goes_in_is_not_changed_and_needs_no_gradient(rule):
     current, uploads = federation(4)
     current = {name: torch.nn.Parameter(tensor) for name, tensor in current.items()}
@@ -228,7 +227,7 @@ def test_a_tensor_that_the_server_lacks_is_refused():
         adaptive_step(ServerOptimiser("fedadam"), {"a": torch.zeros(1)}, {"d00": {"b": torch.zeros(1)}}, {})
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("name", "values", "wanted"),
     [
         ("rate", [0.0, -1.0, math.inf, math.nan], "above 0 and finite"),

@@ -11,13 +11,14 @@ import torch
 from scipy.special import rel_entr, softmax
 from scipy.stats import entropy
 
+from laws import for_all
 from mlecs_bench.blocks.alignment import PairIndex
 from mlecs_bench.blocks.transfer import REST_FLOOR, PoolError, pooled_kl, transfer_loss
 from mlecs_bench.errors import MlecsError
 from mlecs_bench.seeds import rng
 
-POOLS = pytest.mark.parametrize("pool", ["topk", "sorted", "avg", "none"])
-SEEDS = pytest.mark.parametrize("seed", range(5))
+POOLS = for_all("pool", ["topk", "sorted", "avg", "none"])
+SEEDS = for_all("seed", range(5))
 
 
 def random_logits(seed: int, name: str, *shape: int, scale: float = 3.0) -> torch.Tensor:
@@ -69,7 +70,7 @@ def avg_oracle(teacher: torch.Tensor, student: torch.Tensor, k: int) -> list[flo
 
 
 @SEEDS
-@pytest.mark.parametrize("k", [1, 4, 30, 64])
+@for_all("k", [1, 4, 30, 64])
 def test_topk_is_the_divergence_of_the_teachers_best_tokens_and_the_rest(seed, k):
     teacher, student = random_logits(seed, "t", 7, 30), random_logits(seed, "s", 7, 30)
     expected = topk_oracle(teacher, student, k, list(range(30)))
@@ -77,7 +78,7 @@ def test_topk_is_the_divergence_of_the_teachers_best_tokens_and_the_rest(seed, k
 
 
 @SEEDS
-@pytest.mark.parametrize("k", [1, 3, 8, 50])
+@for_all("k", [1, 3, 8, 50])
 def test_topk_merges_teacher_ids_of_one_student_id_and_sends_the_others_to_the_rest(seed, k):
     teacher, student = random_logits(seed, "t", 6, 20), random_logits(seed, "s", 6, 15)
     table = rng(seed, "map").integers(-1, 9, size=20)
@@ -105,7 +106,7 @@ def test_padded_columns_of_either_model_go_to_the_rest():
 
 
 @SEEDS
-@pytest.mark.parametrize(("k", "sizes"), [(1, (30, 30)), (5, (30, 18)), (25, (30, 18)), (40, (12, 30))])
+@for_all(("k", "sizes"), [(1, (30, 30)), (5, (30, 18)), (25, (30, 18)), (40, (12, 30))])
 def test_sorted_compares_the_ranked_probabilities_of_any_two_vocabularies(seed, k, sizes):
     teacher, student = (random_logits(seed, name, 6, size) for name, size in zip("ts", sizes, strict=True))
     expected = sorted_oracle(teacher, student, k)
@@ -120,7 +121,7 @@ def test_sorted_does_not_see_a_renaming_of_tokens():
 
 
 @SEEDS
-@pytest.mark.parametrize(("k", "sizes"), [(4, (32, 32)), (5, (32, 19)), (1, (9, 9))])
+@for_all(("k", "sizes"), [(4, (32, 32)), (5, (32, 19)), (1, (9, 9))])
 def test_avg_is_the_divergence_of_the_averaged_logits(seed, k, sizes):
     teacher, student = (random_logits(seed, name, 6, size) for name, size in zip("ts", sizes, strict=True))
     expected = avg_oracle(teacher, student, k)
@@ -192,7 +193,7 @@ def test_a_merged_token_that_the_teacher_never_says_adds_nothing():
     torch.testing.assert_close(student.grad, torch.tensor([[1 / 3 - 1, 1 / 3, 1 / 3]]))
 
 
-@pytest.mark.parametrize("pool", ["topk", "sorted"])
+@for_all("pool", ["topk", "sorted"])
 def test_a_pool_without_a_rest_has_finite_gradients(pool):
     teacher, student = random_logits(0, "t", 3, 7), random_logits(0, "s", 3, 7).requires_grad_()
     pooled_kl(teacher, student, pool, 7, None).sum().backward()
@@ -218,7 +219,7 @@ def test_gradient_is_the_slope_of_the_value(pool, seed):
 
 
 @POOLS
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@for_all("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_logits_are_compared_in_float32(pool, dtype):
     teacher, student = random_logits(3, "t", 4, 20).to(dtype), random_logits(3, "s", 4, 20).to(dtype)
     value = pooled_kl(teacher, student, pool, 5, None)
@@ -235,6 +236,7 @@ def test_none_refuses_different_vocabularies():
     assert pooled_kl(torch.zeros(1, 3), torch.zeros(1, 3), "none", 1, padded).item() == 0.0
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_requests_without_a_meaning_are_refused():
     one = torch.zeros(1, 3)
     with pytest.raises(ValueError, match="at least 1, got 0"):
@@ -311,7 +313,7 @@ def test_only_paired_rows_of_the_student_get_gradients_and_the_teacher_none(pool
 
 
 @POOLS
-@pytest.mark.parametrize("scale", [1.0, 30.0])
+@for_all("scale", [1.0, 30.0])
 def test_identical_models_give_no_loss_and_no_gradient(pool, scale):
     logits = random_logits(0, "t", 3, 5, 40, scale=scale)
     student = logits.clone().requires_grad_()
@@ -356,7 +358,8 @@ def test_a_batch_without_pairs_costs_nothing(pool):
     assert not student.grad.any()
 
 
-@pytest.mark.parametrize(
+@pytest.mark.usefixtures("unchecked")
+@for_all(
     ("teacher_shape", "student_shape", "side"),
     [((2, 5, 9), (3, 5, 9), "teacher"), ((3, 4, 9), (3, 5, 9), "teacher"), ((3, 5, 9), (3, 4, 9), "student")],
 )

@@ -5,19 +5,23 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import sys
 import types
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from cli_fakes import ENTRIES, call_main, install
-from mlecs_bench import profiles
+from cli_fakes import ENTRIES, OWN, call_main, install
 from mlecs_bench.cli import doctor
-from mlecs_bench.doors.profile import MINI
-from mlecs_bench.doors.registry import Entry
+from mlecs_bench.doors.registry import PluginEntry, Registry
 
 SOUND = [entry for entry in ENTRIES if entry.name != "gone"]
+MINI = Registry.installed().profile("mini").info
+PROFILES = tuple(
+    PluginEntry(name, "profile", "mlecs-bench", "0.1.0", f"acme_profiles:{name}") for name in ("mini", "big")
+)
+"""Of these only the first is installed, but where a test says otherwise."""
 
 
 class Distribution:
@@ -40,14 +44,22 @@ def weights(tmp_path, monkeypatch):
             (tmp_path / side / name).write_text("{}")
     (tmp_path / "encoders.safetensors").write_text("")
     paths = {"slm": str(tmp_path / "slm"), "llm": str(tmp_path / "llm"), "encoders": tmp_path / "encoders.safetensors"}
-    monkeypatch.setattr(profiles, "PROFILES", {"mini": dataclasses.replace(MINI, **paths)})
+    module = types.ModuleType("acme_profiles")
+    module.mini = dataclasses.replace(MINI, **paths)
+    module.big = dataclasses.replace(MINI, name="big", slm="nobody/no-such", llm="nobody/no-such", encoders=None)
+    monkeypatch.setitem(sys.modules, "acme_profiles", module)
     return tmp_path
+
+
+def put(monkeypatch: pytest.MonkeyPatch, entries=SOUND, profiles=PROFILES[:1]) -> None:
+    """Let only `entries` and `profiles` be installed, beside the package's own plugins of other kinds."""
+    install(monkeypatch, [*entries, *profiles], [entry for entry in OWN if entry.kind != "profile"])
 
 
 @pytest.fixture
 def call(monkeypatch, capsys, tmp_path, weights):
     """Run the command line where nothing is missing."""
-    install(monkeypatch, SOUND)
+    put(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLECS_BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MLECS_BENCH_PLUGINS", raising=False)
@@ -79,31 +91,27 @@ def test_looking_creates_nothing(call, tmp_path):
 def test_everything_asked_for_is_looked_at(call):
     _, found = checks(call)
     assert {"python", "mlecs-bench", "torch", "cpu", "threads", "algorithm alpha", "dataset toy"} <= set(found)
+    assert {"profile mini", "workers processes", "fleet in-process", "metric rouge_lsum"} <= set(found)
     assert {"slm", "llm", "encoders", "cache", "output", "--data-dir", "toy"} <= set(found)
     assert any(name.startswith("gpu") for name in found)
     assert "ruff" not in found
 
 
-@pytest.mark.parametrize(
-    ("requirement", "status", "found", "code"),
-    [
+def test_a_package_that_is_missing_or_old_is_named_with_its_command(call, monkeypatch):
+    for requirement, status, found, code in (
         ("no-such-package-zz>=3", "missing", "not installed", 1),
         ("pluggy>=99", "missing", "but pluggy>=99 is required", 1),
         ('no-such-package-zz>=3; extra == "bertscore"', "warning", "not installed (optional: bertscore)", 0),
         ('no-such-package-zz; python_version < "3"', None, "", 0),
-    ],
-)
-def test_a_package_that_is_missing_or_old_is_named_with_its_command(
-    call, monkeypatch, requirement, status, found, code
-):
-    monkeypatch.setattr(importlib.metadata, "requires", lambda name: [requirement])
-    exit_code, by_name = checks(call)
-    name = "pluggy" if requirement.startswith("pluggy") else "no-such-package-zz"
-    assert exit_code == code
-    assert by_name.get(name, {}).get("status") == status
-    if status:
-        assert found in by_name[name]["found"]
-        assert by_name[name]["cure"] == f"pip install '{requirement.partition(';')[0]}'"
+    ):
+        monkeypatch.setattr(importlib.metadata, "requires", lambda name, requirement=requirement: [requirement])
+        exit_code, by_name = checks(call)
+        name = "pluggy" if requirement.startswith("pluggy") else "no-such-package-zz"
+        assert exit_code == code
+        assert by_name.get(name, {}).get("status") == status
+        if status:
+            assert found in by_name[name]["found"]
+            assert by_name[name]["cure"] == f"pip install '{requirement.partition(';')[0]}'"
 
 
 def test_a_package_that_is_not_installed_at_all_finds_no_plugins(call, monkeypatch):
@@ -116,7 +124,7 @@ def test_a_package_that_is_not_installed_at_all_finds_no_plugins(call, monkeypat
 
 
 def test_a_strangers_broken_plugin_is_a_note(call, monkeypatch):
-    install(monkeypatch, ENTRIES)
+    put(monkeypatch, ENTRIES)
     code, found = checks(call)
     assert (code, found["algorithm gone"]["status"]) == (0, "warning")
     assert "No module named 'acme_gone'" in found["algorithm gone"]["found"]
@@ -124,16 +132,20 @@ def test_a_strangers_broken_plugin_is_a_note(call, monkeypatch):
 
 
 def test_a_broken_plugin_of_the_harness_is_missing(call, monkeypatch):
-    install(monkeypatch, [*SOUND, Entry("own", "dataset", "mlecs-bench", "0.1.0", "no_such_module")])
+    put(monkeypatch, [*SOUND, PluginEntry("own", "dataset", "mlecs-bench", "0.1.0", "no_such_module")])
     code, found = checks(call)
     assert (code, found["dataset own"]["status"]) == (1, "missing")
 
 
-def test_observers_are_listed_and_broken_ones_are_notes(call, monkeypatch):
-    install(monkeypatch, [*SOUND, Entry("bad", "observer", "acme", "1.2", "no_such_module"),
-                          Entry("watch", "observer", "acme", "1.2", "acme_plugins:alpha")])  # fmt: skip  # two entries
+def test_observers_are_loaded_and_broken_ones_are_notes(call, monkeypatch):
+    targets = {"bad": "no_such_module", "deaf": "acme_plugins:alpha", "watch": "acme_plugins:watch"}
+    put(
+        monkeypatch,
+        [*SOUND, *(PluginEntry(name, "observer", "acme", "1.2", target) for name, target in targets.items())],
+    )
     code, found = checks(call)
-    assert (code, found["observer watch"]["status"], found["observer"]["status"]) == (0, "ok", "warning")
+    states = {name: found[f"observer {name}"]["status"] for name in targets}
+    assert (code, states) == (0, {"bad": "warning", "deaf": "warning", "watch": "ok"})
 
 
 def test_limited_plugins_are_pointed_out(call, monkeypatch):
@@ -152,24 +164,22 @@ def test_missing_weights_of_the_default_profile_are_needed(call, weights):
 
 
 def test_weights_of_another_profile_are_not_needed(call, monkeypatch):
-    big = dataclasses.replace(MINI, name="big", slm="nobody/no-such-model", llm="nobody/no-such-model", encoders=None)
-    monkeypatch.setitem(profiles.PROFILES, "big", big)
-    code, found = checks(call)
-    assert (code, found["slm"]["status"]) == (0, "warning")
-    assert found["slm"]["cure"] == "hf download nobody/no-such-model"
+    put(monkeypatch, profiles=PROFILES)
+    code, out, _ = call("--json")
+    found = [check for check in json.loads(out)["checks"] if check["topic"] == "weights of profile big"]
+    assert (code, [check["status"] for check in found]) == (0, ["warning", "warning"])
+    assert found[0]["cure"] == "hf download nobody/no-such"
 
 
-@pytest.mark.parametrize(
-    ("origin", "cure"),
-    [
+def test_lost_files_come_back_from_where_the_package_came_from(monkeypatch):
+    for origin, cure in (
         ({"url": "file:///home/me/bench", "dir_info": {"editable": True}}, "git -C '/home/me/bench' restore '/a/b'"),
         ({"url": "https://example.org/bench.whl"}, "pip install --force-reinstall --no-deps 'https://example.org/bench.whl'"),
         (None, "install mlecs-bench again from where you got it"),
-    ],
-)  # fmt: skip  # one origin a line
-def test_lost_files_come_back_from_where_the_package_came_from(monkeypatch, origin, cure):
-    monkeypatch.setattr(importlib.metadata, "distributions", lambda name: [Distribution(None), Distribution(origin)])
-    assert doctor._reinstall([Path("/a/b")]) == cure
+    ):  # fmt: skip  # one origin a line
+        found = [Distribution(None), Distribution(origin)]
+        monkeypatch.setattr(importlib.metadata, "distributions", lambda name, found=found: found)
+        assert doctor._reinstall([Path("/a/b")]) == cure
 
 
 def test_a_folder_that_cannot_be_written_is_missing(call, monkeypatch, tmp_path):

@@ -10,10 +10,13 @@ from pathlib import Path
 import pluggy
 import pytest
 
-from mlecs_bench.cli.progress import LiveView, PlainView, QuietView, Tally, duration, make_view
-from mlecs_bench.doors.hookspecs import PROJECT, CellRef, HookSpecs
-from mlecs_bench.execution.jobs import Execution, Job, _Forward, cell_ref
+from mlecs_bench.cli.progress import Listener, LiveView, PlainView, QuietView, Tally, duration, make_view
+from mlecs_bench.doors.events import KINDS, CellRef, Event
+from mlecs_bench.doors.hookspecs import PROJECT, HookSpecs
+from mlecs_bench.doors.registry import Registry
+from mlecs_bench.execution.jobs import Execution, Job, cell_ref
 from mlecs_bench.execution.sweep import Dispatcher
+from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.plan.spec import RunSpec
 
 DEVICES = ("d00", "d01", "d02")
@@ -46,33 +49,34 @@ def manager_of(view) -> pluggy.PluginManager:
     return manager
 
 
-def hooks(view):
-    """Return the hooks of a manager that only `view` is registered with."""
-    return manager_of(view).hook
-
-
 class Run:
     """Plays a run to a view: each round of a device or the server, and each scoring, takes `seconds`."""
 
     def __init__(self, view, clock: Clock, seconds: float = 0.0) -> None:
-        self.hook = hooks(view)
+        self._hook = manager_of(view).hook
         self._clock = clock
         self._seconds = seconds
 
+    def tell(self, kind: str, ref: CellRef | None = None, t: int = 0, party: str = "", **values: object) -> None:
+        self._hook.mlecs_event(event=Event(kind, ref, t, party, values), plan=None)
+
     def start(self, ref: CellRef, resumed_round: int = 0) -> None:
-        self.hook.mlecs_cell_start(cell=ref, resumed_round=resumed_round)
+        self.tell("cell_start", ref, resumed_round)
+
+    def train(self, ref: CellRef, t: int, party: str) -> None:
+        self.tell("device_end", ref, t, party, losses={}, steps={}, seconds=self._seconds)
 
     def round(self, ref: CellRef, t: int, scores: dict[str, float] | None = None) -> None:
         for party in (*DEVICES, "server"):
             if t == ref.rounds:
                 self.score(ref, t, party)
             self._clock.now += self._seconds
-            self.hook.mlecs_device_end(cell=ref, round=t, device=party)
-        self.hook.mlecs_round_end(cell=ref, round=t, scores=scores or {})
+            self.train(ref, t, party)
+        self.tell("round_end", ref, t, scores=scores or {}, parties={})
 
     def score(self, ref: CellRef, t: int, party: str) -> None:
         self._clock.now += self._seconds
-        self.hook.mlecs_score_end(cell=ref, round=t, device=party)
+        self.tell("score_end", ref, t, party, scores={}, seconds=self._seconds)
 
     def whole(self, ref: CellRef) -> None:
         """Play a cell up to the writing of its record."""
@@ -83,7 +87,7 @@ class Run:
             self.score(ref, ref.rounds + 1, device)
 
     def end(self, ref: CellRef, error: str | None = None) -> None:
-        self.hook.mlecs_cell_end(cell=ref, record=None if error else {}, error=error)
+        self.tell("cell_end", ref, record=None if error else {}, error=error)
 
 
 @pytest.fixture
@@ -99,6 +103,31 @@ def stream():
 @pytest.fixture
 def plain(stream, clock):
     return PlainView(2, stream, clock)
+
+
+# What listens
+
+
+def test_a_listener_hears_the_kinds_it_has_a_method_for_and_passes_over_the_others():
+    class Rounds(Listener):
+        def __init__(self):
+            self.heard = []
+
+        def on_round_end(self, event):
+            self.heard.append(event.round)
+
+    listener = Rounds()
+    run = Run(listener, Clock())
+    for t, kind in enumerate(KINDS):
+        run.tell(kind, cell(), t)
+    assert listener.heard == [list(KINDS).index("round_end")]
+
+
+def test_every_method_of_a_view_is_of_a_kind_of_event():
+    for view in (QuietView, PlainView, LiveView):
+        heard = {name.removeprefix("on_") for name in dir(view) if name.startswith("on_")}
+        assert heard <= KINDS.keys()
+    assert heard == KINDS.keys()
 
 
 # How long it will take
@@ -120,9 +149,8 @@ def test_no_time_is_told_before_the_first_unit_is_done(clock):
     assert tally.cell_eta(cell()) is None
 
 
-@pytest.mark.parametrize(
-    ("n_cells", "done", "resumed_round", "seconds"),
-    [
+def test_the_time_to_go_is_the_mean_time_of_a_unit_times_the_units_left(clock):
+    for n_cells, done, resumed_round, seconds in (
         (1, 1, 0, 140),
         (1, 8, 0, 70),
         (1, 14, 0, 10),
@@ -131,16 +159,14 @@ def test_no_time_is_told_before_the_first_unit_is_done(clock):
         (1, 1, 1, 100),  # rounds of a checkpoint are neither time spent nor work left
         (2, 1, 1, 100 + 150),
         (1, 1, 2, 20),  # a checkpoint of the last round holds its scores: only the 3 final ones were left
-    ],
-)
-def test_the_time_to_go_is_the_mean_time_of_a_unit_times_the_units_left(clock, n_cells, done, resumed_round, seconds):
-    assert tally_after(clock, n_cells, done, resumed_round).eta() == pytest.approx(seconds)
+    ):
+        assert tally_after(clock, n_cells, done, resumed_round).eta() == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize(("resumed_round", "seconds"), [(0, 180), (1, 100), (2, 20)])
-def test_a_checkpoint_holds_the_scores_of_its_rounds_if_all_are_scored(clock, resumed_round, seconds):
+def test_a_checkpoint_holds_the_scores_of_its_rounds_if_all_are_scored(clock):
     every_round = cell(scorings=11)  # 19 units: 8 of work, 8 scores in the rounds, 3 at the end
-    assert tally_after(clock, 1, 1, resumed_round, every_round).eta() == pytest.approx(seconds)
+    for resumed_round, seconds in ((0, 180), (1, 100), (2, 20)):
+        assert tally_after(clock, 1, 1, resumed_round, every_round).eta() == pytest.approx(seconds)
 
 
 def test_cells_with_a_record_or_an_error_are_no_work_left(clock):
@@ -186,11 +212,9 @@ def test_cells_at_the_same_time_share_the_rate(clock):
     assert tally.cell_eta(cell(27)) == pytest.approx(140)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(None, "?"), (0, "0:00"), (9.6, "0:10"), (59.6, "1:00"), (61, "1:01"), (3725, "1:02:05")]
-)
-def test_durations(seconds, text):
-    assert duration(seconds) == text
+def test_durations():
+    texts = {None: "?", 0: "0:00", 9.6: "0:10", 59.6: "1:00", 61: "1:01", 3725: "1:02:05"}
+    assert {seconds: duration(seconds) for seconds in texts} == texts
 
 
 # How long many cells will take
@@ -218,27 +242,24 @@ def test_a_plan_says_how_many_cells_there_are_and_how_large_each_is(clock):
     assert tally.eta() == pytest.approx(10 * (14 + 23))
 
 
-@pytest.mark.parametrize(
-    ("changes", "seconds"),
-    [
+def test_algorithms_datasets_and_numbers_of_devices_have_a_speed_of_their_own(clock):
+    for changes, seconds in (
         ({"algo": "standalone"}, 150 + 14 * 40),
         ({"dataset": "ur-fall"}, 150 + 14 * 40),
         ({"n_devices": 5, "scorings": 11}, 150 + 22 * 40),
         ({"rho": "0.8"}, (15 + 14) * 190 / 16),  # the same kind: one mean over the 16 units
         ({"seed": 46}, (15 + 14) * 190 / 16),
         ({"variant": "tau=2"}, (15 + 14) * 190 / 16),
-    ],
-)
-def test_algorithms_datasets_and_numbers_of_devices_have_a_speed_of_their_own(clock, changes, seconds):
-    first, slow, third = cell(), replace(cell(), **changes), cell(34)
-    tally = planned(clock, first, slow, third)
-    tally.start(first, 0)
-    for _ in range(15):
-        worked(tally, clock, 10, first)
-    tally.end(first)
-    tally.start(slow, 0)
-    worked(tally, clock, 40, slow)
-    assert tally.eta() == pytest.approx(seconds)
+    ):
+        first, slow, third = cell(), replace(cell(), **changes), cell(34)
+        tally = planned(clock, first, slow, third)
+        tally.start(first, 0)
+        for _ in range(15):
+            worked(tally, clock, 10, first)
+        tally.end(first)
+        tally.start(slow, 0)
+        worked(tally, clock, 40, slow)
+        assert tally.eta() == pytest.approx(seconds)
 
 
 def test_a_kind_that_was_never_measured_takes_the_mean_of_the_others(clock):
@@ -338,10 +359,10 @@ def test_the_time_to_go_is_in_the_line_of_a_round(stream, plain, clock):
 
 
 def test_other_lines_come_at_most_once_a_second(stream, plain, clock):
-    hook = hooks(plain)
+    run = Run(plain, clock)
     for i in range(50):
         clock.now = 100 + i / 10
-        hook.mlecs_data_progress(done=i, total=50, what="reading videos")
+        run.tell("data", done=i, total=50, what="reading videos")
     assert stream.getvalue().splitlines() == [f"reading videos: {i}/50" for i in (0, 10, 20, 30, 40)]
 
 
@@ -369,15 +390,17 @@ def test_every_scoring_is_told_with_the_time_to_go(stream, plain, clock):
     ]
 
 
-@pytest.mark.parametrize(("evaluate", "eta"), [("last", "2:20"), ("all", "3:00")])
-def test_the_events_of_a_cell_reach_the_view(stream, clock, evaluate, eta):
-    spec = RunSpec("ml-ecs", "vast", 0.5, rounds=2, n_devices=3, evaluate=evaluate)
-    job = Job(spec, 27, Path("data"), Execution(Path("out"), Path("cache")), {"seed": 27}, cell_ref(spec, 27))
-    events = _Forward(job.key, Dispatcher([job], manager_of(PlainView(1, stream, clock))))
-    events.start(0)
-    clock.now += 10
-    events.score_end(1, "d00")
-    assert stream.getvalue().splitlines()[-1] == f"ml-ecs vast rho 0.5 seed 27: round 1/2, scored d00, ETA {eta}"
+def test_the_events_of_a_cell_reach_the_view(stream, clock):
+    for evaluate, eta in (("last", "2:20"), ("all", "3:00")):
+        spec = RunSpec("standalone", "vast", 0.5, rounds=2, n_devices=3, evaluate=evaluate)
+        plan = resolve(spec, Registry.installed())
+        job = Job(plan, 27, Path("data"), Execution(Path("out"), Path("cache")), {"seed": 27}, cell_ref(plan, 27, "k"))
+        tell = Dispatcher([job], manager_of(PlainView(1, stream, clock)))
+        tell(Event("cell_start", job.ref))
+        clock.now += 10
+        tell(Event("score_end", job.ref, 1, "d00", {"scores": {}, "seconds": 10}))
+        name = "standalone vast rho 0.5 seed 27" + (" (evaluate all)" if evaluate == "all" else "")
+        assert stream.getvalue().splitlines()[-1] == f"{name}: round 1/2, scored d00, ETA {eta}"
 
 
 def test_a_resumed_a_skipped_and_a_failed_cell_are_told_apart(stream, plain, clock):
@@ -448,7 +471,7 @@ def test_each_running_cell_has_a_line_and_the_run_has_one(live, clock):
     run.start(cell())
     run.start(cell(seed=34), resumed_round=1)
     run.round(cell(), 1)
-    run.hook.mlecs_device_end(cell=cell(seed=34), round=2, device="d01")
+    run.train(cell(seed=34), 2, "d01")
     drawn = rows(live)
     assert drawn["ml-ecs vast rho 0.5 seed 27"] == (4, "round 1/2 done, ETA 1:28")  # 11 units of 8 s
     assert drawn["ml-ecs vast rho 0.5 seed 34"] == (5, "round 2/2 d01, ETA 5:20")  # 1 in 32 s, 10 left
@@ -484,11 +507,11 @@ def test_a_finished_cell_leaves_its_line_and_a_message(live, clock):
     assert "skipped: ml-ecs vast rho 0.5 seed 34: its record exists" in text
 
 
-def test_the_line_of_data_preparation_goes_when_it_is_done(live):
-    hook = hooks(live)
-    hook.mlecs_data_progress(done=1, total=3, what="reading [videos]")
+def test_the_line_of_data_preparation_goes_when_it_is_done(live, clock):
+    run = Run(live, clock)
+    run.tell("data", done=1, total=3, what="reading [videos]")
     assert rows(live)["reading [videos]"] == (1, "1/3")
-    hook.mlecs_data_progress(done=3, total=3, what="reading [videos]")
+    run.tell("data", done=3, total=3, what="reading [videos]")
     assert "reading [videos]" not in rows(live)
 
 
@@ -508,7 +531,7 @@ SKIPPED, DONE, BROKEN, LAST = (cell(seed) for seed in (27, 34, 46, 52))
 def play_many(view, clock: Clock) -> None:
     """Play a sweep of four cells: one is there, one runs for 150 s, one fails before it begins, one comes to fail."""
     run = Run(view, clock, seconds=10)
-    run.hook.mlecs_cells(cells=[SKIPPED, DONE, BROKEN, LAST])
+    run.tell("cells", cells=[SKIPPED, DONE, BROKEN, LAST])
     run.end(SKIPPED)
     run.whole(DONE)
     run.end(DONE)
@@ -541,21 +564,15 @@ def test_a_terminal_keeps_lines_of_ends_but_of_cells_that_were_there(clock, monk
 
 
 def test_what_tells_variants_of_an_algorithm_apart_is_in_their_name(stream, clock):
-    hooks(PlainView(1, stream, clock, brief=True)).mlecs_cell_end(
-        cell=replace(cell(), variant="tau=2, 5 devices"), record=None, error="no"
-    )
+    view = PlainView(1, stream, clock, brief=True)
+    Run(view, clock).end(replace(cell(), variant="tau=2, 5 devices"), error="no")
     assert stream.getvalue().startswith("error: ml-ecs vast rho 0.5 seed 27 (tau=2, 5 devices): no (")
 
 
-@pytest.mark.parametrize("stream_type", [Terminal, io.StringIO])
-def test_many_cells_get_a_brief_view(stream_type):
-    assert make_view(1, stream_type(), False, brief=True)._brief
-    assert not make_view(1, stream_type(), False)._brief
-
-
-@pytest.mark.parametrize(
-    ("stream_type", "quiet", "view"),
-    [(Terminal, False, LiveView), (io.StringIO, False, PlainView), (Terminal, True, QuietView)],
-)
-def test_the_view_suits_the_stream(stream_type, quiet, view):
-    assert type(make_view(1, stream_type(), quiet)) is view
+def test_the_view_suits_the_stream_and_the_number_of_cells():
+    for stream_type, quiet, view in ((Terminal, False, LiveView), (io.StringIO, False, PlainView),
+                                     (Terminal, True, QuietView)):  # fmt: skip  # three streams
+        assert type(make_view(1, stream_type(), quiet)) is view
+    for stream_type in (Terminal, io.StringIO):
+        assert make_view(1, stream_type(), False, brief=True)._brief
+        assert not make_view(1, stream_type(), False)._brief

@@ -54,7 +54,7 @@ def begun(out, clock, seconds=10.0) -> tuple[StatusFile, Run]:
     """Return a status file of a sweep of four cells, and what plays their events."""
     status = StatusFile(out, 2, clock)
     run = Run(status, clock, seconds)
-    run.hook.mlecs_cells(cells=REFS)
+    run.tell("cells", cells=REFS)
     return status, run
 
 
@@ -91,9 +91,9 @@ def test_cells_that_run_are_named_with_where_they_are(tmp_path, clock):
         {"cell": "ml-ecs vast rho 0.5 seed 27", "at": "round 0/2"},
         {"cell": "ml-ecs vast rho 0.5 seed 34", "at": "round 1/2"},
     ]
-    run.hook.mlecs_device_end(cell=REFS[0], round=1, device="d00")
+    run.train(REFS[0], 1, "d00")
     clock.now += 10
-    run.hook.mlecs_device_end(cell=REFS[0], round=1, device="d01")
+    run.train(REFS[0], 1, "d01")
     run.score(REFS[1], 2, "d02")
     assert said(tmp_path)["running"] == [
         {"cell": "ml-ecs vast rho 0.5 seed 27", "at": "round 1/2 d01"},
@@ -127,7 +127,7 @@ def test_the_file_is_written_every_two_seconds_and_for_cells_that_begin_or_end(t
     assert moments == [100, 100]
     for i in range(1, 50):
         clock.now = 100 + i / 10
-        run.hook.mlecs_device_end(cell=REFS[0], round=1, device="d00")
+        run.train(REFS[0], 1, "d00")
     assert moments[2:] == [102, 104]
     run.end(REFS[0])
     assert moments[4:] == [104.9]
@@ -147,15 +147,16 @@ def test_events_after_the_end_of_a_cell_do_not_bring_it_back(tmp_path, clock):
     assert values["cells"] == {"total": 4, "done": 0, "failed": 1, "skipped": 0}
 
 
-@pytest.mark.parametrize("state", ["done", "interrupted", "failed"])
-def test_the_last_word_stays(tmp_path, clock, state):
-    status, run = begun(tmp_path, clock)
-    run.start(REFS[0])
-    status.close(state)
-    assert (said(tmp_path)["state"], said(tmp_path)["running"]) == (state, [])
-    (found,) = read_statuses(tmp_path)
-    assert (found.state, found.live) == (state, False)
-    assert [path.name for path in own_file(tmp_path).parent.iterdir()] == [own_file(tmp_path).name]
+def test_the_last_word_stays(tmp_path, clock):
+    for state in ("done", "interrupted", "failed"):
+        out = tmp_path / state
+        status, run = begun(out, clock)
+        run.start(REFS[0])
+        status.close(state)
+        assert (said(out)["state"], said(out)["running"]) == (state, [])
+        (found,) = read_statuses(out)
+        assert (found.state, found.live) == (state, False)
+        assert [path.name for path in own_file(out).parent.iterdir()] == [own_file(out).name]
 
 
 def test_a_new_sweep_forgets_those_that_ended_and_keeps_those_that_run(tmp_path, clock, gone):
@@ -190,40 +191,23 @@ def test_a_process_of_another_user_is_running(tmp_path, monkeypatch):
     assert [status.state for status in read_statuses(tmp_path)] == ["running"]
 
 
-DAMAGED = {
-    "cut": "{",
-    "list": "[]",
-    "null": "null",
-    "empty": "",
-    "binary": "\udcff",
-}
-
-
-@pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED.keys())
-def test_a_file_that_cannot_be_read_is_passed_over(tmp_path, text):
+def test_a_file_that_cannot_be_read_is_passed_over(tmp_path):
     other_file(tmp_path, "good")
-    (tmp_path / ".sweeps" / "bad.json").write_text(text, errors="surrogateescape")
-    assert [status.state for status in read_statuses(tmp_path)] == ["running"]
+    for text in ("{", "[]", "null", "", "\udcff"):
+        (tmp_path / ".sweeps" / "bad.json").write_text(text, errors="surrogateescape")
+        assert [status.state for status in read_statuses(tmp_path)] == ["running"]
 
 
 NAMES = ("schema", "host", "pid", "started", "state", "updated", "cells", "eta_seconds", "running")
+OTHERS = ({"schema": "mlecs-bench/status/2"}, {"cells": []}, {"pid": "one"}, {"cells": {"total": 4}})
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_file_that_lacks_something_is_passed_over(call, tmp_path, name):
-    other_file(tmp_path, "bad", **{name: ...})
-    assert read_statuses(tmp_path) == []
-    code, out, _ = call(str(tmp_path))
-    assert (code, out.splitlines()[0]) == (0, "no sweep has run here")
-
-
-@pytest.mark.parametrize(
-    "changes", [{"schema": "mlecs-bench/status/2"}, {"cells": []}, {"pid": "one"}, {"cells": {"total": 4}}]
-)
-def test_a_file_of_another_version_or_with_other_values_is_passed_over(call, tmp_path, changes):
-    other_file(tmp_path, "bad", **changes)
-    assert read_statuses(tmp_path) == []
-    assert call(str(tmp_path))[0] == 0
+def test_a_file_that_lacks_something_or_is_of_another_version_is_passed_over(call, tmp_path):
+    for changes in (*({name: ...} for name in NAMES), *OTHERS):
+        other_file(tmp_path, "bad", **changes)
+        assert read_statuses(tmp_path) == []
+        code, out, _ = call(str(tmp_path))
+        assert (code, out.splitlines()[0]) == (0, "no sweep has run here")
 
 
 def test_a_folder_without_sweeps_has_no_statuses(tmp_path):
@@ -247,15 +231,14 @@ def test_a_running_sweep_is_shown_with_its_cells_and_the_time_to_go(call, tmp_pa
     ]
 
 
-@pytest.mark.parametrize(
-    ("state", "words"), [("done", "ended"), ("interrupted", "interrupted"), ("failed", "ended with an error")]
-)
-def test_a_sweep_that_has_ended_shows_neither_cells_nor_a_time_to_go(call, tmp_path, state, words):
-    other_file(tmp_path, "a", state=state)
-    _, out, _ = call(str(tmp_path))
-    assert out.splitlines()[0] == f"sweep {os.getpid()} on {HOST}: {words}"
-    assert "ETA" not in out
-    assert "round 1/2" not in out
+def test_a_sweep_that_has_ended_shows_neither_cells_nor_a_time_to_go(call, tmp_path):
+    words = {"done": "ended", "interrupted": "interrupted", "failed": "ended with an error"}
+    for state, word in words.items():
+        other_file(tmp_path, "a", state=state)
+        _, out, _ = call(str(tmp_path))
+        assert out.splitlines()[0] == f"sweep {os.getpid()} on {HOST}: {word}"
+        assert "ETA" not in out
+        assert "round 1/2" not in out
 
 
 def test_a_lost_sweep_is_told_with_what_to_do(call, tmp_path, gone):

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from mlecs_bench.cli.main import main
 from mlecs_bench.data.partition import draw_masks
 from mlecs_bench.errors import PluginError, UsageError
-from mlecs_bench.federation.engine import checked
+from mlecs_bench.federation.host import checked
 from mlecs_bench.federation.messages import Message
 from mlecs_bench.models.sources import content_id
 
 RUN = ["run", "--algo", "standalone", "--dataset", "vast", "--rho", "0.5"]
 
 
-@pytest.mark.parametrize("flag", ["--out", "--cache-dir"])
-def test_a_file_where_a_folder_belongs_is_named_with_its_flag(flag, tmp_path, capsys):
+def test_a_file_where_a_folder_belongs_is_named_with_its_flag(tmp_path, capsys):
     (tmp_path / "file").touch()
-    other = "--cache-dir" if flag == "--out" else "--out"
-    assert main([*RUN, flag, str(tmp_path / "file"), other, str(tmp_path / "other")]) == 2
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith(f"error: cannot write to {tmp_path / 'file'}")
-    assert flag in last
+    for flag, other in (("--out", "--cache-dir"), ("--cache-dir", "--out")):
+        assert main([*RUN, flag, str(tmp_path / "file"), other, str(tmp_path / "other")]) == 2
+        last = capsys.readouterr().err.strip().splitlines()[-1]
+        assert last.startswith(f"error: cannot write to {tmp_path / 'file'}")
+        assert flag in last
 
 
-@pytest.mark.parametrize("source", ["/no/such/model", "./model", "a/b/c"])
-def test_a_model_folder_that_is_not_there_is_no_hub_id(source):
-    with pytest.raises(UsageError, match="is no folder"):
-        content_id(source)
+def test_a_model_folder_that_is_not_there_is_no_hub_id():
+    for source in ("/no/such/model", "./model", "a/b/c"):
+        with pytest.raises(UsageError, match="is no folder"):
+            content_id(source)
 
 
 def test_a_hub_id_that_is_not_cached_is_refused_offline_in_one_line():
@@ -37,10 +37,10 @@ def test_a_hub_id_that_is_not_cached_is_refused_offline_in_one_line():
     assert "--slm" in str(caught.value)
 
 
-@pytest.mark.parametrize("wrong", [None, {}, 3])
-def test_a_step_that_gives_no_message_is_named(wrong):
-    with pytest.raises(PluginError, match=f"local_update gave a {type(wrong).__name__}"):
-        checked(wrong, "local_update")
+def test_a_step_that_gives_no_message_is_named():
+    for wrong in (None, {}, 3):
+        with pytest.raises(PluginError, match=f"local_update gave a {type(wrong).__name__}"):
+            checked(wrong, "local_update")
 
 
 def test_a_message_passes_the_check():
@@ -59,9 +59,13 @@ def test_report_of_a_file_asks_for_its_folder(tmp_path, capsys):
     assert "give the folder" in capsys.readouterr().err
 
 
-def test_a_missing_gpu_is_one_line(capsys):
-    import torch
-
+def test_a_gpu_that_is_not_there_is_one_line_before_anything_is_prepared(capsys, tmp_path):
     flag = f"cuda:{torch.cuda.device_count()}" if torch.cuda.is_available() else "cuda"
-    assert main([*RUN, "--device", flag, "--dry-run"]) == 2
-    assert "GPUs; use cpu" in capsys.readouterr().err
+    places = ("--out", str(tmp_path / "o"), "--cache-dir", str(tmp_path / "c"), "--quiet")
+    for more in (("--dry-run",), places):
+        assert main([*RUN, "--device", flag, *more]) == 2
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        assert err.startswith(f"error: device '{flag}' was asked for but torch sees ")
+        assert err.endswith("GPUs; use cpu\n")
+    assert list(tmp_path.iterdir()) == []

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-import pytest
 
+from laws import for_all
 from mlecs_bench.blocks.supervised import batches
 from mlecs_bench.seeds import rng
 
 
-@pytest.mark.parametrize("seed", [27, 34])
-@pytest.mark.parametrize(("n", "size"), [(1, 1), (1, 4), (3, 8), (8, 8), (12, 4), (13, 4), (15, 4), (100, 7)])
+@for_all("seed", [27, 34])
+@for_all(("n", "size"), [(1, 1), (1, 4), (3, 8), (8, 8), (12, 4), (13, 4), (15, 4), (100, 7)])
 def test_a_pass_takes_every_sample_once_except_those_that_fill_no_batch(n, size, seed):
     full = min(n, size)
     per_pass = n // full
@@ -26,7 +26,7 @@ def test_a_pass_takes_every_sample_once_except_those_that_fill_no_batch(n, size,
     assert {b.dtype for b in drawn} == {np.dtype(np.int64)}
 
 
-@pytest.mark.parametrize("n", [9, 10, 11, 12])
+@for_all("n", [9, 10, 11, 12])
 def test_every_sample_gets_its_turn_in_the_long_run(n):
     taken = Counter(np.concatenate(batches(n, 4, 4000, rng(27, "batches"))).tolist())
     counts = [taken[i] for i in range(n)]
@@ -41,7 +41,7 @@ def test_passes_are_shuffled_anew():
     assert tuple(range(40)) not in passes
 
 
-@pytest.mark.parametrize("steps", [0, 1, 7])
+@for_all("steps", [0, 1, 7])
 def test_more_steps_only_append_batches(steps):
     few, many = (batches(13, 4, k, rng(27, "batches")) for k in (steps, 20))
     assert len(few) == steps

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from laws import for_all
 from mlecs_bench.data.samples import (
     MANIFEST_FILE,
     DataRequest,
@@ -105,7 +106,7 @@ def test_a_manifest_survives_json():
     assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
 
 
-@pytest.mark.parametrize("names", [("video", "audio"), ("audio", "audio"), ("Text", "audio", "text", "text")])
+@for_all("names", [("video", "audio"), ("audio", "audio"), ("Text", "audio", "text", "text")])
 def test_modalities_are_listed_once_each_in_sorted_order(names):
     with pytest.raises(DataError, match="'small' must list its modalities once each in sorted order"):
         manifest_of([Modality(name, (1,), "float32", "vector") for name in names])
@@ -289,16 +290,16 @@ ACCESSES = {
 }
 
 
-@pytest.mark.parametrize("access", ACCESSES)
-@pytest.mark.parametrize("rows", [[0], [4, 0], [1, 4, 7, 11], [-1], [-N + 4], [N], [10**9], range(N)])
+@for_all("access", ACCESSES)
+@for_all("rows", [[0], [4, 0], [1, 4, 7, 11], [-1], [-N + 4], [N], [10**9], range(N)])
 def test_the_samples_of_others_are_refused_whatever_asks_for_them(party, access, rows):
     for form in (list(rows), np.array(rows)):
         with pytest.raises(AccessError, match=r"d00 asked for sample '.*', which is not in its data"):
             ACCESSES[access](party, form)
 
 
-@pytest.mark.parametrize("access", ACCESSES)
-@pytest.mark.parametrize("rows", [[True] * N, [1.0], [1.4, 4.2], [[1, 4]], ["s1"], 1], ids=str)
+@for_all("access", ACCESSES)
+@for_all("rows", [[True] * N, [1.0], [1.4, 4.2], [[1, 4]], ["s1"], 1])
 def test_only_a_list_of_row_numbers_selects_samples(samples, access, rows):
     # This party owns rows 0 and 1, which is what the elements of a mask look like: a mask would fetch every row.
     party = PartyData(samples, [0, 1], ["text"], "d00")
@@ -307,7 +308,7 @@ def test_only_a_list_of_row_numbers_selects_samples(samples, access, rows):
             ACCESSES[access](party, form)
 
 
-@pytest.mark.parametrize("access", [name for name in ACCESSES if name != "modality"])
+@for_all("access", [name for name in ACCESSES if name != "modality"])
 def test_a_party_without_modalities_sees_no_samples_of_others_either(samples, access):
     party = PartyData(samples, [1], [], "d00")
     assert len(party.batch([1])) == 1
@@ -320,7 +321,7 @@ def test_the_refusal_names_the_sample_by_its_id(party):
         party.batch([4, 3])
 
 
-@pytest.mark.parametrize("name", ["audio", "smell", "has_text", "speaker", "target"])
+@for_all("name", ["audio", "smell", "has_text", "speaker", "target"])
 def test_a_modality_that_is_not_held_is_refused(party, name):
     with pytest.raises(AccessError, match=rf"d00 asked for modality '{name}' but holds only \['text', 'video'\]"):
         party.modality(name, [4])

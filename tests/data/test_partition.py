@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from laws import for_all
 from mlecs_bench.data.partition import (
     draw_masks,
     partition,
@@ -49,8 +50,8 @@ def sequences_of(rows, groups):
 # ------------------------------------------------------------------------------------------------------- frame split
 
 
-@pytest.mark.parametrize("seed", PROTOCOL_SEEDS)
-@pytest.mark.parametrize(("n", "n_devices"), SIZES)
+@for_all("seed", PROTOCOL_SEEDS)
+@for_all(("n", "n_devices"), SIZES)
 def test_parts_are_disjoint_and_cover_all_but_the_unused(n, n_devices, seed):
     cut = split_frames(n, n_devices, seed)
     rows = [row for part in parts_of(cut) for row in rows_of(part)]
@@ -60,9 +61,7 @@ def test_parts_are_disjoint_and_cover_all_but_the_unused(n, n_devices, seed):
     assert {type(row) for row in rows} == {int}
 
 
-@pytest.mark.parametrize(
-    ("n", "quarter", "train"), [(11_544, 2_886, 2_597), (9_680, 2_420, 2_178)], ids=["ur-fall", "vast"]
-)
+@for_all(("n", "quarter", "train"), [(11_544, 2_886, 2_597), (9_680, 2_420, 2_178)])
 def test_the_papers_data_sets_have_the_papers_sizes(n, quarter, train):
     cut = split_frames(n, 3, 27)
     for part in parts_of(cut):
@@ -79,14 +78,14 @@ def test_every_party_trains_on_nine_tenths_rounded_down():
         assert {len(rows_of(part)) for part in cut.devices} == {3 * (n // 4) // n_devices}
 
 
-@pytest.mark.parametrize("n_devices", [1, 3, 5, 10, 20])
+@for_all("n_devices", [1, 3, 5, 10, 20])
 def test_the_public_part_does_not_depend_on_the_number_of_devices(n_devices):
     assert split_frames(9_680, n_devices, 34).public == split_frames(9_680, 2, 34).public
     groups, strata = ur_fall()
     assert split_sequences(groups, strata, n_devices, 34).public == split_sequences(groups, strata, 2, 34).public
 
 
-@pytest.mark.parametrize("split", ["frame", "sequence"])
+@for_all("split", ["frame", "sequence"])
 def test_a_seed_draws_the_same_partition_every_time_and_another_seed_another(split):
     groups, strata = ur_fall()
     cuts = [partition(groups, strata, split, 3, seed) for seed in PROTOCOL_SEEDS]
@@ -101,7 +100,7 @@ def test_every_sample_is_equally_likely_to_be_public():
     assert sum(counts.values()) == seeds * n // 4
 
 
-@pytest.mark.parametrize("n_devices", range(1, 8))
+@for_all("n_devices", range(1, 8))
 def test_too_few_samples_are_refused_exactly_when_a_party_would_train_or_test_on_none(n_devices):
     verdicts = set()
     for n in range(48):
@@ -119,8 +118,8 @@ def test_too_few_samples_are_refused_exactly_when_a_party_would_train_or_test_on
 # ---------------------------------------------------------------------------------------------------- sequence split
 
 
-@pytest.mark.parametrize("seed", PROTOCOL_SEEDS)
-@pytest.mark.parametrize("n_devices", [1, 3, 5, 10, 20])
+@for_all("seed", PROTOCOL_SEEDS)
+@for_all("n_devices", [1, 3, 5, 10, 20])
 def test_no_sequence_crosses_parties_or_train_and_test(n_devices, seed):
     groups, strata = ur_fall(seed)
     cut = split_sequences(groups, strata, n_devices, seed)
@@ -131,8 +130,8 @@ def test_no_sequence_crosses_parties_or_train_and_test(n_devices, seed):
     assert cut.unused == 0
 
 
-@pytest.mark.parametrize("seed", PROTOCOL_SEEDS)
-@pytest.mark.parametrize("n_devices", [1, 3, 5, 10, 20])
+@for_all("seed", PROTOCOL_SEEDS)
+@for_all("n_devices", [1, 3, 5, 10, 20])
 def test_at_least_three_tenths_of_every_partys_sequences_are_for_testing(n_devices, seed):
     groups, strata = ur_fall()
     for part in parts_of(split_sequences(groups, strata, n_devices, seed)):
@@ -142,8 +141,8 @@ def test_at_least_three_tenths_of_every_partys_sequences_are_for_testing(n_devic
         assert len(test) <= math.ceil(0.3 * len(train | test)) + 2, "no more than rounding up each stratum asks for"
 
 
-@pytest.mark.parametrize("seed", PROTOCOL_SEEDS)
-@pytest.mark.parametrize("n_devices", [1, 3, 5, 10, 20])
+@for_all("seed", PROTOCOL_SEEDS)
+@for_all("n_devices", [1, 3, 5, 10, 20])
 def test_devices_hold_every_stratum_and_all_sequences_within_one_of_each_other(n_devices, seed):
     groups, strata = ur_fall()
     cut = split_sequences(groups, strata, n_devices, seed)
@@ -154,8 +153,8 @@ def test_devices_hold_every_stratum_and_all_sequences_within_one_of_each_other(n
     assert public == {"fall": 30 // 4, "adl": 40 // 4}
 
 
-@pytest.mark.parametrize("seed", PROTOCOL_SEEDS)
-@pytest.mark.parametrize("n_devices", [1, 3, 5])
+@for_all("seed", PROTOCOL_SEEDS)
+@for_all("n_devices", [1, 3, 5])
 def test_a_stratum_of_a_party_is_tested_where_it_has_two_sequences(n_devices, seed):
     groups, strata = ur_fall()
     for part in parts_of(split_sequences(groups, strata, n_devices, seed)):
@@ -169,7 +168,7 @@ def test_a_stratum_of_a_party_is_tested_where_it_has_two_sequences(n_devices, se
             assert 10 * len(test) >= 3 * (len(train) + len(test))
 
 
-@pytest.mark.parametrize("n_devices", [27, 30, 70, 1_000])
+@for_all("n_devices", [27, 30, 70, 1_000])
 def test_more_devices_than_pairs_of_sequences_are_refused(n_devices):
     groups, strata = ur_fall()
     with pytest.raises(UsageError, match=f"70 sequences are too few for {n_devices} devices"):
@@ -212,10 +211,9 @@ def held_counts(rates, n_devices, seeds, min_modalities):
     return counts
 
 
-@pytest.mark.parametrize(
+@for_all(
     "rates",
     [dict.fromkeys(MODALITIES, 0.5), dict.fromkeys(MODALITIES, 0.7), {"acce": 0.9, "depth": 0.5, "rgb": 0.2}],
-    ids=["0.5", "0.7", "each its own"],
 )
 def test_each_modality_is_held_at_its_rate(rates):
     seeds, n_devices = 1_000, 3
@@ -224,7 +222,7 @@ def test_each_modality_is_held_at_its_rate(rates):
         assert stats.binomtest(counts[name], seeds * n_devices, rate).pvalue > 1e-4
 
 
-@pytest.mark.parametrize("rho", [0.3, 0.5, 0.8])
+@for_all("rho", [0.3, 0.5, 0.8])
 def test_redrawing_empty_devices_raises_the_rate_by_the_chance_of_one(rho):
     seeds, n_devices = 1_000, 3
     counts = held_counts(dict.fromkeys(MODALITIES, rho), n_devices, seeds, min_modalities=1)
@@ -251,16 +249,16 @@ def test_a_third_of_all_seeds_would_hold_an_empty_device_at_rho_one_half():
     assert stats.binomtest(empty, seeds, 1 - (1 - 0.5**3) ** 3).pvalue > 1e-4
 
 
-@pytest.mark.parametrize("n_devices", [1, 3, 20])
-@pytest.mark.parametrize("seed", PROTOCOL_SEEDS)
+@for_all("n_devices", [1, 3, 20])
+@for_all("seed", PROTOCOL_SEEDS)
 def test_rate_one_holds_everything_without_a_redraw(n_devices, seed):
     masks = draw_masks(dict.fromkeys(MODALITIES, 1.0), n_devices, seed)
     assert masks.devices == (MODALITIES,) * n_devices
     assert (masks.redraws, masks.rate) == (0, 1.0)
 
 
-@pytest.mark.parametrize("min_modalities", [0, 1, 2, 3])
-@pytest.mark.parametrize("seed", range(8))
+@for_all("min_modalities", [0, 1, 2, 3])
+@for_all("seed", range(8))
 def test_every_device_holds_the_least_number_of_modalities_in_sorted_order(min_modalities, seed):
     masks = draw_masks({"rgb": 0.4, "acce": 0.3, "depth": 0.5}, 5, seed, min_modalities)
     assert all(len(held) >= min_modalities for held in masks.devices)
@@ -268,8 +266,8 @@ def test_every_device_holds_the_least_number_of_modalities_in_sorted_order(min_m
     assert masks.rate == sum(len(held) for held in masks.devices) / 15
 
 
-@pytest.mark.parametrize("min_modalities", [0, 1, 2])
-@pytest.mark.parametrize("seed", range(8))
+@for_all("min_modalities", [0, 1, 2])
+@for_all("seed", range(8))
 def test_masks_and_redraws_equal_a_replay_of_each_devices_stream(min_modalities, seed):
     rates, devices, redraws = {"acce": 0.3, "depth": 0.5, "rgb": 0.2}, [], 0
     for j in range(6):
@@ -292,7 +290,7 @@ def test_the_number_of_redraws_is_geometric():
     assert stats.chisquare(observed, expected).pvalue > 1e-4
 
 
-@pytest.mark.parametrize("seed", PROTOCOL_SEEDS)
+@for_all("seed", PROTOCOL_SEEDS)
 def test_more_devices_do_not_change_the_first_ones(seed):
     rates = dict.fromkeys(MODALITIES, 0.5)
     many = draw_masks(rates, 20, seed).devices
@@ -300,14 +298,14 @@ def test_more_devices_do_not_change_the_first_ones(seed):
         assert draw_masks(rates, n_devices, seed).devices == many[:n_devices]
 
 
-@pytest.mark.parametrize("seed", PROTOCOL_SEEDS)
+@for_all("seed", PROTOCOL_SEEDS)
 def test_a_higher_rate_only_adds_modalities(seed):
     low, high = (draw_masks(dict.fromkeys(MODALITIES, rho), 20, seed, 0).devices for rho in (0.4, 0.8))
     assert all(set(a) <= set(b) for a, b in zip(low, high, strict=True))
     assert low != high
 
 
-@pytest.mark.parametrize("rho", [0.5, 1])
+@for_all("rho", [0.5, 1])
 def test_one_rate_holds_for_every_modality(rho):
     assert rates_of(rho, MODALITIES) == dict.fromkeys(MODALITIES, float(rho))
 
@@ -320,7 +318,7 @@ def test_rates_by_name_are_kept_in_the_order_of_the_modalities():
     ]
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("rho", "message"),
     [
         ({"acce": 0.5, "rgb": 0.5}, "no rate for modality 'depth'"),

@@ -43,86 +43,86 @@ def test_nothing_given_means_the_defaults():
     assert build() == Options()
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "value"),
-    [
-        ("rank", "16", 16),
-        ("rank", " 16 ", 16),
-        ("rank", "1", 1),
-        ("rate", "0.5", 0.5),
-        ("rate", "1e-4", 1e-4),
-        ("rate", "3", 3.0),
-        ("freeze", "true", True),
-        ("freeze", "True", True),
-        ("freeze", "yes", True),
-        ("freeze", "on", True),
-        ("freeze", "1", True),
-        ("freeze", "false", False),
-        ("freeze", "No", False),
-        ("freeze", "off", False),
-        ("freeze", "0", False),
-        ("name", "a=b", "a=b"),
-        ("mode", "max", "max"),
-        ("width", "64", 64),
-        ("width", "none", None),
-        ("width", "None", None),
-        ("cap", "0.5", 0.5),
-        ("ranks", "4, 8,16", (4, 8, 16)),
-        ("ranks", "4", (4,)),
-        ("ranks", "", ()),
-    ],
+TEXTS = (
+    ("rank", "16", 16),
+    ("rank", " 16 ", 16),
+    ("rank", "1", 1),
+    ("rate", "0.5", 0.5),
+    ("rate", "1e-4", 1e-4),
+    ("rate", "3", 3.0),
+    ("freeze", "true", True),
+    ("freeze", "True", True),
+    ("freeze", "yes", True),
+    ("freeze", "on", True),
+    ("freeze", "1", True),
+    ("freeze", "false", False),
+    ("freeze", "No", False),
+    ("freeze", "off", False),
+    ("freeze", "0", False),
+    ("name", "a=b", "a=b"),
+    ("mode", "max", "max"),
+    ("width", "64", 64),
+    ("width", "none", None),
+    ("width", "None", None),
+    ("cap", "0.5", 0.5),
+    ("ranks", "4, 8,16", (4, 8, 16)),
+    ("ranks", "4", (4,)),
+    ("ranks", "", ()),
 )
-def test_text_is_parsed_by_the_annotation(name, text, value):
-    parsed = getattr(build(**{name: text}), name)
-    assert parsed == value
-    assert type(parsed) is type(value)
 
 
-@pytest.mark.parametrize(
-    ("name", "given", "value"),
-    [
-        ("rank", 16, 16),
-        ("rate", 1, 1.0),
-        ("rate", 0.25, 0.25),
-        ("freeze", True, True),
-        ("freeze", False, False),
-        ("width", None, None),
-        ("width", 64, 64),
-        ("ranks", [4, 8, 16], (4, 8, 16)),
-        ("ranks", (4,), (4,)),
-    ],
+def test_text_is_parsed_by_the_annotation():
+    for name, text, value in TEXTS:
+        parsed = getattr(build(**{name: text}), name)
+        assert parsed == value
+        assert type(parsed) is type(value)
+
+
+VALUES = (
+    ("rank", 16, 16),
+    ("rate", 1, 1.0),
+    ("rate", 0.25, 0.25),
+    ("freeze", True, True),
+    ("freeze", False, False),
+    ("width", None, None),
+    ("width", 64, 64),
+    ("ranks", [4, 8, 16], (4, 8, 16)),
+    ("ranks", (4,), (4,)),
 )
-def test_plain_values_of_a_file_are_taken(name, given, value):
-    parsed = getattr(build(**{name: given}), name)
-    assert parsed == value
-    assert type(parsed) is type(value)
 
 
-@pytest.mark.parametrize(
-    ("name", "given", "expected"),
-    [
-        ("rank", "eight", "option 'rank' of algorithm 'x' must be an integer, got 'eight'"),
-        ("rank", "1.5", "must be an integer, got '1.5'"),
-        ("rank", 1.5, "must be an integer, got 1.5"),
-        ("rank", True, "must be an integer, got True"),
-        ("rank", None, "must be an integer, got None"),
-        ("rank", "", "must be an integer, got ''"),
-        ("rate", "fast", "must be a number, got 'fast'"),
-        ("rate", False, "must be a number, got False"),
-        ("rate", [1.0], r"must be a number, got [1.0]"),
-        ("freeze", "maybe", "must be true or false, got 'maybe'"),
-        ("freeze", 2, "must be true or false, got 2"),
-        ("name", 3, "must be a text, got 3"),
-        ("mode", "median", "must be one of mean, max, got 'median'"),
-        ("mode", "Mean", "must be one of mean, max, got 'Mean'"),
-        ("width", "wide", "must be an integer, got 'wide'"),
-        ("ranks", "4,x", "must be an integer, got '4,x'"),
-        ("ranks", 4, "must be a list with commas, got 4"),
-        ("ranks", "4,", "must be an integer, got '4,'"),
-    ],
+def test_plain_values_of_a_file_are_taken():
+    for name, given, value in VALUES:
+        parsed = getattr(build(**{name: given}), name)
+        assert parsed == value
+        assert type(parsed) is type(value)
+
+
+WRONG = (
+    ("rank", "eight", "option 'rank' of algorithm 'x' must be an integer, got 'eight'"),
+    ("rank", "1.5", "must be an integer, got '1.5'"),
+    ("rank", 1.5, "must be an integer, got 1.5"),
+    ("rank", True, "must be an integer, got True"),
+    ("rank", None, "must be an integer, got None"),
+    ("rank", "", "must be an integer, got ''"),
+    ("rate", "fast", "must be a number, got 'fast'"),
+    ("rate", False, "must be a number, got False"),
+    ("rate", [1.0], r"must be a number, got [1.0]"),
+    ("freeze", "maybe", "must be true or false, got 'maybe'"),
+    ("freeze", 2, "must be true or false, got 2"),
+    ("name", 3, "must be a text, got 3"),
+    ("mode", "median", "must be one of mean, max, got 'median'"),
+    ("mode", "Mean", "must be one of mean, max, got 'Mean'"),
+    ("width", "wide", "must be an integer, got 'wide'"),
+    ("ranks", "4,x", "must be an integer, got '4,x'"),
+    ("ranks", 4, "must be a list with commas, got 4"),
+    ("ranks", "4,", "must be an integer, got '4,'"),
 )
-def test_a_wrong_value_is_refused_by_option_and_value(name, given, expected):
-    assert expected in refusal(**{name: given})
+
+
+def test_a_wrong_value_is_refused_by_option_and_value():
+    for name, given, expected in WRONG:
+        assert expected in refusal(**{name: given})
 
 
 def test_an_unknown_option_is_refused_with_the_nearest_name():

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mlecs_bench.doors.hookspecs import AlgorithmInfo, CellRef, DatasetInfo
-from mlecs_bench.doors.registry import PLUGINS_VARIABLE, Entry, Registry
+from mlecs_bench.doors.events import KINDS as EVENTS
+from mlecs_bench.doors.events import CellRef, Event
+from mlecs_bench.doors.registry import DOORS, KINDS, PLUGINS_VARIABLE, REPLACED_HOOKS, PluginEntry, Registry, group_of
 from mlecs_bench.errors import DataError, PluginError, UsageError
 
 ALGORITHM = """
@@ -20,23 +21,25 @@ ALGORITHM = """
     def mlecs_algorithm():
         return AlgorithmInfo(title="Nothing", summary="does nothing", paper="none", build=lambda options: None)
 """
-DATASET = """
-    from mlecs_bench.doors.hookspecs import DatasetInfo, hookimpl
-
-    @hookimpl
-    def mlecs_dataset():
-        return DatasetInfo(
-            title="T", summary="s", task="generation", modalities=("a",), prepare=lambda request: None, metrics=("m",)
-        )
-"""
+CARDS = {
+    "algorithm": "AlgorithmInfo('T', 's', build=lambda options: None)",
+    "dataset": "DatasetInfo('T', 's', 'generation', ('a',), prepare=lambda request: None, metrics=('m',))",
+    "metric": "MetricInfo('T', 's', make=lambda request: None)",
+    "encoder": "EncoderInfo('T', 's', axes=1, build=lambda modality, dim: None)",
+    "profile": "Profile('thing', 's', 'slm', 'llm', None, 3, 8, 8, 8, LearningRates(1, 1, 1), 2, 2, 4, True)",
+    "workers": "WorkersInfo('T', 's', make=lambda request: None)",
+    "fleet": "FleetInfo('T', 's', make=lambda request: None)",
+    "study": "StudyInfo('T', 's')",
+}
+"""What the hook of each kind may return, as a plugin writes it."""
 OBSERVER = """
     from mlecs_bench.doors.hookspecs import hookimpl
 
     SEEN = []
 
     @hookimpl
-    def mlecs_round_end(cell, round):
-        SEEN.append((cell.seed, round))
+    def mlecs_event(event):
+        SEEN.append((event.kind, event.cell.seed, event.round))
 """
 LIST_OF_ALGORITHMS = "mlecs_bench.algorithms"
 
@@ -87,16 +90,23 @@ def refusal(error: type[Exception], registry: Registry, name: str = "noop") -> s
 
 def test_listing_imports_nothing(site):
     registry = site.algorithm("raise RuntimeError('imported')")
-    assert Entry("noop", "algorithm", "acme-fl", "1.0", "acme_noop") in registry.entries("algorithm")
+    assert PluginEntry("noop", "algorithm", "acme-fl", "1.0", "acme_noop") in registry.entries("algorithm")
     assert "acme_noop" not in sys.modules
 
 
 def test_first_party_plugins_enter_by_the_same_door(site):
     registry = Registry.installed()
-    own = {
-        e.name for kind in ("algorithm", "dataset") for e in registry.entries(kind) if e.distribution == "mlecs-bench"
-    }
-    assert {"ml-ecs", "standalone", "multi-fedavg", "vast", "ur-fall"} <= own
+    own = {kind: {e.name for e in registry.entries(kind) if e.distribution == "mlecs-bench"} for kind in KINDS}
+    for kind, names in {
+        "algorithm": {"ml-ecs", "standalone", "multi-fedavg"},
+        "dataset": {"vast", "ur-fall"},
+        "profile": {"mini", "small", "paper"},
+        "workers": {"in-process", "processes"},
+        "fleet": {"in-process", "processes"},
+    }.items():
+        assert names <= own[kind]
+        for name in own[kind]:
+            assert isinstance(registry.load(kind, name).info, DOORS[kind][1])
 
 
 def test_kinds_do_not_mix(site):
@@ -106,22 +116,66 @@ def test_kinds_do_not_mix(site):
     assert targets == [["m_algo"], ["m_data"]]
 
 
-def test_an_algorithm_is_loaded_with_its_origin(site):
-    loaded = site.algorithm(ALGORITHM).algorithm("noop")
-    assert isinstance(loaded.info, AlgorithmInfo)
-    assert (loaded.name, loaded.info.title, loaded.distribution, loaded.version) == (
-        "noop",
-        "Nothing",
-        "acme-fl",
-        "1.0",
-    )
+IMPORTS = "from mlecs_bench.api import *\nfrom mlecs_bench.api import LearningRates, hookimpl\n"
 
 
-def test_a_dataset_is_loaded_with_its_origin(site):
-    site.install("acme-data", {"mlecs_bench.datasets": {"toy": "acme_data"}}, version="2.1", acme_data=DATASET)
-    loaded = Registry.installed().dataset("toy")
-    assert isinstance(loaded.info, DatasetInfo)
-    assert (loaded.name, loaded.distribution, loaded.version) == ("toy", "acme-data", "2.1")
+@pytest.fixture
+def house(site):
+    """A distribution with a thing of every kind: from a hook, straight from an object, and as a hook of an object."""
+    points, modules, straight = {}, {}, IMPORTS
+    for kind, card in CARDS.items():
+        modules[f"acme_{kind}"] = f"{IMPORTS}@hookimpl\ndef mlecs_{kind}():\n    return {card}\n"
+        straight += f"class Of_{kind}:\n    @hookimpl\n    def mlecs_{kind}(self):\n        return {card}\n"
+        straight += f"{kind}, of_{kind} = {card}, Of_{kind}()\n"
+        targets = {"thing": f"acme_{kind}", "straight": f"acme_all:{kind}", "object": f"acme_all:of_{kind}"}
+        points[group_of(kind)] = targets
+    site.install("acme-house", points, version="2.1", acme_all=straight, **modules)
+    return Registry.installed()
+
+
+def test_a_plugin_of_every_kind_is_loaded_with_its_origin_from_a_hook_or_straight(house):
+    assert CARDS.keys() | {"observer"} == set(KINDS) == DOORS.keys()
+    for kind in CARDS:
+        for name in ("thing", "straight", "object"):
+            loaded = getattr(house, kind)(name)
+            assert isinstance(loaded.info, DOORS[kind][1])
+            assert (loaded.name, loaded.distribution, loaded.version) == (name, "acme-house", "2.1")
+            assert (loaded.ref.name, loaded.ref.version, loaded.ref.code) == (name, "2.1", loaded.code)
+            assert loaded.code
+            assert getattr(loaded.info, "title", "T") == "T"
+
+
+def test_a_name_that_no_plugin_of_its_kind_has_is_refused_with_the_nearest_one(house):
+    for kind in CARDS:
+        with pytest.raises(UsageError) as caught:
+            house.load(kind, "strait")
+        assert str(caught.value).startswith(f"no {kind} 'strait'. Did you mean 'straight'? Known: ")
+        assert "\n" not in str(caught.value)
+    for kind, wrong, right in (("profile", "mni", "mini"), ("workers", "proceses", "processes"),
+                               ("fleet", "in-proces", "in-process"), ("dataset", "vats", "vast")):  # fmt: skip  # pairs
+        with pytest.raises(UsageError, match=f"no {kind} '{wrong}'. Did you mean '{right}'?"):
+            Registry.installed().load(kind, wrong)
+
+
+def test_what_another_kind_of_hook_returns_is_refused(site):
+    site.install("acme-mix", {group_of("fleet"): {"mixed": "acme_mixed:card"}},
+                 acme_mixed=f"{IMPORTS}card = {CARDS['workers']}")  # fmt: skip  # one distribution
+    with pytest.raises(PluginError, match="does not implement mlecs_fleet; define it with @hookimpl"):
+        Registry.installed().fleet("mixed")
+
+
+def test_an_observer_is_loaded_as_it_is_and_one_that_would_hear_nothing_is_refused(site):
+    group = group_of("observer")
+    site.install("acme-watch", {group: {"watch": "acme_watch", "deaf": "acme_deaf"}}, acme_watch=OBSERVER,
+                 acme_deaf=ALGORITHM)  # fmt: skip  # one distribution
+    registry = Registry.installed()
+    loaded = registry.load("observer", "watch")
+    assert (loaded.info, loaded.distribution) == (sys.modules["acme_watch"], "acme-watch")
+    with pytest.raises(PluginError, match="does not implement mlecs_event; define it with @hookimpl"):
+        registry.load("observer", "deaf")
+    manager, warnings = registry.observers()
+    assert [name for name, _ in manager.list_name_plugin()] == ["watch"]
+    assert len(warnings) == 1
 
 
 def test_only_the_plugin_that_was_asked_for_is_imported(site):
@@ -131,32 +185,9 @@ def test_only_the_plugin_that_was_asked_for_is_imported(site):
     assert "acme_broken" not in sys.modules
 
 
-def test_an_entry_point_may_name_an_object(site):
-    source = """
-        from mlecs_bench.doors.hookspecs import AlgorithmInfo, hookimpl
-
-        class Plugin:
-            @hookimpl
-            def mlecs_algorithm(self):
-                return AlgorithmInfo(title="Object", summary="", paper="", build=lambda options: None)
-
-        plugin = Plugin()
-    """
-    site.install("acme-fl", {LIST_OF_ALGORITHMS: {"noop": "acme_object:plugin"}}, acme_object=source)
-    assert Registry.installed().algorithm("noop").info.title == "Object"
-
-
 def test_two_plugins_of_one_module_get_their_own_managers(site):
     registry = site.algorithm(ALGORITHM)
     assert registry.algorithm("noop").info.title == registry.algorithm("noop").info.title == "Nothing"
-
-
-def test_an_unknown_name_is_refused_with_the_nearest_one(site):
-    assert refusal(UsageError, site.algorithm(ALGORITHM), "nopo").startswith(
-        "no algorithm 'nopo'. Did you mean 'noop'?"
-    )
-    with pytest.raises(UsageError, match=r"no dataset 'vats'\. Did you mean 'vast'\?"):
-        Registry.installed().dataset("vats")
 
 
 def test_two_distributions_with_one_name_are_an_error_with_a_cure(site):
@@ -192,20 +223,23 @@ def test_a_distribution_with_damaged_metadata_does_not_stop_the_listing(site):
     assert Registry.installed().algorithm("noop").version == "unknown"
 
 
-@pytest.mark.parametrize(
-    ("source", "reason"),
-    [
-        ("import no_such_package_at_all", "ModuleNotFoundError: No module named 'no_such_package_at_all'"),
-        ("from json import no_such_name", "ImportError: cannot import name 'no_such_name'"),
-        ("raise ValueError('first\\n  second')", "ValueError: first second"),
-        ("def broken(:", "SyntaxError: invalid syntax"),
-        ("import sys; sys.exit(3)", "SystemExit: 3"),
-        ("raise KeyError", "KeyError"),
-    ],
+FAILURES = (
+    ("import no_such_package_at_all", "ModuleNotFoundError: No module named 'no_such_package_at_all'"),
+    ("from json import no_such_name", "ImportError: cannot import name 'no_such_name'"),
+    ("raise ValueError('first\\n  second')", "ValueError: first second"),
+    ("def broken(:", "SyntaxError: invalid syntax"),
+    ("import sys; sys.exit(3)", "SystemExit: 3"),
+    ("raise KeyError", "KeyError"),
 )
-def test_a_plugin_that_fails_to_import_is_named_in_one_line(site, source, reason):
-    message = refusal(PluginError, site.algorithm(source))
-    assert message.startswith(f"plugin 'noop' of distribution 'acme-fl' 1.0 failed to import: {reason}")
+
+
+def test_a_plugin_that_fails_to_import_is_named_in_one_line(site):
+    for number, (source, reason) in enumerate(FAILURES):
+        registry = site.algorithm(source, f"noop-{number}", f"acme-{number}", f"acme_{number}")
+        message = refusal(PluginError, registry, f"noop-{number}")
+        assert message.startswith(
+            f"plugin 'noop-{number}' of distribution 'acme-{number}' 1.0 failed to import: {reason}"
+        )
 
 
 def test_the_cause_of_a_failed_import_is_kept(site):
@@ -230,12 +264,12 @@ def test_a_plugin_without_the_hook_is_refused(site):
 def test_a_misspelt_hook_is_refused_with_the_known_ones(site):
     message = refusal(PluginError, site.algorithm(ALGORITHM.replace("def mlecs_algorithm", "def mlecs_algoritm")))
     assert "unknown hook 'mlecs_algoritm'" in message
-    assert "Hooks are: mlecs_algorithm, mlecs_cell_end" in message
+    assert message.endswith(f"Hooks are: {', '.join(sorted(f'mlecs_{k}' for k in (*CARDS, 'event')))}")
 
 
 def test_a_misspelt_hook_beside_a_right_one_is_refused(site):
-    extra = ALGORITHM + "\n    @hookimpl\n    def mlecs_rounds_end(cell):\n        pass\n"
-    assert "unknown hook 'mlecs_rounds_end'" in refusal(PluginError, site.algorithm(extra))
+    extra = ALGORITHM + "\n    @hookimpl\n    def mlecs_round_ended(cell):\n        pass\n"
+    assert "unknown hook 'mlecs_round_ended'" in refusal(PluginError, site.algorithm(extra))
 
 
 def test_a_hook_with_an_unknown_argument_is_refused(site):
@@ -250,16 +284,11 @@ def test_a_class_is_refused_as_plugin(site):
     )
 
 
-@pytest.mark.parametrize(("returned", "kind"), [("None", "NoneType"), ("{'title': 'x'}", "dict")])
-def test_a_hook_that_returns_something_else_is_refused(site, returned, kind):
-    source = f"""
-        from mlecs_bench.doors.hookspecs import hookimpl
-
-        @hookimpl
-        def mlecs_algorithm():
-            return {returned}
-    """
-    assert f"returned {kind} from mlecs_algorithm, not AlgorithmInfo" in refusal(PluginError, site.algorithm(source))
+def test_a_hook_that_returns_something_else_is_refused(site):
+    for name, returned, kind in (("none", "None", "NoneType"), ("mapping", "{'title': 'x'}", "dict")):
+        source = ALGORITHM.partition("return ")[0] + f"return {returned}\n"
+        registry = site.algorithm(source, name, name, f"acme_{name}")
+        assert f"returned {kind} from mlecs_algorithm, not AlgorithmInfo" in refusal(PluginError, registry, name)
 
 
 def test_options_that_are_no_dataclass_are_refused(site):
@@ -288,14 +317,31 @@ def test_observers_are_called_and_broken_ones_are_warnings(site):
     group = "mlecs_bench.observers"
     site.install("acme-watch", {group: {"watch": "acme_watch"}}, acme_watch=OBSERVER)
     site.install("acme-bad", {group: {"bad": "acme_bad", "odd": "acme_odd"}}, acme_bad="1 / 0",
-                 acme_odd=OBSERVER.replace("round_end", "round_ended"))  # fmt: skip  # one line per distribution
+                 acme_odd=OBSERVER.replace("mlecs_event", "mlecs_evnt"))  # fmt: skip  # one line per distribution
     manager, warnings = Registry.installed().observers()
-    manager.hook.mlecs_round_end(cell=CellRef("a", "d", "0.5", 27, 5, 3, 7), round=2, scores={})
-    assert sys.modules["acme_watch"].SEEN == [(27, 2)]
+    event = Event("round_end", CellRef("a", "d", "0.5", 27, 5, 3, 7), round=2)
+    manager.hook.mlecs_event(event=event, plan=None)
+    assert sys.modules["acme_watch"].SEEN == [("round_end", 27, 2)]
     assert [name for name, _ in manager.list_name_plugin()] == ["watch"]
     assert len(warnings) == 2
     assert "plugin 'bad' of distribution 'acme-bad' 1.0 failed to import: ZeroDivisionError" in warnings[0]
-    assert "unknown hook 'mlecs_round_ended'" in warnings[1]
+    assert "unknown hook 'mlecs_evnt'" in warnings[1]
+
+
+def test_an_observer_with_a_hook_that_was_replaced_is_told_by_which(site):
+    """Every hook of 0.1.0 is refused by its name, and every one of them has become a kind of event."""
+    for number, hook in enumerate(REPLACED_HOOKS):
+        name = f"old-{number}"
+        source = OBSERVER.replace("mlecs_event(event)", f"{hook}(cell)")
+        site.install(name, {group_of("observer"): {name: f"acme_old_{number}"}}, **{f"acme_old_{number}": source})
+    manager, warnings = Registry.installed().observers()
+    for number, hook in enumerate(REPLACED_HOOKS):
+        assert warnings[number] == (
+            f"plugin 'old-{number}' of distribution 'old-{number}' 1.0 implements {hook}, "
+            "which mlecs_event(event, plan) has replaced: look at event.kind"
+        )
+    assert {hook.removeprefix("mlecs_").removesuffix("_progress") for hook in REPLACED_HOOKS} <= EVENTS.keys()
+    assert manager.list_name_plugin() == []
 
 
 def test_observers_that_share_a_name_or_an_object_are_warnings(site):
@@ -309,16 +355,14 @@ def test_observers_that_share_a_name_or_an_object_are_warnings(site):
     assert any("plugin 'twin-b'" in line and "which another observer already is" in line for line in warnings)
 
 
-@pytest.mark.parametrize(
-    ("value", "seen"), [(None, True), ("", False), ("other", False), ("Acme_FL", True), ("other, acme-fl", True)]
-)
-def test_the_environment_limits_which_distributions_count(site, monkeypatch, value, seen):
+def test_the_environment_limits_which_distributions_count(site, monkeypatch):
     site.algorithm(ALGORITHM)
-    if value is not None:
-        monkeypatch.setenv(PLUGINS_VARIABLE, value)
-    names = {entry.name for entry in Registry.installed().entries("algorithm")}
-    assert ("noop" in names) is seen
-    assert "standalone" in names
+    for value, seen in ((None, True), ("", False), ("other", False), ("Acme_FL", True), ("other, acme-fl", True)):
+        if value is not None:
+            monkeypatch.setenv(PLUGINS_VARIABLE, value)
+        names = {entry.name for entry in Registry.installed().entries("algorithm")}
+        assert ("noop" in names) is seen
+        assert "standalone" in names
 
 
 def test_disabling_strangers_resolves_a_conflict(site, monkeypatch):

@@ -1,11 +1,11 @@
-"""Whole runs and sweeps through the command line in processes of their own: kill, interrupt, resume, workers.
+"""Whole runs and sweeps through the command line, on toys: what records hold, skip, fail, kill, interrupt, resume.
 
-The toy dataset enters as a stranger's plugin would, by an entry point of a distribution on the path.
+The toy dataset enters as a stranger's plugin would, by an entry point of a distribution on the path. Cells are run in
+this process where nothing depends on there being another.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,24 +14,13 @@ from pathlib import Path
 
 import pytest
 
-import toy
+from fabricated import write_metadata
+from mlecs_bench.cli.main import main
+from mlecs_bench.records.failures import read_failures
+from mlecs_bench.records.results import read_records, record_files
+from mlecs_bench.testing import toy as made
+from mlecs_bench.testing.installed import DATASET, installed
 
-pytestmark = pytest.mark.slow
-TESTS = Path(__file__).parent.parent
-PLUGIN = """
-from pathlib import Path
-import toy
-from mlecs_bench.api import DatasetInfo, hookimpl, open_prepared
-
-def prepare(request):
-    folder = request.cache_dir / "toy"
-    return open_prepared(folder) or toy.make_prepared(folder)
-
-@hookimpl
-def mlecs_dataset():
-    return DatasetInfo("Toy", "words", "generation", ("audio", "text", "video"), prepare, ("rouge_lsum",),
-                       splits=("frame", "sequence"))
-"""
 DYING = """
 import os, signal
 from mlecs_baselines.standalone import Standalone, StandaloneOptions
@@ -51,52 +40,118 @@ def mlecs_algorithm():
 """
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A folder for the path: a distribution with a dataset and a broken algorithm, and two toy models beside it."""
+@pytest.fixture(scope="module", autouse=True)
+def _site(tmp_path_factory):
+    """A broken algorithm and the toy dataset are installed, in this process and in those that it starts."""
     root = tmp_path_factory.mktemp("site")
-    (root / "toy_plugin.py").write_text(PLUGIN)
     (root / "dying_plugin.py").write_text(DYING)
-    info = root / "toy_plugins-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-plugins\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[mlecs_bench.datasets]\ntoy = toy_plugin\n[mlecs_bench.algorithms]\ndying = dying_plugin\n"
-    )
-    toy.make_gpt2(root / "slm")
-    toy.make_gptj(root / "llm")
-    return root
+    write_metadata(root, "dying", "1.0", {"mlecs_bench.algorithms": {"dying": "dying_plugin"}})
+    with pytest.MonkeyPatch.context() as patch, installed():
+        patch.syspath_prepend(str(root))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(root), os.environ["PYTHONPATH"]]))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
-def command(
-    site: Path, out: Path, algo: str = "ml-ecs", verb: str = "run", **flags: object
-) -> tuple[list[str], dict[str, str]]:
-    values = {"rounds": 3, "steps": 2, "seeds": "27", "workers": 1} | flags
-    args = [sys.executable, "-m", "mlecs_bench.cli.main", verb, "--algo", algo, "--dataset", "toy", "--rho", "0.6"]
-    args += ["--slm", str(site / "slm"), "--llm", str(site / "llm"), "--out", str(out), "--cache-dir", str(out / "c")]
-    args += [str(part) for name, value in values.items() for part in (f"--{name}", value)]
-    path = os.pathsep.join([str(site), str(TESTS), *(p for p in sys.path if p)])
-    return args, os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+def command(out: Path, algo: str = "ml-ecs", verb: str = "run", **flags: object) -> list[str]:
+    values = {"rho": 0.6, "rounds": 3, "steps": 2, "seeds": "27", "workers": 1} | flags
+    profile = made.profile()
+    args = [verb, "--algo", algo, "--dataset", DATASET, "--slm", profile.slm, "--llm", profile.llm]
+    args += ["--out", str(out), "--cache-dir", str(made.process_folder() / "protocol")]
+    return args + [str(part) for name, value in values.items() for part in (f"--{name}", value)]
 
 
-def run(site: Path, out: Path, algo: str = "ml-ecs", **flags: object) -> subprocess.CompletedProcess[str]:
-    args, env = command(site, out, algo, **flags)
-    return subprocess.run(args, env=env, capture_output=True, text=True, check=False, timeout=250)
+def records(out: Path) -> dict[tuple[str, int], dict[str, object]]:
+    """Return what must not depend on how a run was carried out: everything but times and provenance."""
+    found = {}
+    for record in read_records(out)[0]:
+        own = {key: value for key, value in record.items() if key != "provenance"}
+        own["cost"] = {key: value for key, value in record["cost"].items() if key != "seconds"}
+        found[record["identity"]["algo"]["name"], record["identity"]["seed"]] = own
+    return found
 
 
-def stop_after(site: Path, out: Path, text: str, with_signal: int, **flags: object) -> tuple[int, str]:
-    """Start a run, signal its process group when `text` appears on stderr, and return exit code and the rest."""
-    args, env = command(site, out, **flags)
-    with subprocess.Popen(
-        args,
-        env=env,
+def failed(out: Path) -> dict[tuple[str, int], tuple[str, int]]:
+    """Return the error and the attempts of the cells that failed."""
+    found = read_failures(out)[0]
+    return {(f.identity["algo"]["name"], f.identity["seed"]): (f.error, f.attempts) for f in found}
+
+
+def files(out: Path) -> dict[Path, bytes]:
+    """Return the bytes of all records."""
+    return {path: path.read_bytes() for path in record_files(out)}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Two seeds run in this process without a stop."""
+    out = tmp_path_factory.mktemp("whole")
+    assert main([*command(out, seeds="27,34"), "--quiet"]) == 0
+    return records(out)
+
+
+# In this process
+
+
+def test_what_a_run_was_asked_for_is_in_its_record_and_the_second_time_it_is_skipped(tmp_path, capsys):
+    flags = {"rounds": 1, "split": "sequence", "rho": "audio=0.5,text=1,video=0.5"}
+    assert main(command(tmp_path, "multi-fedavg", **flags)) == 0
+    (record,) = records(tmp_path).values()
+    assert record["identity"]["rho"] == {"audio": 0.5, "text": 1.0, "video": 0.5}
+    assert record["identity"]["dataset"]["split"] == "sequence"
+    assert all("text" in held for held in record["realised"]["modalities"].values())
+    assert "round 1/1 done" in capsys.readouterr().err
+    before = files(tmp_path)
+    assert main(command(tmp_path, "multi-fedavg", **flags)) == 0
+    assert "round 1/1" not in capsys.readouterr().err
+    assert files(tmp_path) == before
+
+
+def test_a_defect_in_a_plugin_costs_its_own_cells_only_and_is_retried_when_asked(tmp_path, capsys):
+    settings = {"verb": "sweep", "seeds": "46,52", "rounds": 1, "workers": "in-process"}
+    assert main(command(tmp_path, "dying,standalone", **settings)) == 1
+    out = capsys.readouterr().out
+    assert records(tmp_path).keys() == {("dying", 52), ("standalone", 46), ("standalone", 52)}
+    ((error, attempts),) = failed(tmp_path).values()
+    assert error.splitlines()[-1] == "RuntimeError: a defect of the plugin"
+    assert attempts == 1
+    assert "3 of 4 cells have records" in out
+    assert "--retry failed" in out
+    before = files(tmp_path)
+    assert main(command(tmp_path, "dying,standalone", **settings)) == 1
+    assert "RuntimeError: a defect of the plugin" in capsys.readouterr().out
+    assert files(tmp_path) == before
+    assert failed(tmp_path) == {("dying", 46): (error, 1)}
+    assert main([*command(tmp_path, "dying,standalone", **settings), "--retry", "failed"]) == 1
+    assert failed(tmp_path) == {("dying", 46): (error, 2)}
+    assert len(records(tmp_path)) == 3
+
+
+# In processes of their own
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "mlecs_bench.cli.main", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
         # Tests that run in the background ignore SIGINT, and the child would inherit that; at a terminal it would not.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # no other thread runs here
-    ) as process:
+    )
+
+
+def ended(arguments: list[str]) -> tuple[int, str, str]:
+    """Return exit code, stdout and stderr of a command."""
+    with start(arguments) as process:
+        out, err = process.communicate(timeout=250)
+        return process.returncode, out, err
+
+
+def stop_after(arguments: list[str], text: str, with_signal: int) -> tuple[int, str]:
+    """Start a command, signal its process group when `text` appears on stderr; return exit code and the rest."""
+    with start(arguments) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if text in line:
@@ -108,143 +163,61 @@ def stop_after(site: Path, out: Path, text: str, with_signal: int, **flags: obje
         return process.wait(timeout=60), rest
 
 
-def records(out: Path) -> dict[int, dict[str, object]]:
-    """Return what must not depend on how a run was carried out: everything but times and provenance."""
-    found = [json.loads(path.read_text()) for path in sorted(out.glob("*.json"))]
-    for record in found:
-        del record["provenance"]
-        del record["cost"]["seconds"]
-    return {record["identity"]["seed"]: record for record in found}
-
-
-@pytest.fixture(scope="module")
-def whole(site, tmp_path_factory):
-    """Two seeds run in one process without a stop."""
-    out = tmp_path_factory.mktemp("whole")
-    result = run(site, out, seeds="27,34")
-    assert result.returncode == 0, result.stderr
-    return records(out)
-
-
-def test_two_workers_give_the_records_of_one(site, tmp_path, whole):
-    assert run(site, tmp_path, seeds="27,34", workers=2).returncode == 0
-    assert records(tmp_path) == whole
-
-
-def test_a_killed_run_goes_on_from_its_last_round(site, tmp_path, whole):
-    code, _ = stop_after(site, tmp_path, "round 2/3 done", signal.SIGKILL)
+@pytest.mark.slow
+def test_a_killed_run_goes_on_from_its_last_round_to_the_same_records_with_any_number_of_workers(tmp_path, whole):
+    code, _ = stop_after(command(tmp_path), "round 2/3 done", signal.SIGKILL)
     assert code == -signal.SIGKILL
     assert records(tmp_path) == {}
-    result = run(site, tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "round 1/3" not in result.stderr
-    assert "round 2/3" not in result.stderr
-    assert records(tmp_path) == {27: whole[27]}
+    code, _, err = ended(command(tmp_path, seeds="27,34", workers=2))
+    assert code == 0, err
+    assert "seed 27: 3 rounds, 3 devices, resumed after round 2" in err
+    assert "seed 27: round 2/3" not in err
+    assert records(tmp_path) == whole
     assert not list((tmp_path / ".checkpoints").glob("*"))
 
 
-def test_ctrl_c_says_how_to_go_on_and_loses_no_finished_round(site, tmp_path, whole):
-    code, rest = stop_after(site, tmp_path, "round 1/3 done", signal.SIGINT, seeds="27,34", workers=2)
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on_and_loses_no_finished_round(tmp_path, whole):
+    code, rest = stop_after(command(tmp_path, seeds="27,34", workers=2), "round 1/3 done", signal.SIGINT)
     assert code == 130
     assert "run the same command again" in rest
     assert "Traceback" not in rest
-    assert run(site, tmp_path, seeds="27,34", workers=2).returncode == 0
-    assert records(tmp_path) == whole
-
-
-def test_a_finished_seed_is_skipped(site, tmp_path):
-    assert run(site, tmp_path, rounds=1).returncode == 0
-    path = next(tmp_path.glob("*.json"))
-    before = path.read_bytes()
-    again = run(site, tmp_path, rounds=1)
-    assert again.returncode == 0
-    assert "round 1/1" not in again.stderr
-    assert path.read_bytes() == before
-
-
-def test_a_worker_that_dies_is_one_line_and_costs_its_own_seed_only(site, tmp_path):
-    result = run(site, tmp_path, "dying", seeds="34,52", workers=2)
-    assert result.returncode == 1
-    assert "the worker process was killed by SIGKILL, perhaps because memory ran out" in result.stderr
-    assert "Traceback" not in result.stderr
-    assert list(records(tmp_path)) == [52]
-
-
-def test_a_defect_in_a_plugin_costs_its_own_seed_only(site, tmp_path):
-    result = run(site, tmp_path, "dying", seeds="46,52")
-    assert result.returncode == 1
-    assert "a defect of the plugin" in result.stderr
-    assert list(records(tmp_path)) == [52]
-
-
-def test_sequence_split_and_modality_rates_reach_the_record(site, tmp_path):
-    args = {"rounds": 1, "split": "sequence", "rho": "audio=0.5,text=1,video=0.5"}
-    assert run(site, tmp_path, "multi-fedavg", **args).returncode == 0
-    (record,) = records(tmp_path).values()
-    assert record["identity"]["rho"] == {"audio": 0.5, "text": 1.0, "video": 0.5}
-    assert record["identity"]["dataset"]["split"] == "sequence"
-    assert all("text" in held for held in record["realised"]["modalities"].values())
-
-
-# Sweeps
-
-
-def outcomes(out: Path) -> dict[tuple[str, int], str]:
-    """Return how the cells of a folder ended: algorithm and seed to "done" or the error."""
-    found = {}
-    for path in out.glob("*.json"):
-        identity = json.loads(path.read_text())["identity"]
-        found[identity["algo"]["name"], identity["seed"]] = "done"
-    for path in (out / "failures").glob("*.json"):
-        failure = json.loads(path.read_text())
-        found[failure["identity"]["algo"]["name"], failure["identity"]["seed"]] = failure["error"]
-    return found
-
-
-def test_a_sweep_outlives_killed_workers_and_defects_and_retries_only_what_failed(site, tmp_path):
-    settings = {"verb": "sweep", "seeds": "34,46,52", "rounds": 1, "workers": 2}
-    result = run(site, tmp_path, "dying,standalone", **settings)
-    assert result.returncode == 1
-    ended = outcomes(tmp_path)
-    assert {cell for cell, how in ended.items() if how == "done"} == {
-        ("dying", 52), ("standalone", 34), ("standalone", 46), ("standalone", 52)
-    }  # fmt: skip  # one line of cells
-    assert "killed by SIGKILL" in ended["dying", 34]
-    assert "a defect of the plugin" in ended["dying", 46]
-    assert "4 of 6 cells have records" in result.stdout
-    assert "--retry failed" in result.stdout
-    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.json")}
-    unasked = run(site, tmp_path, "dying,standalone", **settings)
-    assert (unasked.returncode, "killed by SIGKILL" in unasked.stdout) == (1, True)
-    attempts = {json.loads(path.read_text())["attempts"] for path in (tmp_path / "failures").glob("*.json")}
-    assert attempts == {1}
-    run(site, tmp_path, "dying,standalone", **settings, retry="failed")
-    attempts = {json.loads(path.read_text())["attempts"] for path in (tmp_path / "failures").glob("*.json")}
-    assert attempts == {2}
-    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.json")} == before
-
-
-def test_a_sweep_that_was_interrupted_goes_on_to_the_same_records(site, tmp_path, whole):
-    stop = {"verb": "sweep", "seeds": "27,34", "workers": 2, "algo": "ml-ecs,standalone"}
-    code, rest = stop_after(site, tmp_path, "done: ", signal.SIGINT, **stop)
+    assert records(tmp_path).keys() < whole.keys()
+    # A sweep goes on where the run was stopped, and is stopped in its turn when its first cell is done.
+    arguments = command(tmp_path, "ml-ecs,standalone", "sweep", seeds="27,34", workers=2)
+    code, rest = stop_after(arguments, "done: ", signal.SIGINT)
     assert code == 130
     assert "run the same command again" in rest
     assert "Traceback" not in rest
-    assert 0 < len(outcomes(tmp_path)) < 4
-    result = run(site, tmp_path, "ml-ecs,standalone", verb="sweep", seeds="27,34", workers=2)
-    assert result.returncode == 0, result.stderr
-    assert outcomes(tmp_path) == dict.fromkeys(((a, s) for a in ("ml-ecs", "standalone") for s in (27, 34)), "done")
-    for path in tmp_path.glob("standalone*.json"):
-        path.unlink()
-    assert records(tmp_path) == whole
+    assert 0 < len(records(tmp_path)) < 4
+    assert main([*arguments, "--quiet"]) == 0
+    found = records(tmp_path)
+    assert found.keys() == {(algo, seed) for algo in ("ml-ecs", "standalone") for seed in (27, 34)}
+    assert {cell: record for cell, record in found.items() if cell[0] == "ml-ecs"} == whole
+    assert any(r["provenance"]["resumed_from_round"] for r in read_records(tmp_path)[0])
 
 
-def test_two_sweeps_of_one_folder_share_the_work(site, tmp_path):
-    args, env = command(site, tmp_path, "standalone,multi-fedavg", "sweep", seeds="27,34,46", rounds=1)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(args, env=env, **pipes) as first, subprocess.Popen(args, env=env, **pipes) as second:
-        said = [process.communicate(timeout=250)[1] for process in (first, second)]
-        assert (first.returncode, second.returncode) == (0, 0), said
-    assert len(outcomes(tmp_path)) == 6
-    finished = [line.split(" (")[0] for text in said for line in text.splitlines() if line.startswith("done: ")]
-    assert len(finished) == len(set(finished)) == 6
+@pytest.mark.slow
+def test_a_sweep_outlives_killed_workers_and_two_sweeps_of_one_folder_share_the_work(tmp_path):
+    arguments = command(tmp_path, "dying,standalone", "sweep", seeds="34,46,52", rounds=1, workers=2)
+    with start(arguments) as first, start(arguments) as second:
+        said = [process.communicate(timeout=250) for process in (first, second)]
+    assert (first.returncode, second.returncode) == (1, 1), said
+    done = {("dying", 52), ("standalone", 34), ("standalone", 46), ("standalone", 52)}
+    assert records(tmp_path).keys() == done
+    ended_badly = failed(tmp_path)
+    assert ended_badly.keys() == {("dying", 34), ("dying", 46)}
+    death = "the worker process was killed by SIGKILL, perhaps because memory ran out; every finished round is kept"
+    assert ended_badly["dying", 34] == (death, 1)
+    assert "a defect of the plugin" in ended_badly["dying", 46][0]
+    for out, err in said:
+        assert "4 of 6 cells have records" in out
+        assert death.partition(";")[0] in out
+        assert "Traceback" not in out + err
+    lines = [line.split(" (")[0] for _, err in said for line in err.splitlines() if line.startswith("done: ")]
+    assert len(lines) == len(set(lines)) == len(done)
+    before = files(tmp_path)
+    code, _, _ = ended([*arguments, "--retry", "failed"])
+    assert code == 1
+    assert {attempts for _, attempts in failed(tmp_path).values()} == {2}
+    assert files(tmp_path) == before

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mlecs_bench.federation.parties import Budget
 from safetensors.torch import save_file
 from torch import nn
 from transformers import GPT2Config
@@ -21,10 +20,12 @@ import toy
 from mlecs_bench.data.partition import draw_masks, partition, rates_of
 from mlecs_bench.doors.hookspecs import Needs
 from mlecs_bench.errors import AccessError, UsageError
-from mlecs_bench.federation.build import Federation, ModelFactory, torch_device, training_settings
+from mlecs_bench.federation.build import Federation, ModelFactory
 from mlecs_bench.models.encoders import build_encoder
+from mlecs_bench.models.placement import torch_device
 from mlecs_bench.models.unified import PARTS, state_bytes
 from mlecs_bench.plan.structure import device_id
+from mlecs_bench.plan.training import Budget
 
 SETS = [("audio",), ("audio", "text"), ("text", "video"), ("audio", "text"), toy.NAMES, ()]
 
@@ -40,16 +41,16 @@ def test_ids_sort_in_the_order_of_devices():
     assert ids == sorted(ids)
 
 
-@pytest.mark.parametrize("part", ["encoder", "projector", "soft_prompt", "lora"])
-def test_initial_weights_are_equal_across_devices_twin_and_modality_sets(part, mixed):
-    reference = mixed.server.slm.part(part)
-    seen = set()
-    for device in mixed.devices:
-        for key, tensor in device.model.part(part).items():
-            if key != "constant":
-                assert torch.equal(tensor, reference[key]), (device.id, key)
-                seen.add(key)
-    assert seen == set(reference)
+def test_initial_weights_are_equal_across_devices_twin_and_modality_sets(mixed):
+    for part in ["encoder", "projector", "soft_prompt", "lora"]:
+        reference = mixed.server.slm.part(part)
+        seen = set()
+        for device in mixed.devices:
+            for key, tensor in device.model.part(part).items():
+                if key != "constant":
+                    assert torch.equal(tensor, reference[key]), (device.id, key)
+                    seen.add(key)
+        assert seen == set(reference)
 
 
 def test_initial_fusion_is_equal_where_the_modality_sets_are(mixed):
@@ -79,11 +80,11 @@ def test_cut_and_masks_follow_the_seed_and_not_the_algorithm(profile, samples):
     for seed in (27, 34):
         one = toy.toy_federation(profile, samples, seed, public_stage=True)
         other = toy.toy_federation(profile, samples, seed, public_stage=False, algo="standalone", budget="equal")
-        assert (one.partition, one.masks) == (other.partition, other.masks)
+        assert one.layout == other.layout
         strata = samples.column("stratum")
-        assert one.partition == partition(samples.column("group"), strata, "frame", 3, seed)
-        assert one.masks == draw_masks(rates_of(0.6, toy.NAMES), 3, seed)
-        assert tuple(d.modalities for d in one.devices) == one.masks.devices
+        assert one.layout.partition == partition(samples.column("group"), strata, "frame", 3, seed)
+        assert one.layout.masks == draw_masks(rates_of(0.6, toy.NAMES), 3, seed)
+        assert tuple(d.modalities for d in one.devices) == one.layout.masks.devices
 
 
 def test_parties_share_the_public_rows_and_nothing_else(mixed):
@@ -109,24 +110,22 @@ def test_device_cannot_read_foreign_samples_or_modalities(mixed):
     assert set(one.public.batch(one.public.rows[:2]).inputs) == {"audio"}
 
 
-@pytest.mark.parametrize(
-    ("budget", "public_stage", "private", "public"),
-    [("paper", True, 5, 5), ("paper", False, 5, 0), ("equal", True, 5, 5), ("equal", False, 10, 0)],
-)
-def test_budget_gives_every_stage_its_steps(budget, public_stage, private, public, profile):
-    training = training_settings(toy.toy_spec(steps=5, budget=budget), profile, Needs(public_stage=public_stage))
-    assert training.budget == Budget(private=private, public=public, server=5)
+def test_budget_gives_every_stage_its_steps(profile):
+    cases = [("paper", True, 5, 5), ("paper", False, 5, 0), ("equal", True, 5, 5), ("equal", False, 10, 0)]
+    for budget, public_stage, private, public in cases:
+        training = toy.toy_plan(profile, Needs(public_stage=public_stage), steps=5, budget=budget).training
+        assert training.budget == Budget(private=private, public=public, server=5)
 
 
-@pytest.mark.parametrize("budget", ["paper", "equal"])
-def test_algorithm_without_a_private_stage_gets_no_private_steps(budget, profile):
-    needs = Needs(private_stage=False, public_stage=True, setup_steps=3)
-    training = training_settings(toy.toy_spec(steps=5, budget=budget), profile, needs)
-    assert training.budget == Budget(private=0, public=5, server=5, setup=3)
+def test_algorithm_without_a_private_stage_gets_no_private_steps(profile):
+    for budget in ["paper", "equal"]:
+        needs = Needs(private_stage=False, public_stage=True, setup_steps=3)
+        training = toy.toy_plan(profile, needs, steps=5, budget=budget).training
+        assert training.budget == Budget(private=0, public=5, server=5, setup=3)
 
 
 def test_steps_and_rounds_default_to_the_profile(profile):
-    training = training_settings(toy.toy_spec(steps=None, rounds=None), profile, Needs())
+    training = toy.toy_plan(profile, Needs(), steps=None, rounds=None).training
     assert (training.budget.private, training.rounds) == (profile.steps, profile.rounds)
 
 
@@ -196,7 +195,7 @@ import toy
 from mlecs_bench.blocks.supervised import train_on_private
 from mlecs_bench.data.samples import Samples, open_prepared
 from mlecs_bench.models.unified import state_bytes
-from mlecs_bench.doors.profile import MINI
+from mlecs_plugins.profiles.mini import MINI
 import dataclasses, pathlib
 
 torch.set_num_threads(1)

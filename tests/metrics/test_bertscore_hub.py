@@ -37,6 +37,7 @@ def hub(tmp_path_factory):
     return home
 
 
+@pytest.mark.slow
 def test_a_hub_id_is_scored_as_in_the_literature(hub, tmp_path):
     code = """
         import json, warnings

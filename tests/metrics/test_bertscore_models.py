@@ -63,19 +63,20 @@ def test_every_accepted_type_is_tested():
     assert set(ENCODERS) == set(KINDS)
 
 
-@pytest.mark.parametrize("layer", [1, LAYERS])
-@pytest.mark.parametrize("kind", [kind for kind in ENCODERS if kind != "roberta"])
+@pytest.mark.parametrize(("kind", "layer"), [("bert", LAYERS), *((kind, 1) for kind in ENCODERS if kind != "roberta")])
 def test_scores_are_those_of_the_library(folders, kind, layer, tmp_path):
     found = BertScore(Source(folders[kind], layer), tmp_path).f1(*PAIRS)
     (written,) = tmp_path.glob("bertscore-baseline-*.tsv")
     assert found == pytest.approx(library_f1(folders[kind], layer, written), abs=1e-6)
     assert len(set(found)) == len(found)
-    other_layer = library_f1(folders[kind], LAYERS + 1 - layer)
-    assert raw_f1(folders[kind], layer) != pytest.approx(other_layer, abs=1e-3)
 
 
-@pytest.mark.parametrize("layer", [1, LAYERS])
-def test_roberta_scores_are_those_of_the_library_with_a_space_before_the_first_word(folders, layer, tmp_path):
+def test_another_layer_gives_other_scores(folders):
+    assert raw_f1(folders["bert"], 1) != pytest.approx(raw_f1(folders["bert"], LAYERS), abs=1e-3)
+
+
+def test_roberta_scores_are_those_of_the_library_with_a_space_before_the_first_word(folders, tmp_path):
+    layer = 1
     spaced = shutil.copytree(folders["roberta"], tmp_path / "spaced")
     save_tokenizer(spaced, "roberta", add_prefix_space=True)
     found = BertScore(Source(folders["roberta"], layer), tmp_path).f1(*PAIRS)
@@ -95,8 +96,7 @@ def test_the_packaged_model_scores_as_the_library_does(tmp_path):
     assert found == pytest.approx(library_f1(packaged_model(), 6, written), abs=1e-6)
 
 
-@pytest.mark.parametrize("stated", [10**6, None], ids=["more than positions", "unstated"])
-@pytest.mark.parametrize("kind", ENCODERS)
+@pytest.mark.parametrize(("kind", "stated"), [*((kind, 10**6) for kind in ENCODERS), ("bert", None)])
 def test_a_text_longer_than_the_model_reads_is_cut(folders, kind, stated, tmp_path):
     folder = shutil.copytree(folders[kind], tmp_path / kind)
     save_tokenizer(folder, kind, model_max_length=stated)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from mlecs_bench.errors import DataError, UsageError
-from mlecs_bench.metrics import scores as metrics
-from mlecs_bench.metrics.scores import Metric, f1_macro, f1_weighted, label_of, make_scorers, rouge_lsum
+from installed import Distribution, scorers_of
+from laws import for_all
+from mlecs_bench.doors.hookspecs import MetricRequest
+from mlecs_bench.doors.registry import Registry
+from mlecs_bench.doors.scoring import Metric, Scorer
+from mlecs_bench.errors import DataError, PluginError, UsageError
+from mlecs_bench.metrics.f1 import f1_macro, f1_weighted, label_of
+from mlecs_bench.metrics.rouge import rouge_lsum
+from mlecs_bench.metrics.scorers import check_metrics
 
 LABELS = ("not lying", "temporary pose", "lying on the ground")
 PREDICTIONS = ["a red fox is running", "two dogs\nplay in the snow", "", "the runners ran fast"]
@@ -51,8 +59,8 @@ def test_label_of_ignores_case_and_outer_space_only():
     assert label_of("", LABELS) is None
 
 
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize(("function", "average"), [(f1_macro, "macro"), (f1_weighted, "weighted")])
+@for_all("seed", range(6))
+@for_all(("function", "average"), [(f1_macro, "macro"), (f1_weighted, "weighted")])
 def test_f1_equals_sklearn(seed, function, average):
     random = np.random.default_rng(seed)
     # Seeds leave out labels now and then: a class without references, predictions or both.
@@ -83,7 +91,7 @@ def test_f1_refuses_a_reference_that_is_no_label():
 
 @pytest.mark.parametrize("name", ["rouge_lsum", "f1_macro", "f1_weighted"])
 def test_scores_refuse_unequal_lengths_and_no_samples(name, tmp_path):
-    (scorer,) = make_scorers([name], LABELS, tmp_path)
+    (scorer,) = scorers_of([name], tmp_path, LABELS)
     with pytest.raises(DataError, match="2 predictions for 1 references"):
         scorer.score([LABELS[0]] * 2, [LABELS[0]])
     with pytest.raises(DataError, match="no samples"):
@@ -91,7 +99,7 @@ def test_scores_refuse_unequal_lengths_and_no_samples(name, tmp_path):
 
 
 def test_scorers_come_in_the_order_asked_and_name_their_implementation(tmp_path):
-    scorers = make_scorers(["f1_weighted", "rouge_lsum", "f1_macro"], LABELS, tmp_path)
+    scorers = scorers_of(["f1_weighted", "rouge_lsum", "f1_macro"], tmp_path, LABELS)
     assert [s.name for s in scorers] == ["f1_weighted", "rouge_lsum", "f1_macro"]
     assert len({s.identity for s in scorers}) == 3
     assert scorers[1].identity == "rouge-score==0.1.2 rougeLsum F1 stemmer"
@@ -103,14 +111,84 @@ def test_scorers_come_in_the_order_asked_and_name_their_implementation(tmp_path)
 
 def test_an_unknown_metric_gets_the_nearest_name(tmp_path):
     with pytest.raises(UsageError, match=r"no metric 'rouge_lsun'\. Did you mean 'rouge_lsum'\?"):
-        make_scorers(["rouge_lsun"], LABELS, tmp_path)
+        scorers_of(["rouge_lsun"], tmp_path, LABELS)
 
 
 def test_f1_needs_labels(tmp_path):
     with pytest.raises(UsageError, match="f1_macro needs labels"):
-        make_scorers(["f1_macro"], [], tmp_path)
+        scorers_of(["f1_macro"], tmp_path)
 
 
-def test_bertscore_is_left_out_when_it_is_not_installed(tmp_path, monkeypatch):
-    monkeypatch.setattr(metrics, "open_bertscore", lambda cache_dir, model, device: None)
-    assert [s.name for s in make_scorers(["rouge_lsum", "bertscore"], [], tmp_path)] == ["rouge_lsum"]
+METRIC = """
+from mlecs_bench.api import FunctionScorer, Metric, MetricInfo, UsageError, check_pairs, hookimpl
+
+def length(predictions, references):
+    check_pairs(predictions, references, "length")
+    return Metric(sum(map(len, predictions)) / len(predictions), len(predictions), higher_is_better=False)
+
+def make(request):
+    if request.model == "none":
+        return None
+    if request.model == "broken":
+        raise KeyError("weights")
+    return FunctionScorer("other" if request.model == "misnamed" else "length", "letters of the answer", length)
+
+def check(request):
+    if request.model == "absent":
+        raise UsageError("no model 'absent'; use another")
+
+@hookimpl
+def mlecs_metric():
+    return MetricInfo("Length", "letters of the answer", make, higher_is_better=False, check=check)
+"""
+
+
+@pytest.fixture
+def acme(tmp_path, monkeypatch):
+    """A metric of somebody else: installs it with this source, and returns its scorer for a request's model."""
+    distribution = Distribution(tmp_path / "site", monkeypatch, "acme-metrics", "acme_length")
+
+    def install(source: str = METRIC, model: str | None = None) -> list[Scorer]:
+        distribution.install(source, {"mlecs_bench.metrics": {"length": "acme_length"}})
+        return scorers_of(["length", "rouge_lsum"], tmp_path, model=model)
+
+    return install
+
+
+def test_a_metric_of_another_distribution_scores_beside_ours(acme):
+    length, rouge = acme()
+    assert length.name == "length"
+    assert length.score(["abc", "a"], ["x", "y"]) == Metric(2.0, 2, higher_is_better=False)
+    assert rouge.identity == "rouge-score==0.1.2 rougeLsum F1 stemmer", "what is our own goes by its version"
+
+
+def test_the_identity_of_a_foreign_metric_names_its_distribution_and_follows_its_code(acme):
+    first, again, edited = (acme(source)[0].identity for source in (METRIC, METRIC, METRIC + "# edited\n"))
+    assert re.fullmatch(r"letters of the answer \(acme-metrics 1\.0, code [0-9a-f]{16}\)", first)
+    assert first == again
+    assert first != edited
+
+
+def test_a_metric_that_cannot_be_made_is_left_out(acme):
+    assert [scorer.name for scorer in acme(model="none")] == ["rouge_lsum"]
+
+
+def test_a_metric_may_refuse_its_model_before_anything_is_prepared(acme, tmp_path):
+    acme()
+    for names, model, says in (
+        (["rouge_lsum", "length"], "absent", "no model 'absent'; use another"),
+        (["rouge_lsum", "lenght"], None, "no metric 'lenght'. Did you mean 'length'?"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(says)):
+            check_metrics(names, MetricRequest((), tmp_path, model), Registry.installed())
+    check_metrics(["length", "f1_macro"], MetricRequest((), tmp_path), Registry.installed())
+
+
+def test_a_broken_metric_is_named_in_one_line(acme):
+    for model, says in (
+        ("broken", "metric 'length' of distribution 'acme-metrics' 1.0 failed: KeyError: 'weights'"),
+        ("misnamed", "metric 'length' of distribution 'acme-metrics' makes a scorer called 'other'; give it the name"),
+    ):
+        with pytest.raises(PluginError, match=re.escape(says)) as caught:
+            acme(model=model)
+        assert "\n" not in str(caught.value)

@@ -15,6 +15,7 @@ from transformers.models.gpt2 import GPT2LMHeadModel
 from transformers.models.mistral import MistralForCausalLM
 
 import toy
+from laws import for_all
 from mlecs_bench.doors.profile import LoraSettings
 from mlecs_bench.errors import DataError, UsageError
 from mlecs_bench.models import outline as outline_module
@@ -69,7 +70,7 @@ def merged_weights(folder: str, backbone: Backbone, name: str) -> dict[str, torc
     return merged
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@for_all("kind", KINDS)
 def test_logits_with_a_new_adapter_are_those_of_the_plain_model(kind, checkpoints):
     backbone = adapted(checkpoints[kind])
     embeds = embeds_of(backbone)
@@ -77,7 +78,7 @@ def test_logits_with_a_new_adapter_are_those_of_the_plain_model(kind, checkpoint
     torch.testing.assert_close(ours, plain_logits(checkpoints[kind], embeds), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@for_all("kind", KINDS)
 def test_adapter_acts_as_if_its_product_were_added_to_the_weights(kind, checkpoints):
     backbone = adapted(checkpoints[kind])
     randomise(backbone)
@@ -87,7 +88,7 @@ def test_adapter_acts_as_if_its_product_were_added_to_the_weights(kind, checkpoi
     torch.testing.assert_close(backbone.logits(embeds, keep=7), oracle, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@for_all("kind", KINDS)
 def test_kept_logits_are_those_of_the_last_positions(kind, checkpoints):
     backbone = adapted(checkpoints[kind])
     embeds = embeds_of(backbone)
@@ -107,7 +108,7 @@ def test_bfloat16_backbone_takes_float32_soft_tokens_and_returns_float32_logits(
     assert len(backbone.generate(embeds, 2)) == 3
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@for_all("kind", KINDS)
 def test_two_adapters_on_one_backbone_are_independent(kind, checkpoints):
     backbone = adapted(checkpoints[kind], ("d00", "d01"))
     randomise(backbone, "d01", seed=5)
@@ -157,7 +158,7 @@ def test_lora_parameter_count_is_rank_times_the_widths(targets, count, tmp_path)
     assert sum(p.numel() for p in backbone.adapter("d00").values()) == count
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@for_all("kind", KINDS)
 def test_adapted_projections_are_those_of_the_architecture(kind, checkpoints):
     backbone = adapted(checkpoints[kind])
     modules = {key.rpartition(".")[0] for key in backbone.adapter("d00")}
@@ -231,7 +232,7 @@ def swap_tokens(backbone: Backbone, a: int, b: int) -> None:
             p.data[[a, b]] = p.data[[b, a]]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@for_all("kind", KINDS)
 def test_generate_is_the_greedy_loop_without_a_cache_and_stops_at_the_end_token(kind, checkpoints):
     backbone = adapted(checkpoints[kind])
     randomise(backbone)  # without it a random model repeats one token
@@ -312,8 +313,8 @@ def test_model_that_is_neither_folder_nor_reachable_is_refused_in_one_line():
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("seed", [3, 27])
-@pytest.mark.parametrize(("small", "large"), [(1, 8), (8, 24), (3, 4)])
+@for_all("seed", [3, 27])
+@for_all(("small", "large"), [(1, 8), (8, 24), (3, 4)])
 def test_smaller_rank_starts_as_the_first_rows_of_a_larger_one(checkpoints, seed, small, large):
     backbone = Backbone(checkpoints["gpt2"], ON_CPU)
     for name, rank in (("d00", small), ("d01", large)):
@@ -349,7 +350,7 @@ def test_two_active_adapters_add_their_updates(checkpoints):
     torch.testing.assert_close(alone, plain_logits(checkpoints["gpt2"], embeds, other), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@for_all("kind", KINDS)
 def test_shape_read_from_the_configuration_is_that_of_the_adapters(checkpoints, kind):
     shape = backbone_shape(str(checkpoints[kind]), None)
     backbone = adapted(checkpoints[kind], rank=3)

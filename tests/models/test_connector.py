@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-import pytest
 import torch
 from torch.nn import functional
 
+from laws import for_all
 from mlecs_bench.models.connector import Connector, ConnectorSizes
 from mlecs_bench.seeds import torch_stream
 
@@ -114,7 +114,7 @@ def test_without_modalities_the_soft_prompt_is_one_trainable_constant():
     assert not hasattr(connector, "fusion")
 
 
-@pytest.mark.parametrize("held", [("audio",), ("audio", "video"), ALL])
+@for_all("held", [("audio",), ("audio", "video"), ALL])
 def test_initial_projectors_and_soft_prompt_do_not_depend_on_what_else_is_held(held):
     whole, part = connector_of(), connector_of(held)
     for m in held:
@@ -149,7 +149,7 @@ def test_sizes_of_the_authors_script_give_its_parameter_counts():
     assert count(connector) - sum(p.numel() for p in connector.missing.values()) == 5_325_632
 
 
-@pytest.mark.parametrize("held", [("audio",), ("text", "video"), ALL])
+@for_all("held", [("audio",), ("text", "video"), ALL])
 def test_any_set_of_modalities_fuses_to_one_width(held):
     connector = connector_of(held, sizes=dataclasses.replace(SIZES, fused=9))
     assert connector.fuse(connector.project(features(2, held), everywhere(2, held))).shape == (2, 9)

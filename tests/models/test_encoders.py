@@ -1,14 +1,18 @@
 """The mini encoders: any shape of an encoding, plain averaging, and what each one may not depend on."""
 
+import re
 import time
 
 import numpy as np
 import pytest
 import torch
 
+from installed import Distribution, encoder_of
+from laws import for_all
 from mlecs_bench.data.samples import Modality
-from mlecs_bench.errors import DataError
-from mlecs_bench.models.encoders import TABLE_ROWS, build_encoder
+from mlecs_bench.doors.registry import Registry
+from mlecs_bench.errors import DataError, PluginError
+from mlecs_bench.models.encoders import TABLE_ROWS, encoder_origins, encoders_of
 from mlecs_bench.seeds import torch_stream
 
 CASES = [
@@ -40,10 +44,10 @@ def batch(shape, dtype, n=8, seed=0):
 
 def encoder(encoding, shape, dtype, dim=64):
     with torch_stream(0, "test", encoding):
-        return build_encoder(modality(encoding, shape, dtype), dim)
+        return encoder_of(modality(encoding, shape, dtype), dim)
 
 
-@pytest.mark.parametrize(("encoding", "shape", "dtype"), CASES)
+@for_all(("encoding", "shape", "dtype"), CASES)
 def test_every_shape_of_an_encoding_gives_finite_float32_features(encoding, shape, dtype):
     features = encoder(encoding, shape, dtype, dim=10)(batch(shape, dtype))
     assert features.shape == (8, 10)
@@ -52,7 +56,7 @@ def test_every_shape_of_an_encoding_gives_finite_float32_features(encoding, shap
     assert features.std(dim=0).min() > 1e-4, "different samples must give different features"
 
 
-@pytest.mark.parametrize(("encoding", "shape", "dtype"), CASES)
+@for_all(("encoding", "shape", "dtype"), CASES)
 def test_a_sample_does_not_depend_on_the_others_in_its_batch(encoding, shape, dtype):
     network, x = encoder(encoding, shape, dtype), batch(shape, dtype)
     together = network(x)
@@ -60,7 +64,7 @@ def test_a_sample_does_not_depend_on_the_others_in_its_batch(encoding, shape, dt
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("encoding", "shape", "dtype"), CASES)
+@for_all(("encoding", "shape", "dtype"), CASES)
 def test_every_parameter_learns_and_nothing_is_a_buffer(encoding, shape, dtype):
     network = encoder(encoding, shape, dtype)
     network(batch(shape, dtype)).square().sum().backward()
@@ -69,7 +73,7 @@ def test_every_parameter_learns_and_nothing_is_a_buffer(encoding, shape, dtype):
     assert still == []
 
 
-@pytest.mark.parametrize(("encoding", "shape", "dtype"), CASES)
+@for_all(("encoding", "shape", "dtype"), CASES)
 def test_an_empty_batch_gives_no_features(encoding, shape, dtype):
     assert encoder(encoding, shape, dtype, dim=6)(batch(shape, dtype, n=0)).shape == (0, 6)
 
@@ -119,19 +123,19 @@ def test_the_order_of_frames_matters():
     assert not torch.allclose(network(x), network(x.flip(1)), atol=1e-3)
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("encoding", "shape"),
     [("frames", (16, 16, 3)), ("image", (16, 16)), ("tokens", (4, 4)), ("vector", ()), ("series", (15,))],
 )
 def test_a_shape_that_does_not_fit_its_encoding_is_an_error_in_one_line(encoding, shape):
     with pytest.raises(DataError, match=r"needs \d axes") as error:
-        build_encoder(modality(encoding, shape, "float32"), 8)
+        encoder_of(modality(encoding, shape, "float32"), 8)
     assert "\n" not in str(error.value)
 
 
 def test_an_unknown_encoding_is_an_error_that_lists_the_known_ones():
     with pytest.raises(DataError, match=r"waveform.*spectrogram"):
-        build_encoder(modality("waveform", (100,), "float32"), 8)
+        encoder_of(modality("waveform", (100,), "float32"), 8)
 
 
 def test_the_three_encoders_of_a_dataset_stay_small_and_fast():
@@ -146,3 +150,58 @@ def test_the_three_encoders_of_a_dataset_stay_small_and_fast():
             network(x).sum().backward()
         best = min(best, time.perf_counter() - start)
     assert best < 0.2
+
+
+ENCODER = """
+from torch import nn
+from mlecs_bench.api import EncoderInfo, hookimpl
+
+class Waveform(nn.Module):
+    def __init__(self, n, dim):
+        super().__init__()
+        self.body = nn.Linear(n, dim)
+
+    def forward(self, wave):
+        return self.body(wave.float())
+
+@hookimpl
+def mlecs_encoder():
+    return EncoderInfo("Waveform", "a line", axes=1, build=lambda modality, dim: Waveform(modality.shape[0], dim))
+"""
+WAVE = Modality("w", (100,), "float32", "waveform")
+
+
+@pytest.fixture
+def acme(tmp_path, monkeypatch):
+    """An encoder of somebody else, installed with a source."""
+    distribution = Distribution(tmp_path / "site", monkeypatch, "acme-waves", "acme_waveform")
+    points = {"mlecs_bench.encoders": {"waveform": "acme_waveform"}}
+    return lambda source=ENCODER: distribution.install(source, points)
+
+
+def test_an_encoding_of_another_distribution_is_read_by_its_encoder(acme):
+    with pytest.raises(DataError, match="waveform"):
+        encoder_of(WAVE, 5)
+    acme()
+    registry = Registry.installed()
+    assert encoder_of(WAVE, 5, registry)(batch((100,), "float32")).shape == (8, 5)
+    with pytest.raises(DataError, match="needs 1 axes"):
+        encoder_of(modality("waveform", (4, 4), "float32"), 5, registry)
+
+
+def test_what_identifies_a_result_names_foreign_encoders_by_their_code_and_ours_not_at_all(acme):
+    found = []
+    for source in (ENCODER, ENCODER, ENCODER + "# edited\n"):
+        acme(source)
+        found.append(encoder_origins([WAVE, modality("vector", (3,), "float32")], Registry.installed()))
+    assert [set(origins) for origins in found] == [{"waveform"}] * 3
+    assert re.fullmatch(r"acme-waves 1\.0, code [0-9a-f]{16}", found[0]["waveform"])
+    assert found[0] == found[1] != found[2]
+
+
+def test_only_the_encoders_of_a_manifest_are_imported(acme):
+    acme("raise RuntimeError('imported')")
+    image = modality("image", (8, 8, 3), "uint8")
+    assert set(encoders_of([image, image], Registry.installed())) == {"image"}
+    with pytest.raises(PluginError, match=r"acme-waves' 1\.0 failed to import: RuntimeError: imported"):
+        encoders_of([image, WAVE], Registry.installed())

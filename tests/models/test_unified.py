@@ -226,7 +226,7 @@ def test_device_without_modalities_has_a_soft_prompt_that_learns(federation):
     assert model.represent(batch).fused is None
     with model.only_trainable(PARTS):
         found = gradients(model, model.loss(batch, PROMPT, TARGETS))
-    assert found["prompt/constant"].any()
+    assert found["soft_prompt/constant"].any()
     assert len(model.generate(batch, PROMPT, 3)) == 4
 
 

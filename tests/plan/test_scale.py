@@ -13,30 +13,37 @@ import torch
 from transformers import GPT2Config, GPTJConfig
 
 import toy
-from mlecs_bench.doors.profile import MINI, PAPER, PROFILES, SMALL, LoraSettings
+from mlecs_bench.doors.profile import LoraSettings
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import DataError, UsageError
-from mlecs_bench.execution.cell import profile_of
-from mlecs_bench.execution.protocol import resolve
 from mlecs_bench.models import memory, sources
 from mlecs_bench.models.backbone import Backbone
 from mlecs_bench.models.loading import BaseSettings
 from mlecs_bench.models.memory import MemoryEstimate, advice, estimate_memory
 from mlecs_bench.models.outline import backbone_shape
 from mlecs_bench.plan import preflight
+from mlecs_bench.plan.plan import Plan
+from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.plan.spec import RunSpec
 
 CPU = torch.device("cpu")
-VAST = dataclasses.replace(Registry.installed().dataset("vast").info, metrics=("rouge_lsum",))
+REGISTRY = Registry.installed()
+VAST = dataclasses.replace(REGISTRY.dataset("vast").info, metrics=("rouge_lsum",))
+MINI, SMALL, PAPER = (REGISTRY.profile(name).info for name in ("mini", "small", "paper"))
+
+
+def plan_of(algo: str = "standalone", **changes: object) -> Plan:
+    """Return a plan on VAST, on the CPU unless `changes` say otherwise."""
+    return resolve(RunSpec(algo, "vast", 0.5, **({"device": "cpu"} | changes)), REGISTRY)
 
 
 # Sources
 
 
-@pytest.mark.parametrize("profile", [SMALL, PAPER], ids=lambda p: p.name)
-def test_the_models_of_every_profile_are_known_without_a_hub(profile):
-    for source in (profile.slm, profile.llm):
-        assert backbone_shape(source, None).adapted
+def test_the_models_of_every_profile_are_known_without_a_hub():
+    for profile in (SMALL, PAPER):
+        for source in (profile.slm, profile.llm):
+            assert backbone_shape(source, None).adapted
 
 
 def test_published_sizes_are_those_of_the_architectures_own_presets():
@@ -106,15 +113,13 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_model_that_is_not_whole_is_refused_before_anything_is_loaded(damage, checkpoints, tmp_path):
-    copy = Path(shutil.copytree(checkpoints["gpt2"], tmp_path / "copy"))
-    harm, match = DAMAGES[damage]
-    harm(copy)
-    spec = RunSpec(algo="standalone", dataset="vast", rho=0.5, slm=str(copy), device="cpu")
-    with pytest.raises(UsageError, match=match) as caught:
-        preflight.check_models(spec, VAST)
-    assert "\n" not in str(caught.value)
+def test_a_model_that_is_not_whole_is_refused_before_anything_is_loaded(checkpoints, tmp_path):
+    for damage, (harm, match) in DAMAGES.items():
+        copy = Path(shutil.copytree(checkpoints["gpt2"], tmp_path / damage))
+        harm(copy)
+        with pytest.raises(UsageError, match=match) as caught:
+            preflight.check_models(plan_of(slm=str(copy)), VAST)
+        assert "\n" not in str(caught.value)
 
 
 # Memory
@@ -171,9 +176,15 @@ def saved_bytes(backbone: Backbone, b: int, tokens: int) -> int:
     return sum(kept.values())
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("batch", [2, 4])
-def test_the_estimate_of_activations_is_near_what_autograd_keeps(middle, batch, checkpointing):
+def test_the_estimate_of_activations_is_near_what_autograd_keeps(middle):
+    for batch in (2, 4):
+        for checkpointing in (False, True):
+            estimated, measured = activations(middle, batch, checkpointing)
+            assert 0.5 * measured < estimated < 2 * measured
+
+
+def activations(middle: str, batch: int, checkpointing: bool) -> tuple[int, int]:
+    """Return the bytes of activations that are estimated, and those that autograd keeps."""
     backbone = Backbone(middle, BaseSettings(CPU, checkpointing=checkpointing))
     backbone.add_adapter("d00", LoraSettings(), 1, "device")
     backbone.activate(("d00",), training=True)
@@ -187,87 +198,54 @@ def test_the_estimate_of_activations_is_near_what_autograd_keeps(middle, batch, 
         without = dataclasses.replace(profile, gradient_checkpointing=False)
         layer = (memory._activation_bytes(shape, without) - logits) // shape.n_layers
     estimated = memory._activation_bytes(shape, profile) - logits - layer
-    measured = saved_bytes(backbone, batch, profile.soft_tokens + 2 * memory.ANSWER_TOKENS)
-    assert 0.5 * measured < estimated < 2 * measured
+    return estimated, saved_bytes(backbone, batch, profile.soft_tokens + 2 * memory.ANSWER_TOKENS)
 
 
-@pytest.mark.parametrize("gib", [4, 8, 12, 16, 24, 48])
-def test_the_advice_fits_or_says_that_nothing_does(gib):
+def test_the_advice_fits_or_says_that_nothing_does():
     profile = dataclasses.replace(PAPER, dtype="float32")
-    text = advice(profile, 3, 3, gib * memory.GIB)
-    if text.startswith("--"):
+    for gib in (4, 8, 12, 16, 24, 48):
+        text = advice(profile, 3, 3, gib * memory.GIB)
         flags = text.split(" would need")[0]
-        spec = profile
-        if "--gradient-checkpointing" in flags:
-            spec = dataclasses.replace(spec, gradient_checkpointing=True)
-        if "bfloat16" in flags:
-            spec = dataclasses.replace(spec, dtype="bfloat16")
-        for bits in (8, 4):
-            if f"--base-bits {bits}" in flags:
-                spec = dataclasses.replace(spec, base_bits=bits)  # type: ignore[arg-type]
-        if "--batch-size 1" in flags:
-            spec = dataclasses.replace(spec, batch_size=1)
-        assert estimate_memory(spec, 3, 3).total <= gib * memory.GIB
+        if not text.startswith("--"):
+            assert gib == 4
+            assert "--slm" in text
+            continue
+        changes = {"gradient_checkpointing": True} if "--gradient-checkpointing" in flags else {}
+        changes |= {"dtype": "bfloat16"} if "bfloat16" in flags else {}
+        changes |= {"base_bits": int(flags.split("--base-bits ")[1][0])} if "--base-bits" in flags else {}
+        changes |= {"batch_size": 1} if "--batch-size 1" in flags else {}
+        assert estimate_memory(dataclasses.replace(profile, **changes), 3, 3).total <= gib * memory.GIB
         assert flags.count("--base-bits") <= 1
-    else:
-        assert gib == 4
-        assert "--slm" in text
 
 
-@pytest.mark.parametrize(("gib", "refused", "warned"), [(10, True, True), (18, False, True), (80, False, False)])
-def test_a_run_that_cannot_fit_is_refused_and_one_that_may_not_is_warned(gib, refused, warned, monkeypatch):
-    spec = RunSpec(algo="ml-ecs", dataset="vast", rho=0.5, profile="paper", device="cpu")
-    monkeypatch.setattr(memory, "available_memory", lambda _: gib * memory.GIB)
+def test_a_run_that_cannot_fit_is_refused_and_one_that_may_not_is_warned(monkeypatch):
+    plan = plan_of("ml-ecs", profile="paper")
     monkeypatch.setattr(preflight, "check_files", lambda _: None)
-    if refused:
-        with pytest.raises(UsageError, match=r"needs about 18\.\d GiB.*and cpu has 10\.0 GiB; --gradient"):
-            preflight.check_models(spec, VAST)
-    else:
-        preflight.check_models(spec, VAST)
-    assert (preflight.memory_warning(spec, VAST) is not None) == warned
+    for gib, refused, warned in ((10, True, True), (18, False, True), (80, False, False)):
+        monkeypatch.setattr(memory, "available_memory", lambda _, gib=gib: gib * memory.GIB)
+        if refused:
+            with pytest.raises(UsageError, match=r"needs about 18\.\d GiB.*and cpu has 10\.0 GiB; --gradient"):
+                preflight.check_models(plan, VAST)
+        else:
+            preflight.check_models(plan, VAST)
+        assert (preflight.memory_warning(plan, VAST) is not None) == warned
 
 
-def test_a_gpu_runs_one_cell_at_a_time_and_a_cpu_as_many_as_fit(monkeypatch):
-    spec = RunSpec(algo="ml-ecs", dataset="vast", rho=0.5, profile="paper", device="cuda")
-    assert preflight.workers_that_fit(spec, VAST, 8) == 1
+def test_every_gpu_runs_one_cell_at_a_time_and_a_cpu_as_many_as_fit(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    plan = plan_of("ml-ecs", profile="paper")
+    assert preflight.workers_that_fit(dataclasses.replace(plan, torch_device="cuda"), VAST, 8) == 1
+    assert preflight.workers_that_fit(dataclasses.replace(plan, torch_device="cuda:1"), VAST, 8) == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,1")
+    assert preflight.workers_that_fit(dataclasses.replace(plan, torch_device="cuda"), VAST, 8) == 2
     monkeypatch.setattr(memory, "available_memory", lambda _: 60 * memory.GIB)
-    assert preflight.workers_that_fit(dataclasses.replace(spec, device="cpu"), VAST, 8) == 3
-    assert preflight.workers_that_fit(dataclasses.replace(spec, device="cpu", profile="mini"), VAST, 8) == 8
+    assert preflight.workers_that_fit(plan, VAST, 8) == 3
+    assert preflight.workers_that_fit(plan_of("ml-ecs"), VAST, 8) == 8
 
 
 def test_the_estimate_reads_as_its_parts():
     text = str(MemoryEstimate(10 * memory.GIB, memory.GIB, 0))
     assert text == "12.1 GiB (weights 10.0, trained 1.0, activations 0.0)"
-
-
-# Profiles
-
-
-def test_a_spec_changes_its_profile_by_name():
-    spec = RunSpec(
-        algo="a", dataset="d", rho=1, profile="paper", batch_size=2, dtype="float32", base_bits=4,
-        gradient_checkpointing=True, bertscore_model="none",
-    )  # fmt: skip
-    profile = profile_of(spec)
-    changed = {f.name for f in dataclasses.fields(profile) if getattr(profile, f.name) != getattr(PAPER, f.name)}
-    assert changed == {"batch_size", "dtype", "base_bits", "gradient_checkpointing", "bertscore"}
-    assert profile_of(RunSpec(algo="a", dataset="d", rho=1)) == MINI
-
-
-@pytest.mark.parametrize("name", PROFILES)
-def test_every_profile_suits_every_algorithm(name):
-    for algo in toy.ALGORITHMS:
-        spec = RunSpec(algo=algo, dataset="vast", rho=0.5, profile=name, device="cpu")
-        resolved = resolve(spec, Registry.installed())
-        assert (resolved.rounds, resolved.steps) == (PROFILES[name].rounds, PROFILES[name].steps)
-
-
-@pytest.mark.parametrize(
-    ("field", "value"), [("dtype", "float16"), ("base_bits", 16), ("base_bits", True), ("batch_size", 0)]
-)
-def test_a_setting_that_is_none_of_its_kind_is_refused(field, value):
-    with pytest.raises(UsageError, match=field.replace("_", "-")):
-        RunSpec(algo="a", dataset="d", rho=1, **{field: value})
 
 
 # Training
@@ -285,9 +263,13 @@ def test_checkpointing_changes_no_bit(profile, samples):
     assert not toy.differing(plain, recomputed)
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "gptj", "llama"])
-def test_checkpointing_recomputes_every_layer_in_training_alone(kind, checkpoints):
-    backbone = Backbone(checkpoints[kind], BaseSettings(CPU, checkpointing=True))
+def test_checkpointing_recomputes_every_layer_in_training_alone(checkpoints):
+    for folder in checkpoints.values():
+        check_recomputation(folder)
+
+
+def check_recomputation(folder: str) -> None:
+    backbone = Backbone(folder, BaseSettings(CPU, checkpointing=True))
     backbone.add_adapter("d00", LoraSettings(), 1, "device")
     calls = []
     mlp = [m for n, m in backbone._base.named_modules() if n.endswith("mlp")]
@@ -311,16 +293,16 @@ def test_bfloat16_is_near_float32_and_what_is_trained_stays_float32(profile, sam
     assert 0 < moved.abs().mean() < 1e-3
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_a_quantised_base_trains_and_answers(bits, middle, profile, samples):
+def test_a_quantised_base_trains_and_answers(middle, profile, samples):
     pytest.importorskip("bitsandbytes", reason="the extra 'quantised' is not installed")
     # On a CPU bitsandbytes packs 4-bit weights in blocks of 32 columns, which the toy models are too narrow for.
     profile = dataclasses.replace(profile, slm=middle, llm=middle)
     exact = trained(profile, samples, "standalone")
-    quantised = trained(dataclasses.replace(profile, base_bits=bits), samples, "standalone")
-    assert exact.keys() == quantised.keys()
-    assert toy.differing(exact, quantised)
-    assert all(torch.isfinite(t).all() for t in quantised.values())
+    for bits in (4, 8):
+        quantised = trained(dataclasses.replace(profile, base_bits=bits), samples, "standalone")
+        assert exact.keys() == quantised.keys()
+        assert toy.differing(exact, quantised)
+        assert all(torch.isfinite(t).all() for t in quantised.values())
 
 
 # No waiting in the hot loop: on the meta device there are no values, so whatever would wait for one fails.
@@ -337,11 +319,11 @@ def on_meta(federation) -> None:
     models = [federation.server.slm, *(p.model for p in parties), *(p._proxy for p in parties if p._proxy)]
     for model in models:
         backbone = model.backbone
-        if backbone.device != meta:
+        if backbone.torch_device != meta:
             backbone._peft.to(meta)
-            backbone.device = meta
+            backbone.torch_device = meta
             backbone._adapters = {name: backbone._find_adapter(name) for name in backbone._adapters}
-        model.texts._device = meta
+        model.texts._torch_device = meta
         model.texts._prompts.clear()
         model.encoders.to(meta)
         model.connector.to(meta)

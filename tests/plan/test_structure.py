@@ -11,13 +11,12 @@ import toy
 from mlecs_bench.doors.hookspecs import Needs
 from mlecs_bench.doors.profile import LoraSettings
 from mlecs_bench.errors import UsageError
-from mlecs_bench.federation.build import at_rank
-from mlecs_bench.plan.structure import Structure, canonical_devices, check_structures, structures
+from mlecs_bench.plan.structure import Structure, canonical_devices, check_structures
 
 
 def test_devices_are_the_profiles_unless_the_spec_names_them(profile):
-    spec = toy.toy_spec(n_devices=3, device_rank={"d01": 4}, device_encoder_width={"d02": 5}, device_slm={"d00": "x"})
-    assert structures(spec, profile, Needs()) == {
+    told = {"device_rank": {"d1": 4}, "device_encoder_width": {"02": 5}, "device_slm": {"d00": "x"}}
+    assert toy.toy_plan(profile, Needs(), n_devices=3, **told).structures == {
         "d00": Structure("x", 8, 8),
         "d01": Structure(profile.slm, 4, 8),
         "d02": Structure(profile.slm, 8, 5),
@@ -25,9 +24,9 @@ def test_devices_are_the_profiles_unless_the_spec_names_them(profile):
 
 
 def test_the_algorithms_ranks_repeat_and_the_spec_wins(profile):
-    spec = toy.toy_spec(n_devices=5, device_rank={"d01": 7})
-    found = structures(spec, profile, Needs(ranks=(2, 3)))
-    assert [s.rank for s in found.values()] == [2, 7, 2, 3, 2]
+    plan = toy.toy_plan(profile, Needs(ranks=(2, 3)), n_devices=5, device_rank={"d01": 7})
+    assert [s.rank for s in plan.structures.values()] == [2, 7, 2, 3, 2]
+    assert [s.rank for s in plan.at_rank(6).structures.values()] == [6, 7, 6, 6, 6]
 
 
 def test_device_ids_have_one_spelling():
@@ -48,23 +47,25 @@ DIFFERENCES = {
 }
 
 
-@pytest.mark.parametrize("what", list(DIFFERENCES))
-@pytest.mark.parametrize("part", PARTS)
-def test_a_part_is_refused_exactly_where_its_shapes_really_differ(part, what, profile, samples, checkpoints, tmp_path):
-    other = {
+def test_a_part_is_refused_exactly_where_its_shapes_really_differ(profile, samples, checkpoints, tmp_path):
+    others = {
         "slm": {"device_slm": {"d01": checkpoints["gptj"]}},
         "same shape": {"device_slm": {"d01": str(toy.make_gpt2(tmp_path, seed=9))}},
         "rank": {"device_rank": {"d01": 3}},
         "encoder_width": {"device_encoder_width": {"d01": 5}},
-    }[what]
-    needs = Needs(same=(part,))
-    if part in DIFFERENCES[what]:
-        with pytest.raises(UsageError, match=f"averages the devices' '{part}', but that of d0") as caught:
-            toy.federation_of(profile, samples, [toy.NAMES] * 2, needs=needs, **other)
-        assert "\n" not in str(caught.value)
-    federation = toy.federation_of(profile, samples, [toy.NAMES] * 2, needs=Needs(), **other)
-    one, two = ({k: t.shape for k, t in d.model.part(part).items()} for d in federation.devices)
-    assert (one != two) == (part in DIFFERENCES[what])
+    }
+    for what, other in others.items():
+        federation = toy.federation_of(profile, samples, [toy.NAMES] * 2, needs=Needs(), **other)
+        for part in PARTS:
+            one, two = ({k: t.shape for k, t in d.model.part(part).items()} for d in federation.devices)
+            assert (one != two) == (part in DIFFERENCES[what])
+            changes = {"needs": Needs(same=(part,)), "n_devices": 2, **other}
+            if part not in DIFFERENCES[what]:
+                toy.toy_plan(profile, **changes)
+                continue
+            with pytest.raises(UsageError, match=f"averages the devices' '{part}', but that of d0") as caught:
+                toy.toy_plan(profile, **changes)
+            assert "\n" not in str(caught.value)
 
 
 def test_any_rank_allows_ranks_and_nothing_else(profile, checkpoints):
@@ -84,10 +85,10 @@ def test_a_model_that_cannot_be_read_is_refused_in_one_line(profile, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("rank", [1, 3, 24])
-def test_scale_of_an_update_is_the_same_at_every_rank(rank):
+def test_scale_of_an_update_is_the_same_at_every_rank():
     settings = LoraSettings()
-    assert at_rank(settings, rank).alpha / rank == settings.alpha / settings.rank
+    for rank in (1, 3, 24):
+        assert settings.at_rank(rank).alpha / rank == settings.alpha / settings.rank
 
 
 def test_devices_of_different_structure_train_and_share_one_backbone_per_model(profile, samples, checkpoints):
@@ -110,7 +111,7 @@ def test_devices_of_different_structure_train_and_share_one_backbone_per_model(p
     assert len(set(outcome.comm["device_params"].values())) == 2
 
 
-def test_the_twin_has_the_largest_rank_and_the_servers_model_the_profiles(profile, samples):
+def test_the_servers_slm_has_the_largest_rank_and_its_own_model_the_profiles(profile, samples):
     federation = toy.federation_of(profile, samples, [toy.NAMES] * 3, needs=Needs(ranks=(2, 5, 3)))
     assert federation.server.ranks == {"d00": 2, "d01": 5, "d02": 3}
     ranks = [

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.resources
+import dataclasses
 import re
-import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
 from mlecs_bench.errors import UsageError
-from mlecs_bench.plan.study import PRESETS, Study, default_folder, expanded, keep_study, preset, read_study
+from mlecs_bench.plan.study import Study, default_folder, expanded, keep_study, read_study
 
-PYPROJECT = Path(__file__).parent.parent.parent / "pyproject.toml"
 PROTOCOL = (27, 34, 46, 52, 93)
-METHODS = ["standalone", "multi-fedavg", "fedmllm", "fedilora", "co-plms", "ml-ecs"]
-ABLATIONS = ["ml-ecs", *(f"ml-ecs/no-{part}" for part in ("mma", "se-ccl", "ccl", "amt", "kt"))]
 ONE = {"algo": "a", "dataset": "x", "rho": 0.5}
 FULL = """
 title: Everything in one
@@ -357,64 +353,22 @@ def test_a_folder_that_holds_another_study_is_refused(tmp_path):
     assert (tmp_path / "study.yaml").read_bytes() == before
 
 
+def test_what_a_study_reports_is_kept_and_tells_no_studies_apart(tmp_path):
+    for text, names in (("paper", ("paper",)), ("[paper, mine]", ("paper", "mine")), ("", ())):
+        study = read_study(written(tmp_path, f"report: {text}\nblocks: {{b: {{algo: a, dataset: x, rho: 0.5}}}}"))
+        assert study.report == names
+        assert study.overlaid({"rounds": 2}).report == names
+        assert read_study(written(tmp_path, study.to_yaml(), "again.yaml")) == study
+    keep_study(study_of(ONE), tmp_path / "out")  # as 0.1.0 kept it
+    keep_study(dataclasses.replace(study_of(ONE), report=("paper",)), tmp_path / "out")
+    with pytest.raises(UsageError, match=r"'report' in .* must name studies, got 7"):
+        read_study(written(tmp_path, "report: 7\nblocks: {b: {algo: a, dataset: x, rho: 0.5}}"))
+
+
 def test_a_kept_study_that_is_damaged_is_refused(tmp_path):
     (tmp_path / "study.yaml").write_text("title: [")
     with pytest.raises(UsageError, match="is not YAML"):
         keep_study(study_of(ONE), tmp_path)
-
-
-# Presets
-
-
-def grid(algos, rhos=(0.5, 0.7, 0.8), n_devices=(3,), evaluate="last") -> list[tuple[object, ...]]:
-    """Return the runs of a preset's block on both datasets, as a loop."""
-    return [
-        (algo, dataset, rho, n, evaluate)
-        for rho in rhos
-        for n in n_devices
-        for dataset in ("vast", "ur-fall")
-        for algo in algos
-    ]
-
-
-TABLE1, ABLATION = grid(METHODS), grid(ABLATIONS)
-TABLE2 = grid(["ml-ecs"], rhos=(0.8,), n_devices=(3, 5, 10, 20))
-RUNS = {
-    "table1": (TABLE1, 180),  # 6 methods, 2 datasets, 3 rates, 5 seeds
-    "table2": (TABLE2, 40),  # 2 datasets, 4 numbers of devices, 5 seeds
-    "ablation": (ABLATION, 180),  # 6 variants, 2 datasets, 3 rates, 5 seeds
-    # Table 2 shares ML-ECS with three devices at 0.8 on both datasets; the ablations share all 6 of ML-ECS.
-    "all": ([*TABLE1, *TABLE2, *ABLATION, *grid(METHODS, rhos=(0.5,), evaluate="all")], 180 + 30 + 150 + 60),
-}
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_is_the_runs_of_its_table(name):
-    runs, n_cells = RUNS[name]
-    specs = preset(name).specs()
-    assert [(s.algo, s.dataset, s.rho, s.n_devices, s.evaluate) for s in specs] == list(dict.fromkeys(runs))
-    assert {spec.seeds for spec in specs} == {PROTOCOL}
-    assert {(spec.profile, spec.budget, spec.split) for spec in specs} == {("mini", "paper", None)}
-    assert cells(preset(name)) == n_cells
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_names_only_plugins_that_come_with_the_package(name):
-    points = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["entry-points"]
-    specs = preset(name).specs()
-    assert {spec.algo for spec in specs} <= points["mlecs_bench.algorithms"].keys()
-    assert {spec.dataset for spec in specs} <= points["mlecs_bench.datasets"].keys()
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_can_be_kept_and_run_again_from_its_copy(name, tmp_path):
-    keep_study(preset(name), tmp_path)
-    assert read_study(tmp_path / "study.yaml").specs() == preset(name).specs()
-
-
-def test_every_preset_is_offered():
-    folder = importlib.resources.files("mlecs_bench.cli").joinpath("presets")
-    assert sorted(f"{name}.yaml" for name in PRESETS) == sorted(path.name for path in folder.iterdir())
 
 
 def test_the_study_in_the_docs_is_one(monkeypatch, tmp_path):

@@ -68,17 +68,14 @@ def test_the_end_is_a_time_in_utc_that_sorts_as_text(tmp_path):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", found.ended)
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
+def test_the_reason_is_the_last_line():
+    for error, reason in (
         ("no space left", "no space left"),
         (TRACEBACK, "KeyError: 'd00'"),
         ("", "unknown error"),
         ("\n", "unknown error"),
-    ],
-)
-def test_the_reason_is_the_last_line(error, reason):
-    assert reason_of(error) == Failure(IDENTITY, error, 1, "").reason == reason
+    ):
+        assert reason_of(error) == Failure(IDENTITY, error, 1, "").reason == reason
 
 
 def test_a_failure_is_named_like_the_record_of_its_cell_and_is_none(tmp_path):
@@ -86,6 +83,7 @@ def test_a_failure_is_named_like_the_record_of_its_cell_and_is_none(tmp_path):
     assert read_records(tmp_path) == ([], [])
     path = write_record(tmp_path, RECORD)
     assert failure_path(tmp_path, IDENTITY) == tmp_path / "failures" / path.name
+    assert failure_path(tmp_path, IDENTITY, "tau=1").name == path.name  # the file that is there
     assert read_records(tmp_path) == ([RECORD], [])
 
 
@@ -138,20 +136,20 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("text", BAD)
-def test_a_damaged_file_is_named_in_one_line_and_does_not_stand_in_the_way_of_the_next_failure(tmp_path, text):
-    path = failure_path(tmp_path, IDENTITY)
-    path.parent.mkdir()
-    path.write_text(text)
-    with pytest.raises(RecordError) as caught:
-        find_failure(tmp_path, IDENTITY)
-    assert str(path) in str(caught.value)
-    assert "delete it" in str(caught.value)
-    assert "\n" not in str(caught.value)
-    write_failure(tmp_path, IDENTITY, "again")
-    found = find_failure(tmp_path, IDENTITY)
-    assert found is not None
-    assert (found.error, found.attempts) == ("again", 1)
+def test_a_damaged_file_is_named_in_one_line_and_does_not_stand_in_the_way_of_the_next_failure(tmp_path):
+    for text in BAD:
+        path = failure_path(tmp_path, IDENTITY)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        with pytest.raises(RecordError) as caught:
+            find_failure(tmp_path, IDENTITY)
+        assert str(path) in str(caught.value)
+        assert "delete it" in str(caught.value)
+        assert "\n" not in str(caught.value)
+        write_failure(tmp_path, IDENTITY, "again")
+        found = find_failure(tmp_path, IDENTITY)
+        assert found is not None
+        assert (found.error, found.attempts) == ("again", 1)
 
 
 def test_a_file_that_is_no_text_is_damaged(tmp_path):

@@ -66,8 +66,8 @@ def test_a_checkout_has_its_commit_and_whether_it_was_changed(checkout, changes,
     ("file", "dirty"), [(None, False), ("results/study/a.json", False), ("mlecs_bench/new.py", True), ("README", True)]
 )
 def test_records_make_no_checkout_dirty_and_anything_else_does(tmp_path, monkeypatch, file, dirty):
-    (tmp_path / "mlecs_bench").mkdir()
-    code = tmp_path / "mlecs_bench" / "provenance.py"
+    code = tmp_path / "mlecs_bench" / "records" / "provenance.py"
+    code.parent.mkdir(parents=True)
     code.touch()
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "README").touch()

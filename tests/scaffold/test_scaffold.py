@@ -11,7 +11,7 @@ import pytest
 
 import fabricated
 from cli_fakes import call_main, install
-from mlecs_bench.doors.registry import KINDS, Entry, group_of
+from mlecs_bench.doors.registry import KINDS, PluginEntry, group_of
 from mlecs_bench.errors import UsageError
 from mlecs_bench.scaffold import check_name, project_files, write_project
 
@@ -142,7 +142,7 @@ def test_a_refused_name_writes_nothing(call, tmp_path, arguments):
 
 
 def test_the_name_of_an_observer_is_taken_too(call, monkeypatch):
-    install(monkeypatch, [Entry("watch", "observer", "acme", "1", "acme_watch")])
+    install(monkeypatch, [PluginEntry("watch", "observer", "acme", "1", "acme_watch")])
     assert call("watch")[0] == 2
 
 

@@ -12,8 +12,8 @@ import torch
 
 import contract_toys
 from contract_plugins import BUILT_WITH, ENTRIES
-from mlecs_bench.doors.hookspecs import CellRef
-from mlecs_bench.doors.registry import Entry, Loaded, Registry
+from mlecs_bench.doors.events import CellRef
+from mlecs_bench.doors.registry import Loaded, PluginEntry, Registry
 from mlecs_bench.errors import PluginError, UsageError
 from mlecs_bench.testing import CheckFailed, checks_of, checks_of_info, parametrize_with_checks, run_checks
 from mlecs_bench.testing import toy as kit
@@ -27,10 +27,10 @@ def registry():
     return Registry(
         [
             *ENTRIES,
-            Entry("both", "dataset", "acme", "1.2", "contract_plugins:toy"),
-            Entry("both", "algorithm", "acme", "1.2", "contract_plugins:average"),
-            Entry("twice", "algorithm", "acme", "1.2", "contract_plugins:average"),
-            Entry("twice", "algorithm", "evil", "1.2", "contract_plugins:average"),
+            PluginEntry("both", "dataset", "acme", "1.2", "contract_plugins:toy"),
+            PluginEntry("both", "algorithm", "acme", "1.2", "contract_plugins:average"),
+            PluginEntry("twice", "algorithm", "acme", "1.2", "contract_plugins:average"),
+            PluginEntry("twice", "algorithm", "evil", "1.2", "contract_plugins:average"),
         ]
     )
 

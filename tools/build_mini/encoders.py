@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mlecs_bench.api import Modality, rng, torch_stream
-from mlecs_bench.models.encoders import build_encoder
+from mlecs_bench.doors.registry import Registry
+from mlecs_bench.models.encoders import build_encoder, encoders_of
 from mlecs_plugins.datasets.ur_fall import card
 from mlecs_plugins.datasets.ur_fall.synthetic import synthetic_pool
 from mlecs_plugins.datasets.vast.synthetic import MODALITIES as VAST_MODALITIES
@@ -64,8 +65,9 @@ def ur_fall_tasks(seed: int) -> list[Task]:
 
 def pretrain_encoder(task: Task, seed: int) -> tuple[nn.Module, dict[str, float]]:
     """Return the encoder trained on nine tenths of `task`, and per question the probe's accuracy on the last tenth."""
+    info = encoders_of([task.modality], Registry.installed())[task.modality.encoding]
     with torch_stream(seed, "mini", "encoder", task.dataset, task.modality.name):
-        encoder = build_encoder(task.modality, DIM)
+        encoder = build_encoder(task.modality, DIM, info)
         probes = nn.ModuleDict({name: nn.Linear(DIM, size) for name, size in task.classes.items()})
     n_train = len(task.values) * 9 // 10
     generator = rng(seed, "mini", "encoder batches", task.dataset, task.modality.name)

@@ -1,7 +1,8 @@
 """BERTScore (Zhang et al., 2020): an adapter around bert-score 0.3.13.
 
-Modules: `source` (which model, layer and baseline, without loading anything), `encoder` (model and tokenizer, and the
-library's raw scores), `baseline` (the zero of the rescaled score) and `score` (the rescaled F1 of pairs).
+Modules, each importing only from those before it: `baseline` (the zero of the rescaled score), `source` (which model,
+layer and baseline, without loading anything), `encoder` (model and tokenizer, and the library's raw scores), `score`
+(the rescaled F1 of pairs) and `plugin` (the metric as its entry point names it).
 """
 
 from mlecs_bench.metrics.bertscore.baseline import baseline_pairs

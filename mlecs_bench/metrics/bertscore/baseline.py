@@ -7,13 +7,10 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mlecs_bench.errors import DataError
-
-if TYPE_CHECKING:
-    from mlecs_bench.metrics.bertscore.encoder import Encoder
 
 N_BASELINE_PAIRS = 120
 
@@ -95,13 +92,8 @@ def baseline_digest() -> str:
     return hashlib.sha256(json.dumps(baseline_pairs()).encode()).hexdigest()
 
 
-def write_baseline(path: Path, encoder: Encoder) -> None:
-    """Write the mean P, R, F1 of unrelated pairs at every layer (row 0 is the embeddings), as the library reads it.
-
-    The procedure is the one of the library's authors, on our own sentences.
-    """
-    candidates, references = zip(*baseline_pairs(), strict=True)
-    means = encoder.raw_scores(candidates, references, all_layers=True).double().mean(dim=1).tolist()
+def write_baseline(path: Path, means: Sequence[Sequence[float]]) -> None:
+    """Write the mean P, R, F1 of unrelated pairs at every layer (row 0 is the embeddings), as the library reads it."""
     rows = [",".join([str(layer), *(repr(value) for value in values)]) for layer, values in enumerate(means)]
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}-{secrets.token_hex(8)}.part")

@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlecs_bench.metrics.bertscore.baseline import baseline_f1, write_baseline
+from mlecs_bench.metrics.bertscore.baseline import baseline_f1, baseline_pairs, write_baseline
 from mlecs_bench.metrics.bertscore.source import Source, find_source
 
 if TYPE_CHECKING:
@@ -88,8 +88,18 @@ class BertScore:
             name = hashlib.sha256(self.identity.encode()).hexdigest()[:16]
             path = self._cache_dir / f"bertscore-baseline-{name}.tsv"
             if not path.is_file():
-                write_baseline(path, self._encoder)
+                write_baseline(path, _baseline_means(self._encoder))
         return baseline_f1(path, self._source.layer)
+
+
+def _baseline_means(encoder: Encoder) -> list[list[float]]:
+    """Return the mean P, R and F1 of unrelated pairs at every layer.
+
+    The procedure is the one of the library's authors, on our own sentences.
+    """
+    candidates, references = zip(*baseline_pairs(), strict=True)
+    means: list[list[float]] = encoder.raw_scores(candidates, references, all_layers=True).double().mean(dim=1).tolist()
+    return means
 
 
 @lru_cache(maxsize=2)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
 
 from mlecs_bench.api import AccessError, Device, Message, Server, UsageError, with_kind
 
@@ -13,8 +13,8 @@ CHUNK = 256
 
 
 @torch.no_grad()
-def fuse_public(server: Server) -> torch.Tensor:
-    """Return s'(t) = f_u({h(m)}) (Eq. 9) of all public training samples, (n', d_s), in evaluation mode."""
+def fuse_public(server: Server) -> Float[Tensor, "n d_s"]:
+    """Return s'(t) = f_u({h(m)}) (Eq. 9) of all n public training samples, in evaluation mode."""
     server.model.switch(training=False)
     rows = server.train.rows
     chunks = [server.train.batch(rows[i : i + CHUNK]) for i in range(0, len(rows), CHUNK)]
@@ -23,7 +23,7 @@ def fuse_public(server: Server) -> torch.Tensor:
 
 
 def anchor_message(server: Server, t: int) -> Message:
-    """Return what carries the anchors: `fused/public` (n', d_s), and in round 1 the sample ids (n',) as integers."""
+    """Return what carries the anchors: `fused/public` (n, d_s), and in round 1 the sample ids (n,) as integers."""
     tensors = {"fused/public": fuse_public(server)}
     if t == 1:
         tensors |= with_kind("ids", {"public": torch.from_numpy(server.train.rows.copy())})
@@ -37,8 +37,8 @@ def keep_anchors(device: Device, message: Message) -> None:
             device.memory[name] = message.tensors[name].clone()
 
 
-def anchors_for(device: Device, rows: np.ndarray[Any, Any]) -> torch.Tensor:
-    """Return the anchors (b, d_s) of public samples `rows`, paired by sample id.
+def anchors_for(device: Device, rows: Int64[np.ndarray, " b"]) -> Float[Tensor, "b d_s"]:
+    """Return the anchors of public samples `rows`, paired by sample id.
 
     Raises AccessError when the server sent none for one of them, UsageError when d_s differs from d_h.
     """
@@ -51,4 +51,4 @@ def anchors_for(device: Device, rows: np.ndarray[Any, Any]) -> torch.Tensor:
     hidden = device.model.connector.sizes.hidden
     if fused.shape[1] != hidden:
         raise UsageError(f"a volume needs vectors of one width, got d_s = {fused.shape[1]} and d_h = {hidden}")
-    return fused[torch.from_numpy(found)].to(device.model.backbone.device)
+    return fused[torch.from_numpy(found)].to(device.model.backbone.torch_device)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
 
 from mlecs_bench.api import Device, Representation, Stage, contrastive_loss, train_stage
 from mlecs_plugins.ml_ecs.anchors import anchors_for
@@ -14,8 +14,10 @@ TRAINED = ("projector", "fusion", "soft_prompt", "lora")
 """The encoders rest in this stage, as in the first stage of the authors' script; the paper does not say."""
 
 
-def stack_hidden(representation: Representation, modalities: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return h(m) of `modalities` as (b, k, d_h) and their presence (b, k), which stays on the CPU."""
+def stack_hidden(
+    representation: Representation, modalities: tuple[str, ...]
+) -> tuple[Float[Tensor, "b m d_h"], Bool[Tensor, "b m"]]:
+    """Return h of m `modalities` side by side, and their presence, which stays on the CPU."""
     hidden = torch.stack([representation.hidden[m] for m in modalities], dim=1)
     present = torch.stack([representation.present[m] for m in modalities], dim=1)
     return hidden, present
@@ -32,9 +34,9 @@ def align(device: Device, t: int, temperature: float) -> None:
     The anchors s' are constants. A device without modalities has nothing to align and minimises L_lb alone.
     """
     model, data = device.model, device.public
-    volumes: list[torch.Tensor] = []
+    volumes: list[Tensor] = []
 
-    def loss(rows: np.ndarray[Any, Any]) -> torch.Tensor:
+    def loss(rows: Int64[np.ndarray, " b"]) -> Float[Tensor, ""]:
         batch = data.batch(rows)
         representation = model.represent(batch)
         soft = model.soft_prompt(representation, len(batch))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
 
 from mlecs_bench.api import (
     Representation,
@@ -35,9 +35,9 @@ def transfer(server: Server, t: int, options: MlEcsOptions, *, contrasts: bool =
     """
     steps = server.training.budget.server
     anchors = iter(draw_anchors(server, t, steps))
-    logged: list[dict[str, torch.Tensor]] = []
+    logged: list[dict[str, Tensor]] = []
 
-    def loss(rows: np.ndarray[Any, Any]) -> torch.Tensor:
+    def loss(rows: Int64[np.ndarray, " b"]) -> Float[Tensor, ""]:
         seen, llm_side, slm_side = both_sides(server, rows)
         terms = {"llm": llm_side.loss, "slm": slm_side.loss}
         total = llm_side.loss + slm_side.loss
@@ -58,7 +58,7 @@ def transfer(server: Server, t: int, options: MlEcsOptions, *, contrasts: bool =
         server.logs |= {name: float(torch.stack([terms[name] for terms in logged]).mean()) for name in logged[0]}
 
 
-def both_sides(server: Server, rows: np.ndarray[Any, Any]) -> tuple[Representation, Supervised, Supervised]:
+def both_sides(server: Server, rows: Int64[np.ndarray, " b"]) -> tuple[Representation, Supervised, Supervised]:
     """Return what the server's model sees in public samples, and the forward passes of LLM and SLM over it."""
     batch, targets = server.train.batch(rows), server.train.targets(rows)
     seen = server.model.represent(batch)
@@ -73,14 +73,16 @@ def draw_anchors(server: Server, t: int, steps: int) -> list[str]:
     return [modalities[int(i)] for i in rng(server.seed, "anchor", t).integers(len(modalities), size=steps)]
 
 
-def fused_of(representation: Representation) -> torch.Tensor:
+def fused_of(representation: Representation) -> Float[Tensor, "b d_s"]:
     """Return s of the omni-modal server, which always has modalities to fuse."""
     if representation.fused is None:
         raise ValueError("the server's model has no modality; a dataset needs at least one")
     return representation.fused
 
 
-def contrast(seen: Representation, modalities: tuple[str, ...], anchor: str, options: MlEcsOptions) -> torch.Tensor:
+def contrast(
+    seen: Representation, modalities: tuple[str, ...], anchor: str, options: MlEcsOptions
+) -> Float[Tensor, ""]:
     """Return ½ (A2O + O2A) with h(anchor) as anchors, with gradient, and the other modalities as the set (Eq. 11).
 
     Samples that lack the anchor modality take no part.

@@ -1,6 +1,6 @@
 """Appends the numbers of every round to the CSV file that $MLECS_BENCH_CSV names; silent while it is not set.
 
-One line per number: which cell, round and party, what it is (losses, scores, steps, seconds, sent), its name, its value.
+One line per number: which cell, round and party, what it is (losses, scores, steps, seconds, sent), its name and value.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlecs_bench.api import Event, Plan, UsageError, hookimpl
+from mlecs_bench.api import Event, UsageError, hookimpl
 
 VARIABLE = "MLECS_BENCH_CSV"
 COLUMNS = ("key", "algo", "dataset", "rho", "variant", "seed", "round", "party", "what", "name", "value")
 
 
 @hookimpl
-def mlecs_event(event: Event, plan: Plan | None) -> None:
+def mlecs_event(event: Event) -> None:
     """Write the numbers of a round that is over; see to it that the file can be written before anything is run."""
     path = os.environ.get(VARIABLE)
     if path and event.kind in ("cells", "round_end"):

@@ -11,6 +11,7 @@ import pytest
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.metrics import f1_score
 
+from laws import for_all
 from mlecs_bench.data.samples import DataRequest, Prepared, Samples
 from mlecs_bench.errors import DataError
 from mlecs_plugins.datasets.ur_fall import card, prepare, synthetic
@@ -99,7 +100,7 @@ def test_pool_refuses_the_seed_of_the_stand_in() -> None:
         synthetic.synthetic_pool(synthetic.DATASET_SEED, 3)
 
 
-@pytest.mark.parametrize("n_sequences", [1, 2, 3, 10])
+@for_all("n_sequences", [1, 2, 3, 10])
 def test_any_number_of_sequences_can_be_made(n_sequences: int) -> None:
     made = synthetic.make_sequences(9, n_sequences)
     assert len({s.name for s in made}) == len(made) == n_sequences

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from installed import encoder_of
+from laws import for_all
 from mlecs_bench.data.samples import Modality
-from mlecs_bench.models.encoders import TABLE_ROWS, build_encoder
+from mlecs_bench.models.encoders import TABLE_ROWS
 from mlecs_plugins.datasets.vast import clips, records
 from mlecs_plugins.datasets.vast.card import VOCABULARY
-from mlecs_plugins.datasets.vast.clips import Clip, Problems, Subset, clip_of, read_clips
+from mlecs_plugins.datasets.vast.clips import AnnotationProblems, Clip, Subset, clip_of, read_clips
 from mlecs_plugins.datasets.vast.records import RecordsError, read_records
 from mlecs_plugins.datasets.vast.texts import text_ids, word_id, words_of
 from vast_files import record, write_records
@@ -124,7 +126,7 @@ def test_a_long_list_is_read_with_a_small_window(tmp_path, monkeypatch):
 
 
 def problems_of(path) -> list[str]:
-    problems = Problems()
+    problems = AnnotationProblems()
     list(read_clips(path, problems))
     assert problems.count == len(problems.lines)
     return problems.lines
@@ -145,10 +147,8 @@ def test_a_record_of_valor_has_none():
     assert (clip.target, set(clip.texts.values())) == ("Hens cluck.", {""})
 
 
-@pytest.mark.parametrize("absent", [None, "", " \n\t", [], [None], ["", " "], "missing"])
-@pytest.mark.parametrize(
-    ("key", "modality"), [("audio_cap", "audio"), ("subtitle", "subtitle"), ("vision_cap", "vision")]
-)
+@for_all("absent", [None, "", " \n\t", [], [None], ["", " "], "missing"])
+@for_all(("key", "modality"), [("audio_cap", "audio"), ("subtitle", "subtitle"), ("vision_cap", "vision")])
 def test_an_absent_field_is_an_absent_text_and_touches_no_other(key, modality, absent):
     full, given = clip_of(record()), record(**{key: absent})
     if absent == "missing":
@@ -158,7 +158,7 @@ def test_an_absent_field_is_an_absent_text_and_touches_no_other(key, modality, a
     assert clip.target == full.target
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("keys", "target"),
     [
         ({"vast_cap": "v", "caption": "c", "desc": "d"}, "v"),
@@ -172,7 +172,7 @@ def test_the_first_summary_that_is_not_empty_is_the_target(keys, target):
     assert clip_of({"clip_id": "a", **keys}).target == target
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("keys", "id_"),
     [({"clip_id": "a", "video_id": "b"}, "a"), ({"video_id": "b"}, "b"), ({"clip_id": None, "video_id": 7}, "7"),
      ({"clip_id": "", "video_id": "b"}, "b"), ({"clip_id": 0}, "0")],
@@ -181,7 +181,7 @@ def test_a_clip_is_called_by_clip_id_or_video_id(keys, id_):
     assert clip_of({"vast_cap": "v", **keys}).id == id_
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("id_", "group"),
     [
         ("abcdefghijk.12", "abcdefghijk"),
@@ -222,7 +222,7 @@ def test_a_broken_record_is_one_line_with_file_and_number(tmp_path, broken, reas
     assert line.startswith("notes.json: ")
     assert reason in line
     assert len(line) < 160
-    assert [clip.id for clip in read_clips(path, Problems())] == ["first", "last"]
+    assert [clip.id for clip in read_clips(path, AnnotationProblems())] == ["first", "last"]
 
 
 def test_a_file_without_a_record_is_a_problem(tmp_path):
@@ -232,7 +232,7 @@ def test_a_file_without_a_record_is_a_problem(tmp_path):
 def test_a_damaged_file_is_a_problem_after_its_clips(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps([record("one"), record("two")])[:-9])
-    problems = Problems()
+    problems = AnnotationProblems()
     assert [clip.id for clip in read_clips(path, problems)] == ["one"]
     assert len(problems.lines) == 1
     assert "record 2 is not JSON" in problems.lines[0]
@@ -240,7 +240,7 @@ def test_a_damaged_file_is_a_problem_after_its_clips(tmp_path):
 
 def test_a_file_full_of_problems_keeps_some_lines_and_counts_all(tmp_path, monkeypatch):
     monkeypatch.setattr(clips, "MAX_PROBLEMS", 3)
-    problems = Problems()
+    problems = AnnotationProblems()
     list(read_clips(write_records(tmp_path / "a.json", [{}] * 10), problems))
     assert (problems.count, len(problems.lines)) == (10, 3)
 
@@ -248,7 +248,7 @@ def test_a_file_full_of_problems_keeps_some_lines_and_counts_all(tmp_path, monke
 def test_half_a_surrogate_pair_can_be_stored(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps([record("a", vast_cap="x \ud83d y", subtitle="\udc00")]))
-    (clip,) = read_clips(path, Problems())
+    (clip,) = read_clips(path, AnnotationProblems())
     assert (clip.target, clip.texts["subtitle"]) == ("x ? y", "?")
 
 
@@ -273,12 +273,12 @@ def test_the_order_of_records_does_not_matter():
         assert chosen(mixed, 20) == expected
 
 
-@pytest.mark.parametrize("limit", [200, 201, 10_000, None])
+@for_all("limit", [200, 201, 10_000, None])
 def test_a_limit_beyond_the_clips_takes_all(limit):
     assert chosen(NAMES, limit) == NAMES
 
 
-@pytest.mark.parametrize("limit", [1, 2, 57, 199])
+@for_all("limit", [1, 2, 57, 199])
 def test_as_many_as_the_limit_are_chosen_and_a_larger_limit_keeps_them(limit):
     assert len(chosen(NAMES, limit)) == limit
     assert set(chosen(NAMES, limit)) < set(chosen(NAMES, limit + 1))
@@ -302,7 +302,7 @@ def test_the_chosen_are_the_least_hashes():
 # Texts
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("text", "words"),
     [
         ("A man's café, 2 DOGS!", ["a", "man", "s", "café", "2", "dogs"]),
@@ -332,12 +332,12 @@ def test_ids_use_the_whole_range_and_never_the_padding():
 def test_words_that_differ_modulo_the_default_table_differ_for_the_encoder():
     modality = Modality("m", (1,), "int64", "tokens", vocabulary=VOCABULARY)
     torch.manual_seed(1)
-    encoder = build_encoder(modality, 8)
+    encoder = encoder_of(modality, 8)
     with torch.no_grad():
         out = encoder(torch.tensor([[3], [3 + TABLE_ROWS], [3 + VOCABULARY]]))
     assert not torch.equal(out[0], out[1])
     assert torch.equal(out[0], out[2])
-    plain = build_encoder(Modality("m", (1,), "int64", "tokens"), 8)
+    plain = encoder_of(Modality("m", (1,), "int64", "tokens"), 8)
     assert {k: t.shape[0] for k, t in plain.state_dict().items() if k.startswith("table")} == {
         "table.weight": TABLE_ROWS
     }

@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 
+from laws import for_all
 from mlecs_plugins.datasets.vast import media
 from mlecs_plugins.datasets.vast.features import area_weights, log_mel, mel_filters, thumbnail
 from mlecs_plugins.datasets.vast.inputs import spectrogram, thumbnails
@@ -35,8 +36,8 @@ def long_clip(tmp_path_factory):
 # Decoding
 
 
-@pytest.mark.parametrize("total", [1, 2, 3, 4, 5, 30, 301])
-@pytest.mark.parametrize("n", [1, 4])
+@for_all("total", [1, 2, 3, 4, 5, 30, 301])
+@for_all("n", [1, 4])
 def test_positions_are_the_middles_of_equal_stretches(total, n):
     assert even_positions(total, n) == [math.floor((k + 0.5) * total / n) for k in range(n)]
     assert max(even_positions(total, n)) < total
@@ -229,7 +230,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 # Pictures
 
 
-@pytest.mark.parametrize(("height", "width"), [(48, 64), (16, 16), (50, 70), (37, 23), (7, 5), (1, 1), (360, 640)])
+@for_all(("height", "width"), [(48, 64), (16, 16), (50, 70), (37, 23), (7, 5), (1, 1), (360, 640)])
 def test_thumbnails_are_exact_area_averages(height, width):
     picture = np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
     rows, columns = 16 // math.gcd(16, height), 16 // math.gcd(16, width)
@@ -240,7 +241,7 @@ def test_thumbnails_are_exact_area_averages(height, width):
     assert np.abs(made - oracle).max() <= 0.5 + 1e-9
 
 
-@pytest.mark.parametrize(("n_in", "n_out"), [(5, 3), (3, 5), (16, 16), (1, 4), (1080, 16)])
+@for_all(("n_in", "n_out"), [(5, 3), (3, 5), (16, 16), (1, 4), (1080, 16)])
 def test_area_weights_share_every_cell_out(n_in, n_out):
     weights = area_weights(n_in, n_out)
     np.testing.assert_allclose(weights.sum(axis=1), 1)
@@ -284,7 +285,7 @@ def mel_oracle(waveform: np.ndarray) -> np.ndarray:
     return (out - out.mean()) / out.std()
 
 
-@pytest.mark.parametrize("n", [100, 400, 3000, 16_000, 20_123])
+@for_all("n", [100, 400, 3000, 16_000, 20_123])
 def test_the_spectrogram_is_what_loops_compute(n):
     generator = np.random.default_rng(n)
     sound = (generator.standard_normal(n) * np.linspace(0.01, 1, n)).astype(np.float32)
@@ -301,7 +302,7 @@ def test_a_spectrogram_has_mean_0_and_sd_1_and_does_not_know_loudness():
     np.testing.assert_allclose(log_mel(sound * np.float32(0.125)), made, atol=1e-4)
 
 
-@pytest.mark.parametrize("n", [1, 500, 30_000])
+@for_all("n", [1, 500, 30_000])
 def test_silence_is_zeros(n):
     assert not log_mel(np.zeros(n, np.float32)).any()
 
@@ -313,7 +314,7 @@ def test_flat_sound_is_not_blown_up():
     np.testing.assert_array_equal(log_mel(np.full(2, 1e-9, np.float32)), np.zeros((24, 24), np.float32))
 
 
-@pytest.mark.parametrize("hertz", [300, 1000, 3000, 6000])
+@for_all("hertz", [300, 1000, 3000, 6000])
 def test_a_tone_shows_in_the_band_of_its_pitch_and_at_its_time(hertz):
     sound = np.sin(2 * np.pi * hertz * np.arange(48_000) / 16_000)
     sound[:24_000] = 0

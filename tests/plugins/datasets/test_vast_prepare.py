@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from laws import for_all
 from mlecs_bench.doors.options import build_options
 from mlecs_bench.errors import DataError, UsageError
 from mlecs_plugins.datasets.vast import card, check, mlecs_dataset
@@ -135,8 +136,8 @@ def test_the_limit_is_the_papers_by_default():
     assert card.VastOptions().limit == 9680
 
 
-@pytest.mark.parametrize("option", ["limit", "target_words"])
-@pytest.mark.parametrize("value", ["0", "-3", "ten"])
+@for_all("option", ["limit", "target_words"])
+@for_all("value", ["0", "-3", "ten"])
 def test_options_that_are_no_counts_are_refused(option, value):
     with pytest.raises(UsageError, match=option):
         build_options(card.VastOptions, {option: value}, "dataset 'vast'")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from laws import for_all
 from mlecs_bench.api import DataError, DataRequest, rng
 from mlecs_bench.data.samples import Samples
 from mlecs_plugins.datasets import vast
@@ -54,14 +55,14 @@ def test_a_changed_generator_needs_a_new_version(clips):
     assert (synthetic.VERSION, hashlib.sha256(made).hexdigest()[:16]) == ("2", "1c8ea7f9e93c1ab4")
 
 
-@pytest.mark.parametrize("modality", synthetic.MODALITIES, ids=lambda m: m.name)
+@for_all("modality", synthetic.MODALITIES)
 def test_inputs_have_the_shape_and_dtype_of_the_manifest(clips, modality):
     values = clips.inputs[modality.name]
     assert values.shape == (300, *modality.shape)
     assert values.dtype == modality.dtype
 
 
-@pytest.mark.parametrize("modality", DRAW)
+@for_all("modality", DRAW)
 def test_a_modality_shows_its_own_slots_and_nothing_of_the_others(clips, modality):
     base = DRAW[modality](clips.slots, rng(5, "x"))
     for name in SLOT_NAMES:

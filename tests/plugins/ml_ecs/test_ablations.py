@@ -6,16 +6,18 @@ import dataclasses
 
 import pytest
 import torch
-from mlecs_bench.federation.link import InProcessLink
 
 import toy
+from laws import for_all
 from mlecs_bench.blocks.gram import ContrastiveTerms
 from mlecs_bench.doors.hookspecs import AlgorithmInfo
 from mlecs_bench.doors.options import option_rows
 from mlecs_bench.errors import AccessError
 from mlecs_bench.federation.build import Federation
-from mlecs_bench.federation.messages import Message, kind_of
+from mlecs_bench.federation.messages import Message
 from mlecs_bench.models.unified import PARTS
+from mlecs_bench.testing.message_checks import kinds_of
+from mlecs_bench.testing.steps import Listening
 from mlecs_plugins.ml_ecs import ccl, mma, plugin, se_ccl
 from mlecs_plugins.ml_ecs.ablations import no_amt, no_ccl, no_kt, no_mma, no_se_ccl
 from mlecs_plugins.ml_ecs.algorithm import MlEcs
@@ -64,11 +66,10 @@ def one_round(algorithm: MlEcs, federation: Federation, t: int = 1) -> dict[str,
 
 
 def after(algorithm: MlEcs, profile, samples, held=UNEQUAL) -> dict[str, torch.Tensor]:
-    """Return the state of all parties after two rounds and the last broadcast."""
-    federation = federation_of(profile, samples, held)
-    for t in (1, 2):
-        one_round(algorithm, federation, t)
-    receive(algorithm, federation, 3)
+    """Return the state of all parties after a round and what comes down behind it."""
+    federation = federation_of(profile, samples, held, steps=2)  # in a first step lora_A rests, since lora_B is 0
+    one_round(algorithm, federation)
+    receive(algorithm, federation, 2)
     return toy.state_of(federation)
 
 
@@ -89,14 +90,14 @@ def parts_that_differ(one: dict[str, torch.Tensor], other: dict[str, torch.Tenso
 # All of them
 
 
-@pytest.mark.parametrize("algo", INFOS)
+@for_all("algo", INFOS)
 def test_an_ablation_replaces_its_steps_and_inherits_every_other(algo):
     built = build(algo)
     replaced = {name for name in dir(MlEcs) if getattr(type(built), name) is not getattr(MlEcs, name)}
     assert {name for name in replaced if not name.startswith("__")} == STEPS[algo]
 
 
-@pytest.mark.parametrize("algo", INFOS)
+@for_all("algo", INFOS)
 def test_with_its_step_put_back_an_ablation_is_ml_ecs_bit_for_bit(algo, profile, samples, of_ml_ecs):
     built = build(algo)
     back = {name: getattr(MlEcs, name) for name in STEPS[algo]}
@@ -107,32 +108,26 @@ def test_with_its_step_put_back_an_ablation_is_ml_ecs_bit_for_bit(algo, profile,
     assert not toy.differing(after(built, profile, samples), of_ml_ecs)
 
 
-@pytest.mark.parametrize("algo", INFOS)
+@for_all("algo", INFOS)
 def test_an_ablation_differs_from_ml_ecs(algo, profile, samples, of_ml_ecs):
     differs = toy.differing(after(build(algo), profile, samples), of_ml_ecs)
     assert {name.split(":")[0] for name in differs} == {"server", "d00", "d01", "d02"}
 
 
-@pytest.mark.parametrize("algo", ["ml-ecs", *INFOS])
+@for_all("algo", ["ml-ecs", *INFOS])
 def test_what_travels_is_what_the_card_says(algo, profile, samples):
-    seen: set[tuple[str, str]] = set()
-
-    class Listener(InProcessLink):
-        def carry(self, message, device, direction, round_):
-            seen.update((kind_of(name), direction) for name in message.tensors)
-            seen.update(("scalar", direction) for _ in message.scalars)
-            return super().carry(message, device, direction, round_)
-
-    info = toy.ALGORITHMS[algo]
-    outcome = toy.run_toy(algo, federation_of(profile, samples, rounds=1), samples, link=Listener())
+    info, listening = toy.ALGORITHMS[algo], Listening()
+    outcome = toy.run_toy(algo, federation_of(profile, samples, rounds=1), samples, carry=listening)
+    seen = {(kind, sent.direction) for sent in listening.sent for kind in kinds_of(sent.message)}
     ways = {"both": ("down", "up"), "down": ("down",), "up": ("up",)}
     assert seen == {(e.kind, way) for e in info.exchanges for way in ways[e.direction]}
     assert outcome.metrics["server"] is not None
+    assert info.server_score
     ours = toy.ALGORITHMS["ml-ecs"].needs(MlEcsOptions())
     assert info.needs(info.options()) == dataclasses.replace(ours, private_stage=algo != "ml-ecs/no-amt")
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("algo", "missing", "more"),
     [
         ("ml-ecs/no-mma", set(), set()),
@@ -160,8 +155,8 @@ def test_options_that_are_offered_arrive():
     assert no_kt.NoKt(TuningOptions(**common, **amt)).options == MlEcsOptions(kt_weight=0.0, **common, **amt)
 
 
-@pytest.mark.parametrize("algo", INFOS)
-@pytest.mark.parametrize(
+@for_all("algo", INFOS)
+@for_all(
     ("values", "match"),
     [
         ({"temperature": 0.0}, "temperature"),
@@ -190,7 +185,7 @@ def test_cards_speak_of_what_is_left_and_name_the_ablation():
 # no-mma
 
 
-@pytest.mark.parametrize("held", [[toy.NAMES] * 3, [("audio",), ("video",), ("text",)]], ids=["three", "one"])
+@for_all("held", [[toy.NAMES] * 3, [("audio",), ("video",), ("text",)]])
 def test_without_mma_equal_counts_give_ml_ecs_bit_for_bit(held, profile, samples):
     assert not toy.differing(*(after(build(algo), profile, samples, held) for algo in ("ml-ecs", "ml-ecs/no-mma")))
 
@@ -238,7 +233,7 @@ def test_without_se_ccl_anchors_are_still_sent_and_used(profile, samples):
         assert all(0 < d.logs["volume_matched"] <= 1 for d in federation.devices)
 
 
-@pytest.mark.parametrize("trained", [True, False])
+@for_all("trained", [True, False])
 def test_without_se_ccl_the_servers_encoders_still_follow_the_option(trained, profile, samples):
     server = federation_of(profile, samples).server
     before = server.model.state()
@@ -251,18 +246,11 @@ def test_without_se_ccl_the_servers_encoders_still_follow_the_option(trained, pr
 # no-ccl
 
 
-@pytest.mark.parametrize("scope", ["devices", "both"])
+@for_all("scope", ["devices", "both"])
 def test_without_ccl_no_anchors_and_no_ids_are_in_any_message(scope, profile, samples):
-    names: set[str] = set()
-
-    class Listener(InProcessLink):
-        def carry(self, message, device, direction, round_):
-            names.update(map(kind_of, message.tensors))
-            return super().carry(message, device, direction, round_)
-
-    federation = federation_of(profile, samples)
-    toy.run_toy("ml-ecs/no-ccl", federation, samples, link=Listener(), options={"scope": scope})
-    assert names == {"lora"}
+    federation, listening = federation_of(profile, samples), Listening()
+    toy.run_toy("ml-ecs/no-ccl", federation, samples, carry=listening, options={"scope": scope})
+    assert {kind for sent in listening.sent for kind in kinds_of(sent.message)} == {"lora", "scalar"}
     assert all(not d.memory for d in federation.devices)
 
 
@@ -372,7 +360,7 @@ def test_without_transfer_both_models_still_learn_and_nothing_passes_between_the
 # What the server logs
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("algo", "options", "terms"),
     [
         ("ml-ecs", {}, {"llm", "slm", "contrast", "transfer"}),

@@ -8,14 +8,15 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from mlecs_bench.federation.link import InProcessLink
-from mlecs_bench.federation.parties import Device
 
 import toy
+from laws import for_all
 from mlecs_bench.errors import AccessError, UsageError
 from mlecs_bench.federation.build import Federation
+from mlecs_bench.federation.device import Device
 from mlecs_bench.federation.engine import CellRun
 from mlecs_bench.federation.messages import Message, kind_of, with_kind
+from mlecs_bench.testing.steps import Listening
 from mlecs_plugins.ml_ecs import ccl, mma
 from mlecs_plugins.ml_ecs.algorithm import MlEcs
 from mlecs_plugins.ml_ecs.anchors import anchors_for, fuse_public, keep_anchors
@@ -183,7 +184,7 @@ def test_traffic_per_device_and_round_is_as_the_algorithm_says(profile, samples)
     federation = toy.federation_of(profile, samples, SETS, rounds=rounds, steps=1)
     run = CellRun(toy.toy_cell("ml-ecs", federation, samples))
     run.run()
-    ledger = run._link.ledger
+    ledger = run._ledger
     n, width = len(federation.server.train), profile.fused_width
     phi = sum(p.numel() for p in federation.devices[0].model.part("lora").values())
     down = {1: {"fused": n * width, "ids": n}, 2: {"fused": n * width, "lora": phi}, 3: {"lora": phi}}
@@ -198,16 +199,16 @@ def test_traffic_per_device_and_round_is_as_the_algorithm_says(profile, samples)
 
 
 def test_nothing_but_lora_anchors_and_ids_is_ever_named_in_a_message(profile, samples):
-    names: set[str] = set()
-
-    class Listener(InProcessLink):
-        def carry(self, message, device, direction, round_):
-            names.update(name.split(".")[-1] if name.startswith("lora/") else name for name in message.tensors)
-            return super().carry(message, device, direction, round_)
-
-    federation = toy.federation_of(profile, samples, SETS, rounds=1, steps=1)
-    toy.run_toy("ml-ecs", federation, samples, link=Listener())
-    assert names == {"fused/public", "ids/public", "lora_A", "lora_B"}
+    federation, listening = toy.federation_of(profile, samples, SETS, rounds=1, steps=1), Listening()
+    toy.run_toy("ml-ecs", federation, samples, carry=listening)
+    names = {name for sent in listening.sent for name in sent.message.tensors}
+    shapes = {name.split(".")[-1] if name.startswith("lora/") else name for name in names}
+    assert shapes == {
+        "fused/public",
+        "ids/public",
+        "lora_A",
+        "lora_B",
+    }
 
 
 def device_with_anchors(federation: Federation, order: np.ndarray) -> tuple[Device, torch.Tensor]:
@@ -345,7 +346,7 @@ def test_temperature_acts_on_the_contrast(profile, samples):
     assert toy.differing(*states)
 
 
-@pytest.mark.parametrize(
+@for_all(
     ("values", "match"),
     [
         ({"temperature": 0.0}, "temperature"),

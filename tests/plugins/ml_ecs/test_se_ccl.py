@@ -10,15 +10,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from mlecs_bench.federation.parties import Server
 
 import toy
+from laws import for_all
 from mlecs_bench.blocks.alignment import PairIndex, answer_pairs, vocabulary_map
 from mlecs_bench.blocks.gram import contrastive_loss
 from mlecs_bench.blocks.mutual import pairs_between
 from mlecs_bench.blocks.transfer import pooled_kl
 from mlecs_bench.errors import UsageError
 from mlecs_bench.federation.build import Federation
+from mlecs_bench.federation.server import Server
 from mlecs_bench.models.unified import PARTS
 from mlecs_plugins.ml_ecs import se_ccl
 from mlecs_plugins.ml_ecs.options import MlEcsOptions
@@ -151,7 +152,7 @@ def after_transfer(profile, samples, options: MlEcsOptions, change: str) -> dict
     return server.state()
 
 
-@pytest.mark.parametrize("kt_weight", [0.0, 1.0])
+@for_all("kt_weight", [0.0, 1.0])
 def test_slm_reaches_the_servers_model_through_knowledge_transfer_alone(kt_weight, profile, samples):
     server = federation_of(profile, samples).server
     options = MlEcsOptions(kt_weight=kt_weight)

@@ -39,7 +39,7 @@ WIDTHS: Mapping[Kind, Mapping[str, Callable[[Mapping[str, Any]], int]]] = {
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class TowerCheckpoint:
     """A tower's checkpoint: what it encodes, as the user named it (folder or hub id), and the option that named it."""
 
     kind: Kind

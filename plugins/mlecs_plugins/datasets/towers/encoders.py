@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from mlecs_plugins.datasets.towers.checkpoints import Checkpoint
+from mlecs_plugins.datasets.towers.checkpoints import TowerCheckpoint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +28,7 @@ class Tower(Protocol):
         ...
 
 
-def open_tower(checkpoint: Checkpoint, device: str) -> Tower:
+def open_tower(checkpoint: TowerCheckpoint, device: str) -> Tower:
     """Load a tower; raises UsageError in one line for a checkpoint that cannot be loaded whole."""
     where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
     with _quiet_transformers():
@@ -58,7 +58,7 @@ class _quiet_transformers:  # noqa: N801  # it is used like a function
 
 
 def _loaded(
-    checkpoint: Checkpoint, model_class: Any, part: Any, device: torch.device, **settings: Any
+    checkpoint: TowerCheckpoint, model_class: Any, part: Any, device: torch.device, **settings: Any
 ) -> tuple[Any, Any]:
     """Return model and preprocessing; `part` is the processor's class. Weights that are missing are refused."""
     from safetensors import SafetensorError
@@ -84,7 +84,7 @@ def _loaded(
 class VisionTower:
     """CLIP (projected) or SigLIP (pooled) embeddings of pictures (H, W, 3) uint8."""
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+    def __init__(self, checkpoint: TowerCheckpoint, device: torch.device) -> None:
         from transformers import AutoImageProcessor, CLIPVisionModelWithProjection, SiglipVisionModel
 
         self._projects = checkpoint.model_type.startswith("clip")
@@ -105,7 +105,7 @@ class VisionTower:
 class ClapTower:
     """CLAP's projected embeddings of sounds (T,) at `rate`; of a longer sound the middle is heard."""
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+    def __init__(self, checkpoint: TowerCheckpoint, device: torch.device) -> None:
         from transformers import AutoFeatureExtractor, ClapAudioModelWithProjection
 
         audio = checkpoint.config.get("audio_config") or {}
@@ -129,7 +129,7 @@ class ClapTower:
 class WhisperTower:
     """Whisper's encoder on sounds (T,) at `rate`: the mean of its states over the time of the sound, 30 s at most."""
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+    def __init__(self, checkpoint: TowerCheckpoint, device: torch.device) -> None:
         from transformers import AutoFeatureExtractor, WhisperModel
 
         model, self._extractor = _loaded(checkpoint, WhisperModel, AutoFeatureExtractor, device)
@@ -150,7 +150,7 @@ class WhisperTower:
 class TextTower:
     """A sentence encoder: the mean of the last states over the tokens, of length 1."""
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+    def __init__(self, checkpoint: TowerCheckpoint, device: torch.device) -> None:
         from transformers import AutoModel, AutoTokenizer
 
         self._model, self._tokenizer = _loaded(checkpoint, AutoModel, AutoTokenizer, device)

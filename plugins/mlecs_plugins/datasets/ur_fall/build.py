@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Block:
+class SequenceBlock:
     """The samples of one sequence: frame numbers (T,), label indices (T,), and per modality its values and presence.
 
     `values` are (T, *shape) in the modality's dtype, `present` (T,) bool.
@@ -45,7 +45,7 @@ class Origin:
     notes: tuple[str, ...]
 
 
-def save_blocks(blocks: Sequence[Block], options: card.UrFallOptions, origin: Origin, folder: Path) -> Prepared:
+def save_blocks(blocks: Sequence[SequenceBlock], options: card.UrFallOptions, origin: Origin, folder: Path) -> Prepared:
     """Write the prepared dataset to `folder`."""
     table = build_table(blocks, options)
     manifest = Manifest(
@@ -71,12 +71,12 @@ def view_of(options: card.UrFallOptions) -> str:
     return f"rgb, depth {'images' if options.depth == 'image' else 'features'}, accelerometer"
 
 
-def sample_id(block: Block, frame: int) -> str:
+def sample_id(block: SequenceBlock, frame: int) -> str:
     """Return the id of a sample: its sequence and frame, as in "fall-01/0007"."""
     return f"{block.sequence}/{frame:04d}"
 
 
-def build_table(blocks: Sequence[Block], options: card.UrFallOptions) -> datasets.Dataset:
+def build_table(blocks: Sequence[SequenceBlock], options: card.UrFallOptions) -> datasets.Dataset:
     """Return the Arrow table of all blocks."""
     import datasets
     import pyarrow as pa

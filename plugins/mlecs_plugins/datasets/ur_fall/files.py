@@ -9,7 +9,7 @@ from typing import Literal
 
 from mlecs_bench.api import DataError
 from mlecs_plugins.datasets.ur_fall import card
-from mlecs_plugins.datasets.ur_fall.problems import Problems
+from mlecs_plugins.datasets.ur_fall.problems import FileProblems
 from mlecs_plugins.datasets.user_files import sha256_of, visible_files
 
 Panel = Literal["rgb", "d"]
@@ -61,7 +61,7 @@ class FileIndex:
             self._by_name.setdefault(path.name.lower(), []).append(path)
         self._index_images()
 
-    def find(self, name: str, problems: Problems) -> Path | None:
+    def find(self, name: str, problems: FileProblems) -> Path | None:
         """Return the file called `name`; notes a problem when there are several that differ."""
         found = self._by_name.get(name.lower(), [])
         if len(found) > 1 and len({sha256_of(path) for path in found}) > 1:
@@ -89,7 +89,7 @@ class FileIndex:
                 frames[int(match["frame"])] = paths[0]
 
 
-def locate(index: FileIndex, sequence: str, with_depth: bool, problems: Problems) -> SequenceFiles:
+def locate(index: FileIndex, sequence: str, with_depth: bool, problems: FileProblems) -> SequenceFiles:
     """Return the files of `sequence`, and note which of them are missing."""
     acc_name, video_name, archive_name = f"{sequence}-acc.csv", f"{sequence}-cam0.mp4", f"{sequence}-cam0-rgb.zip"
     acc = index.find(acc_name, problems)
@@ -104,7 +104,7 @@ def locate(index: FileIndex, sequence: str, with_depth: bool, problems: Problems
 
 
 def _image_source(
-    index: FileIndex, sequence: str, panel: Panel, video: Path | None, problems: Problems
+    index: FileIndex, sequence: str, panel: Panel, video: Path | None, problems: FileProblems
 ) -> ImageSource | None:
     """Return the best source: PNG without losses before video; a few loose rgb pictures do not replace a video."""
     archive = index.find(f"{sequence}-cam0-{panel}.zip", problems)

@@ -12,9 +12,9 @@ import numpy as np
 
 from mlecs_bench.api import DataError, DataRequest, Prepared, open_prepared
 from mlecs_plugins.datasets.ur_fall import card, synthetic
-from mlecs_plugins.datasets.ur_fall.build import Block, Origin, save_blocks, view_of
+from mlecs_plugins.datasets.ur_fall.build import Origin, SequenceBlock, save_blocks, view_of
 from mlecs_plugins.datasets.ur_fall.files import FileIndex
-from mlecs_plugins.datasets.ur_fall.problems import Problems
+from mlecs_plugins.datasets.ur_fall.problems import FileProblems
 from mlecs_plugins.datasets.ur_fall.reader import READER_VERSION, Repairs, make_plans, read_plans
 from mlecs_plugins.datasets.user_files import Digests
 
@@ -32,7 +32,7 @@ def prepare(request: DataRequest) -> Prepared:
 
 def missing_files(data_dir: Path) -> list[str]:
     """Return one line for each file that is not in `data_dir` or not consistent with the others, without decoding."""
-    problems = Problems(data_dir)
+    problems = FileProblems(data_dir)
     try:
         make_plans(FileIndex(data_dir), card.UrFallOptions(), problems)
     except DataError as error:
@@ -53,14 +53,14 @@ def _prepare_synthetic(request: DataRequest, options: card.UrFallOptions) -> Pre
     return save_blocks([_block(s) for s in sequences], options, origin, folder)
 
 
-def _block(sequence: synthetic.Sequence) -> Block:
+def _block(sequence: synthetic.Sequence) -> SequenceBlock:
     frames = np.arange(1, len(sequence.labels) + 1)
     present = {m: np.ones(len(frames), dtype=bool) for m in sequence.arrays}
-    return Block(sequence.name, sequence.stratum, frames, sequence.labels, sequence.arrays, present)
+    return SequenceBlock(sequence.name, sequence.stratum, frames, sequence.labels, sequence.arrays, present)
 
 
 def _prepare_real(request: DataRequest, options: card.UrFallOptions, data_dir: Path) -> Prepared:
-    problems = Problems(data_dir)
+    problems = FileProblems(data_dir)
     plans, used = make_plans(FileIndex(data_dir), options, problems)
     digest = ""
     if not problems.lines:

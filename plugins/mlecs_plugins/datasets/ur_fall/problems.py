@@ -21,7 +21,7 @@ def first_of(problems: Sequence[str]) -> FileError:
     return FileError(problems[0] + more)
 
 
-class Problems:
+class FileProblems:
     """A list of problems, one line each."""
 
     def __init__(self, data_dir: Path) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 from mlecs_bench.api import DataError
 from mlecs_plugins.datasets.ur_fall import card
 from mlecs_plugins.datasets.ur_fall.accelerometer import frame_times, windows
-from mlecs_plugins.datasets.ur_fall.build import Block
+from mlecs_plugins.datasets.ur_fall.build import SequenceBlock
 from mlecs_plugins.datasets.ur_fall.files import FileIndex, ImageSource, Panel, SequenceFiles, locate
 from mlecs_plugins.datasets.ur_fall.frames import FULL_SCALE_MM, read_pictures
-from mlecs_plugins.datasets.ur_fall.problems import FileError, Problems
+from mlecs_plugins.datasets.ur_fall.problems import FileError, FileProblems
 from mlecs_plugins.datasets.ur_fall.tables import Labels, Recording, read_label_tables, read_recording, read_sync
 
 if TYPE_CHECKING:
@@ -41,25 +41,27 @@ class Repairs:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SequencePlan:
     """The labelled frames of a sequence and the files that the rest of its samples comes from."""
 
     labels: Labels
     files: SequenceFiles
 
 
-def make_plans(index: FileIndex, options: card.UrFallOptions, problems: Problems) -> tuple[list[Plan], list[Path]]:
+def make_plans(
+    index: FileIndex, options: card.UrFallOptions, problems: FileProblems
+) -> tuple[list[SequencePlan], list[Path]]:
     """Return what to read, and all files of it; notes what is missing. Raises DataError when there is no label file."""
     tables = _find_tables(index, problems)
     plans = []
     for labels in read_label_tables(tables, problems):
-        plans.append(Plan(labels, locate(index, labels.sequence, options.depth == "image", problems)))
+        plans.append(SequencePlan(labels, locate(index, labels.sequence, options.depth == "image", problems)))
     if not problems.lines:
         _check_labelled(index, {plan.labels.sequence for plan in plans}, problems)
     return plans, [path for path, _ in tables] + [path for plan in plans for path in plan.files.paths]
 
 
-def _check_labelled(index: FileIndex, labelled: set[str], problems: Problems) -> None:
+def _check_labelled(index: FileIndex, labelled: set[str], problems: FileProblems) -> None:
     """Note sequences that have files but no labels: a label file that was cut short still reads well."""
     bare = [sequence for sequence in index.sequences() if sequence not in labelled]
     for stratum, word in card.STRATA.items():
@@ -71,7 +73,7 @@ def _check_labelled(index: FileIndex, labelled: set[str], problems: Problems) ->
             )
 
 
-def _find_tables(index: FileIndex, problems: Problems) -> list[tuple[Path, str]]:
+def _find_tables(index: FileIndex, problems: FileProblems) -> list[tuple[Path, str]]:
     """Return the label files as (path, stratum)."""
     tables: list[tuple[Path, str]] = []
     missing = []
@@ -98,11 +100,11 @@ def _nothing_found(data_dir: Path) -> str:
 
 
 def read_plans(
-    plans: list[Plan],
+    plans: list[SequencePlan],
     options: card.UrFallOptions,
-    problems: Problems,
+    problems: FileProblems,
     progress: Callable[[int, int, str], None],
-) -> tuple[list[Block], Repairs]:
+) -> tuple[list[SequenceBlock], Repairs]:
     """Read the samples of all plans, noting problems; a sequence with a problem is left out."""
     repairs = Repairs()
     blocks = []
@@ -114,7 +116,9 @@ def read_plans(
     return blocks, repairs
 
 
-def _read_sequence(plan: Plan, options: card.UrFallOptions, problems: Problems, repairs: Repairs) -> Block | None:
+def _read_sequence(
+    plan: SequencePlan, options: card.UrFallOptions, problems: FileProblems, repairs: Repairs
+) -> SequenceBlock | None:
     files = plan.files
     acce = None if files.acc is None else _read_acce(plan.labels, files.acc, files.sync, problems, repairs)
     rgb = None if files.rgb is None else _read_pictures(plan.labels, files.rgb, "rgb", problems)
@@ -124,7 +128,9 @@ def _read_sequence(plan: Plan, options: card.UrFallOptions, problems: Problems, 
     repairs.no_depth += int((~depth[1]).sum())
     parts = {"acce": acce, "depth": depth, "rgb": rgb}
     values, present = ({m: part[k] for m, part in parts.items()} for k in (0, 1))
-    return Block(plan.labels.sequence, plan.labels.stratum, plan.labels.frames, plan.labels.labels, values, present)
+    return SequenceBlock(
+        plan.labels.sequence, plan.labels.stratum, plan.labels.frames, plan.labels.labels, values, present
+    )
 
 
 def _lacking(labels: Labels, found: Array) -> str:
@@ -132,7 +138,7 @@ def _lacking(labels: Labels, found: Array) -> str:
     return f"lacks {len(lost)} of the frames that {labels.table} labels, the first of them frame {lost[0]}"
 
 
-def _read_depth(plan: Plan, options: card.UrFallOptions, problems: Problems) -> Part | None:
+def _read_depth(plan: SequencePlan, options: card.UrFallOptions, problems: FileProblems) -> Part | None:
     if options.depth == "features":
         return plan.labels.features, np.ones(len(plan.labels.frames), dtype=bool)
     if plan.files.depth is not None:
@@ -145,7 +151,7 @@ def _blank_pictures(labels: Labels, panel: Panel) -> Part:
     return np.zeros(shape, dtype=np.uint8), np.zeros(len(labels.frames), dtype=bool)
 
 
-def _read_pictures(labels: Labels, source: ImageSource, panel: Panel, problems: Problems) -> Part | None:
+def _read_pictures(labels: Labels, source: ImageSource, panel: Panel, problems: FileProblems) -> Part | None:
     """Return the pictures (T, 24, 32, C) of a sequence and their presence (T,); None after a problem."""
     pictures, present = _blank_pictures(labels, panel)
     with problems.about(source.path):
@@ -159,7 +165,7 @@ def _read_pictures(labels: Labels, source: ImageSource, panel: Panel, problems: 
     return None
 
 
-def _read_acce(labels: Labels, acc: Path, sync: Path | None, problems: Problems, repairs: Repairs) -> Part | None:
+def _read_acce(labels: Labels, acc: Path, sync: Path | None, problems: FileProblems, repairs: Repairs) -> Part | None:
     """Return the accelerometer windows (T, 15, 3) of a sequence and their presence (T,); None after a problem."""
     recording: Recording | None = None
     times: Array | None = None

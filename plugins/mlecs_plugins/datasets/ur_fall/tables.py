@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from mlecs_plugins.datasets.ur_fall import card
-from mlecs_plugins.datasets.ur_fall.problems import FileError, Problems, first_of
+from mlecs_plugins.datasets.ur_fall.problems import FileError, FileProblems, first_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -196,7 +196,7 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def read_label_tables(tables: list[tuple[Path, str]], problems: Problems) -> list[Labels]:
+def read_label_tables(tables: list[tuple[Path, str]], problems: FileProblems) -> list[Labels]:
     """Read the label files given as (path, stratum), noting problems."""
     found: list[Labels] = []
     for path, stratum in tables:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from mlecs_bench.api import DataRequest, Verification
 from mlecs_plugins.datasets.ur_fall import card
-from mlecs_plugins.datasets.ur_fall.build import Block, sample_id, view_of
+from mlecs_plugins.datasets.ur_fall.build import SequenceBlock, sample_id, view_of
 from mlecs_plugins.datasets.ur_fall.files import FileIndex
 from mlecs_plugins.datasets.ur_fall.preparation import files_digest, no_depth, notes_of
-from mlecs_plugins.datasets.ur_fall.problems import Problems
+from mlecs_plugins.datasets.ur_fall.problems import FileProblems
 from mlecs_plugins.datasets.ur_fall.reader import make_plans, read_plans
 
 
@@ -21,7 +21,7 @@ def verify(request: DataRequest) -> Verification:
     """
     options = card.UrFallOptions() if request.options is None else request.options
     data_dir = Path(request.data_dir or "")
-    problems = Problems(data_dir)
+    problems = FileProblems(data_dir)
     plans, used = make_plans(FileIndex(data_dir), options, problems)
     digest = None if problems.lines else files_digest(request, options, used)
     blocks, repairs = read_plans(plans, options, problems, request.progress)
@@ -38,7 +38,7 @@ def verify(request: DataRequest) -> Verification:
     )
 
 
-def _without(modality: str, blocks: Sequence[Block]) -> list[str]:
+def _without(modality: str, blocks: Sequence[SequenceBlock]) -> list[str]:
     """Return the ids of the samples that lack a modality."""
     return [
         sample_id(block, int(frame))

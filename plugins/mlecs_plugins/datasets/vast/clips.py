@@ -37,7 +37,7 @@ class Clip:
 
 
 @dataclass
-class Problems:
+class AnnotationProblems:
     """What is wrong with an annotation file, one line each; beyond MAX_PROBLEMS they are only counted."""
 
     lines: list[str] = field(default_factory=list)
@@ -54,7 +54,7 @@ class _RecordError(Exception):
     """What is wrong with one record."""
 
 
-def read_clips(path: Path, problems: Problems) -> Iterator[Clip]:
+def read_clips(path: Path, problems: AnnotationProblems) -> Iterator[Clip]:
     """Yield the clips of an annotation file, noting records that are none."""
     first_use: dict[str, int] = {}
     number = 0

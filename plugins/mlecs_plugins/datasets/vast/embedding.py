@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlecs_plugins.datasets.towers.checkpoints import Checkpoint
+from mlecs_plugins.datasets.towers.checkpoints import TowerCheckpoint
 from mlecs_plugins.datasets.vast.card import N_TOWER_FRAMES, VastOptions, tower_modalities
 from mlecs_plugins.datasets.vast.folder import sound_first, video_first
 from mlecs_plugins.datasets.vast.inputs import Inputs, Progress
 from mlecs_plugins.datasets.vast.media import MediaError, read_waveform, sample_frames
-from mlecs_plugins.datasets.vast.plan import Plan
+from mlecs_plugins.datasets.vast.plan import Selection
 from mlecs_plugins.datasets.vast.store import Store
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ EMBEDDING_VERSION = 1
 class Towers:
     """The towers of a request: by modality the checkpoint that encodes it in the view."""
 
-    checkpoints: Mapping[str, Checkpoint]
+    checkpoints: Mapping[str, TowerCheckpoint]
     device: str
     batch: int
 
@@ -42,11 +42,11 @@ class Towers:
         """Return the towers that the options name for a view, or None when features are raw."""
         if options.features != "towers":
             return None
-        text = Checkpoint("text", options.text_tower, "text_tower")
+        text = TowerCheckpoint("text", options.text_tower, "text_tower")
         by_modality = {"audio": text, "subtitle": text, "vision": text}
         if view == "media":
-            by_modality["audio"] = Checkpoint("audio", options.audio_tower, "audio_tower")
-            by_modality["vision"] = Checkpoint("vision", options.vision_tower, "vision_tower")
+            by_modality["audio"] = TowerCheckpoint("audio", options.audio_tower, "audio_tower")
+            by_modality["vision"] = TowerCheckpoint("vision", options.vision_tower, "vision_tower")
         return cls(by_modality, options.tower_device, options.tower_batch)
 
     @property
@@ -68,7 +68,7 @@ class Towers:
 class Embedder:
     """Embeds one modality of all clips of a plan; the tower is loaded when the first item is not in the store."""
 
-    def __init__(self, checkpoint: Checkpoint, towers: Towers, store: Store) -> None:
+    def __init__(self, checkpoint: TowerCheckpoint, towers: Towers, store: Store) -> None:
         self._checkpoint = checkpoint
         self._towers = towers
         self._store = store
@@ -114,7 +114,9 @@ def _parts(thing: Any, kind: str) -> Sequence[Any]:
     return thing if kind == "vision" else [thing]
 
 
-def embed_inputs(plan: Plan, towers: Towers, digests: Mapping[Path, str], store: Store, progress: Progress) -> Inputs:
+def embed_inputs(
+    plan: Selection, towers: Towers, digests: Mapping[Path, str], store: Store, progress: Progress
+) -> Inputs:
     """Return the embeddings of all clips of a plan; what a clip lacks is missing, as with raw inputs."""
     n = len(plan.clips)
     shapes = {m.name: m for m in tower_modalities(plan.view, towers.widths, towers.names)}
@@ -132,7 +134,7 @@ def embed_inputs(plan: Plan, towers: Towers, digests: Mapping[Path, str], store:
     return Inputs(values, present, damaged)
 
 
-def _is_media(plan: Plan, name: str) -> bool:
+def _is_media(plan: Selection, name: str) -> bool:
     return plan.view == "media" and name != "subtitle"
 
 
@@ -140,7 +142,7 @@ Wanted = tuple[int, str, Any]
 """A clip's row, the digest of what is embedded, and the thing itself: None where its embedding is stored."""
 
 
-def _texts(plan: Plan, name: str) -> Iterator[Wanted]:
+def _texts(plan: Selection, name: str) -> Iterator[Wanted]:
     """Yield the texts of a modality; a text without a word is missing."""
     for row, clip in enumerate(plan.clips):
         text = " ".join(clip.texts[name].split())
@@ -149,7 +151,7 @@ def _texts(plan: Plan, name: str) -> Iterator[Wanted]:
 
 
 def _media(
-    plan: Plan, name: str, embedder: Embedder, digests: Mapping[Path, str], damaged: dict[Path, str]
+    plan: Selection, name: str, embedder: Embedder, digests: Mapping[Path, str], damaged: dict[Path, str]
 ) -> Iterator[Wanted]:
     """Yield pictures or sound of every clip, from the first of its files that has any; notes damaged files."""
     order = video_first if name == "vision" else sound_first

@@ -13,7 +13,7 @@ from mlecs_plugins.datasets.vast.card import N_FRAMES, modalities
 from mlecs_plugins.datasets.vast.features import RATE, log_mel, thumbnail
 from mlecs_plugins.datasets.vast.folder import sound_first, video_first
 from mlecs_plugins.datasets.vast.media import MediaError, read_waveform, sample_frames
-from mlecs_plugins.datasets.vast.plan import Plan
+from mlecs_plugins.datasets.vast.plan import Selection
 from mlecs_plugins.datasets.vast.store import Store
 from mlecs_plugins.datasets.vast.texts import text_ids
 
@@ -85,7 +85,7 @@ class MediaReader:
         return values
 
 
-def read_inputs(plan: Plan, reader: MediaReader, progress: Progress) -> Inputs:
+def read_inputs(plan: Selection, reader: MediaReader, progress: Progress) -> Inputs:
     """Return the inputs of all clips of a plan."""
     n = len(plan.clips)
     shapes = {m.name: m for m in modalities(plan.view)}

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from mlecs_bench.api import DataError
 from mlecs_plugins.datasets.vast.card import VastOptions, View
-from mlecs_plugins.datasets.vast.clips import Clip, Problems, Subset, read_clips
+from mlecs_plugins.datasets.vast.clips import AnnotationProblems, Clip, Subset, read_clips
 from mlecs_plugins.datasets.vast.folder import Folder
 
 
 @dataclass(frozen=True)
-class Plan:
+class Selection:
     """The clips that are used, sorted by name; `annotated` is how many the annotation file has.
 
     `without_media` clips are left out of the media view because they have no media file at all.
@@ -35,7 +35,7 @@ class Plan:
         return [path for clip in self.clips for path in self.media(clip)]
 
 
-def make_plan(data_dir: Path, options: VastOptions, problems: Problems) -> Plan:
+def make_plan(data_dir: Path, options: VastOptions, problems: AnnotationProblems) -> Selection:
     """Read the annotations and choose view and clips; notes broken records.
 
     Raises DataError when there is no folder, no annotation file, or no media for the media view.
@@ -55,4 +55,4 @@ def make_plan(data_dir: Path, options: VastOptions, problems: Problems) -> Plan:
         )
     chosen = with_media if view == "media" else everything
     left_out = everything.offered - chosen.offered
-    return Plan(folder, annotations, view, tuple(chosen.clips()), everything.offered, left_out)
+    return Selection(folder, annotations, view, tuple(chosen.clips()), everything.offered, left_out)

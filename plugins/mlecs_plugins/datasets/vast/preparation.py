@@ -24,11 +24,11 @@ from mlecs_bench.api import (
 )
 from mlecs_plugins.datasets.user_files import Digests
 from mlecs_plugins.datasets.vast import card
-from mlecs_plugins.datasets.vast.clips import TEXT_KEYS, Clip, Problems
+from mlecs_plugins.datasets.vast.clips import TEXT_KEYS, AnnotationProblems, Clip
 from mlecs_plugins.datasets.vast.copies import texts_of
 from mlecs_plugins.datasets.vast.embedding import Towers, embed_inputs
 from mlecs_plugins.datasets.vast.inputs import Inputs, MediaReader, read_inputs
-from mlecs_plugins.datasets.vast.plan import Plan, make_plan
+from mlecs_plugins.datasets.vast.plan import Selection, make_plan
 from mlecs_plugins.datasets.vast.store import Store
 from mlecs_plugins.datasets.vast.synthetic import prepare_synthetic
 
@@ -51,7 +51,7 @@ def prepare(request: DataRequest) -> Prepared:
         if options != card.VastOptions():
             raise UsageError("the options of vast choose among your own clips; give --data-dir, or leave them out")
         return prepare_synthetic(request)
-    problems = Problems()
+    problems = AnnotationProblems()
     plan = make_plan(request.data_dir, options, problems)
     _refuse(problems, plan)
     towers = Towers.of(options, plan.view)
@@ -75,7 +75,7 @@ def prepare(request: DataRequest) -> Prepared:
 def verify(request: DataRequest) -> Verification:
     """Return what the user's files hold, decoding all media; raises DataError when there is nothing to look at."""
     options = _options(request)
-    problems = Problems()
+    problems = AnnotationProblems()
     plan = make_plan(Path(request.data_dir or ""), options, problems)
     towers = Towers.of(options, plan.view)
     digests = _digests(request, plan)
@@ -101,7 +101,7 @@ def _options(request: DataRequest) -> card.VastOptions:
     return options
 
 
-def _refuse(problems: Problems, plan: Plan) -> None:
+def _refuse(problems: AnnotationProblems, plan: Selection) -> None:
     """Raise DataError when the annotation file has broken records."""
     if problems.count:
         more = f" (and {problems.count - 1} more problems)" if problems.count > 1 else ""
@@ -113,7 +113,7 @@ def _cache(request: DataRequest) -> Path:
     return request.cache_dir / card.NAME
 
 
-def _digests(request: DataRequest, plan: Plan) -> dict[Path, str]:
+def _digests(request: DataRequest, plan: Selection) -> dict[Path, str]:
     """Return the sha256 of the annotation file and of every media file that is read."""
     store = Digests(_cache(request) / "file-digests.json")
     try:
@@ -122,7 +122,7 @@ def _digests(request: DataRequest, plan: Plan) -> dict[Path, str]:
         raise DataError(f"vast: {error.filename} cannot be read ({error.strerror}); mend or remove it") from error
 
 
-def _digest(plan: Plan, options: card.VastOptions, digests: Mapping[Path, str], towers: Towers | None) -> str:
+def _digest(plan: Selection, options: card.VastOptions, digests: Mapping[Path, str], towers: Towers | None) -> str:
     made_from: dict[str, Any] = {
         "reader": READER_VERSION,
         "view": plan.view,
@@ -137,7 +137,7 @@ def _digest(plan: Plan, options: card.VastOptions, digests: Mapping[Path, str], 
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 
-def _nothing_shown(plan: Plan, inputs: Inputs) -> str:
+def _nothing_shown(plan: Selection, inputs: Inputs) -> str:
     """Return why no clip has any modality."""
     name = plan.annotations.name
     if plan.view == "media":
@@ -146,11 +146,11 @@ def _nothing_shown(plan: Plan, inputs: Inputs) -> str:
     return f"vast: {name}: no clip has a vision_cap, an audio_cap or a subtitle; such clips need their media files"
 
 
-def _damage(plan: Plan, inputs: Inputs) -> list[str]:
+def _damage(plan: Selection, inputs: Inputs) -> list[str]:
     return [f"{plan.folder.name_of(path)}: {what}" for path, what in sorted(inputs.damaged.items())]
 
 
-def _manifest(plan: Plan, options: card.VastOptions, inputs: Inputs, digest: str) -> Manifest:
+def _manifest(plan: Selection, options: card.VastOptions, inputs: Inputs, digest: str) -> Manifest:
     towers = Towers.of(options, plan.view)
     shapes = card.tower_modalities(plan.view, towers.widths, towers.names) if towers else card.modalities(plan.view)
     return Manifest(
@@ -170,7 +170,7 @@ def _manifest(plan: Plan, options: card.VastOptions, inputs: Inputs, digest: str
     )
 
 
-def notes_of(plan: Plan, options: card.VastOptions, inputs: Inputs) -> tuple[str, ...]:
+def notes_of(plan: Selection, options: card.VastOptions, inputs: Inputs) -> tuple[str, ...]:
     """Return one sentence for each kind of thing that was left out, cut or missing."""
     n = len(plan.clips)
     notes = []
@@ -200,7 +200,7 @@ def _damage_note(inputs: Inputs) -> list[str]:
     return [f"{len(names)} media files cannot be decoded, and what they hold is missing: {shown}"]
 
 
-def _source(plan: Plan, modality: str) -> str:
+def _source(plan: Selection, modality: str) -> str:
     """Return what a clip lacks whose modality is missing."""
     return (
         {"audio": "sound", "vision": "pictures"}.get(modality, modality)
@@ -213,7 +213,9 @@ def _cut(target: str, words: int | None) -> str:
     return target if words is None else " ".join(target.split()[:words])
 
 
-def build_table(plan: Plan, options: card.VastOptions, inputs: Inputs, shapes: Sequence[Modality]) -> datasets.Dataset:
+def build_table(
+    plan: Selection, options: card.VastOptions, inputs: Inputs, shapes: Sequence[Modality]
+) -> datasets.Dataset:
     """Return the Arrow table of all clips: the columns of `features_of`, and the texts that references copy."""
     import datasets
     import pyarrow as pa

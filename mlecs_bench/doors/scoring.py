@@ -1,0 +1,57 @@
+"""What a score is: a value with its sample count and direction, from a scorer that names its implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mlecs_bench.errors import DataError
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One score: its value (a fraction unless its name says otherwise), the samples behind it, its direction."""
+
+    value: float
+    n: int
+    higher_is_better: bool = True
+
+
+class Scorer(Protocol):
+    """Compares predictions with references; `identity` names everything that can change its numbers."""
+
+    @property
+    def name(self) -> str:
+        """The metric's name in records."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """The implementation, its version and its settings, without paths."""
+        ...
+
+    def score(self, predictions: Sequence[str], references: Sequence[str]) -> Metric:
+        """Return the score of `predictions` against `references` of the same length."""
+        ...
+
+
+@dataclass(frozen=True)
+class FunctionScorer:
+    """A scorer made of a function."""
+
+    name: str
+    identity: str
+    function: Callable[[Sequence[str], Sequence[str]], Metric]
+
+    def score(self, predictions: Sequence[str], references: Sequence[str]) -> Metric:
+        """Return the score of `predictions` against `references`."""
+        return self.function(predictions, references)
+
+
+def check_pairs(predictions: Sequence[str], references: Sequence[str], name: str) -> None:
+    """Raise DataError unless there are samples, with one prediction each."""
+    if len(predictions) != len(references):
+        raise DataError(f"{name} got {len(predictions)} predictions for {len(references)} references; give one each")
+    if not references:
+        raise DataError(f"{name} got no samples; the test part is empty, use more data or fewer devices")

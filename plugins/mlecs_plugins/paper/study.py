@@ -1,0 +1,61 @@
+"""The study `paper`: the paper's tables, figures, claims and presets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlecs_bench.api import FigureWords, Section, Stat, StudyInfo, StudyView, honest_sentence, hookimpl
+from mlecs_plugins.paper.printed import ML_ECS, PAPER_NOTES, baselines, datasets, sending
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def sections(view: StudyView) -> Sequence[Section]:
+    """Return Tables 1 and 2, Figures 3 and 4 and the paper's claims, for one setting."""
+    from mlecs_bench.api import communication_table, draw_ablation, draw_communication
+    from mlecs_plugins.paper.claims import claims
+    from mlecs_plugins.paper.tables import ablation_table, table1, table2
+
+    setting, asked, suffix = view.setting, view.asked, view.suffix
+    figure3 = FigureWords("figure3-communication", "Figure 3: communication", "MER", _score)
+    figure4 = FigureWords("figure4-ablation", "Figure 4: ablations", "MER", _score)
+    tables = [table1(view), table2(view), ablation_table(view)]
+    drawn = draw_ablation(setting, asked, suffix, figure4)
+    sent, shares = communication_table(setting, suffix), draw_communication(setting, asked, suffix, figure3)
+    about = f"The verdicts hold for these records alone. {honest_sentence(list(setting.rows.values()))}".strip()
+    found = claims(setting) if asked.candidate == ML_ECS else []  # the paper claims nothing of others
+    return (
+        Section(view.titled("Tables 1 and 2"), setting.about, [t for t in tables if t], [drawn] if drawn else []),
+        Section(view.titled("Communication"), "", [sent] if sent else [], [shares] if shares else []),
+        Section(view.titled("The paper's claims"), about, claims=found),
+    )
+
+
+def _score(metric: str, stat: Stat) -> str:
+    from mlecs_plugins.paper.tables import metric_name
+
+    return f"{'server' if stat == 'server' else 'client avg.'} {metric_name(metric)}"
+
+
+def _sent() -> dict[str, str]:
+    """Return what the paper says of the volume that an algorithm sends."""
+    says = sending()
+    return {ML_ECS: f"{says.share_percent:.2f} %", **{algo: f"about {n:g}x" for algo, n in says.times.items()}}
+
+
+@hookimpl
+def mlecs_study() -> StudyInfo:
+    """Return the study."""
+    return StudyInfo(
+        title="the paper",
+        summary="ML-ECS (arXiv 2602.14107): its Tables 1 and 2, Figures 3 and 4, claims, and presets of its runs",
+        presets={name: PRESETS / f"{name}.yaml" for name in ("table1", "table2", "ablation", "all")},
+        sections=sections,
+        replaces=("scores", "communication"),
+        algorithms=baselines(),
+        datasets=datasets(),
+        candidate=ML_ECS,
+        sent=_sent(),
+        sent_notes=PAPER_NOTES,
+    )

@@ -1,0 +1,400 @@
+"""Wherever devices live, a cell gives the same bits: in process, over bytes, in processes that are killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from elsewhere_plugins import DEATH, DEFECT
+
+import fabricated
+import toy
+from mlecs_bench.doors.events import Event, Tell
+from mlecs_bench.doors.registry import Loaded, Registry
+from mlecs_bench.errors import MlecsError, PluginError, UsageError
+from mlecs_bench.federation import process_fleet
+from mlecs_bench.federation.build import Builder
+from mlecs_bench.federation.checkpoint import server_file
+from mlecs_bench.federation.engine import Cell, CellRun, Outcome
+from mlecs_bench.federation.evaluation import evaluator_of
+from mlecs_bench.federation.fleet import Fleet, FleetRequest, Recipe, build_host, named_fleet, recipe_from_json
+from mlecs_bench.federation.messages import Message
+from mlecs_bench.federation.process_fleet import ProcessFleet
+from mlecs_bench.federation.turns import KINDS, Ask, DefectError, Refusal, StaleTurn
+from mlecs_bench.plan.plan import Plan
+from mlecs_bench.plan.resolve import planned
+from mlecs_bench.testing import checks_of_info
+from mlecs_bench.testing.fleets import ReversedFleet
+from serialised import Elsewhere, SerialisedFleet
+
+SEED, KEY, ROUNDS = 27, "key", 2
+MakeFleet = Callable[[FleetRequest], Fleet]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Iterator[Path]:
+    """A folder of the import path with the plugins of `elsewhere`, as if they were installed."""
+    folder = tmp_path_factory.mktemp("site")
+    fabricated.install(Path(__file__).parents[1] / "elsewhere", folder)
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    yield folder
+    sys.path.remove(str(folder))
+    importlib.invalidate_caches()
+
+
+@pytest.fixture(scope="module")
+def registry(site) -> Registry:
+    return Registry.installed()
+
+
+@dataclasses.dataclass(frozen=True)
+class Cells:
+    """Makes cells of the toy dataset that differ in their fleets alone."""
+
+    registry: Registry
+    profile: Loaded
+    prepared: object
+    samples: object
+    cache_dir: Path
+
+    def plan(self, algo: str = "multi-fedavg", **changes: object) -> Plan:
+        spec = toy.toy_spec(algo=algo, **({"rounds": ROUNDS, "steps": 1} | changes))
+        return planned(spec, self.registry.algorithm(algo), self.registry.dataset("toy"), self.profile)
+
+    def recipe(self, plan: Plan, turns: Path | None = None) -> Recipe:
+        return Recipe(plan, SEED, KEY, self.prepared.folder, self.cache_dir, turns)
+
+    def run(self, plan: Plan, make: MakeFleet, folder: Path | None = None, tell: Tell | None = None) -> Result:
+        """Run a cell to its end and close its fleet."""
+        recipe = self.recipe(plan, folder)
+        builder = Builder(plan, SEED, self.samples, self.registry)
+        evaluator = evaluator_of(plan, self.samples, self.registry, self.cache_dir)
+        parts = {"registry": self.registry, "builder": builder, "evaluator": evaluator}
+        fleet = make(FleetRequest(recipe, functools.partial(build_host, recipe, **parts)))
+        info = self.registry.algorithm(plan.algorithm.name).info
+        server = builder.server()
+        cell = Cell(
+            algorithm=info.build(plan.options),
+            server=server,
+            fleet=fleet,
+            evaluator=evaluator,
+            key=KEY,
+            rounds=plan.rounds,
+            evaluate_all=True,
+            server_score=plan.server_score,
+            checkpoint=folder and server_file(folder),
+        )
+        run = CellRun(cell if tell is None else dataclasses.replace(cell, tell=tell))
+        try:
+            outcome = run.run()
+        finally:
+            fleet.close()
+        return Result(outcome, dict(run.greetings), server.state())
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """All of a finished cell that its record is made of, and the server's state."""
+
+    outcome: Outcome
+    greetings: dict
+    server: dict[str, torch.Tensor]
+
+
+def assert_same(one: Result, other: Result) -> None:
+    assert one.outcome.metrics == other.outcome.metrics
+    assert one.outcome.comm == other.outcome.comm
+    assert one.outcome.cost["steps"] == other.outcome.cost["steps"]
+    fresh = [{id_: dataclasses.replace(g, finished=0) for id_, g in r.greetings.items()} for r in (one, other)]
+    assert fresh[0] == fresh[1]
+    assert not toy.differing(one.server, other.server)
+
+
+@pytest.fixture(scope="module")
+def cells(registry, profile, prepared, samples, tmp_path_factory) -> Cells:
+    loaded = Loaded(profile.name, profile, "mlecs-bench", "0")
+    return Cells(registry, loaded, prepared, samples, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def in_process(cells) -> Callable[[str], Result]:
+    """Return what a cell of an algorithm gives in this process, run once."""
+
+    @functools.cache
+    def result(algo: str) -> Result:
+        return cells.run(cells.plan(algo), lambda request: request_fleet(cells.registry, "in-process", request))
+
+    return result
+
+
+def request_fleet(registry: Registry, name: str, request: FleetRequest) -> Fleet:
+    """Make a fleet by the name that users write."""
+    name, size = named_fleet(name)
+    return registry.fleet(name).info.make(dataclasses.replace(request, size=size))
+
+
+def gone(pid: int, seconds: float = 20.0) -> bool:
+    """Wait until a process is gone, or has ended and waits to be collected by somebody else."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def pids(fleet: ProcessFleet) -> list[int]:
+    return [member.process.pid for member in fleet._members]
+
+
+# -------------------------------------------------------------------------------------------------------- over bytes
+
+
+@pytest.fixture(scope="module")
+def elsewhere(site) -> Iterator[Elsewhere]:
+    interpreter = Elsewhere(site)
+    yield interpreter
+    interpreter.close()
+
+
+def check_over_bytes(cells: Cells, elsewhere: Elsewhere, algo: str, folder: Path, expected: Result) -> None:
+    made: list[SerialisedFleet] = []
+
+    def make(request: FleetRequest) -> Fleet:
+        made.append(SerialisedFleet(elsewhere, request.recipe, seed=len(algo)))
+        return made[0]
+
+    assert_same(cells.run(cells.plan(algo), make, folder), expected)
+    assert set(made[0].happened) == {"doubled", "lost", "late", "early"}
+
+
+def test_devices_of_a_fresh_interpreter_give_the_record_of_in_process(cells, elsewhere, in_process, tmp_path):
+    for algo in ("ml-ecs", "multi-fedavg"):
+        check_over_bytes(cells, elsewhere, algo, tmp_path / algo, in_process(algo))
+
+
+@pytest.mark.slow
+def test_devices_of_a_fresh_interpreter_give_the_record_of_every_algorithm(cells, elsewhere, in_process, tmp_path):
+    for algo in toy.ALGORITHMS:
+        check_over_bytes(cells, elsewhere, algo, tmp_path / algo, in_process(algo))
+
+
+OVER_BYTES = (
+    "deterministic", "stateless", "device-order", "over-bytes", "resumable", "finite-messages", "counted-messages",
+    "received-messages", "budget-paper", "budget-equal", "one-device", "no-modality",
+)  # fmt: skip  # the checks that a fleet can break
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["ml-ecs", "multi-fedavg"])
+def test_contract_is_kept_by_devices_of_a_fresh_interpreter(algo, registry, elsewhere):
+    data = registry.dataset("toy").ref
+
+    def make(request: FleetRequest) -> Fleet:
+        plan = dataclasses.replace(request.recipe.plan, dataset=data)
+        return SerialisedFleet(elsewhere, dataclasses.replace(request.recipe, plan=plan), loss=True)
+
+    checks = {check.name: check for check in checks_of_info(registry.algorithm(algo), fleet=make)}
+    for name in OVER_BYTES:
+        checks[name]()
+
+
+def test_a_recipe_is_all_in_its_json_and_is_refused_where_another_plugin_is_installed(cells, registry, tmp_path):
+    for turns in (None, tmp_path):
+        recipe = cells.recipe(cells.plan("ml-ecs"), turns)
+        assert recipe_from_json(recipe.to_json(), registry) == recipe
+    ref = dataclasses.replace(recipe.plan.dataset, code="0" * 64)
+    changed = dataclasses.replace(recipe, plan=dataclasses.replace(recipe.plan, dataset=ref))
+    with pytest.raises(PluginError, match=r"dataset 'toy' is elsewhere 1.0 here, and the plan was made with"):
+        recipe_from_json(changed.to_json(), registry)
+
+
+def test_a_fleet_is_written_as_a_name_or_a_name_and_a_number(registry, cells):
+    assert named_fleet("in-process") == ("in-process", None)
+    assert named_fleet("processes:12") == ("processes", 12)
+    for text in ("processes:", "processes:0", "processes:-1", "processes:two", "processes:2:3"):
+        with pytest.raises(UsageError, match=f"^a fleet is written NAME or NAME:NUMBER.* got '{text}'$"):
+            named_fleet(text)
+    request = FleetRequest(cells.recipe(cells.plan()), host=lambda _: None)
+    with pytest.raises(UsageError, match="in-process takes no number, got 2; use processes:2"):
+        request_fleet(registry, "in-process:2", request)
+
+
+# --------------------------------------------------------------------------------------------------------- processes
+
+
+def killing(fleets: list[ProcessFleet], at: Event, killed: list[int]) -> Tell:
+    """Return what kills the first process of a fleet by SIGKILL when it is told of an event."""
+
+    def tell(event: Event) -> None:
+        if (event.kind, event.round, event.device) == (at.kind, at.round, at.device) and not killed:
+            killed.append(pids(fleets[0])[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    return tell
+
+
+@pytest.mark.slow
+def test_a_process_killed_in_mid_round_is_replaced_with_equal_bits_and_none_is_left(cells, in_process, tmp_path):
+    fleets: list[ProcessFleet] = []
+    killed: list[int] = []
+    seen: set[int] = set()
+
+    def make(request: FleetRequest) -> Fleet:
+        fleets.append(ProcessFleet(request.recipe, 2))
+        return fleets[0]
+
+    kill = killing(fleets, Event("device_end", round=2, device="d00"), killed)
+
+    def tell(event: Event) -> None:
+        seen.update(pids(fleets[0]))
+        kill(event)
+
+    # The first process has d00 and d02: d00 has replied in round 2, and d02 is at work.
+    assert_same(cells.run(cells.plan(), make, tmp_path, tell), in_process("multi-fedavg"))
+    assert len(killed) == 1
+    assert len(seen) == 3
+    assert all(map(gone, seen))
+    fleets[0].close()
+
+
+@pytest.fixture
+def faulty(cells, tmp_path) -> Iterator[ProcessFleet]:
+    """A process with one device whose turns fail as they are told."""
+    fleet = ProcessFleet(cells.recipe(cells.plan("faulty", n_devices=1), tmp_path), 1)
+    fleet.hello(0)
+    yield fleet
+    fleet.close()
+
+
+def ask_one(fleet: ProcessFleet, t: int, **scalars: int):
+    ((id_, answer),) = fleet.exchange({"d00": Ask(t, Message({}, scalars))})
+    assert id_ == "d00"
+    return answer
+
+
+def test_errors_of_the_other_side_arrive_as_they_are_and_too_many_deaths_in_one_line(faulty, monkeypatch):
+    for number, type_ in enumerate(KINDS.values()):
+        answer = ask_one(faulty, 1, fault=number)
+        assert isinstance(answer, Refusal)
+        assert type(answer.error()) is type_
+        assert str(answer.error()) == f"fault {number}"
+    defect = ask_one(faulty, 1, fault=DEFECT).error()
+    assert type(defect) is DefectError
+    assert "Traceback" in str(defect)
+    assert str(defect).rstrip().endswith("ZeroDivisionError: a defect of the plugin")
+    assert 'elsewhere_plugins.py", line' in str(defect)
+    assert type(ask_one(faulty, 3).error()) is StaleTurn
+    reply = ask_one(faulty, 1)
+    assert reply.upload.tensors["x/turns"].item() == 1, "what failed has left nothing"
+    assert ask_one(faulty, 1).to_bytes() == reply.to_bytes()
+    monkeypatch.setattr(process_fleet, "MOST_DEATHS", 1)
+    with pytest.raises(
+        MlecsError, match=r"^the process of d00 was killed by SIGKILL.*, 1 times in one round;"
+    ) as caught:
+        ask_one(faulty, 2, fault=DEATH)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_again_and_again_is_replaced_only_so_often(faulty, monkeypatch):
+    monkeypatch.setattr(process_fleet, "MOST_DEATHS", 2)
+    with pytest.raises(MlecsError, match="2 times in one round; every finished round is kept"):
+        ask_one(faulty, 1, fault=DEATH)
+
+
+@pytest.mark.slow
+def test_a_cell_gives_the_same_bits_in_any_number_of_processes_in_any_order(cells, in_process, tmp_path):
+    for name in ("processes:1", "processes:2", "processes:3", "processes:8"):
+        for around in (lambda fleet: fleet, ReversedFleet)[: 2 if name == "processes:2" else 1]:
+            make = functools.partial(request_fleet, cells.registry, name)
+            folder = tmp_path / f"{name}-{around.__name__}"
+            run = cells.run(cells.plan("ml-ecs"), lambda request: around(make(request)), folder)  # noqa: B023  # called at once
+            assert_same(run, in_process("ml-ecs"))
+
+
+class StopError(Exception):
+    """Stands for the end of the run."""
+
+
+@pytest.mark.slow
+def test_a_cell_that_stops_goes_on_in_another_number_of_processes_with_equal_bits(cells, in_process, tmp_path):
+    for name, at in (
+        ("processes:2", ("device_end", 1, "d01")),
+        ("in-process", ("device_end", 2, "d00")),
+        ("processes:3", ("device_end", 2, "server")),
+        ("processes:1", ("round_end", 2, "")),
+    ):
+
+        def tell(event: Event, at=at) -> None:
+            if (event.kind, event.round, event.device) == at:
+                raise StopError
+
+        with pytest.raises(StopError):
+            cells.run(cells.plan("ml-ecs"), functools.partial(request_fleet, cells.registry, name), tmp_path, tell)
+    make = functools.partial(request_fleet, cells.registry, "processes:2")
+    last = cells.run(cells.plan("ml-ecs"), make, tmp_path)
+    assert [greeting.finished for greeting in last.greetings.values()] == [2, 2, 2]
+    assert_same(last, in_process("ml-ecs"))
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from mlecs_bench.doors.registry import Registry
+from mlecs_bench.federation.fleet import recipe_from_json
+from mlecs_bench.federation.process_fleet import ProcessFleet
+
+if __name__ == "__main__":
+    fleet = ProcessFleet(recipe_from_json(Path(sys.argv[1]).read_text(), Registry.installed()), 2)
+    fleet.hello(0)
+    print(*(member.process.pid for member in fleet._members), flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+def test_processes_end_with_their_parent_however_it_ends(cells, site, tmp_path):
+    script, recipe = tmp_path / "parent.py", tmp_path / "recipe.json"
+    script.write_text(PARENT)
+    recipe.write_text(cells.recipe(cells.plan(), tmp_path).to_json())
+    environment = os.environ | {"PYTHONPATH": str(site)}
+    for end in (signal.SIGKILL, signal.SIGTERM, None):
+        with subprocess.Popen(
+            [sys.executable, str(script), str(recipe)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+        ) as parent:  # fmt: skip  # what passes
+            children = [int(pid) for pid in parent.stdout.readline().split()]
+            assert len(children) == 2
+            if end is not None:
+                parent.send_signal(end)
+            parent.stdin.close()
+            parent.wait(timeout=60)
+        assert all(map(gone, children))
+
+
+def test_devices_are_divided_evenly_and_no_process_is_without_one(cells, monkeypatch):
+    started: list[tuple[str, ...]] = []
+    monkeypatch.setattr(ProcessFleet, "_started", lambda _self, devices, number: started.append((number, devices)))
+    for size in (1, 2, 3, 5):
+        started.clear()
+        ProcessFleet(cells.recipe(cells.plan(n_devices=3)), size)
+        assert [number for number, _ in started] == list(range(min(size, 3)))
+        assert sorted(itertools.chain(*(devices for _, devices in started))) == ["d00", "d01", "d02"]
+        sizes = [len(devices) for _, devices in started]
+        assert max(sizes) - min(sizes) <= 1
