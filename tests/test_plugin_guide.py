@@ -23,9 +23,7 @@ import fabricated
 
 GUIDE = Path(__file__).parent.parent / "docs" / "plugin-guide.md"
 BLOCK = re.compile(r"(?:<!-- exit code (\d+) -->\n)?^```(\w*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
-LONG = (
-    "mlecs-bench run", "mlecs-bench check", "mlecs-bench report", "mlecs-bench show", "pytest", "MLECS_BENCH_CSV", "head"
-)  # fmt: skip  # the starts of lines
+LONG = (*(f"mlecs-bench {name}" for name in ("run", "check", "report", "show")), "pytest", "MLECS_BENCH_CSV", "head")
 """Commands that import torch, or need what those have written."""
 
 
@@ -59,7 +57,7 @@ def first_line_that_is_missing(shown: str, output: str) -> str | None:
 
 def is_excerpt(block: str, project: Path) -> bool:
     sources = [path.read_text() for pattern in ("*.py", "*.toml") for path in project.rglob(pattern)]
-    return any(textwrap.indent(block, " " * n) in source for source in sources for n in (0, 4, 8))
+    return any(textwrap.indent(block, " " * n) in source for source in sources for n in (0, 4, 8, 12))
 
 
 def follow(shell: fabricated.Shell, skipped: Sequence[str] = ()) -> int:
