@@ -224,15 +224,12 @@ def test_a_recipe_is_all_in_its_json_and_is_refused_where_another_plugin_is_inst
         recipe_from_json(changed.to_json(), registry)
 
 
-def test_a_fleet_is_written_as_a_name_or_a_name_and_a_number(registry, cells):
+def test_a_fleet_is_written_as_a_name_or_a_name_and_a_number():
     assert named_fleet("in-process") == ("in-process", None)
     assert named_fleet("processes:12") == ("processes", 12)
     for text in ("processes:", "processes:0", "processes:-1", "processes:two", "processes:2:3"):
         with pytest.raises(UsageError, match=f"^a fleet is written NAME or NAME:NUMBER.* got '{text}'$"):
             named_fleet(text)
-    request = FleetRequest(cells.recipe(cells.plan()), host=lambda _: None)
-    with pytest.raises(UsageError, match="in-process takes no number, got 2; use processes:2"):
-        request_fleet(registry, "in-process:2", request)
 
 
 # --------------------------------------------------------------------------------------------------------- processes
