@@ -17,18 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mlecs_bench.federation.parties import Party
 
 from mlecs_bench.blocks.supervised import ALL_PARTS, batches
 from mlecs_bench.data.samples import DataRequest, Samples
-from mlecs_bench.doors.hookspecs import Needs
-from mlecs_bench.doors.profile import MINI
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.doors.scoring import Metric
 from mlecs_bench.federation.build import Federation, build_federation
+from mlecs_bench.federation.checkpoint import server_file
 from mlecs_bench.federation.engine import Cell, CellRun
+from mlecs_bench.federation.fleet import InProcessFleet
+from mlecs_bench.federation.host import DeviceHost
+from mlecs_bench.federation.party import Party
+from mlecs_bench.federation.turns import FileTurns
+from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.seeds import rng, torch_stream
+from mlecs_plugins.profiles.mini import MINI
 
 SEED = 27
 
@@ -43,22 +47,26 @@ class NoEvaluation:
 
 def federation_of(samples: Samples, rounds: int, steps: int) -> Federation:
     """Return a fresh federation; every call gives the same weights and data."""
+    registry = Registry.installed()
     spec = RunSpec("standalone", "vast", 0.8, rounds=rounds, steps=steps, split="frame", device="cpu")
-    return build_federation(spec, SEED, samples, MINI, needs=Needs())
+    return build_federation(resolve(spec, registry), SEED, samples, registry)
 
 
 def harness(federation: Federation, rounds: int, folder: Path) -> tuple[float, list[float]]:
     """Return the seconds of all rounds in the harness, and the mean loss of every stage."""
     info = Registry.installed().algorithm("standalone").info
+    algorithm = info.build(info.options())
+    host = DeviceHost(federation.devices, algorithm, NoEvaluation(), FileTurns(folder, "tax"))
     cell = Cell(
-        algorithm=info.build(info.options()),
-        federation=federation,
-        evaluator=NoEvaluation(),  # type: ignore[arg-type]
+        algorithm=algorithm,
+        server=federation.server,
+        fleet=InProcessFleet(host),
+        evaluator=NoEvaluation(),
         key="tax",
         rounds=rounds,
         evaluate_all=False,
         server_score=True,
-        checkpoint=folder / "tax.safetensors",
+        checkpoint=server_file(folder),
     )
     run = CellRun(cell)
     started = time.perf_counter()
@@ -150,8 +158,9 @@ def main() -> None:
         info = Registry.installed().dataset("vast").info
         samples = Samples.open(info.prepare(DataRequest(None, Path(folder), info.options())))
         ours, theirs = [], []
-        for _ in range(args.repeats):
-            seconds, losses = harness(federation_of(samples, args.rounds, args.steps), args.rounds, Path(folder))
+        for i in range(args.repeats):
+            kept = Path(folder) / f"cell-{i}"
+            seconds, losses = harness(federation_of(samples, args.rounds, args.steps), args.rounds, kept)
             ours.append(seconds)
             seconds, plain = bare(federation_of(samples, args.rounds, args.steps), args.rounds, args.steps)
             theirs.append(seconds)

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from mlecs_bench.cli.defaults import known_defaults
+from mlecs_bench.doors.registry import Registry
 from mlecs_bench.records.names import cell_name, option_words
 from mlecs_bench.records.results import FOLDER, read_folder
 
@@ -21,7 +22,7 @@ def move_records(folder: Path) -> list[Path]:
     found = read_folder(folder)
     for problem in found.problems:
         print(f"left where it is: {problem}", file=sys.stderr)
-    defaults = known_defaults(found.records)
+    defaults = known_defaults(found.records, Registry.installed())
     moved = []
     (folder / FOLDER).mkdir(exist_ok=True)
     for record in found.records:

@@ -11,6 +11,7 @@ import click
 from mlecs_bench.cli.config import DEFAULT_OUT
 from mlecs_bench.cli.defaults import known_defaults
 from mlecs_bench.cli.flags import eval_point_flag
+from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import RecordError, UsageError
 from mlecs_bench.records.results import Record, read_records, record_files
 
@@ -74,7 +75,7 @@ def _algorithms(a: str, b: str, given: Path | None, shown: Shown) -> Compared:
     folder = given or Path(DEFAULT_OUT)
     hint = f"run 'mlecs-bench run --algo NAME --dataset NAME --rho 0.5 --out {folder}' first, or name another folder"
     records = _read(folder, hint)
-    pairing = pair_algorithms(records, a, b, str(folder), known_defaults(records))
+    pairing = pair_algorithms(records, a, b, str(folder), known_defaults(records, Registry.installed()))
     return compare_pairs(pairing, (a, b), shown, folders=False)
 
 

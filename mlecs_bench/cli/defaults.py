@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import MlecsError
 
 if TYPE_CHECKING:
     from mlecs_bench.doors.hookspecs import StudyInfo
+    from mlecs_bench.doors.registry import Registry
 
 Records = Sequence[Mapping[str, Any]]
 
 
-def known_defaults(records: Records) -> dict[str, dict[str, Any]]:
+def known_defaults(records: Records, registry: Registry) -> dict[str, dict[str, Any]]:
     """Return the default options of each algorithm that is installed and can be loaded, by name."""
-    registry, found = Registry.installed(), {}
+    found = {}
     for algo in dict.fromkeys(record["identity"]["algo"]["name"] for record in records):
         try:
             found[algo] = registry.default_options(algo)
@@ -26,21 +26,20 @@ def known_defaults(records: Records) -> dict[str, dict[str, Any]]:
     return found
 
 
-def with_ablations(records: Records) -> str | None:
+def with_ablations(records: Records, registry: Registry) -> str | None:
     """Return the first algorithm of the records that installed plugins ablate, None where there is none."""
-    ablated = {entry.name.partition("/")[0] for entry in Registry.installed().entries("algorithm") if "/" in entry.name}
+    ablated = {entry.name.partition("/")[0] for entry in registry.entries("algorithm") if "/" in entry.name}
     names = dict.fromkeys(record["identity"]["algo"]["name"].partition("/")[0] for record in records)
     return next((name for name in names if name in ablated), None)
 
 
-def studies_of(folder: Path, named: Sequence[str]) -> tuple[list[StudyInfo], list[str]]:
+def studies_of(folder: Path, named: Sequence[str], registry: Registry) -> tuple[list[StudyInfo], list[str]]:
     """Return the studies that a report on `folder` shows, and a line for each that its study.yaml names in vain.
 
     These are those `named` by the user, for which errors are raised, and those of the folder's own study file.
     """
     from mlecs_bench.plan.study import STUDY_FILE, read_study
 
-    registry = Registry.installed()
     found = {name: registry.study(name).info for name in dict.fromkeys(named)}
     problems: list[str] = []
     try:

@@ -11,15 +11,16 @@ import click
 from mlecs_bench.cli.config import DEFAULT_OUT
 from mlecs_bench.cli.defaults import known_defaults, studies_of, with_ablations
 from mlecs_bench.cli.flags import eval_point_flag
+from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import RecordError, UsageError, did_you_mean
 from mlecs_bench.records.failures import read_failures
-from mlecs_bench.records.results import FOLDER, RecordFolder, read_folder, record_name
+from mlecs_bench.records.results import FOLDER, read_folder, record_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlecs_bench.report import Wanted
     from mlecs_bench.report.frame import EvalPoint
+    from mlecs_bench.report.table import Report
 
 REPORT_FOLDER = "report"
 SHOWN_FAILURES = 10
@@ -61,7 +62,7 @@ def report(  # noqa: PLR0913, PLR0917  # a flag each
     what studies add to them, and one HTML page of it all. Files that are no valid record are named on stderr, one line
     each, and left out.
     """
-    from mlecs_bench.report import Wanted
+    from mlecs_bench.report import Wanted, build_report, build_table, report_json
 
     _check_folder(folder)
     found = read_folder(folder)
@@ -71,34 +72,35 @@ def report(  # noqa: PLR0913, PLR0917  # a flag each
         raise RecordError(f"no valid record in {folder}; {_instead(folder)}")
     if candidate is not None:
         _check_candidate(candidate, found.records)
-    shown, problems = studies_of(folder, (*studies, *([PAPER] if with_paper else [])))
+    registry = Registry.installed()
+    shown, problems = studies_of(folder, (*studies, *([PAPER] if with_paper else [])), registry)
     warnings = [*problems, *_failed(folder)]
     for line in warnings:
         click.echo(f"warning: {line}", err=True)
     if candidate is None and not any(study.candidate for study in shown):
-        candidate = with_ablations(found.records)
+        candidate = with_ablations(found.records, registry)
     left_out = [f"left out: {Path(problem.split()[0]).name}" for problem in found.problems]
     wanted = Wanted(eval_point, candidate, with_paper, shown)
-    _report(folder, found, wanted, [*left_out, *warnings], None if as_json else output or folder / REPORT_FOLDER)
-
-
-def _report(folder: Path, found: RecordFolder, wanted: Wanted, warnings: Sequence[str], place: Path | None) -> None:
-    """Write the report into `place` and print its scores, or print it as JSON where there is no place."""
-    from mlecs_bench.report import build_report, build_table, report_json, write_report
-
-    records, defaults = found.records, known_defaults(found.records)
+    defaults = known_defaults(found.records, registry)
     files = {key: path.relative_to(folder).as_posix() for key, path in found.paths.items()}
-    built = build_report(records, f"Report of {folder.resolve().name}", wanted, defaults, warnings, files)
-    if place is None:
-        click.echo(json.dumps(report_json(built, records), indent=1))
+    title = f"Report of {folder.resolve().name}"
+    built = build_report(found.records, title, wanted, defaults, [*left_out, *warnings], files)
+    if as_json:
+        click.echo(json.dumps(report_json(built, found.records), indent=1))
         return
+    _write(folder, built, found.records, output or folder / REPORT_FOLDER)
+    click.echo(build_table(found.records, eval_point, defaults), nl=False)
+
+
+def _write(folder: Path, built: Report, records: Sequence[dict[str, Any]], place: Path) -> None:
+    """Write the report on the records of `folder` into `place` and say so."""
+    from mlecs_bench.report import write_report
+
     try:
         written = write_report(built, records, place, folder)
     except OSError as error:
         raise UsageError(f"cannot write {place}: {error.strerror}; give another folder with --output") from error
-    click.echo(build_table(records, wanted.eval_point, defaults), nl=False)
-    paper = ", the paper's values among them" if wanted.published else ""
-    click.echo(f"wrote {len(written)} files to {place}{paper}; open {place / 'index.html'}", err=True)
+    click.echo(f"wrote {len(written)} files to {place}; open {place / 'index.html'}", err=True)
 
 
 def _check_folder(folder: Path) -> None:

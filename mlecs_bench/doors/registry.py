@@ -234,8 +234,9 @@ def _declared() -> Iterable[PluginEntry]:
     the one that Python imports.
     """
     seen: set[tuple[str, str, str]] = set()
+    points = importlib.metadata.entry_points()
     for kind in KINDS:
-        for point in importlib.metadata.entry_points(group=group_of(kind)):
+        for point in points.select(group=group_of(kind)):
             distribution, version = _provenance(point)
             key = (kind, point.name, _normalised(distribution))
             if key not in seen:

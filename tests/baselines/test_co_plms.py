@@ -91,8 +91,7 @@ def test_servers_mutual_learning_trains_its_model_and_the_shared_adapter(profile
     assert moved(before, federation.server.state()) == model | {"proxy/lora", "proxy/soft_prompt"}
 
 
-@for_all("steps", [1, 5])
-@for_all("saml_data", ["private", "public"])
+@for_all(("saml_data", "steps"), [("private", 1), ("private", 5), ("public", 5)])
 def test_steps_stay_within_the_budget_and_use_it_up(saml_data, steps, profile, samples):
     given = options(saml_data=saml_data)
     federation = federation_of(profile, samples, [toy.NAMES], given, steps=steps)

@@ -10,6 +10,7 @@ import pytest
 
 from cli_fakes import call_main, install
 from contract_plugins import BUILT_WITH, ENTRIES
+from mlecs_bench.doors.registry import PluginEntry
 
 
 @pytest.fixture
@@ -102,3 +103,20 @@ def test_a_plugin_that_cannot_be_imported_is_a_failed_check(call):
         reason = "      plugin 'gone' of distribution 'acme' 1.2 failed to import: ModuleNotFoundError"
         assert lines[1].startswith(reason)
         assert len(lines) == 3
+
+
+def test_a_kind_chooses_where_several_share_a_name(monkeypatch, capsys):
+    shared = [PluginEntry("toy", "algorithm", "acme", "1.2", "contract_plugins:average"), *ENTRIES]
+    install(monkeypatch, shared)
+    names = {}
+    for kind in (None, "algorithm", "dataset"):
+        flags = [] if kind is None else ["--kind", kind]
+        code, out, _ = call_main(capsys, "check", "toy", "--list", "--json", *flags)
+        assert code == 0
+        names[kind] = [row["name"] for row in json.loads(out)]
+    assert names[None] == names["algorithm"] + names["dataset"]
+    assert "four-steps" in names["algorithm"]
+    assert "four-steps" not in names["dataset"]
+    code, _, err = call_main(capsys, "check", "toy", "--kind", "metric")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "no metric 'toy', which is the name of: algorithm and dataset." in err

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pluggy
 import pytest
 
 from mlecs_bench.doors.events import KINDS as EVENTS
@@ -81,6 +82,11 @@ def site(tmp_path, monkeypatch):
     importlib.invalidate_caches()
 
 
+def strangers(manager: pluggy.PluginManager) -> list[str]:
+    """Return the observers of a manager that do not come with mlecs-bench."""
+    return [name for name, _ in manager.list_name_plugin() if name != "csv"]
+
+
 def refusal(error: type[Exception], registry: Registry, name: str = "noop") -> str:
     with pytest.raises(error) as caught:
         registry.algorithm(name)
@@ -103,10 +109,24 @@ def test_first_party_plugins_enter_by_the_same_door(site):
         "profile": {"mini", "small", "paper"},
         "workers": {"in-process", "processes"},
         "fleet": {"in-process", "processes"},
+        "metric": {"rouge_lsum", "bertscore", "f1_macro", "f1_weighted"},
+        "encoder": {"frames", "image", "spectrogram", "tokens", "series", "vector"},
+        "study": {"paper"},
     }.items():
         assert names <= own[kind]
         for name in own[kind]:
             assert isinstance(registry.load(kind, name).info, DOORS[kind][1])
+
+
+def test_a_name_of_another_kind_is_said_to_be_one(site):
+    registry = Registry.installed()
+    assert registry.kinds_of("processes") == ["workers", "fleet"]
+    with pytest.raises(UsageError, match=r"no algorithm 'vast', which is the name of: dataset\. Known: "):
+        registry.algorithm("vast")
+    with pytest.raises(UsageError, match=r"no dataset 'processes', which is the name of: fleet and workers\."):
+        registry.dataset("processes")
+    with pytest.raises(UsageError, match=r"no plugin 'minni'\. Did you mean 'mini'\?"):
+        registry.kinds_of("minni")
 
 
 def test_kinds_do_not_mix(site):
@@ -174,7 +194,7 @@ def test_an_observer_is_loaded_as_it_is_and_one_that_would_hear_nothing_is_refus
     with pytest.raises(PluginError, match="does not implement mlecs_event; define it with @hookimpl"):
         registry.load("observer", "deaf")
     manager, warnings = registry.observers()
-    assert [name for name, _ in manager.list_name_plugin()] == ["watch"]
+    assert strangers(manager) == ["watch"]
     assert len(warnings) == 1
 
 
@@ -322,7 +342,7 @@ def test_observers_are_called_and_broken_ones_are_warnings(site):
     event = Event("round_end", CellRef("a", "d", "0.5", 27, 5, 3, 7), round=2)
     manager.hook.mlecs_event(event=event, plan=None)
     assert sys.modules["acme_watch"].SEEN == [("round_end", 27, 2)]
-    assert [name for name, _ in manager.list_name_plugin()] == ["watch"]
+    assert strangers(manager) == ["watch"]
     assert len(warnings) == 2
     assert "plugin 'bad' of distribution 'acme-bad' 1.0 failed to import: ZeroDivisionError" in warnings[0]
     assert "unknown hook 'mlecs_evnt'" in warnings[1]
@@ -341,7 +361,7 @@ def test_an_observer_with_a_hook_that_was_replaced_is_told_by_which(site):
             "which mlecs_event(event, plan) has replaced: look at event.kind"
         )
     assert {hook.removeprefix("mlecs_").removesuffix("_progress") for hook in REPLACED_HOOKS} <= EVENTS.keys()
-    assert manager.list_name_plugin() == []
+    assert strangers(manager) == []
 
 
 def test_observers_that_share_a_name_or_an_object_are_warnings(site):
@@ -350,7 +370,7 @@ def test_observers_that_share_a_name_or_an_object_are_warnings(site):
                  acme_watch=OBSERVER, acme_twin=OBSERVER)  # fmt: skip  # one line per distribution
     site.install("two", {group: {"watch": "acme_watch"}})
     manager, warnings = Registry.installed().observers()
-    assert [name for name, _ in manager.list_name_plugin()] == ["twin-a"]
+    assert strangers(manager) == ["twin-a"]
     assert any("'watch' is declared by 2 distributions: one 1.0, two 1.0" in line for line in warnings)
     assert any("plugin 'twin-b'" in line and "which another observer already is" in line for line in warnings)
 

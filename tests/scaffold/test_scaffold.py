@@ -11,11 +11,9 @@ import pytest
 
 import fabricated
 from cli_fakes import call_main, install
-from mlecs_bench.doors.registry import PluginEntry
+from mlecs_bench.doors.registry import KINDS, PluginEntry, group_of
 from mlecs_bench.errors import UsageError
 from mlecs_bench.scaffold import check_name, project_files, write_project
-
-KINDS = ("algorithm", "dataset")
 
 
 @pytest.fixture
@@ -68,12 +66,17 @@ def test_a_project_declares_its_plugin_and_nothing_is_left_of_the_template(kind,
     files = project_files(kind, name)
     module = f"mlecs_{name.replace('-', '_')}"
     declared = tomllib.loads(files["pyproject.toml"])
-    assert declared["project"]["entry-points"] == {f"mlecs_bench.{kind}s": {name: module}}
+    assert declared["project"]["entry-points"] == {group_of(kind): {name: module}}
     assert declared["project"]["name"] == f"mlecs-{name}"
     assert declared["project"]["dependencies"] == ["mlecs-bench"]
-    assert declared["tool"]["setuptools"]["py-modules"] == [module]
-    assert set(files) == {"pyproject.toml", "README.md", f"{module}.py", f"tests/test_{module[6:]}.py"}
-    assert all("$" not in text and text.endswith("\n") for text in files.values())
+    contents, own = declared["tool"]["setuptools"], {f"{module}.py"}
+    if kind == "study":
+        own = {f"{module}/__init__.py", f"{module}/{module[6:]}.yaml"}
+        assert contents == {"packages": [module], "package-data": {module: ["*.yaml"]}}
+    else:
+        assert contents == {"py-modules": [module]}
+    assert set(files) == {"pyproject.toml", "README.md", f"tests/test_{module[6:]}.py", *own}
+    assert all("$" not in text and text.endswith("\n") and "\n\n\n\n" not in text for text in files.values())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -82,6 +85,7 @@ def test_a_readme_is_short_and_lines_fit_a_long_name(kind):
     assert len(files["README.md"].splitlines()) <= 30
     code = [text for path, text in files.items() if path.endswith(".py")]
     assert len(code) == 2
+    assert all(ast.get_docstring(ast.parse(text)) for text in code)
     assert max(len(line) for text in code for line in text.splitlines()) <= 120
 
 
@@ -110,6 +114,16 @@ def test_the_command_names_the_files_and_the_next_three_commands(call, tmp_path)
         "  mlecs-bench check newprox",
     ]
     assert files_under(tmp_path / "newprox") == project_files("algorithm", "newprox")
+
+
+def test_a_project_of_any_kind_is_written_and_two_kinds_at_once_are_refused(call, tmp_path):
+    for kind in KINDS:
+        assert call(f"new-{kind}", "--kind", kind)[0] == 0
+        assert files_under(tmp_path / f"new-{kind}") == project_files(kind, f"new-{kind}")
+    code, _, err = call("another", "--kind", "metric", "--dataset")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--dataset asks for a dataset and --kind for another kind, metric" in err
+    assert not (tmp_path / "another").exists()
 
 
 def test_a_dataset_goes_into_the_folder_that_was_asked_for(call, tmp_path):
@@ -181,11 +195,13 @@ def test_files_that_another_process_put_there_meanwhile_stay(monkeypatch, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "name"), [("algorithm", "my-method"), ("dataset", "my-data")])
-def test_a_new_project_passes_its_own_tests(tmp_path, kind, name):
+def test_new_projects_pass_the_tests_that_they_come_with(tmp_path):
+    """But for the contract's checks, which the plugin guide runs for every kind (test_plugin_guide.py)."""
     shell = fabricated.Shell(tmp_path)
-    flag = "--dataset" if kind == "dataset" else ""
-    done = shell.run(f'mlecs-bench new-plugin {flag} {name}\ncd {name}\npip install -e ".[test]"\npytest -q -W error')
+    made = "\n".join(
+        f'mlecs-bench new-plugin my-{kind} --kind {kind}\ncd my-{kind}\npip install -e ".[test]"\ncd ..'
+        for kind in KINDS
+    )
+    done = shell.run(f"{made}\npytest -q -W error --import-mode=importlib -k 'not contract' my-*/tests")
     assert done.returncode == 0, done.stdout
-    assert "passed" in done.stdout
-    assert not any(word in done.stdout for word in ("skipped", "failed", "xfail"))
+    assert f"{len(KINDS)} passed" in done.stdout

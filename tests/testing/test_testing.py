@@ -57,7 +57,7 @@ def test_a_name_of_two_kinds_gets_the_checks_of_both_unless_one_is_asked_for(reg
 
 
 def test_an_unknown_name_is_a_usage_error_with_the_nearest(registry):
-    with pytest.raises(UsageError, match=r"no algorithm or dataset 'averag'\. Did you mean 'average'\?"):
+    with pytest.raises(UsageError, match=r"no plugin 'averag'\. Did you mean 'average'\?"):
         checks_of("averag", registry=registry)
     with pytest.raises(UsageError, match="no dataset 'average'"):
         checks_of("average", "dataset", registry=registry)
@@ -94,7 +94,7 @@ def test_options_reach_the_algorithm_and_unknown_ones_are_refused(registry):
 
 
 def test_something_else_than_a_card_is_refused():
-    with pytest.raises(UsageError, match="'cell' is a CellRef; give an AlgorithmInfo or a DatasetInfo"):
+    with pytest.raises(UsageError, match="'cell' is a CellRef; give one of AlgorithmInfo, DatasetInfo, MetricInfo"):
         checks_of_info(Loaded("cell", CellRef("a", "d", "1", 1, 1, 1, 1), "acme", "1"))  # type: ignore[type-var]
 
 

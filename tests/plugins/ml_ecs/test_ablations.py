@@ -14,10 +14,8 @@ from mlecs_bench.doors.hookspecs import AlgorithmInfo
 from mlecs_bench.doors.options import option_rows
 from mlecs_bench.errors import AccessError
 from mlecs_bench.federation.build import Federation
-from mlecs_bench.federation.messages import Message
+from mlecs_bench.federation.messages import Message, kind_of
 from mlecs_bench.models.unified import PARTS
-from mlecs_bench.testing.message_checks import kinds_of
-from mlecs_bench.testing.steps import Listening
 from mlecs_plugins.ml_ecs import ccl, mma, plugin, se_ccl
 from mlecs_plugins.ml_ecs.ablations import no_amt, no_ccl, no_kt, no_mma, no_se_ccl
 from mlecs_plugins.ml_ecs.algorithm import MlEcs
@@ -65,18 +63,30 @@ def one_round(algorithm: MlEcs, federation: Federation, t: int = 1) -> dict[str,
     return uploads
 
 
-def after(algorithm: MlEcs, profile, samples, held=UNEQUAL) -> dict[str, torch.Tensor]:
-    """Return the state of all parties after a round and what comes down behind it."""
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a round and the next broadcast leave: the state of all parties, and kind and direction of all that went."""
+
+    state: dict[str, torch.Tensor]
+    sent: set[tuple[str, str]]
+
+
+def run(algorithm: MlEcs, profile, samples, held=UNEQUAL) -> Run:
     federation = federation_of(profile, samples, held, steps=2)  # in a first step lora_A rests, since lora_B is 0
-    one_round(algorithm, federation)
+    down = [*algorithm.broadcast(federation.server, 1).values()]
+    up = [*one_round(algorithm, federation).values()]
+    down += algorithm.broadcast(federation.server, 2).values()
     receive(algorithm, federation, 2)
-    return toy.state_of(federation)
+    ways = (("down", down), ("up", up))
+    sent = {(kind_of(name), way) for way, messages in ways for m in messages for name in m.tensors}
+    scalars = {("scalar", way) for way, messages in ways if any(m.scalars for m in messages)}
+    return Run(toy.state_of(federation), sent | scalars)
 
 
 @pytest.fixture(scope="module")
-def of_ml_ecs(profile, samples) -> dict[str, torch.Tensor]:
-    """The state that ML-ECS leaves."""
-    return after(MlEcs(MlEcsOptions()), profile, samples)
+def runs(profile, samples) -> dict[str, Run]:
+    """A run of ML-ECS and of every ablation."""
+    return {algo: run(build(algo), profile, samples) for algo in ("ml-ecs", *INFOS)}
 
 
 def lora_of(model) -> dict[str, torch.Tensor]:
@@ -98,33 +108,30 @@ def test_an_ablation_replaces_its_steps_and_inherits_every_other(algo):
 
 
 @for_all("algo", INFOS)
-def test_with_its_step_put_back_an_ablation_is_ml_ecs_bit_for_bit(algo, profile, samples, of_ml_ecs):
+def test_with_its_step_put_back_an_ablation_is_ml_ecs_bit_for_bit(algo, profile, samples, runs):
     built = build(algo)
     back = {name: getattr(MlEcs, name) for name in STEPS[algo]}
     built.__class__ = type("Restored", (type(built),), back)
     if algo == "ml-ecs/no-kt":
         assert built.options == MlEcsOptions(kt_weight=0.0)
         built.options = MlEcsOptions()
-    assert not toy.differing(after(built, profile, samples), of_ml_ecs)
+    assert not toy.differing(run(built, profile, samples).state, runs["ml-ecs"].state)
 
 
-@for_all("algo", INFOS)
-def test_an_ablation_differs_from_ml_ecs(algo, profile, samples, of_ml_ecs):
-    differs = toy.differing(after(build(algo), profile, samples), of_ml_ecs)
-    assert {name.split(":")[0] for name in differs} == {"server", "d00", "d01", "d02"}
+def test_an_ablation_differs_from_ml_ecs(runs):
+    for algo in INFOS:
+        differs = toy.differing(runs[algo].state, runs["ml-ecs"].state)
+        assert {name.split(":")[0] for name in differs} == {"server", "d00", "d01", "d02"}, algo
 
 
-@for_all("algo", ["ml-ecs", *INFOS])
-def test_what_travels_is_what_the_card_says(algo, profile, samples):
-    info, listening = toy.ALGORITHMS[algo], Listening()
-    outcome = toy.run_toy(algo, federation_of(profile, samples, rounds=1), samples, carry=listening)
-    seen = {(kind, sent.direction) for sent in listening.sent for kind in kinds_of(sent.message)}
+def test_what_travels_is_what_the_card_says(runs):
     ways = {"both": ("down", "up"), "down": ("down",), "up": ("up",)}
-    assert seen == {(e.kind, way) for e in info.exchanges for way in ways[e.direction]}
-    assert outcome.metrics["server"] is not None
-    assert info.server_score
     ours = toy.ALGORITHMS["ml-ecs"].needs(MlEcsOptions())
-    assert info.needs(info.options()) == dataclasses.replace(ours, private_stage=algo != "ml-ecs/no-amt")
+    for algo, found in runs.items():
+        info = toy.ALGORITHMS[algo]
+        assert found.sent == {(e.kind, way) for e in info.exchanges for way in ways[e.direction]}, algo
+        assert info.server_score
+        assert info.needs(info.options()) == dataclasses.replace(ours, private_stage=algo != "ml-ecs/no-amt")
 
 
 @for_all(
@@ -185,9 +192,9 @@ def test_cards_speak_of_what_is_left_and_name_the_ablation():
 # no-mma
 
 
-@for_all("held", [[toy.NAMES] * 3, [("audio",), ("video",), ("text",)]])
-def test_without_mma_equal_counts_give_ml_ecs_bit_for_bit(held, profile, samples):
-    assert not toy.differing(*(after(build(algo), profile, samples, held) for algo in ("ml-ecs", "ml-ecs/no-mma")))
+def test_without_mma_equal_counts_give_ml_ecs_bit_for_bit(profile, samples):
+    held = [("audio",), ("video",), ("text",)]
+    assert not toy.differing(*(run(build(algo), profile, samples, held).state for algo in ("ml-ecs", "ml-ecs/no-mma")))
 
 
 def test_without_mma_every_upload_weighs_the_same(profile, samples, monkeypatch):
@@ -235,7 +242,7 @@ def test_without_se_ccl_anchors_are_still_sent_and_used(profile, samples):
 
 @for_all("trained", [True, False])
 def test_without_se_ccl_the_servers_encoders_still_follow_the_option(trained, profile, samples):
-    server = federation_of(profile, samples).server
+    server = federation_of(profile, samples, [()]).server
     before = server.model.state()
     no_se_ccl.NoSeCcl(TuningOptions(server_trains_encoders=trained)).transfer(server, 1)
     moved = {k.split("/")[0] for k in toy.differing(before, server.model.state())}
@@ -248,9 +255,11 @@ def test_without_se_ccl_the_servers_encoders_still_follow_the_option(trained, pr
 
 @for_all("scope", ["devices", "both"])
 def test_without_ccl_no_anchors_and_no_ids_are_in_any_message(scope, profile, samples):
-    federation, listening = federation_of(profile, samples), Listening()
-    toy.run_toy("ml-ecs/no-ccl", federation, samples, carry=listening, options={"scope": scope})
-    assert {kind for sent in listening.sent for kind in kinds_of(sent.message)} == {"lora", "scalar"}
+    federation = federation_of(profile, samples, UNEQUAL[:2])
+    algorithm = build("ml-ecs/no-ccl", scope=scope)
+    messages = [*algorithm.broadcast(federation.server, 1).values(), *one_round(algorithm, federation).values()]
+    messages += algorithm.broadcast(federation.server, 2).values()
+    assert {kind_of(name) for message in messages for name in message.tensors} == {"lora"}
     assert all(not d.memory for d in federation.devices)
 
 
@@ -280,7 +289,7 @@ def test_a_device_without_modalities_does_not_notice_that_ccl_is_gone(profile, s
 
 def test_scope_says_whether_the_server_contrasts(profile, samples, monkeypatch):
     def logs(scope: str) -> dict[str, float]:
-        server = federation_of(profile, samples).server
+        server = federation_of(profile, samples, [()]).server
         no_ccl.NoCcl(no_ccl.NoCclOptions(scope=scope)).transfer(server, 1)
         return server.logs
 
@@ -292,7 +301,7 @@ def test_scope_says_whether_the_server_contrasts(profile, samples, monkeypatch):
 
 
 def test_server_of_scope_both_is_that_of_ml_ecs_with_a_contrast_of_zero(profile, samples, monkeypatch):
-    ours, theirs = (federation_of(profile, samples).server for _ in range(2))
+    ours, theirs = (federation_of(profile, samples, [()]).server for _ in range(2))
     no_ccl.NoCcl(no_ccl.NoCclOptions(scope="both")).transfer(ours, 1)
     monkeypatch.setattr(se_ccl, "contrast", lambda *_: torch.zeros(()))
     MlEcs(MlEcsOptions()).transfer(theirs, 1)
@@ -343,14 +352,14 @@ def test_without_amt_what_ccl_leaves_is_uploaded_and_encoders_never_move(profile
 # no-kt
 
 
-def test_without_transfer_it_is_ml_ecs_of_weight_zero_bit_for_bit(profile, samples):
-    zero = after(build("ml-ecs", kt_weight=0.0), profile, samples)
-    assert not toy.differing(after(build("ml-ecs/no-kt"), profile, samples), zero)
+def test_without_transfer_it_is_ml_ecs_of_weight_zero_bit_for_bit(profile, samples, runs):
+    zero = run(build("ml-ecs", kt_weight=0.0), profile, samples)
+    assert not toy.differing(runs["ml-ecs/no-kt"].state, zero.state)
 
 
 def test_without_transfer_both_models_still_learn_and_nothing_passes_between_them(profile, samples, monkeypatch):
     monkeypatch.setattr(se_ccl, "transfer_between", lambda *_: pytest.fail("λ = 0"))
-    server = federation_of(profile, samples).server
+    server = federation_of(profile, samples, [()]).server
     start = {"model": lora_of(server.model), "twin": lora_of(server.slm)}
     no_kt.NoKt(TuningOptions()).transfer(server, 1)
     assert toy.differing(start["model"], server.model.part("lora"))
@@ -371,7 +380,7 @@ def test_without_transfer_both_models_still_learn_and_nothing_passes_between_the
     ],
 )
 def test_the_terms_that_the_server_logs_add_up_to_its_loss(algo, options, terms, profile, samples):
-    server = federation_of(profile, samples).server
+    server = federation_of(profile, samples, [()]).server
     build(algo, **options).transfer(server, 1)
     assert set(server.logs) == terms | {"se-ccl"}
     weights = {"transfer": options.get("kt_weight", 1.0)}
