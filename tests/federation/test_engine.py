@@ -38,8 +38,8 @@ class Run:
 
 
 def federation_of(profile, samples, algo: str, seed: int = 27, **changes) -> Federation:
-    settings = {"rounds": ROUNDS, "steps": 1} | changes
-    return toy.toy_federation(profile, samples, seed, needs=toy.needs_of(algo), **settings)
+    plan = toy.toy_plan(profile, toy.needs_of(algo), **({"rounds": ROUNDS, "steps": 1} | changes))
+    return toy.copied_federation(plan, seed, samples)
 
 
 def run_of(algo: str, federation: Federation, samples, **changes) -> Run:
@@ -63,7 +63,8 @@ def reference(profile, samples) -> dict[str, Run]:
 def test_same_seed_gives_the_same_bits(profile, samples, reference):
     torch.rand(5)
     for algo, expected in reference.items():
-        assert_same(run_of(algo, federation_of(profile, samples, algo), samples), expected)
+        built = toy.toy_federation(profile, samples, needs=toy.needs_of(algo), rounds=ROUNDS, steps=1)
+        assert_same(run_of(algo, built, samples), expected)
 
 
 def test_another_seed_gives_other_numbers(profile, samples, reference):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -90,57 +91,55 @@ def parts_that_differ(one: dict[str, torch.Tensor], other: dict[str, torch.Tenso
 # All of them
 
 
-@pytest.mark.parametrize("algo", INFOS)
-def test_an_ablation_replaces_its_steps_and_inherits_every_other(algo):
-    built = build(algo)
-    replaced = {name for name in dir(MlEcs) if getattr(type(built), name) is not getattr(MlEcs, name)}
-    assert {name for name in replaced if not name.startswith("__")} == STEPS[algo]
+def test_an_ablation_replaces_its_steps_and_inherits_every_other():
+    for algo in INFOS:
+        built = build(algo)
+        replaced = {name for name in dir(MlEcs) if getattr(type(built), name) is not getattr(MlEcs, name)}
+        assert {name for name in replaced if not name.startswith("__")} == STEPS[algo]
 
 
-@pytest.mark.parametrize("algo", INFOS)
-def test_with_its_step_put_back_an_ablation_is_ml_ecs_bit_for_bit(algo, profile, samples, of_ml_ecs):
-    built = build(algo)
-    back = {name: getattr(MlEcs, name) for name in STEPS[algo]}
-    built.__class__ = type("Restored", (type(built),), back)
-    if algo == "ml-ecs/no-kt":
-        assert built.options == MlEcsOptions(kt_weight=0.0)
-        built.options = MlEcsOptions()
-    assert not toy.differing(after(built, profile, samples), of_ml_ecs)
+def test_with_its_step_put_back_an_ablation_is_ml_ecs_bit_for_bit(profile, samples, of_ml_ecs):
+    for algo in INFOS:
+        built = build(algo)
+        back = {name: getattr(MlEcs, name) for name in STEPS[algo]}
+        built.__class__ = type("Restored", (type(built),), back)
+        if algo == "ml-ecs/no-kt":
+            assert built.options == MlEcsOptions(kt_weight=0.0)
+            built.options = MlEcsOptions()
+        assert not toy.differing(after(built, profile, samples), of_ml_ecs)
 
 
-@pytest.mark.parametrize("algo", INFOS)
-def test_an_ablation_differs_from_ml_ecs(algo, profile, samples, of_ml_ecs):
-    differs = toy.differing(after(build(algo), profile, samples), of_ml_ecs)
-    assert {name.split(":")[0] for name in differs} == {"server", "d00", "d01", "d02"}
+def test_an_ablation_differs_from_ml_ecs_and_sends_what_its_card_says(profile, samples):
+    """Every party ends in another state; all that is declared travels, and nothing else."""
+    ends = {}
+    for algo in ("ml-ecs", *INFOS):
+        info, listening, federation = toy.ALGORITHMS[algo], Listening(), federation_of(profile, samples)
+        outcome = toy.run_toy(algo, federation, samples, carry=listening)
+        ends[algo] = toy.state_of(federation)
+        seen = {(kind, sent.direction) for sent in listening.sent for kind in kinds_of(sent.message)}
+        ways = {"both": ("down", "up"), "down": ("down",), "up": ("up",)}
+        assert seen == {(e.kind, way) for e in info.exchanges for way in ways[e.direction]}
+        assert outcome.metrics["server"] is not None
+        ours = toy.ALGORITHMS["ml-ecs"].needs(MlEcsOptions())
+        assert info.needs(info.options()) == dataclasses.replace(ours, private_stage=algo != "ml-ecs/no-amt")
+    for algo in INFOS:
+        differs = toy.differing(ends[algo], ends["ml-ecs"])
+        assert {name.split(":")[0] for name in differs} == {"server", "d00", "d01", "d02"}, algo
 
 
-@pytest.mark.parametrize("algo", ["ml-ecs", *INFOS])
-def test_what_travels_is_what_the_card_says(algo, profile, samples):
-    info, listening = toy.ALGORITHMS[algo], Listening()
-    outcome = toy.run_toy(algo, federation_of(profile, samples, rounds=1), samples, carry=listening)
-    seen = {(kind, sent.direction) for sent in listening.sent for kind in kinds_of(sent.message)}
-    ways = {"both": ("down", "up"), "down": ("down",), "up": ("up",)}
-    assert seen == {(e.kind, way) for e in info.exchanges for way in ways[e.direction]}
-    assert outcome.metrics["server"] is not None
-    ours = toy.ALGORITHMS["ml-ecs"].needs(MlEcsOptions())
-    assert info.needs(info.options()) == dataclasses.replace(ours, private_stage=algo != "ml-ecs/no-amt")
-
-
-@pytest.mark.parametrize(
-    ("algo", "missing", "more"),
-    [
+def test_options_without_effect_are_not_offered():
+    cases = [
         ("ml-ecs/no-mma", set(), set()),
         ("ml-ecs/no-se-ccl", {"kt_weight", "kt_pool", "kt_bins", "kt_vocabulary"}, set()),
         ("ml-ecs/no-ccl", set(), {"scope"}),
         ("ml-ecs/no-amt", {"amt_trains"}, set()),
         ("ml-ecs/no-kt", {"kt_weight", "kt_pool", "kt_bins", "kt_vocabulary"}, set()),
-    ],
-)
-def test_options_without_effect_are_not_offered(algo, missing, more):
-    rows = {row["name"]: row for row in option_rows(INFOS[algo].options)}
-    full = {row["name"]: row for row in option_rows(MlEcsOptions)}
-    assert set(rows) == full.keys() - missing | more
-    assert all(rows[name] == full[name] for name in rows.keys() & full.keys())
+    ]
+    for algo, missing, more in cases:
+        rows = {row["name"]: row for row in option_rows(INFOS[algo].options)}
+        full = {row["name"]: row for row in option_rows(MlEcsOptions)}
+        assert set(rows) == full.keys() - missing | more
+        assert all(rows[name] == full[name] for name in rows.keys() & full.keys())
 
 
 def test_options_that_are_offered_arrive():
@@ -154,21 +153,21 @@ def test_options_that_are_offered_arrive():
     assert no_kt.NoKt(TuningOptions(**common, **amt)).options == MlEcsOptions(kt_weight=0.0, **common, **amt)
 
 
-@pytest.mark.parametrize("algo", INFOS)
-@pytest.mark.parametrize(
-    ("values", "match"),
-    [
-        ({"temperature": 0.0}, "temperature"),
-        ({"kt_bins": 0}, "kt_bins"),
-        ({"kt_weight": -1.0}, "kt_weight"),
-        ({"amt_trains": ()}, "amt_trains"),
-    ],
-)
-def test_every_ablation_refuses_what_ml_ecs_refuses(algo, values, match):
-    cls = INFOS[algo].options
-    if match in {field.name for field in dataclasses.fields(cls)}:
-        with pytest.raises(ValueError, match=f"option '{match}' must"):
-            cls(**values)
+def test_every_ablation_refuses_what_ml_ecs_refuses():
+    cases = itertools.product(
+        [
+            ({"temperature": 0.0}, "temperature"),
+            ({"kt_bins": 0}, "kt_bins"),
+            ({"kt_weight": -1.0}, "kt_weight"),
+            ({"amt_trains": ()}, "amt_trains"),
+        ],
+        INFOS,
+    )
+    for (values, match), algo in cases:
+        cls = INFOS[algo].options
+        if match in {field.name for field in dataclasses.fields(cls)}:
+            with pytest.raises(ValueError, match=f"option '{match}' must"):
+                cls(**values)
 
 
 def test_cards_speak_of_what_is_left_and_name_the_ablation():
@@ -184,9 +183,9 @@ def test_cards_speak_of_what_is_left_and_name_the_ablation():
 # no-mma
 
 
-@pytest.mark.parametrize("held", [[toy.NAMES] * 3, [("audio",), ("video",), ("text",)]], ids=["three", "one"])
-def test_without_mma_equal_counts_give_ml_ecs_bit_for_bit(held, profile, samples):
-    assert not toy.differing(*(after(build(algo), profile, samples, held) for algo in ("ml-ecs", "ml-ecs/no-mma")))
+def test_without_mma_equal_counts_give_ml_ecs_bit_for_bit(profile, samples):
+    for held in [[toy.NAMES] * 3, [("audio",), ("video",), ("text",)]]:
+        assert not toy.differing(*(after(build(algo), profile, samples, held) for algo in ("ml-ecs", "ml-ecs/no-mma")))
 
 
 def test_without_mma_every_upload_weighs_the_same(profile, samples, monkeypatch):
@@ -232,25 +231,25 @@ def test_without_se_ccl_anchors_are_still_sent_and_used(profile, samples):
         assert all(0 < d.logs["volume_matched"] <= 1 for d in federation.devices)
 
 
-@pytest.mark.parametrize("trained", [True, False])
-def test_without_se_ccl_the_servers_encoders_still_follow_the_option(trained, profile, samples):
-    server = federation_of(profile, samples).server
-    before = server.model.state()
-    no_se_ccl.NoSeCcl(TuningOptions(server_trains_encoders=trained)).transfer(server, 1)
-    moved = {k.split("/")[0] for k in toy.differing(before, server.model.state())}
-    assert moved == set(PARTS) - (set() if trained else {"encoder"})
-    assert server.steps == {"server": 1}
+def test_without_se_ccl_the_servers_encoders_still_follow_the_option(profile, samples):
+    for trained in [True, False]:
+        server = federation_of(profile, samples).server
+        before = server.model.state()
+        no_se_ccl.NoSeCcl(TuningOptions(server_trains_encoders=trained)).transfer(server, 1)
+        moved = {k.split("/")[0] for k in toy.differing(before, server.model.state())}
+        assert moved == set(PARTS) - (set() if trained else {"encoder"})
+        assert server.steps == {"server": 1}
 
 
 # no-ccl
 
 
-@pytest.mark.parametrize("scope", ["devices", "both"])
-def test_without_ccl_no_anchors_and_no_ids_are_in_any_message(scope, profile, samples):
-    federation, listening = federation_of(profile, samples), Listening()
-    toy.run_toy("ml-ecs/no-ccl", federation, samples, carry=listening, options={"scope": scope})
-    assert {kind for sent in listening.sent for kind in kinds_of(sent.message)} == {"lora", "scalar"}
-    assert all(not d.memory for d in federation.devices)
+def test_without_ccl_no_anchors_and_no_ids_are_in_any_message(profile, samples):
+    for scope in ["devices", "both"]:
+        federation, listening = federation_of(profile, samples), Listening()
+        toy.run_toy("ml-ecs/no-ccl", federation, samples, carry=listening, options={"scope": scope})
+        assert {kind for sent in listening.sent for kind in kinds_of(sent.message)} == {"lora", "scalar"}
+        assert all(not d.memory for d in federation.devices)
 
 
 def test_without_ccl_devices_are_those_of_ml_ecs_with_a_contrast_of_zero(profile, samples, monkeypatch):
@@ -359,21 +358,19 @@ def test_without_transfer_both_models_still_learn_and_nothing_passes_between_the
 # What the server logs
 
 
-@pytest.mark.parametrize(
-    ("algo", "options", "terms"),
-    [
+def test_the_terms_that_the_server_logs_add_up_to_its_loss(profile, samples):
+    cases = [
         ("ml-ecs", {}, {"llm", "slm", "contrast", "transfer"}),
         ("ml-ecs", {"kt_weight": 2.5}, {"llm", "slm", "contrast", "transfer"}),
         ("ml-ecs/no-mma", {}, {"llm", "slm", "contrast", "transfer"}),
         ("ml-ecs/no-kt", {}, {"llm", "slm", "contrast"}),
         ("ml-ecs/no-ccl", {"scope": "both"}, {"llm", "slm", "transfer"}),
-    ],
-)
-def test_the_terms_that_the_server_logs_add_up_to_its_loss(algo, options, terms, profile, samples):
-    server = federation_of(profile, samples).server
-    build(algo, **options).transfer(server, 1)
-    assert set(server.logs) == terms | {"se-ccl"}
-    weights = {"transfer": options.get("kt_weight", 1.0)}
-    total = sum(weights.get(name, 1.0) * server.logs[name] for name in terms)
-    assert server.logs["se-ccl"] == pytest.approx(total, rel=1e-6)
-    assert all(server.logs[name] > 0 for name in terms)
+    ]
+    for algo, options, terms in cases:
+        server = federation_of(profile, samples).server
+        build(algo, **options).transfer(server, 1)
+        assert set(server.logs) == terms | {"se-ccl"}
+        weights = {"transfer": options.get("kt_weight", 1.0)}
+        total = sum(weights.get(name, 1.0) * server.logs[name] for name in terms)
+        assert server.logs["se-ccl"] == pytest.approx(total, rel=1e-6)
+        assert all(server.logs[name] > 0 for name in terms)
