@@ -193,7 +193,7 @@ BROKEN_PROFILES = [
     ("numbers", {"learning_rates": LearningRates(1e-3, float("nan"), 1e-3)}, "'learning_rates.connector'"),
     ("numbers", {"connector_dropout": 1.0}, "'connector_dropout' is from 0 to below 1"),
     ("choices", {"dtype": "float16"}, "'dtype' is one of float32, bfloat16"),
-    ("choices", {"device": "gpu"}, "'device' is cpu, cuda or cuda:N"),
+    ("choices", {"torch_device": "gpu"}, "'torch_device' is cpu, cuda or cuda:N"),
     ("models", {"slm": "/nowhere/slm"}, "has no config.json"),
     ("models", {"llm": "two words"}, "'llm' is a model"),
     ("to-json", {"bertscore": ("a", "b")}, "a profile survives JSON"),
