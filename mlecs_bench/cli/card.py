@@ -131,7 +131,7 @@ USES: Mapping[Kind, str] = {
     "workers": "--workers {name}:NUMBER",
     "fleet": "--fleet {name}",
     "observer": "it is told of every run and sweep, as long as it is installed",
-    "study": "report: {name} in a study file; sweep --preset",
+    "study": "sweep --preset with one of its presets; report --study {name}",
 }
 """How a plugin of each kind gets into a run."""
 

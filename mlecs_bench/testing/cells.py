@@ -85,7 +85,7 @@ class Recorded:
             Event("data", values={"done": 1, "total": 2, "what": "samples"}),
             Event("cells", values={"cells": [ref, failed]}),
             *(dataclasses.replace(event, values=copy.deepcopy(dict(event.values))) for event in self.events),
-            Event("note", ref, values={"text": "the process of d00 ended; it is replaced"}),
+            Event("note", ref, values={"text": "a process of devices was replaced"}),
             CellResult(failed.seed, error="it is broken").event(failed),
         ]
 

@@ -75,7 +75,7 @@ def numbers(given: Given) -> None:
 
 
 def choices(given: Given) -> None:
-    """Settings with a choice have one that exists: dtype, base_bits, device."""
+    """Settings with a choice have one that exists: dtype, base_bits, torch_device."""
     p = given.profile
     allowed: Mapping[str, tuple[Any, tuple[Any, ...]]] = {
         "dtype": (p.dtype, get_args(Dtype)),

@@ -106,7 +106,24 @@ def test_options_are_refused_where_a_kind_has_none():
         checks_of("mini", options={"x": "1"})
 
 
-@pytest.mark.parametrize(("kind", "name"), [("profile", "mini"), ("profile", "small"), ("observer", "csv")])
-def test_own_plugins_pass(kind, name):
-    for check in checks_of(name, kind):
-        check()
+def own(*kinds):
+    """Return the plugins of some kinds that come with mlecs-bench."""
+    entries = [entry for kind in kinds for entry in Registry.installed().entries(kind)]
+    return [(entry.name, entry.kind) for entry in entries if entry.distribution == "mlecs-bench"]
+
+
+@pytest.mark.usefixtures("unchecked")  # what checks shapes draws from Python's global random stream
+def test_small_plugins_that_come_with_mlecs_bench_pass():
+    found = [(name, kind) for name, kind in own("metric", "encoder", "profile", "observer") if name != "bertscore"]
+    assert len(found) >= 13
+    for name, kind in found:
+        for check in checks_of(name, kind):
+            check()
+
+
+@pytest.mark.slow
+def test_places_studies_and_bertscore_pass():
+    """In this process: workers and fleets of other processes have tests of their own, with processes that die."""
+    for name, kind in (("in-process", "workers"), ("in-process", "fleet"), *own("study"), ("bertscore", "metric")):
+        for check in checks_of(name, kind):
+            check()
