@@ -171,12 +171,14 @@ def layers(algorithm, n_layers):
     return found
 
 
+@pytest.mark.usefixtures("unchecked")  # the model is a stub
 def test_the_layers_pulled_are_the_middle_ones_with_both_boundaries():
     cases = [(4, 28, 4, 23), (None, 28, 4, 23), (None, 36, 5, 30), (None, 2, 0, 1), (None, 4, 1, 2), (0, 28, 0, 27)]
     for margin, n_layers, first, last in cases:
         assert layers(algorithm_of(layer_margin=margin), n_layers) == list(range(first, last + 1))
 
 
+@pytest.mark.usefixtures("unchecked")  # the model is a stub
 def test_a_margin_of_half_the_layers_pulls_none():
     for n_layers in [1, 2, 5, 28]:
         assert layers(algorithm_of(layer_margin=math.ceil(n_layers / 2)), n_layers) == []
