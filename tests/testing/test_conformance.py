@@ -9,7 +9,7 @@ import pytest
 from mlecs_bench.doors.registry import OWN_DISTRIBUTION, Kind, Registry
 from mlecs_bench.testing import checks_of
 
-FAST = ("ml-ecs", "multi-fedavg", "ur-fall", "vast")
+FAST = ("multi-fedavg", "vast")
 """Checked with the fast tests; the others take minutes together."""
 CARD = ("loads", "card", "options", "needs", "four-steps", "declared-messages", "deterministic", "budget-paper")
 ON_DEVICES = (
