@@ -53,7 +53,8 @@ def default_cache_dir() -> Path:
 def read_config(path: Path) -> dict[str, Any]:
     """Return the settings in a YAML or JSON file; raises UsageError for an unreadable file or an unknown key.
 
-    Keys are the names of the flags, with dashes or underscores; `options` and `data_options` are mappings.
+    Keys are the names of the flags, with dashes or underscores; `options` and `data_options` are mappings. What
+    `--dry-run` or `--json` has printed is read, too.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -62,6 +63,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read the config file {path}: {error.strerror}") from error
     except ValueError as error:
         raise UsageError(f"{path} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
+    if isinstance(values, dict) and {"spec", "plan"} <= values.keys():  # what --dry-run and --json print
+        values = {key: value for key, value in values["spec"].items() if value is not None}
     if not isinstance(values, dict):
         raise UsageError(f"{path} must hold settings as 'name: value', got {type(values).__name__}")
     settings = {str(key).replace("-", "_"): value for key, value in values.items()}

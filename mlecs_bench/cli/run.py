@@ -34,7 +34,7 @@ def run(ctx: click.Context, /, config: Path | None, dry_run: bool, as_json: bool
     """Run one algorithm on one dataset at one rate."""
     request = build_request(merged(read_config(config) if config else {}, parsed(flags)))
     if dry_run:
-        click.echo(json.dumps(_planned(request).to_values(), indent=2))
+        click.echo(json.dumps(_asked_and_planned(request.spec, _planned(request)), indent=2))
         return
     plan, results = _execute(request, quiet)
     records = [result.record for result in results if result.record is not None]
@@ -47,9 +47,18 @@ def run(ctx: click.Context, /, config: Path | None, dry_run: bool, as_json: bool
 
 
 def _planned(request: Request) -> Plan:
+    from mlecs_bench.execution.jobs import Execution
+    from mlecs_bench.execution.protocol import check_places
     from mlecs_bench.plan.resolve import resolve
 
-    return resolve(request.spec, Registry.installed())
+    registry = Registry.installed()
+    check_places(Execution(**vars(request.places)), registry)
+    return resolve(request.spec, registry)
+
+
+def _asked_and_planned(spec: RunSpec, plan: Plan) -> dict[str, Any]:
+    """Return what was asked and what was made of it; `--config` reads it back."""
+    return {"spec": json.loads(spec.to_json()), "plan": plan.to_values()}
 
 
 def _execute(request: Request, quiet: bool) -> tuple[Plan, list[CellResult]]:
@@ -88,8 +97,7 @@ def _result_json(spec: RunSpec, plan: Plan, results: Sequence[CellResult]) -> di
         for r in results
     ]
     return {
-        "spec": json.loads(spec.to_json()),
-        "plan": plan.to_values(),
+        **_asked_and_planned(spec, plan),
         "cells": cells,
         "metrics": {str(r.seed): _final_scores(r.record) for r in results if r.record is not None},
         "summary": row_summary(records) if records else None,

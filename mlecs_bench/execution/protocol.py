@@ -136,7 +136,7 @@ def plan_jobs(
     What plans share is prepared once. Raises UsageError for anything that no cell could run with.
     """
     writable(execution.cache_dir, "--cache-dir")
-    _check_places(execution, registry)
+    check_places(execution, registry)
     for plan in plans:
         check_models(plan, registry.dataset(plan.dataset.name).info)
         request = MetricRequest((), execution.cache_dir, plan.profile.bertscore, plan.torch_device)
@@ -152,7 +152,7 @@ def plan_jobs(
     return list(jobs.values())
 
 
-def _check_places(execution: Execution, registry: Registry) -> None:
+def check_places(execution: Execution, registry: Registry) -> None:
     """Raise UsageError for workers or a fleet that are not installed, or take no number and were given one."""
     fleet, size = named_fleet(execution.fleet)
     given: list[tuple[str, Loaded[FleetInfo] | Loaded[WorkersInfo], int | None]] = [

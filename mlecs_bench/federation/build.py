@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypedDict
 
 import torch
@@ -141,7 +141,7 @@ class Builder:
             self.seed,
             self._training,
             model=self._factory.server_model(),
-            make_slm=lambda: self._factory.server_slm(max(ranks.values())),
+            make_slm=partial(self._factory.server_slm, max(ranks.values())),
             devices={id_: [m for m in everything if m in names] for id_, names in held.items()},
             ranks=ranks,
             **self._own("server", self.layout.partition.public, everything),

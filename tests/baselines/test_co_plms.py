@@ -8,14 +8,12 @@ import pytest
 import torch
 
 import toy
-from laws import for_all
 from mlecs_baselines.co_plms import CoPlms, CoPlmsOptions, forward, mlecs_algorithm
 from mlecs_bench.blocks.aggregate import weighted_mean
 from mlecs_bench.blocks.supervised import Stage, supervised_loss, train_on_private, train_stage
 from mlecs_bench.blocks.transfer import pooled_kl
 from mlecs_bench.errors import UsageError
 from mlecs_bench.federation.build import Federation
-from mlecs_bench.federation.engine import CellRun
 from mlecs_bench.federation.messages import Message, kind_of
 from mlecs_bench.testing.steps import Listening
 
@@ -29,7 +27,7 @@ def options(**changes: object) -> CoPlmsOptions:
 
 def federation_of(profile, samples, held=SETS, given: CoPlmsOptions | None = None, **changes) -> Federation:
     needs = mlecs_algorithm().needs(given or options())
-    return toy.federation_of(profile, samples, held, needs=needs, **({"rounds": 2, "steps": 2} | changes))
+    return toy.federation_of(profile, samples, held, needs=needs, **({"rounds": 2, "steps": 4} | changes))
 
 
 @pytest.fixture
@@ -91,17 +89,17 @@ def test_servers_mutual_learning_trains_its_model_and_the_shared_adapter(profile
     assert moved(before, federation.server.state()) == model | {"proxy/lora", "proxy/soft_prompt"}
 
 
-@for_all(("saml_data", "steps"), [("private", 1), ("private", 5), ("public", 5)])
-def test_steps_stay_within_the_budget_and_use_it_up(saml_data, steps, profile, samples):
-    given = options(saml_data=saml_data)
-    federation = federation_of(profile, samples, [toy.NAMES], given, steps=steps)
-    algorithm = CoPlms(given)
-    start(algorithm, federation)
-    (device,) = federation.devices
-    algorithm.local_update(device, 1)
-    public = {"public": steps} if saml_data == "public" else {}
-    assert device.steps == {"private": steps} | public
-    device.check_budget(1)
+def test_steps_stay_within_the_budget_and_use_it_up(profile, samples):
+    for saml_data, steps in (("private", 1), ("public", 1), ("private", 5)):
+        given = options(saml_data=saml_data)
+        federation = federation_of(profile, samples, given=given, steps=steps)
+        algorithm = CoPlms(given)
+        start(algorithm, federation)
+        device = federation.devices[2]
+        algorithm.local_update(device, 1)
+        public = {"public": steps} if saml_data == "public" else {}
+        assert device.steps == {"private": steps} | public
+        device.check_budget(1)
 
 
 @pytest.mark.parametrize("order", ["dst-then-saml", "saml-then-dst"])
@@ -115,16 +113,16 @@ def test_order_of_the_stages(order, profile, samples, monkeypatch):
     assert called == order.split("-then-")
 
 
-@pytest.mark.parametrize("held", [("audio",), toy.NAMES, ()])
-def test_without_transfer_the_slm_side_of_tuning_is_standalone_bit_for_bit(held, still, samples):
-    given = options(saml_data="public", kt_weight=0.0, exchange_encoders=False, distill_steps=0)
-    federation = federation_of(still, samples, [held], given)
-    reference = toy.federation_of(still, samples, [held], public_stage=False, rounds=2, steps=2).devices[0]
-    algorithm, device = CoPlms(given), federation.devices[0]
-    start(algorithm, federation)
-    algorithm.tune(device, 1)
-    train_on_private(reference, 1)
-    assert not toy.differing(device.model.state(), reference.model.state())
+def test_without_transfer_the_slm_side_of_tuning_is_standalone_bit_for_bit(still, samples):
+    for held in [("audio",), toy.NAMES, ()]:
+        given = options(saml_data="public", kt_weight=0.0, exchange_encoders=False, distill_steps=0)
+        federation = federation_of(still, samples, [held], given)
+        reference = toy.federation_of(still, samples, [held], public_stage=False, rounds=2, steps=4).devices[0]
+        algorithm, device = CoPlms(given), federation.devices[0]
+        start(algorithm, federation)
+        algorithm.tune(device, 1)
+        train_on_private(reference, 1)
+        assert not toy.differing(device.model.state(), reference.model.state())
 
 
 def test_without_transfer_mutual_learning_is_supervised_training_of_the_same_parts(still, samples):
@@ -133,7 +131,7 @@ def test_without_transfer_mutual_learning_is_supervised_training_of_the_same_par
     algorithm, device, reference = CoPlms(given), federation.devices[0], other.devices[0]
     algorithm.learn_mutually(device, 1)
     parts = ("projector", "fusion", "soft_prompt", "lora")
-    stage = Stage("any", "public", 1, 2, [(reference.model, parts)])
+    stage = Stage("any", "public", 1, 4, [(reference.model, parts)])
     train_stage(reference, reference.public, stage, supervised_loss(reference.model, reference.public, "Say it."))
     assert not toy.differing(device.model.state(), reference.model.state())
 
@@ -177,20 +175,21 @@ def shapes_of(listening: Listening) -> dict[tuple[str, str, int], dict[str, tupl
     }
 
 
-@for_all("exchange_encoders", [True, False])
-def test_only_the_shared_adapter_and_held_encoders_travel(exchange_encoders, profile, samples):
-    given = QUICK | {"exchange_encoders": exchange_encoders}
-    federation, listening = federation_of(profile, samples, [*SETS, ()], options(**given)), Listening()
-    toy.run_toy("co-plms", federation, samples, options=given, carry=listening)
-    shared = {f"proxy/{name}" for name in federation.server.proxy.part("lora")}
-    for (id_, direction, t), names in shapes_of(listening).items():
-        device = next(d for d in federation.devices if d.id == id_)
-        sends_encoders = exchange_encoders and (t > 1 or direction == "up")
-        encoders = {f"encoder/{name}" for name in device.model.part("encoder")} if sends_encoders else set()
-        assert set(names) == shared | encoders
-        assert {kind_of(name) for name in names} <= {"proxy", "encoder"}
+def test_only_the_shared_adapter_and_held_encoders_travel(profile, samples):
+    for exchange_encoders in [True, False]:
+        given = QUICK | {"exchange_encoders": exchange_encoders}
+        federation, listening = federation_of(profile, samples, [*SETS, ()], options(**given), steps=1), Listening()
+        toy.run_toy("co-plms", federation, samples, options=given, carry=listening)
+        shared = {f"proxy/{name}" for name in federation.server.proxy.part("lora")}
+        for (id_, direction, t), names in shapes_of(listening).items():
+            device = next(d for d in federation.devices if d.id == id_)
+            sends_encoders = exchange_encoders and (t > 1 or direction == "up")
+            encoders = {f"encoder/{name}" for name in device.model.part("encoder")} if sends_encoders else set()
+            assert set(names) == shared | encoders
+            assert {kind_of(name) for name in names} <= {"proxy", "encoder"}
 
 
+@pytest.mark.slow
 def test_another_architecture_on_one_device_leaves_every_message_as_it_was(profile, samples, checkpoints):
     shapes = []
     for device_slm in ({}, {"d01": checkpoints["llama"]}):
@@ -207,30 +206,37 @@ def test_encoders_of_two_widths_are_refused_unless_they_stay_at_home(profile, sa
     with pytest.raises(UsageError, match="averages the devices' 'encoder'"):
         federation_of(profile, samples, device_encoder_width={"d01": 5})
     given = QUICK | {"exchange_encoders": False}
-    changes = {"device_encoder_width": {"d01": 5}, "rounds": 1, "steps": 1}
-    federation = federation_of(profile, samples, SETS[:2], options(**given), **changes)
+    federation = federation_of(
+        profile, samples, given=options(**given), device_encoder_width={"d01": 5}, rounds=1, steps=1
+    )
     toy.run_toy("co-plms", federation, samples, options=given)
 
 
 def test_uploads_are_averaged_over_samples_and_encoders_over_their_holders(profile, samples):
-    federation = federation_of(profile, samples, given=options())
-    server = federation.server
-    server.training = dataclasses.replace(server.training, budget=dataclasses.replace(server.training.budget, server=0))
-    algorithm = CoPlms(options())
-    start(algorithm, federation)
-    sent = {device.id: algorithm.local_update(device, 1).copied() for device in federation.devices}
-    for n in ((1, 1, 1), (1, 3, 2), (0, 2, 5)):
-        uploads = {id_: Message(m.tensors, {"num_samples": k}) for (id_, m), k in zip(sent.items(), n, strict=True)}
-        algorithm.aggregate(server, dict(reversed(uploads.items())), 1)
+    for n in [(1, 1, 1), (1, 3, 2), (0, 2, 5)]:
+        federation = federation_of(profile, samples, given=options())
+        federation.server.training = dataclasses.replace(
+            federation.server.training, budget=dataclasses.replace(federation.server.training.budget, server=0)
+        )
+        algorithm = CoPlms(options())
+        start(algorithm, federation)
+        uploads = {}
+        for j, device in enumerate(federation.devices):
+            message = algorithm.local_update(device, 1).copied()
+            uploads[device.id] = Message(message.tensors, {"num_samples": n[j]})
+        algorithm.aggregate(federation.server, dict(reversed(uploads.items())), 1)
+        server = federation.server
         for kind, model, part in (("proxy", server.proxy, "lora"), ("encoder", server.model, "encoder")):
             for name, tensor in model.part(part).items():
-                held = [(n[j], m.of_kind(kind)[name]) for j, m in enumerate(sent.values()) if name in m.of_kind(kind)]
+                held = [
+                    (n[j], m.of_kind(kind)[name]) for j, m in enumerate(uploads.values()) if name in m.of_kind(kind)
+                ]
                 total = sum(weight for weight, _ in held)
                 if total:
                     expected = sum(weight * t.double() for weight, t in held) / total
                     torch.testing.assert_close(tensor.double(), expected, rtol=1e-6, atol=1e-7)
-        equal = weighted_mean({k: m.of_kind("proxy") for k, m in sent.items()}, dict.fromkeys(sent, 1.0))
-        assert (not toy.differing(equal, server.proxy.part("lora"))) == (n == (1, 1, 1))
+        equal = weighted_mean({k: m.of_kind("proxy") for k, m in uploads.items()}, dict.fromkeys(uploads, 1.0))
+        assert (not toy.differing(equal, federation.server.proxy.part("lora"))) == (n == (1, 1, 1))
 
 
 def test_what_is_broadcast_after_the_server_is_what_devices_start_from(profile, samples):
@@ -244,19 +250,6 @@ def test_what_is_broadcast_after_the_server_is_what_devices_start_from(profile, 
         shared = {k: v for k, v in federation.server.model.part("encoder").items() if k in own}
         assert not toy.differing(own, shared)
         assert toy.differing(device.proxy.part("domain"), federation.server.proxy.part("domain"))
-
-
-def test_a_run_that_is_resumed_equals_one_that_is_not(profile, samples, tmp_path):
-    whole = federation_of(profile, samples)
-    expected = toy.run_toy("co-plms", whole, samples, options=QUICK)
-    run = CellRun(toy.toy_cell("co-plms", federation_of(profile, samples), samples, options=QUICK, folder=tmp_path))
-    run.start()
-    run._round(1)
-    again = federation_of(profile, samples)
-    run = CellRun(toy.toy_cell("co-plms", again, samples, options=QUICK, folder=tmp_path))
-    assert run.start() == 1
-    assert run.run().metrics == expected.metrics
-    assert not toy.differing(toy.state_of(whole), toy.state_of(again))
 
 
 def test_options_are_checked():

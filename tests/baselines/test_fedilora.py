@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 import torch
 
 import toy
-from laws import for_all
 from mlecs_baselines import fedilora
 from mlecs_baselines.fedilora import FediLora, FediLoraOptions, cosine, edited
 from mlecs_baselines.multi_fedavg import MultiFedAvg, MultiFedAvgOptions
@@ -88,14 +88,14 @@ def test_server_adapter_is_the_loop_over_ranks_of_the_uploads_in_any_order(profi
     assert not toy.differing(found, federation.server.slm.part("lora"))
 
 
-@for_all("ranks", [(2, 4), (4, 2)])
-def test_upper_indices_are_the_only_device_that_reaches_them(ranks, profile, samples):
-    federation = federation_of(profile, samples, [toy.NAMES] * 2, ranks=ranks)
-    uploads = one_round(FediLora(FediLoraOptions()), federation)
-    large = uploads[f"d0{ranks.index(4)}"].of_kind("lora")
-    assert any(bool(v.any()) for k, v in large.items() if k.endswith("lora_B")), "training must have moved B"
-    for name, tensor in federation.server.slm.part("lora").items():
-        np.testing.assert_array_equal(rank_first(name, tensor)[2:], rank_first(name, large[name])[2:])
+def test_upper_indices_are_the_only_device_that_reaches_them(profile, samples):
+    for ranks in [(2, 4), (4, 2)]:
+        federation = federation_of(profile, samples, [toy.NAMES] * 2, ranks=ranks)
+        uploads = one_round(FediLora(FediLoraOptions()), federation)
+        large = uploads[f"d0{ranks.index(4)}"].of_kind("lora")
+        assert any(bool(v.any()) for k, v in large.items() if k.endswith("lora_B")), "training must have moved B"
+        for name, tensor in federation.server.slm.part("lora").items():
+            np.testing.assert_array_equal(rank_first(name, tensor)[2:], rank_first(name, large[name])[2:])
 
 
 def test_devices_start_the_round_from_the_global_adapter_cut_to_their_rank(profile, samples):
@@ -111,45 +111,48 @@ def test_devices_start_the_round_from_the_global_adapter_cut_to_their_rank(profi
         assert {k.split("/")[1] for k in changed} == {"lora", "global"}
 
 
-@for_all("rank", [1, 4])
-def test_one_device_alone_gets_back_what_it_sent(rank, profile, samples):
-    federation = federation_of(profile, samples, [toy.NAMES], ranks=(rank,))
-    algorithm = FediLora(FediLoraOptions())
-    for t in (1, 2):
-        uploads = one_round(algorithm, federation, t)
-        assert not toy.differing(uploads["d00"].of_kind("lora"), federation.server.slm.part("lora"))
-    local = federation.devices[0].model.state()
-    receive(algorithm, federation, 3)
-    assert not toy.differing(local, federation.devices[0].model.state())
+def test_one_device_alone_gets_back_what_it_sent(profile, samples):
+    for rank in [1, 4]:
+        federation = federation_of(profile, samples, [toy.NAMES], ranks=(rank,))
+        algorithm = FediLora(FediLoraOptions())
+        for t in (1, 2):
+            uploads = one_round(algorithm, federation, t)
+            assert not toy.differing(uploads["d00"].of_kind("lora"), federation.server.slm.part("lora"))
+        local = federation.devices[0].model.state()
+        receive(algorithm, federation, 3)
+        assert not toy.differing(local, federation.devices[0].model.state())
 
 
-@for_all("held", [[(), ("audio",), ("audio", "text"), toy.NAMES]])
-def test_of_equal_ranks_without_editing_it_is_fedavg_of_lora_bit_for_bit(held, profile, samples):
-    one, other = (federation_of(profile, samples, held, ranks=(4,)) for _ in range(2))
-    ours = FediLora(FediLoraOptions(ranks=(4,), edit=False))
-    theirs = MultiFedAvg(MultiFedAvgOptions(exchange=("lora",)))
-    for t in (1, 2):
-        uploads, expected = one_round(ours, one, t), one_round(theirs, other, t)
-        for id_ in uploads:
-            assert not toy.differing(uploads[id_].tensors, expected[id_].tensors)
-        assert not toy.differing(one.server.slm.part("lora"), other.server.slm.part("lora"))
-    receive(ours, one, 3)
-    receive(theirs, other, 3)
-    assert not toy.differing(toy.state_of(one), toy.state_of(other))
+def test_of_equal_ranks_without_editing_it_is_fedavg_of_lora_bit_for_bit(profile, samples):
+    for held in [[toy.NAMES] * 3, SETS, [(), ("audio",), ("audio", "text")]]:
+        one, other = (federation_of(profile, samples, held, ranks=(4,)) for _ in range(2))
+        ours = FediLora(FediLoraOptions(ranks=(4,), edit=False))
+        theirs = MultiFedAvg(MultiFedAvgOptions(exchange=("lora",)))
+        for t in (1, 2):
+            uploads, expected = one_round(ours, one, t), one_round(theirs, other, t)
+            for id_ in uploads:
+                assert not toy.differing(uploads[id_].tensors, expected[id_].tensors)
+            assert not toy.differing(one.server.slm.part("lora"), other.server.slm.part("lora"))
+        receive(ours, one, 3)
+        receive(theirs, other, 3)
+        assert not toy.differing(toy.state_of(one), toy.state_of(other))
 
 
 def test_without_any_samples_the_global_adapter_stays(profile, samples):
-    federation = federation_of(profile, samples)
-    algorithm = FediLora(FediLoraOptions())
-    one_round(algorithm, federation)
-    before = lora_of(federation.server.slm)
-    uploads = {
-        d.id: Message({f"lora/{k}": torch.ones_like(v) for k, v in d.model.part("lora").items()}, {"num_samples": n})
-        for d, n in zip(federation.devices, (0, -0.0, 0.0), strict=True)
-    }
-    for given in (uploads, {}):
-        algorithm.aggregate(federation.server, given, 2)
-        assert not toy.differing(before, federation.server.slm.part("lora"))
+    for counts in [(0, 0, 0), (-0.0, 0.0, 0)]:
+        federation = federation_of(profile, samples)
+        algorithm = FediLora(FediLoraOptions())
+        one_round(algorithm, federation)
+        before = lora_of(federation.server.slm)
+        uploads = {
+            d.id: Message(
+                {f"lora/{k}": torch.ones_like(v) for k, v in d.model.part("lora").items()}, {"num_samples": n}
+            )
+            for d, n in zip(federation.devices, counts, strict=True)
+        }
+        for given in (uploads, {}):
+            algorithm.aggregate(federation.server, given, 2)
+            assert not toy.differing(before, federation.server.slm.part("lora"))
 
 
 def test_indices_of_a_device_without_samples_stay_as_they_were(profile, samples):
@@ -206,42 +209,40 @@ def a_names(federation: Federation, j: int = 0) -> list[str]:
     return sorted(k for k in federation.devices[j].model.part("lora") if k.endswith("lora_A"))
 
 
-@for_all("mode", ["mix", "replace", "half"])
-@for_all("s", [0.94, 0.1, 0.0, -0.5])
-@for_all("which", [0, -1])
-def test_exactly_the_least_similar_lora_a_is_edited(which, s, mode, alone, still):
-    name = a_names(alone)[which]
-    others = dict.fromkeys(a_names(alone), 0.945)
-    received = crafted(alone, others | {name: s})
-    device = alone.devices[0]
-    before = lora_of(device.model)
-    upload = FediLora(FediLoraOptions(edit_mode=mode)).local_update(device, 2)
-    assert toy.differing(before, device.model.part("lora")) == {name}
-    assert not toy.differing(upload.of_kind("lora"), device.model.part("lora")), "editing comes before the upload"
-    share = {"mix": max(s, 0.0), "replace": 0.0, "half": 0.5}[mode]
-    expected = share * before[name].double() + (1 - share) * received[name].double()
-    torch.testing.assert_close(upload.of_kind("lora")[name].double(), expected, rtol=1e-6, atol=1e-7)
-    assert device.logs["edit_similarity"] == pytest.approx(s, abs=1e-6)
-    assert device.logs["edited"] == a_names(alone).index(name)
+def test_exactly_the_least_similar_lora_a_is_edited(alone, still):
+    for which, s, mode in itertools.product([0, -1], [0.94, 0.5, 0.1, 0.0, -0.5, -1.0], ["mix", "replace", "half"]):
+        name = a_names(alone)[which]
+        others = dict.fromkeys(a_names(alone), 0.945)
+        received = crafted(alone, others | {name: s})
+        device = alone.devices[0]
+        before = lora_of(device.model)
+        upload = FediLora(FediLoraOptions(edit_mode=mode)).local_update(device, 2)
+        assert toy.differing(before, device.model.part("lora")) == {name}
+        assert not toy.differing(upload.of_kind("lora"), device.model.part("lora")), "editing comes before the upload"
+        share = {"mix": max(s, 0.0), "replace": 0.0, "half": 0.5}[mode]
+        expected = share * before[name].double() + (1 - share) * received[name].double()
+        torch.testing.assert_close(upload.of_kind("lora")[name].double(), expected, rtol=1e-6, atol=1e-7)
+        assert device.logs["edit_similarity"] == pytest.approx(s, abs=1e-6)
+        assert device.logs["edited"] == a_names(alone).index(name)
 
 
-@for_all("s", [0.0, -1e-9, -0.3, -1.0])
-def test_mixing_at_similarity_zero_or_below_gives_the_global_tensor_itself(s, alone, still):
-    name = a_names(alone)[1]
-    received = crafted(alone, {name: s})
-    FediLora(FediLoraOptions()).local_update(alone.devices[0], 2)
-    assert torch.equal(alone.devices[0].model.part("lora")[name], received[name])
+def test_mixing_at_similarity_zero_or_below_gives_the_global_tensor_itself(alone, still):
+    for s in [0.0, -1e-9, -0.3, -1.0]:
+        name = a_names(alone)[1]
+        received = crafted(alone, {name: s})
+        FediLora(FediLoraOptions()).local_update(alone.devices[0], 2)
+        assert torch.equal(alone.devices[0].model.part("lora")[name], received[name])
 
 
-@for_all(("s", "threshold"), [(1.0, 0.95), (0.96, 0.95), (0.5, 0.4), (-0.5, -1.0), (-1.0, -1.0)])
-def test_nothing_is_edited_from_the_threshold_on(s, threshold, alone, still):
-    crafted(alone, dict.fromkeys(a_names(alone), s))
-    device = alone.devices[0]
-    before = lora_of(device.model)
-    FediLora(FediLoraOptions(edit_threshold=threshold)).local_update(device, 2)
-    assert not toy.differing(before, device.model.part("lora"))
-    assert device.logs["edited"] == -1
-    assert device.logs["edit_similarity"] == pytest.approx(s, abs=1e-6)
+def test_nothing_is_edited_from_the_threshold_on(alone, still):
+    for s, threshold in [(1.0, 0.95), (0.96, 0.95), (0.5, 0.4), (-0.5, -1.0), (-1.0, -1.0)]:
+        crafted(alone, dict.fromkeys(a_names(alone), s))
+        device = alone.devices[0]
+        before = lora_of(device.model)
+        FediLora(FediLoraOptions(edit_threshold=threshold)).local_update(device, 2)
+        assert not toy.differing(before, device.model.part("lora"))
+        assert device.logs["edited"] == -1
+        assert device.logs["edit_similarity"] == pytest.approx(s, abs=1e-6)
 
 
 def test_of_equally_similar_tensors_one_alone_is_edited(alone, still):
@@ -293,46 +294,45 @@ def test_editing_that_finds_all_tensors_similar_changes_nothing(profile, samples
     assert not toy.differing(toy.state_of(one), toy.state_of(other))
 
 
-@for_all("seed", range(5))
-@for_all("shape", [(1, 1), (4, 4), (3, 17), (24, 64)])
-def test_cosine_is_that_of_the_flattened_tensors(seed, shape):
-    generator = np.random.default_rng(seed)
-    one, other = (generator.normal(size=shape) for _ in range(2))
-    expected = (one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum())
-    found = cosine(torch.from_numpy(one).float(), torch.from_numpy(other).float())
-    assert found == pytest.approx(expected, abs=1e-6)
-    assert cosine(torch.from_numpy(one), torch.zeros(shape, dtype=torch.float64)) == 0
-    assert cosine(torch.from_numpy(one), torch.from_numpy(-3 * one)) == pytest.approx(-1)
+def test_cosine_is_that_of_the_flattened_tensors():
+    for shape, seed in itertools.product([(1, 1), (4, 4), (3, 17), (24, 64)], range(5)):
+        generator = np.random.default_rng(seed)
+        one, other = (generator.normal(size=shape) for _ in range(2))
+        expected = (one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum())
+        found = cosine(torch.from_numpy(one).float(), torch.from_numpy(other).float())
+        assert found == pytest.approx(expected, abs=1e-6)
+        assert cosine(torch.from_numpy(one), torch.zeros(shape, dtype=torch.float64)) == 0
+        assert cosine(torch.from_numpy(one), torch.from_numpy(-3 * one)) == pytest.approx(-1)
 
 
-@for_all("dtype", [torch.float32, torch.bfloat16])
-def test_an_edited_tensor_lies_between_the_two_and_is_one_of_them_at_the_ends(dtype):
-    generator = torch.Generator().manual_seed(0)
-    local, received = (torch.randn(5, 7, generator=generator).to(dtype) for _ in range(2))
-    assert torch.equal(edited(local, received, 1.0), local)
-    assert torch.equal(edited(local, received, 0.0), received)
-    assert torch.equal(edited(local, local, 0.3), local)
-    half = edited(local, received, 0.5)
-    assert half.dtype == dtype
-    assert ((half >= torch.minimum(local, received)) & (half <= torch.maximum(local, received))).all()
+def test_an_edited_tensor_lies_between_the_two_and_is_one_of_them_at_the_ends():
+    for dtype in [torch.float32, torch.bfloat16]:
+        generator = torch.Generator().manual_seed(0)
+        local, received = (torch.randn(5, 7, generator=generator).to(dtype) for _ in range(2))
+        assert torch.equal(edited(local, received, 1.0), local)
+        assert torch.equal(edited(local, received, 0.0), received)
+        assert torch.equal(edited(local, local, 0.3), local)
+        half = edited(local, received, 0.5)
+        assert half.dtype == dtype
+        assert ((half >= torch.minimum(local, received)) & (half <= torch.maximum(local, received))).all()
 
 
-@for_all("edit", [True, False])
-def test_memory_holds_the_received_lora_a_during_a_round_that_edits_only(edit, profile, samples):
-    federation = federation_of(profile, samples)
-    algorithm = FediLora(FediLoraOptions(edit=edit))
-    one_round(algorithm, federation)
-    assert all(not d.memory for d in federation.devices)
-    messages = receive(algorithm, federation, 2)
-    for device in federation.devices:
-        sent = {f"global/{k}": v.clone() for k, v in messages[device.id].of_kind("lora").items() if k.endswith("A")}
-        for tensor in messages[device.id].tensors.values():
-            tensor.zero_()  # the link may use its memory again
-        assert not toy.differing(device.memory, sent if edit else {})
-        algorithm.local_update(device, 2)
-        assert not device.memory
-    receive(algorithm, federation, 3)
-    assert all(not d.memory for d in federation.devices), "nothing is edited after the last round"
+def test_memory_holds_the_received_lora_a_during_a_round_that_edits_only(profile, samples):
+    for edit in [True, False]:
+        federation = federation_of(profile, samples)
+        algorithm = FediLora(FediLoraOptions(edit=edit))
+        one_round(algorithm, federation)
+        assert all(not d.memory for d in federation.devices)
+        messages = receive(algorithm, federation, 2)
+        for device in federation.devices:
+            sent = {f"global/{k}": v.clone() for k, v in messages[device.id].of_kind("lora").items() if k.endswith("A")}
+            for tensor in messages[device.id].tensors.values():
+                tensor.zero_()  # the link may use its memory again
+            assert not toy.differing(device.memory, sent if edit else {})
+            algorithm.local_update(device, 2)
+            assert not device.memory
+        receive(algorithm, federation, 3)
+        assert all(not d.memory for d in federation.devices), "nothing is edited after the last round"
 
 
 def test_training_moves_every_part_of_a_device_and_the_server_is_never_trained(profile, samples):
@@ -377,18 +377,16 @@ def test_needs_name_the_ranks_and_let_them_differ():
     assert info.needs(info.options()).ranks == (24,)
 
 
-@for_all(
-    ("values", "match"),
-    [
+def test_options_refuse_what_makes_no_sense():
+    cases = [
         ({"ranks": ()}, "ranks"),
         ({"ranks": (4, 0)}, "ranks"),
         ({"ranks": (-1,)}, "ranks"),
         ({"edit_threshold": 1.01}, "edit_threshold"),
         ({"edit_threshold": -1.01}, "edit_threshold"),
         ({"edit_threshold": float("nan")}, "edit_threshold"),
-    ],
-)
-def test_options_refuse_what_makes_no_sense(values, match):
-    with pytest.raises(ValueError, match=f"option '{match}' must") as caught:
-        dataclasses.replace(FediLoraOptions(), **values)
-    assert "\n" not in str(caught.value)
+    ]
+    for values, match in cases:
+        with pytest.raises(ValueError, match=f"option '{match}' must") as caught:
+            dataclasses.replace(FediLoraOptions(), **values)
+        assert "\n" not in str(caught.value)

@@ -15,7 +15,6 @@ from transformers.models.gpt2 import GPT2LMHeadModel
 
 import toy
 from fedmllm_rounds import INFO, SETS, SUFFIX, algorithm_of, federation_of, play, receive, run, update
-from laws import for_all
 from mlecs_baselines.fedmllm import EXCHANGED, FedMllm, FedMllmOptions
 from mlecs_bench.blocks import supervised
 from mlecs_bench.data.samples import PartyData
@@ -46,16 +45,17 @@ def deep_profile(profile, tmp_path_factory):
 # ----------------------------------------------------------------------------------------- against plain Multi-FedAvg
 
 
-@for_all("options", [{"mu": 0.0}, {"lambda_mode": "constant", "lambda_constant": 0.0}])
-def test_without_pull_and_sentence_it_is_multi_fedavg_on_the_same_names_bit_for_bit(options, profile, samples):
-    algorithm = algorithm_of(prompt_suffix="", **options)
-    held = [("text", "video"), ()]
-    ours, theirs = (federation_of(profile, samples, held, algorithm) for _ in range(2))
-    outcome = run(algorithm, ours, samples)
-    expected = toy.run_toy("multi-fedavg", theirs, samples, options={"exchange": ("projector", "lora", "soft_prompt")})
-    assert not toy.differing(toy.state_of(ours), toy.state_of(theirs))
-    assert outcome.metrics["client"] == expected.metrics["client"]
-    assert outcome.comm == expected.comm
+def test_without_pull_and_sentence_it_is_multi_fedavg_on_the_same_names_bit_for_bit(profile, samples):
+    for options in [{"mu": 0.0}, {"lambda_mode": "constant", "lambda_constant": 0.0}]:
+        algorithm = algorithm_of(prompt_suffix="", **options)
+        ours, theirs = (federation_of(profile, samples, algorithm=algorithm) for _ in range(2))
+        outcome = run(algorithm, ours, samples)
+        expected = toy.run_toy(
+            "multi-fedavg", theirs, samples, options={"exchange": ("projector", "lora", "soft_prompt")}
+        )
+        assert not toy.differing(toy.state_of(ours), toy.state_of(theirs))
+        assert outcome.metrics["client"] == expected.metrics["client"]
+        assert outcome.comm == expected.comm
 
 
 def test_the_pull_and_the_sentence_each_change_the_adapters(profile, samples):
@@ -130,7 +130,7 @@ def vast_summaries():
     return sorted(set(texts))
 
 
-@for_all("side", ["slm", "llm"])
+@pytest.mark.parametrize("side", ["slm", "llm"])
 def test_the_sentence_fits_the_mini_models_beside_the_longest_answers(side, vast_summaries):
     folder = Path(getattr(MINI, side))
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -171,33 +171,29 @@ def layers(algorithm, n_layers):
     return found
 
 
-@pytest.mark.usefixtures("unchecked")
-@for_all(
-    ("margin", "n_layers", "first", "last"),
-    [(4, 28, 4, 23), (None, 28, 4, 23), (None, 36, 5, 30), (None, 2, 0, 1), (None, 4, 1, 2), (0, 28, 0, 27)],
-)
-def test_the_layers_pulled_are_the_middle_ones_with_both_boundaries(margin, n_layers, first, last):
-    assert layers(algorithm_of(layer_margin=margin), n_layers) == list(range(first, last + 1))
+def test_the_layers_pulled_are_the_middle_ones_with_both_boundaries():
+    cases = [(4, 28, 4, 23), (None, 28, 4, 23), (None, 36, 5, 30), (None, 2, 0, 1), (None, 4, 1, 2), (0, 28, 0, 27)]
+    for margin, n_layers, first, last in cases:
+        assert layers(algorithm_of(layer_margin=margin), n_layers) == list(range(first, last + 1))
 
 
-@pytest.mark.usefixtures("unchecked")
-@for_all("n_layers", [1, 2, 5, 28])
-def test_a_margin_of_half_the_layers_pulls_none(n_layers):
-    assert layers(algorithm_of(layer_margin=math.ceil(n_layers / 2)), n_layers) == []
+def test_a_margin_of_half_the_layers_pulls_none():
+    for n_layers in [1, 2, 5, 28]:
+        assert layers(algorithm_of(layer_margin=math.ceil(n_layers / 2)), n_layers) == []
 
 
-@for_all("held", [("text",), ()])
-def test_a_margin_of_half_the_layers_is_training_without_pull_bit_for_bit(held, profile, samples):
-    ends, logs = [], []
-    for options in ({"layer_margin": 1, "mu": 50.0}, {"mu": 0.0}):
-        algorithm = algorithm_of(**options)
-        federation = federation_of(profile, samples, [held], algorithm)
-        play(algorithm, federation, (1, 2))
-        ends.append(federation.devices[0].state())
-        logs.append(federation.devices[0].logs)
-    assert not toy.differing(*ends)
-    assert logs[0] == logs[1]
-    assert logs[0]["proximal"] == 0
+def test_a_margin_of_half_the_layers_is_training_without_pull_bit_for_bit(profile, samples):
+    for held in [("text",), ()]:
+        ends, logs = [], []
+        for options in ({"layer_margin": 1, "mu": 50.0}, {"mu": 0.0}):
+            algorithm = algorithm_of(**options)
+            federation = federation_of(profile, samples, [held], algorithm)
+            play(algorithm, federation, (1, 2))
+            ends.append(federation.devices[0].state())
+            logs.append(federation.devices[0].logs)
+        assert not toy.differing(*ends)
+        assert logs[0] == logs[1]
+        assert logs[0]["proximal"] == 0
 
 
 def trained(deep_profile, samples, held, steps, mu):
@@ -212,7 +208,9 @@ def trained(deep_profile, samples, held, steps, mu):
     return start, device.state(), device
 
 
-@pytest.mark.parametrize(("held", "lambda_"), [(toy.NAMES, 0.1), (("text",), 2 / 3), ((), 1.0)])
+@pytest.mark.parametrize(
+    ("held", "lambda_"), [(toy.NAMES, 0.1), (("audio", "text"), 1 / 3), (("text",), 2 / 3), ((), 1.0)]
+)
 def test_the_pull_adds_mu_lambda_times_the_distance_on_the_middle_layers_and_nothing_elsewhere(
     held, lambda_, deep_profile, samples, monkeypatch
 ):
@@ -240,16 +238,17 @@ def test_the_pull_adds_mu_lambda_times_the_distance_on_the_middle_layers_and_not
 
 
 def test_the_pull_is_zero_at_the_start_of_every_round_since_it_is_towards_what_came_down(profile, samples):
-    algorithm = algorithm_of(mu=100.0)
-    federation = federation_of(profile, samples, algorithm=algorithm, steps=1)
-    initial = federation.devices[0].model.backbone.adapter("d00")
-    initial = {name: tensor.detach().clone() for name, tensor in initial.items()}
-    for round_ in (1, 2):
-        receive(algorithm, federation, round_)
-        now = federation.devices[0].model.part("lora")
-        assert bool(toy.differing(initial, now)) == (round_ > 1)
-        uploads = {device.id: update(algorithm, device, round_) for device in federation.devices}
-        algorithm.aggregate(federation.server, uploads, round_)
+    for t in [1, 2]:
+        algorithm = algorithm_of(mu=100.0)
+        federation = federation_of(profile, samples, algorithm=algorithm, steps=1)
+        initial = federation.devices[0].model.backbone.adapter("d00")
+        initial = {name: tensor.detach().clone() for name, tensor in initial.items()}
+        for round_ in range(1, t + 1):
+            receive(algorithm, federation, round_)
+            now = federation.devices[0].model.part("lora")
+            assert bool(toy.differing(initial, now)) == (round_ > 1)
+            uploads = {device.id: update(algorithm, device, round_) for device in federation.devices}
+            algorithm.aggregate(federation.server, uploads, round_)
         assert [device.logs["proximal"] for device in federation.devices] == [0.0] * len(SETS)
 
 
@@ -296,9 +295,8 @@ def test_a_device_with_nothing_to_train_on_sends_what_it_has_and_logs_nothing(pr
 # ------------------------------------------------------------------------------------------------- options and card
 
 
-@for_all(
-    ("name", "value", "wanted"),
-    [
+def test_an_option_outside_its_range_is_refused_by_name():
+    cases = [
         ("mu", -0.01, "at least 0 and finite"),
         ("mu", math.inf, "at least 0 and finite"),
         ("mu", math.nan, "at least 0 and finite"),
@@ -309,17 +307,16 @@ def test_a_device_with_nothing_to_train_on_sends_what_it_has_and_logs_nothing(pr
         ("server_tau", math.nan, "above 0 and finite"),
         ("server_beta1", 1.0, "at least 0 and below 1"),
         ("server_beta2", -0.5, "at least 0 and below 1"),
-    ],
-)
-def test_an_option_outside_its_range_is_refused_by_name(name, value, wanted):
-    with pytest.raises(ValueError, match=f"option '{name}' must be {wanted}, got {value}"):
-        FedMllmOptions(**{name: value})
+    ]
+    for name, value, wanted in cases:
+        with pytest.raises(ValueError, match=f"option '{name}' must be {wanted}, got {value}"):
+            FedMllmOptions(**{name: value})
 
 
-@for_all("name", ["lambda_mode", "server_opt"])
-def test_an_unknown_choice_is_refused(name):
-    with pytest.raises(UsageError, match=f"option '{name}' of fedmllm must be one of"):
-        build_options(FedMllmOptions, {name: "scaffold"}, "fedmllm")
+def test_an_unknown_choice_is_refused():
+    for name in ["lambda_mode", "server_opt"]:
+        with pytest.raises(UsageError, match=f"option '{name}' of fedmllm must be one of"):
+            build_options(FedMllmOptions, {name: "scaffold"}, "fedmllm")
 
 
 def test_the_defaults_are_those_of_the_sources():

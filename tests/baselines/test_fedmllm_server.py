@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 import toy
 from fedmllm_rounds import INFO, SETS, algorithm_of, federation_of, play, receive, run, update
-from laws import for_all
 from mlecs_baselines import fedmllm
 from mlecs_baselines.fedmllm import EXCHANGED
 from mlecs_bench.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -86,14 +84,14 @@ def test_encoders_and_fusion_stay_local_and_the_shared_parts_become_equal(profil
 # --------------------------------------------------------------------------------------------------------- the server
 
 
-@for_all("n", [(1, 3), (5, 5), (0, 2)])
-def test_fedavg_weights_are_the_sample_counts(n, profile, samples):
-    algorithm = algorithm_of()
-    federation = federation_of(profile, samples, [toy.NAMES] * 2, algorithm)
-    algorithm.aggregate(federation.server, crafted(federation, n), 1)
-    mean = (1 * n[0] + 2 * n[1]) / sum(n)
-    for name, tensor in shared_state(federation.server.slm).items():
-        torch.testing.assert_close(tensor, torch.full_like(tensor, mean), msg=name)
+def test_fedavg_weights_are_the_sample_counts(profile, samples):
+    for n in [(1, 3), (5, 5), (0, 2)]:
+        algorithm = algorithm_of()
+        federation = federation_of(profile, samples, [toy.NAMES] * 2, algorithm)
+        algorithm.aggregate(federation.server, crafted(federation, n), 1)
+        mean = (1 * n[0] + 2 * n[1]) / sum(n)
+        for name, tensor in shared_state(federation.server.slm).items():
+            torch.testing.assert_close(tensor, torch.full_like(tensor, mean), msg=name)
 
 
 def test_fedavg_of_identical_adapters_is_that_adapter_whatever_the_server_had(profile, samples):
@@ -111,77 +109,77 @@ def test_fedavg_of_identical_adapters_is_that_adapter_whatever_the_server_had(pr
         assert not toy.differing(shared_state(federation.server.slm), drawn)
 
 
-@for_all("server_opt", ["fedavg", "fedadam"])
-def test_tensors_that_nobody_holds_keep_their_value(server_opt, profile, samples):
-    algorithm = algorithm_of(server_opt=server_opt)
-    federation = federation_of(profile, samples, [("audio",), ("text",), ()], algorithm)
-    before = shared_state(federation.server.slm)
-    play(algorithm, federation, (1,))
-    changed = toy.differing(before, shared_state(federation.server.slm))
-    assert {name.split("/")[1] for name in changed if name.startswith("projector/")} == {"audio", "text"}
-    assert {kind_of(name) for name in changed} == set(EXCHANGED)
-    assert not any("/video/" in name for name in federation.server.memory)
+def test_tensors_that_nobody_holds_keep_their_value(profile, samples):
+    for server_opt in ["fedavg", "fedadam"]:
+        algorithm = algorithm_of(server_opt=server_opt)
+        federation = federation_of(profile, samples, [("audio",), ("text",), ()], algorithm)
+        before = shared_state(federation.server.slm)
+        play(algorithm, federation, (1,))
+        changed = toy.differing(before, shared_state(federation.server.slm))
+        assert {name.split("/")[1] for name in changed if name.startswith("projector/")} == {"audio", "text"}
+        assert {kind_of(name) for name in changed} == set(EXCHANGED)
+        assert not any("/video/" in name for name in federation.server.memory)
 
 
-@for_all("server_opt", ["fedavg", "fedadam"])
-def test_devices_without_samples_have_no_say(server_opt, profile, samples):
-    algorithm = algorithm_of(server_opt=server_opt)
-    federations = [federation_of(profile, samples, [("audio",)] * n, algorithm) for n in (1, 2)]
-    for federation, n in zip(federations, ((4,), (4, 0)), strict=True):
-        algorithm.aggregate(federation.server, crafted(federation, n), 1)
-    assert not toy.differing(*(federation.server.state() for federation in federations))
-    before = federations[1].server.state()
-    algorithm.aggregate(federations[1].server, crafted(federations[1], (0, 0)), 2)
-    assert not toy.differing(before, federations[1].server.state())
+def test_devices_without_samples_have_no_say(profile, samples):
+    for server_opt in ["fedavg", "fedadam"]:
+        algorithm = algorithm_of(server_opt=server_opt)
+        federations = [federation_of(profile, samples, [("audio",)] * n, algorithm) for n in (1, 2)]
+        for federation, n in zip(federations, ((4,), (4, 0)), strict=True):
+            algorithm.aggregate(federation.server, crafted(federation, n), 1)
+        assert not toy.differing(*(federation.server.state() for federation in federations))
+        before = federations[1].server.state()
+        algorithm.aggregate(federations[1].server, crafted(federations[1], (0, 0)), 2)
+        assert not toy.differing(before, federations[1].server.state())
 
 
-@for_all("server_opt", ADAPTIVE)
-def test_adaptive_server_steps_follow_their_formula_over_the_holders_of_each_tensor(server_opt, profile, samples):
-    rate, tau, beta1, beta2 = 0.05, 0.01, 0.8, 0.9
-    algorithm = algorithm_of(
-        server_opt=server_opt, server_lr=rate, server_tau=tau, server_beta1=beta1, server_beta2=beta2
-    )
-    federation = federation_of(profile, samples, algorithm=algorithm, steps=1)
-    w = {name: tensor.double() for name, tensor in shared_state(federation.server.slm).items()}
-    m = dict.fromkeys(w, torch.zeros((), dtype=torch.float64))
-    v = dict.fromkeys(w, torch.tensor(tau**2, dtype=torch.float64))
-    for t in (1, 2):
-        uploads = play(algorithm, federation, (t,))
-        for name, old in w.items():
-            sent = [message.tensors[name].double() for message in uploads.values() if name in message.tensors]
-            delta = sum(sent) / len(sent) - old
-            m[name] = delta if server_opt == "fedadagrad" else beta1 * m[name] + (1 - beta1) * delta
-            if server_opt == "fedadagrad":
-                v[name] = v[name] + delta**2
-            elif server_opt == "fedadam":
-                v[name] = beta2 * v[name] + (1 - beta2) * delta**2
-            else:
-                v[name] = v[name] - (1 - beta2) * delta**2 * torch.sign(v[name] - delta**2)
-            w[name] = (old + rate * m[name] / (v[name].sqrt() + tau)).float().double()
-        for name, tensor in shared_state(federation.server.slm).items():
-            torch.testing.assert_close(tensor.double(), w[name], rtol=1e-6, atol=1e-8, msg=name)
+def test_adaptive_server_steps_follow_their_formula_over_the_holders_of_each_tensor(profile, samples):
+    for server_opt in ADAPTIVE:
+        rate, tau, beta1, beta2 = 0.05, 0.01, 0.8, 0.9
+        algorithm = algorithm_of(
+            server_opt=server_opt, server_lr=rate, server_tau=tau, server_beta1=beta1, server_beta2=beta2
+        )
+        federation = federation_of(profile, samples, algorithm=algorithm, steps=1)
+        w = {name: tensor.double() for name, tensor in shared_state(federation.server.slm).items()}
+        m = dict.fromkeys(w, torch.zeros((), dtype=torch.float64))
+        v = dict.fromkeys(w, torch.tensor(tau**2, dtype=torch.float64))
+        for t in (1, 2):
+            uploads = play(algorithm, federation, (t,))
+            for name, old in w.items():
+                sent = [message.tensors[name].double() for message in uploads.values() if name in message.tensors]
+                delta = sum(sent) / len(sent) - old
+                m[name] = delta if server_opt == "fedadagrad" else beta1 * m[name] + (1 - beta1) * delta
+                if server_opt == "fedadagrad":
+                    v[name] = v[name] + delta**2
+                elif server_opt == "fedadam":
+                    v[name] = beta2 * v[name] + (1 - beta2) * delta**2
+                else:
+                    v[name] = v[name] - (1 - beta2) * delta**2 * torch.sign(v[name] - delta**2)
+                w[name] = (old + rate * m[name] / (v[name].sqrt() + tau)).float().double()
+            for name, tensor in shared_state(federation.server.slm).items():
+                torch.testing.assert_close(tensor.double(), w[name], rtol=1e-6, atol=1e-8, msg=name)
 
 
-@pytest.mark.parametrize("server_opt", ["fedavg", "fedadam"])  # the others keep no more than Adam
-def test_saving_and_loading_in_the_middle_changes_nothing(server_opt, profile, samples, tmp_path):
-    algorithm = algorithm_of(server_opt=server_opt)
-    straight, first, second = (federation_of(profile, samples, SETS[:2], algorithm, steps=1) for _ in range(3))
-    play(algorithm, straight, (1, 2, 3))
-    play(algorithm, first, (1, 2))
-    path = tmp_path / "state.safetensors"
-    save_checkpoint(path, Checkpoint(toy.state_of(first), {"key": "k"}))
-    saved = load_checkpoint(path)
-    assert saved is not None
-    assert any(":memory/" in name for name in saved.tensors) == (server_opt != "fedavg")
-    for party in (second.server, *second.devices):
-        prefix = f"{party.id}:"
-        party.load_state({k.removeprefix(prefix): v for k, v in saved.tensors.items() if k.startswith(prefix)})
-    if server_opt != "fedavg":  # what would be lost without the state
-        first.server.memory = {}
-        play(algorithm, first, (3,))
-        assert toy.differing(shared_state(straight.server.slm), shared_state(first.server.slm))
-    play(algorithm, second, (3,))
-    assert not toy.differing(toy.state_of(straight), toy.state_of(second))
+def test_saving_and_loading_in_the_middle_changes_nothing(profile, samples, tmp_path):
+    for server_opt in ["fedavg", *ADAPTIVE]:
+        algorithm = algorithm_of(server_opt=server_opt)
+        straight, first, second = (federation_of(profile, samples, SETS[:2], algorithm, steps=1) for _ in range(3))
+        play(algorithm, straight, (1, 2, 3))
+        play(algorithm, first, (1, 2))
+        path = tmp_path / "state.safetensors"
+        save_checkpoint(path, Checkpoint(toy.state_of(first), {"key": "k"}))
+        saved = load_checkpoint(path)
+        assert saved is not None
+        assert any(":memory/" in name for name in saved.tensors) == (server_opt != "fedavg")
+        for party in (second.server, *second.devices):
+            prefix = f"{party.id}:"
+            party.load_state({k.removeprefix(prefix): v for k, v in saved.tensors.items() if k.startswith(prefix)})
+        if server_opt != "fedavg":  # what would be lost without the state
+            first.server.memory = {}
+            play(algorithm, first, (3,))
+            assert toy.differing(shared_state(straight.server.slm), shared_state(first.server.slm))
+        play(algorithm, second, (3,))
+        assert not toy.differing(toy.state_of(straight), toy.state_of(second))
 
 
 def test_one_device_alone_is_pulled_towards_its_own_last_round(profile, samples):

@@ -9,7 +9,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from mlecs_bench.federation.parties import Budget
 
 import toy
 from adamw import adamw_by_hand, quadratic
@@ -24,6 +23,7 @@ from mlecs_bench.blocks.supervised import (
 from mlecs_bench.data.samples import PartyData
 from mlecs_bench.doors.profile import LearningRates
 from mlecs_bench.errors import MlecsError, PluginError
+from mlecs_bench.plan.training import Budget
 from mlecs_bench.seeds import rng, torch_stream
 
 CONNECTOR = ("projector", "fusion", "soft_prompt")

@@ -36,7 +36,7 @@ def fake_run(monkeypatch, tmp_path):
 def dry(call, *arguments) -> dict:
     code, out, err = call(*arguments, "--dry-run")
     assert (code, err) == (0, "")
-    return json.loads(out)
+    return json.loads(out)["plan"]
 
 
 def test_a_dry_run_prints_the_plan(call):
@@ -282,10 +282,11 @@ def test_the_command_line_wins_over_the_file(call, tmp_path, fake_run):
 
 
 @pytest.mark.usefixtures("fake_run")
-def test_the_spec_that_a_run_prints_is_a_config_of_the_same_run(call, tmp_path):
+def test_what_a_run_and_a_dry_run_print_is_a_config_of_the_same_run(call, tmp_path):
     flags = [*RUN, "-o", "rank=3", "--seeds", "4,5", "--split", "sequence"]
-    spec = json.loads(call(*flags, "--json", "--quiet")[1])["spec"]
-    assert dry(call, *write(tmp_path / "again.json", json.dumps(spec))) == dry(call, *flags)
+    printed = call(*flags, "--json", "--quiet")[1]
+    for text in (printed, json.dumps(json.loads(printed)["spec"]), call(*flags, "--dry-run")[1]):
+        assert dry(call, *write(tmp_path / "again.json", text)) == dry(call, *flags)
 
 
 def test_seeds_of_a_file(call, tmp_path):

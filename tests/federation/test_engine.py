@@ -1,4 +1,8 @@
-"""Laws of the engine: repeatable to the bit, blind to order and transport, resumable, and strict about the contract."""
+"""Laws of the engine: resumable from any moment, and strict about the contract.
+
+That a run is repeatable to the bit, and blind to the order of devices and to what carries messages, is proved by the
+checks of the contract for every algorithm.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +24,9 @@ from mlecs_bench.federation.checkpoint import server_file
 from mlecs_bench.federation.engine import CellRun
 from mlecs_bench.federation.fleet import InProcessFleet
 from mlecs_bench.federation.messages import Message
-from mlecs_bench.testing.fleets import Around, BytesFleet, ReversedFleet
+from mlecs_bench.testing.fleets import Around
 
 ALGOS = ("ml-ecs", "multi-fedavg")
-"""The checks of the contract prove most of these laws for every algorithm."""
 ROUNDS = 2
 
 
@@ -38,8 +41,8 @@ class Run:
 
 
 def federation_of(profile, samples, algo: str, seed: int = 27, **changes) -> Federation:
-    settings = {"rounds": ROUNDS, "steps": 1} | changes
-    return toy.toy_federation(profile, samples, seed, needs=toy.needs_of(algo), **settings)
+    plan = toy.toy_plan(profile, toy.needs_of(algo), **({"rounds": ROUNDS, "steps": 1} | changes))
+    return toy.copied_federation(plan, seed, samples)
 
 
 def run_of(algo: str, federation: Federation, samples, **changes) -> Run:
@@ -60,23 +63,9 @@ def reference(profile, samples) -> dict[str, Run]:
     return {algo: run_of(algo, federation_of(profile, samples, algo), samples) for algo in ALGOS}
 
 
-def test_same_seed_gives_the_same_bits(profile, samples, reference):
-    torch.rand(5)
-    for algo, expected in reference.items():
-        assert_same(run_of(algo, federation_of(profile, samples, algo), samples), expected)
-
-
 def test_another_seed_gives_other_numbers(profile, samples, reference):
     other = run_of("multi-fedavg", federation_of(profile, samples, "multi-fedavg", seed=34), samples)
     assert other.metrics["client"] != reference["multi-fedavg"].metrics["client"]
-
-
-def test_neither_the_order_of_devices_nor_bytes_on_the_way_matter(profile, samples, reference):
-    for around in (ReversedFleet, BytesFleet):
-        for algo, expected in reference.items():
-            federation = federation_of(profile, samples, algo)
-            run = run_of(algo, federation, samples, fleet=lambda host: around(InProcessFleet(host)))  # noqa: B023  # called at once
-            assert_same(run, expected)
 
 
 class Cheap:
@@ -369,17 +358,6 @@ def test_steps_are_counted_per_stage(profile, samples):
         steps = run_of(algo, federation, samples, evaluator=Cheap()).steps
         parties = {"private": 3, "public": 3, "server": 1}
         assert steps == {stage: 2 * parties[stage] * n for stage, n in per_round.items()}
-
-
-def test_twenty_devices_survive(profile, tmp_path):
-    from mlecs_bench.data.samples import Samples
-
-    samples = Samples.open(toy.make_prepared(tmp_path / "large", n=560))
-    federation = federation_of(profile, samples, "ml-ecs", rounds=1, steps=1, n_devices=20)
-    sizes = {len(d.modalities) for d in federation.devices}
-    assert sizes == {1, 2, 3}
-    run = run_of("ml-ecs", federation, samples, evaluator=Cheap())
-    assert len(run.metrics["client"]["local"]["x"]) == 20
 
 
 def test_training_that_diverges_stops_in_one_line(profile, samples):

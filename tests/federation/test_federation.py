@@ -21,11 +21,12 @@ from mlecs_bench.data.partition import draw_masks, partition, rates_of
 from mlecs_bench.doors.hookspecs import Needs
 from mlecs_bench.errors import AccessError, UsageError
 from mlecs_bench.federation.build import Federation, ModelFactory
-from mlecs_bench.models.encoders import build_encoder
+from mlecs_bench.models.encoders import build_encoder, encoders_of
 from mlecs_bench.models.placement import torch_device
 from mlecs_bench.models.unified import PARTS, state_bytes
 from mlecs_bench.plan.structure import device_id
 from mlecs_bench.plan.training import Budget
+from mlecs_bench.testing import toy as made
 
 SETS = [("audio",), ("audio", "text"), ("text", "video"), ("audio", "text"), toy.NAMES, ()]
 
@@ -145,13 +146,17 @@ def test_unknown_and_absent_torch_devices_are_refused():
 
 def test_pretrained_encoders_are_used_where_they_fit(profile, samples, tmp_path):
     width = profile.encoder_width
-    weights = {m.name: build_encoder(m, width).state_dict() for m in toy.MODALITIES if m.name != "video"}
+    infos = encoders_of(toy.MODALITIES, made.registry())
+    weights = {
+        m.name: build_encoder(m, width, infos[m.encoding]).state_dict() for m in toy.MODALITIES if m.name != "video"
+    }
     tensors = {f"toy/{m}/{k}": t.clone() for m, state in weights.items() for k, t in state.items()}
     path = tmp_path / "encoders.safetensors"
     save_file(tensors | {"other/video/0": torch.zeros(1)}, path)
-    fresh = ModelFactory(samples, profile, 27, torch.device("cpu")).server_slm(profile.lora.rank)
-    model = ModelFactory(samples, dataclasses.replace(profile, encoders=path), 27, torch.device("cpu")).server_slm(
-        profile.lora.rank
+    pretrained = dataclasses.replace(profile, encoders=path)
+    fresh, model = (
+        ModelFactory(samples, one, 27, torch.device("cpu"), infos).server_slm(profile.lora.rank)
+        for one in (profile, pretrained)
     )
     for m, state in weights.items():
         assert not toy.differing(model.encoders[m].state_dict(), state)
@@ -192,6 +197,7 @@ import json, os, resource, sys
 sys.path.insert(0, sys.argv[1])
 import torch
 import toy
+from mlecs_bench.testing import toy as made
 from mlecs_bench.blocks.supervised import train_on_private
 from mlecs_bench.data.samples import Samples, open_prepared
 from mlecs_bench.models.unified import state_bytes

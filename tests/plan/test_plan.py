@@ -171,9 +171,9 @@ def test_a_plan_of_another_plugin_is_refused_where_it_is_read():
 # Identity
 
 
-def key(profile, seed: int = 27, manifest=None, scorers=None, **changes) -> str:
-    plan = toy.toy_plan(profile, **changes)
-    return identity_key(identity(plan, seed, manifest or made.make_manifest(), scorers or {"loss": "1"}))
+def key(profile, seed: int = 27, manifest=None, scorers=None, foreign=None, **changes) -> str:
+    plan, manifest = toy.toy_plan(profile, **changes), manifest or made.make_manifest()
+    return identity_key(identity(plan, seed, manifest, scorers or {"loss": "1"}, foreign or {}))
 
 
 def test_all_that_can_change_a_number_changes_the_identity_and_nothing_else_does(profile, checkpoints, tmp_path):
@@ -186,6 +186,8 @@ def test_all_that_can_change_a_number_changes_the_identity_and_nothing_else_does
         "view": key(profile, manifest=other(manifest, view="videos")),
         "scorer": key(profile, scorers={"loss": "2"}),
         "missing scorer": key(profile, scorers={"other": "1"}),
+        "encoder of a stranger": key(profile, foreign={"series": "acme 1.0"}),
+        "its next version": key(profile, foreign={"series": "acme 1.1"}),
         "dropout": key(other(profile, connector_dropout=0.2)),
         "encoders": key(other(profile, encoders=encoders)),
         **{

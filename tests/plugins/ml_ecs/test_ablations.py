@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
 
 import toy
-from laws import for_all
 from mlecs_bench.blocks.gram import ContrastiveTerms
 from mlecs_bench.doors.hookspecs import AlgorithmInfo
 from mlecs_bench.doors.options import option_rows
 from mlecs_bench.errors import AccessError
 from mlecs_bench.federation.build import Federation
-from mlecs_bench.federation.messages import Message, kind_of
+from mlecs_bench.federation.messages import Message
 from mlecs_bench.models.unified import PARTS
+from mlecs_bench.testing.message_checks import kinds_of
+from mlecs_bench.testing.steps import Listening
 from mlecs_plugins.ml_ecs import ccl, mma, plugin, se_ccl
 from mlecs_plugins.ml_ecs.ablations import no_amt, no_ccl, no_kt, no_mma, no_se_ccl
 from mlecs_plugins.ml_ecs.algorithm import MlEcs
@@ -63,30 +65,19 @@ def one_round(algorithm: MlEcs, federation: Federation, t: int = 1) -> dict[str,
     return uploads
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What a round and the next broadcast leave: the state of all parties, and kind and direction of all that went."""
-
-    state: dict[str, torch.Tensor]
-    sent: set[tuple[str, str]]
-
-
-def run(algorithm: MlEcs, profile, samples, held=UNEQUAL) -> Run:
-    federation = federation_of(profile, samples, held, steps=2)  # in a first step lora_A rests, since lora_B is 0
-    down = [*algorithm.broadcast(federation.server, 1).values()]
-    up = [*one_round(algorithm, federation).values()]
-    down += algorithm.broadcast(federation.server, 2).values()
-    receive(algorithm, federation, 2)
-    ways = (("down", down), ("up", up))
-    sent = {(kind_of(name), way) for way, messages in ways for m in messages for name in m.tensors}
-    scalars = {("scalar", way) for way, messages in ways if any(m.scalars for m in messages)}
-    return Run(toy.state_of(federation), sent | scalars)
+def after(algorithm: MlEcs, profile, samples, held=UNEQUAL) -> dict[str, torch.Tensor]:
+    """Return the state of all parties after two rounds and the last broadcast."""
+    federation = federation_of(profile, samples, held)
+    for t in (1, 2):
+        one_round(algorithm, federation, t)
+    receive(algorithm, federation, 3)
+    return toy.state_of(federation)
 
 
 @pytest.fixture(scope="module")
-def runs(profile, samples) -> dict[str, Run]:
-    """A run of ML-ECS and of every ablation."""
-    return {algo: run(build(algo), profile, samples) for algo in ("ml-ecs", *INFOS)}
+def of_ml_ecs(profile, samples) -> dict[str, torch.Tensor]:
+    """The state that ML-ECS leaves."""
+    return after(MlEcs(MlEcsOptions()), profile, samples)
 
 
 def lora_of(model) -> dict[str, torch.Tensor]:
@@ -100,55 +91,55 @@ def parts_that_differ(one: dict[str, torch.Tensor], other: dict[str, torch.Tenso
 # All of them
 
 
-@for_all("algo", INFOS)
-def test_an_ablation_replaces_its_steps_and_inherits_every_other(algo):
-    built = build(algo)
-    replaced = {name for name in dir(MlEcs) if getattr(type(built), name) is not getattr(MlEcs, name)}
-    assert {name for name in replaced if not name.startswith("__")} == STEPS[algo]
-
-
-@for_all("algo", INFOS)
-def test_with_its_step_put_back_an_ablation_is_ml_ecs_bit_for_bit(algo, profile, samples, runs):
-    built = build(algo)
-    back = {name: getattr(MlEcs, name) for name in STEPS[algo]}
-    built.__class__ = type("Restored", (type(built),), back)
-    if algo == "ml-ecs/no-kt":
-        assert built.options == MlEcsOptions(kt_weight=0.0)
-        built.options = MlEcsOptions()
-    assert not toy.differing(run(built, profile, samples).state, runs["ml-ecs"].state)
-
-
-def test_an_ablation_differs_from_ml_ecs(runs):
+def test_an_ablation_replaces_its_steps_and_inherits_every_other():
     for algo in INFOS:
-        differs = toy.differing(runs[algo].state, runs["ml-ecs"].state)
+        built = build(algo)
+        replaced = {name for name in dir(MlEcs) if getattr(type(built), name) is not getattr(MlEcs, name)}
+        assert {name for name in replaced if not name.startswith("__")} == STEPS[algo]
+
+
+def test_with_its_step_put_back_an_ablation_is_ml_ecs_bit_for_bit(profile, samples, of_ml_ecs):
+    for algo in INFOS:
+        built = build(algo)
+        back = {name: getattr(MlEcs, name) for name in STEPS[algo]}
+        built.__class__ = type("Restored", (type(built),), back)
+        if algo == "ml-ecs/no-kt":
+            assert built.options == MlEcsOptions(kt_weight=0.0)
+            built.options = MlEcsOptions()
+        assert not toy.differing(after(built, profile, samples), of_ml_ecs)
+
+
+def test_an_ablation_differs_from_ml_ecs_and_sends_what_its_card_says(profile, samples):
+    """Every party ends in another state; all that is declared travels, and nothing else."""
+    ends = {}
+    for algo in ("ml-ecs", *INFOS):
+        info, listening, federation = toy.ALGORITHMS[algo], Listening(), federation_of(profile, samples)
+        outcome = toy.run_toy(algo, federation, samples, carry=listening)
+        ends[algo] = toy.state_of(federation)
+        seen = {(kind, sent.direction) for sent in listening.sent for kind in kinds_of(sent.message)}
+        ways = {"both": ("down", "up"), "down": ("down",), "up": ("up",)}
+        assert seen == {(e.kind, way) for e in info.exchanges for way in ways[e.direction]}
+        assert outcome.metrics["server"] is not None
+        ours = toy.ALGORITHMS["ml-ecs"].needs(MlEcsOptions())
+        assert info.needs(info.options()) == dataclasses.replace(ours, private_stage=algo != "ml-ecs/no-amt")
+    for algo in INFOS:
+        differs = toy.differing(ends[algo], ends["ml-ecs"])
         assert {name.split(":")[0] for name in differs} == {"server", "d00", "d01", "d02"}, algo
 
 
-def test_what_travels_is_what_the_card_says(runs):
-    ways = {"both": ("down", "up"), "down": ("down",), "up": ("up",)}
-    ours = toy.ALGORITHMS["ml-ecs"].needs(MlEcsOptions())
-    for algo, found in runs.items():
-        info = toy.ALGORITHMS[algo]
-        assert found.sent == {(e.kind, way) for e in info.exchanges for way in ways[e.direction]}, algo
-        assert info.server_score
-        assert info.needs(info.options()) == dataclasses.replace(ours, private_stage=algo != "ml-ecs/no-amt")
-
-
-@for_all(
-    ("algo", "missing", "more"),
-    [
+def test_options_without_effect_are_not_offered():
+    cases = [
         ("ml-ecs/no-mma", set(), set()),
         ("ml-ecs/no-se-ccl", {"kt_weight", "kt_pool", "kt_bins", "kt_vocabulary"}, set()),
         ("ml-ecs/no-ccl", set(), {"scope"}),
         ("ml-ecs/no-amt", {"amt_trains"}, set()),
         ("ml-ecs/no-kt", {"kt_weight", "kt_pool", "kt_bins", "kt_vocabulary"}, set()),
-    ],
-)
-def test_options_without_effect_are_not_offered(algo, missing, more):
-    rows = {row["name"]: row for row in option_rows(INFOS[algo].options)}
-    full = {row["name"]: row for row in option_rows(MlEcsOptions)}
-    assert set(rows) == full.keys() - missing | more
-    assert all(rows[name] == full[name] for name in rows.keys() & full.keys())
+    ]
+    for algo, missing, more in cases:
+        rows = {row["name"]: row for row in option_rows(INFOS[algo].options)}
+        full = {row["name"]: row for row in option_rows(MlEcsOptions)}
+        assert set(rows) == full.keys() - missing | more
+        assert all(rows[name] == full[name] for name in rows.keys() & full.keys())
 
 
 def test_options_that_are_offered_arrive():
@@ -162,21 +153,21 @@ def test_options_that_are_offered_arrive():
     assert no_kt.NoKt(TuningOptions(**common, **amt)).options == MlEcsOptions(kt_weight=0.0, **common, **amt)
 
 
-@for_all("algo", INFOS)
-@for_all(
-    ("values", "match"),
-    [
-        ({"temperature": 0.0}, "temperature"),
-        ({"kt_bins": 0}, "kt_bins"),
-        ({"kt_weight": -1.0}, "kt_weight"),
-        ({"amt_trains": ()}, "amt_trains"),
-    ],
-)
-def test_every_ablation_refuses_what_ml_ecs_refuses(algo, values, match):
-    cls = INFOS[algo].options
-    if match in {field.name for field in dataclasses.fields(cls)}:
-        with pytest.raises(ValueError, match=f"option '{match}' must"):
-            cls(**values)
+def test_every_ablation_refuses_what_ml_ecs_refuses():
+    cases = itertools.product(
+        [
+            ({"temperature": 0.0}, "temperature"),
+            ({"kt_bins": 0}, "kt_bins"),
+            ({"kt_weight": -1.0}, "kt_weight"),
+            ({"amt_trains": ()}, "amt_trains"),
+        ],
+        INFOS,
+    )
+    for (values, match), algo in cases:
+        cls = INFOS[algo].options
+        if match in {field.name for field in dataclasses.fields(cls)}:
+            with pytest.raises(ValueError, match=f"option '{match}' must"):
+                cls(**values)
 
 
 def test_cards_speak_of_what_is_left_and_name_the_ablation():
@@ -193,8 +184,8 @@ def test_cards_speak_of_what_is_left_and_name_the_ablation():
 
 
 def test_without_mma_equal_counts_give_ml_ecs_bit_for_bit(profile, samples):
-    held = [("audio",), ("video",), ("text",)]
-    assert not toy.differing(*(run(build(algo), profile, samples, held).state for algo in ("ml-ecs", "ml-ecs/no-mma")))
+    for held in [[toy.NAMES] * 3, [("audio",), ("video",), ("text",)]]:
+        assert not toy.differing(*(after(build(algo), profile, samples, held) for algo in ("ml-ecs", "ml-ecs/no-mma")))
 
 
 def test_without_mma_every_upload_weighs_the_same(profile, samples, monkeypatch):
@@ -240,27 +231,25 @@ def test_without_se_ccl_anchors_are_still_sent_and_used(profile, samples):
         assert all(0 < d.logs["volume_matched"] <= 1 for d in federation.devices)
 
 
-@for_all("trained", [True, False])
-def test_without_se_ccl_the_servers_encoders_still_follow_the_option(trained, profile, samples):
-    server = federation_of(profile, samples, [()]).server
-    before = server.model.state()
-    no_se_ccl.NoSeCcl(TuningOptions(server_trains_encoders=trained)).transfer(server, 1)
-    moved = {k.split("/")[0] for k in toy.differing(before, server.model.state())}
-    assert moved == set(PARTS) - (set() if trained else {"encoder"})
-    assert server.steps == {"server": 1}
+def test_without_se_ccl_the_servers_encoders_still_follow_the_option(profile, samples):
+    for trained in [True, False]:
+        server = federation_of(profile, samples).server
+        before = server.model.state()
+        no_se_ccl.NoSeCcl(TuningOptions(server_trains_encoders=trained)).transfer(server, 1)
+        moved = {k.split("/")[0] for k in toy.differing(before, server.model.state())}
+        assert moved == set(PARTS) - (set() if trained else {"encoder"})
+        assert server.steps == {"server": 1}
 
 
 # no-ccl
 
 
-@for_all("scope", ["devices", "both"])
-def test_without_ccl_no_anchors_and_no_ids_are_in_any_message(scope, profile, samples):
-    federation = federation_of(profile, samples, UNEQUAL[:2])
-    algorithm = build("ml-ecs/no-ccl", scope=scope)
-    messages = [*algorithm.broadcast(federation.server, 1).values(), *one_round(algorithm, federation).values()]
-    messages += algorithm.broadcast(federation.server, 2).values()
-    assert {kind_of(name) for message in messages for name in message.tensors} == {"lora"}
-    assert all(not d.memory for d in federation.devices)
+def test_without_ccl_no_anchors_and_no_ids_are_in_any_message(profile, samples):
+    for scope in ["devices", "both"]:
+        federation, listening = federation_of(profile, samples), Listening()
+        toy.run_toy("ml-ecs/no-ccl", federation, samples, carry=listening, options={"scope": scope})
+        assert {kind for sent in listening.sent for kind in kinds_of(sent.message)} == {"lora", "scalar"}
+        assert all(not d.memory for d in federation.devices)
 
 
 def test_without_ccl_devices_are_those_of_ml_ecs_with_a_contrast_of_zero(profile, samples, monkeypatch):
@@ -289,7 +278,7 @@ def test_a_device_without_modalities_does_not_notice_that_ccl_is_gone(profile, s
 
 def test_scope_says_whether_the_server_contrasts(profile, samples, monkeypatch):
     def logs(scope: str) -> dict[str, float]:
-        server = federation_of(profile, samples, [()]).server
+        server = federation_of(profile, samples).server
         no_ccl.NoCcl(no_ccl.NoCclOptions(scope=scope)).transfer(server, 1)
         return server.logs
 
@@ -301,7 +290,7 @@ def test_scope_says_whether_the_server_contrasts(profile, samples, monkeypatch):
 
 
 def test_server_of_scope_both_is_that_of_ml_ecs_with_a_contrast_of_zero(profile, samples, monkeypatch):
-    ours, theirs = (federation_of(profile, samples, [()]).server for _ in range(2))
+    ours, theirs = (federation_of(profile, samples).server for _ in range(2))
     no_ccl.NoCcl(no_ccl.NoCclOptions(scope="both")).transfer(ours, 1)
     monkeypatch.setattr(se_ccl, "contrast", lambda *_: torch.zeros(()))
     MlEcs(MlEcsOptions()).transfer(theirs, 1)
@@ -352,14 +341,14 @@ def test_without_amt_what_ccl_leaves_is_uploaded_and_encoders_never_move(profile
 # no-kt
 
 
-def test_without_transfer_it_is_ml_ecs_of_weight_zero_bit_for_bit(profile, samples, runs):
-    zero = run(build("ml-ecs", kt_weight=0.0), profile, samples)
-    assert not toy.differing(runs["ml-ecs/no-kt"].state, zero.state)
+def test_without_transfer_it_is_ml_ecs_of_weight_zero_bit_for_bit(profile, samples):
+    zero = after(build("ml-ecs", kt_weight=0.0), profile, samples)
+    assert not toy.differing(after(build("ml-ecs/no-kt"), profile, samples), zero)
 
 
 def test_without_transfer_both_models_still_learn_and_nothing_passes_between_them(profile, samples, monkeypatch):
     monkeypatch.setattr(se_ccl, "transfer_between", lambda *_: pytest.fail("λ = 0"))
-    server = federation_of(profile, samples, [()]).server
+    server = federation_of(profile, samples).server
     start = {"model": lora_of(server.model), "twin": lora_of(server.slm)}
     no_kt.NoKt(TuningOptions()).transfer(server, 1)
     assert toy.differing(start["model"], server.model.part("lora"))
@@ -369,21 +358,19 @@ def test_without_transfer_both_models_still_learn_and_nothing_passes_between_the
 # What the server logs
 
 
-@for_all(
-    ("algo", "options", "terms"),
-    [
+def test_the_terms_that_the_server_logs_add_up_to_its_loss(profile, samples):
+    cases = [
         ("ml-ecs", {}, {"llm", "slm", "contrast", "transfer"}),
         ("ml-ecs", {"kt_weight": 2.5}, {"llm", "slm", "contrast", "transfer"}),
         ("ml-ecs/no-mma", {}, {"llm", "slm", "contrast", "transfer"}),
         ("ml-ecs/no-kt", {}, {"llm", "slm", "contrast"}),
         ("ml-ecs/no-ccl", {"scope": "both"}, {"llm", "slm", "transfer"}),
-    ],
-)
-def test_the_terms_that_the_server_logs_add_up_to_its_loss(algo, options, terms, profile, samples):
-    server = federation_of(profile, samples, [()]).server
-    build(algo, **options).transfer(server, 1)
-    assert set(server.logs) == terms | {"se-ccl"}
-    weights = {"transfer": options.get("kt_weight", 1.0)}
-    total = sum(weights.get(name, 1.0) * server.logs[name] for name in terms)
-    assert server.logs["se-ccl"] == pytest.approx(total, rel=1e-6)
-    assert all(server.logs[name] > 0 for name in terms)
+    ]
+    for algo, options, terms in cases:
+        server = federation_of(profile, samples).server
+        build(algo, **options).transfer(server, 1)
+        assert set(server.logs) == terms | {"se-ccl"}
+        weights = {"transfer": options.get("kt_weight", 1.0)}
+        total = sum(weights.get(name, 1.0) * server.logs[name] for name in terms)
+        assert server.logs["se-ccl"] == pytest.approx(total, rel=1e-6)
+        assert all(server.logs[name] > 0 for name in terms)

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 import toy
-from laws import for_all
 from mlecs_bench.blocks.alignment import PairIndex, answer_pairs, vocabulary_map
 from mlecs_bench.blocks.gram import contrastive_loss
 from mlecs_bench.blocks.mutual import pairs_between
@@ -152,14 +151,14 @@ def after_transfer(profile, samples, options: MlEcsOptions, change: str) -> dict
     return server.state()
 
 
-@for_all("kt_weight", [0.0, 1.0])
-def test_slm_reaches_the_servers_model_through_knowledge_transfer_alone(kt_weight, profile, samples):
-    server = federation_of(profile, samples).server
-    options = MlEcsOptions(kt_weight=kt_weight)
-    se_ccl.transfer(server, 1, options)
-    other = after_transfer(profile, samples, options, "slm")
-    changed = {k for k in toy.differing(server.state(), other) if k.startswith("model/")}
-    assert bool(changed) == (kt_weight > 0)
+def test_slm_reaches_the_servers_model_through_knowledge_transfer_alone(profile, samples):
+    for kt_weight in [0.0, 1.0]:
+        server = federation_of(profile, samples).server
+        options = MlEcsOptions(kt_weight=kt_weight)
+        se_ccl.transfer(server, 1, options)
+        other = after_transfer(profile, samples, options, "slm")
+        changed = {k for k in toy.differing(server.state(), other) if k.startswith("model/")}
+        assert bool(changed) == (kt_weight > 0)
 
 
 def test_without_transfer_the_divergence_is_not_even_computed(server, monkeypatch):
@@ -206,10 +205,10 @@ def test_identical_models_get_the_gradients_of_their_other_losses(twins, monkeyp
         torch.testing.assert_close(gradient, plain[name], rtol=1e-3, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("pool", ["auto", "topk", "sorted", "avg"])
-def test_models_of_different_vocabularies_can_be_compared(pool, server):
-    se_ccl.transfer(server, 1, MlEcsOptions(kt_pool=pool))
-    assert 0 < server.logs["se-ccl"] < 100
+def test_models_of_different_vocabularies_can_be_compared(server):
+    for pool in ["auto", "topk", "sorted", "avg"]:
+        se_ccl.transfer(server, 1, MlEcsOptions(kt_pool=pool))
+        assert 0 < server.logs["se-ccl"] < 100
 
 
 def test_whole_distributions_of_different_vocabularies_are_refused_in_one_line(server):
