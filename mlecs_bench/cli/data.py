@@ -18,6 +18,7 @@ from mlecs_bench.cli.progress import make_view
 from mlecs_bench.data.samples import MANIFEST_FILE, DataRequest, Prepared, Samples, open_prepared
 from mlecs_bench.doors.events import Event
 from mlecs_bench.doors.hookspecs import DatasetInfo, Verification
+from mlecs_bench.doors.observers import tell_all
 from mlecs_bench.doors.options import build_options
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import DataError, UsageError
@@ -135,7 +136,7 @@ def shown_progress(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
 
     def progress(done: int, total: int, what: str) -> None:
         event = Event("data", values={"done": done, "total": total, "what": what})
-        observers.hook.mlecs_event(event=event, plan=None)
+        tell_all(observers, event)
 
     try:
         yield progress

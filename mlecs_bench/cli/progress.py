@@ -242,7 +242,8 @@ class PlainView(Listener):
 
     def on_note(self, event: Event) -> None:
         """Say it."""
-        self.say(f"{cell_name(cell_of(event))}: {event.values['text']}")
+        where = f"{cell_name(event.cell)}: " if event.cell else ""
+        self.say(f"{where}{event.values['text']}")
 
     def on_cells(self, event: Event) -> None:
         """Learn how much there is to do."""
@@ -333,7 +334,8 @@ class LiveView(Listener):
 
     def on_note(self, event: Event) -> None:
         """Say it."""
-        self.say(f"{cell_name(cell_of(event))}: {event.values['text']}")
+        where = f"{cell_name(event.cell)}: " if event.cell else ""
+        self.say(f"{where}{event.values['text']}")
 
     def on_cells(self, event: Event) -> None:
         """Learn how much there is to do."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mlecs_bench.data.samples import DataRequest, Prepared
 from mlecs_bench.doors.events import CellRef, Event
 from mlecs_bench.doors.hookspecs import MetricRequest, WorkersRequest
+from mlecs_bench.doors.observers import tell_all
 from mlecs_bench.doors.options import plain
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import PluginError, UsageError
@@ -49,7 +50,7 @@ def prepare(plan: Plan, registry: Registry, cache_dir: Path, observers: pluggy.P
 
     def progress(done: int, total: int, what: str) -> None:
         event = Event("data", values={"done": done, "total": total, "what": what})
-        observers.hook.mlecs_event(event=event, plan=plan)
+        tell_all(observers, event, plan)
 
     return prepare_data(plan, registry, cache_dir, progress)
 

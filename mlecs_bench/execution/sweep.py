@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mlecs_bench.doors.events import Event
+from mlecs_bench.doors.observers import tell_all
 from mlecs_bench.errors import MlecsError, RecordError
 from mlecs_bench.execution.jobs import CellResult, Job
 from mlecs_bench.federation.checkpoint import cell_in_use, checkpoint_folder
@@ -51,7 +52,7 @@ class Dispatcher:
 
     def __init__(self, jobs: Sequence[Job], observers: pluggy.PluginManager) -> None:
         self._jobs = {job.key: job for job in jobs}
-        self._hook = observers.hook
+        self._observers = observers
         self.results: dict[str, CellResult] = {}
         self.in_use: list[Job] = []
 
@@ -60,7 +61,7 @@ class Dispatcher:
         job = self._jobs[event.cell.key] if event.cell else None
         if job is not None and event.kind == "cell_end" and not self._ended(job, CellResult(**event.values)):
             return
-        self._hook.mlecs_event(event=event, plan=job.plan if job else None)
+        tell_all(self._observers, event, job.plan if job else None)
 
     def _ended(self, job: Job, result: CellResult) -> bool:
         """Keep how a cell ended; False when it has not: another process has it."""
@@ -88,9 +89,9 @@ def run_jobs(
     of cells that have `ended` before they could become jobs.
     """
     cells = [*(job.ref for job in jobs), *(ref for ref, _ in ended)]
-    observers.hook.mlecs_event(event=Event("cells", values={"cells": cells}), plan=None)
+    tell_all(observers, Event("cells", values={"cells": cells}))
     for ref, result in ended:
-        observers.hook.mlecs_event(event=result.event(ref), plan=None)
+        tell_all(observers, result.event(ref))
     dispatcher = Dispatcher(jobs, observers)
     since = now()
     todo = [job for job in jobs if not _is_over(job, dispatcher, since)]
