@@ -11,6 +11,8 @@ from mlecs_bench.testing import checks_of
 
 FAST = ("multi-fedavg", "vast")
 """Checked with the fast tests; the others take minutes together."""
+LONG = "twenty-devices"
+"""A check that takes as long as six others."""
 CARD = ("loads", "card", "options", "needs", "four-steps", "declared-messages", "deterministic", "budget-paper")
 ON_DEVICES = (
     "stateless", "resumable", "over-bytes", "received-messages", "own-data", "own-modalities", "absent-samples",
@@ -37,7 +39,7 @@ def first_party(kind: Kind) -> list[str]:
 
 def cases() -> list[Any]:
     return [
-        pytest.param(check, id=str(check), marks=[] if name in FAST else [pytest.mark.slow])
+        pytest.param(check, id=str(check), marks=[] if name in FAST and check.name != LONG else [pytest.mark.slow])
         for kind in ("algorithm", "dataset")
         for name in first_party(kind)
         for check in checks_of(name, kind)

@@ -95,8 +95,8 @@ FAST = ("card", "options", "needs", "four-steps", "deterministic", "counted-mess
 """Checks that run nothing, and one of each module that does; the broken algorithms of the others take half a minute."""
 STOPS_ALL = {"options", "needs", "four-steps", "finite-messages"}
 """What breaks these stops every run of the algorithm, and with it other checks."""
-BREAKS_TOO = {"over-bytes": ["resumable"]}
-"""What breaks these breaks some of their neighbours, too: a kept reply is bytes."""
+BREAKS_TOO = {"stateless": ["resumable"], "over-bytes": ["resumable"]}
+"""What breaks these breaks a run that goes on, too: it has a new algorithm object, and a kept reply is bytes."""
 MODULE_OF = {function.__name__.replace("_", "-"): function.__module__ for function in ALGORITHM_CHECKS}
 """Check → where it is; its neighbours are about the same matter."""
 
