@@ -179,7 +179,7 @@ def _profiles(registry: Registry) -> Iterator[Profile]:
 
 
 def _memory(name: str) -> Iterator[Finding]:
-    """Yield the memory that ML-ECS on three devices and modalities needs, on every device that it could run on."""
+    """Yield the memory that three devices and modalities need, on every device that a run could use."""
     from mlecs_bench.models.memory import GIB, advice, available_memory, estimate_memory
 
     profile, topic = Registry.installed().profile(name).info, f"memory of profile {name}"

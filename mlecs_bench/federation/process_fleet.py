@@ -157,7 +157,6 @@ class ProcessFleet:
             if member.process.is_alive():
                 member.process.kill()
                 member.process.join()
-            member.pipe.close()
 
 
 def _send(member: _Member, word: str, body: bytes) -> None:

@@ -16,9 +16,8 @@ class Server(Party):
     """The cloud: the omni-modal unified model with the LLM, the public data, and `slm`.
 
     `slm` is a unified model of the devices' kind (the SLM) that holds every modality and starts from the weights the
-    devices start from: ML-ECS's server-side SLM, FedAvg's global model. It is built when first used; the rank of its
-    adapter is the largest of the devices'. `devices` maps every device's id to its modalities, `ranks` to the rank of
-    its adapter.
+    devices start from: a server-side SLM, or a global model. It is built when first used; the rank of its adapter is
+    the largest of the devices'. `devices` maps every device's id to its modalities, `ranks` to the rank of its adapter.
     """
 
     def __init__(
