@@ -23,7 +23,7 @@ from mlecs_bench.doors.events import Event, Tell
 from mlecs_bench.doors.hookspecs import WorkersInfo, WorkersRequest
 from mlecs_bench.execution.cell import run_job
 from mlecs_bench.execution.jobs import CellResult, Job
-from mlecs_bench.federation.processes import THREAD_VARIABLES, how_it_ended, start_process
+from mlecs_bench.federation.processes import THREAD_VARIABLES, how_it_ended, interrupts_wait, start_process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,7 +140,9 @@ class LocalWorkers:
 
     def _submit(self, slot: _Slot, job: Job) -> None:
         slot.job = job
-        slot.pool.submit(_work, job).add_done_callback(lambda future: self._check(slot, future))
+        with interrupts_wait():  # the first submission starts the process
+            future = slot.pool.submit(_work, job)
+        future.add_done_callback(lambda future: self._check(slot, future))
 
     def _check(self, slot: _Slot, future: Future[None]) -> None:
         """Keep an error that is none of the cell's own, such as a job that cannot be sent."""

@@ -29,7 +29,7 @@ from mlecs_bench.federation.fleet import (
     greetings_json,
     recipe_from_json,
 )
-from mlecs_bench.federation.processes import THREAD_VARIABLES, how_it_ended, start_process
+from mlecs_bench.federation.processes import THREAD_VARIABLES, how_it_ended, interrupts_wait, start_process
 from mlecs_bench.federation.turns import Ask, Refusal, Reply
 from mlecs_bench.plan.preflight import visible_gpus
 
@@ -82,7 +82,8 @@ class ProcessFleet:
             name=f"devices-{number}",
             daemon=True,
         )
-        process.start()
+        with interrupts_wait():
+            process.start()
         theirs.close()  # only the process may hold the end that it writes to: its death closes it
         return _Member(devices, number, process, ours)
 
