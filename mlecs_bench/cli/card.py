@@ -18,9 +18,9 @@ OPTION_COLUMNS = ("name", "type", "default", "help", "source")
 SETTING_COLUMNS = ("name", "value")
 
 
-def cards_of(name: str, registry: Registry) -> list[Card]:
-    """Return the cards of everything called `name`; raises UsageError when there is nothing."""
-    return [_card(kind, registry.load(kind, name)) for kind in registry.kinds_of(name)]
+def cards_of(name: str, registry: Registry, kind: Kind | None = None) -> list[Card]:
+    """Return the cards of everything called `name`, or of the `kind` alone; raises UsageError when there is nothing."""
+    return [_card(one, registry.load(one, name)) for one in ([kind] if kind else registry.kinds_of(name))]
 
 
 def _card(kind: Kind, loaded: Loaded[Any]) -> Card:

@@ -88,19 +88,20 @@ def report(  # noqa: PLR0913, PLR0917  # a flag each
     if as_json:
         click.echo(json.dumps(report_json(built, found.records), indent=1))
         return
-    _write(folder, built, found.records, output or folder / REPORT_FOLDER)
+    _write(folder, built, found.records, output or folder / REPORT_FOLDER, [study.title for study in shown])
     click.echo(build_table(found.records, eval_point, defaults), nl=False)
 
 
-def _write(folder: Path, built: Report, records: Sequence[dict[str, Any]], place: Path) -> None:
-    """Write the report on the records of `folder` into `place` and say so."""
+def _write(folder: Path, built: Report, records: Sequence[dict[str, Any]], place: Path, studies: Sequence[str]) -> None:
+    """Write the report on the records of `folder` into `place` and say so, and which studies have a part in it."""
     from mlecs_bench.report import write_report
 
     try:
         written = write_report(built, records, place, folder)
     except OSError as error:
         raise UsageError(f"cannot write {place}: {error.strerror}; give another folder with --output") from error
-    click.echo(f"wrote {len(written)} files to {place}; open {place / 'index.html'}", err=True)
+    added = f", with what the study '{', '.join(studies)}' adds" if studies else ""
+    click.echo(f"wrote {len(written)} files to {place}{added}; open {place / 'index.html'}", err=True)
 
 
 def _check_folder(folder: Path) -> None:

@@ -50,7 +50,12 @@ class Sweep:
 
 
 @click.command()
-@click.option("--preset", "preset_name", metavar="NAME", help="A study that comes with a plugin, such as table1.")
+@click.option(
+    "--preset",
+    "preset_name",
+    metavar="NAME",
+    help="A study that comes with a plugin, such as table1; mlecs-bench show paper lists those of the paper.",
+)
 @click.option("--study", "study_file", type=click.Path(path_type=Path), metavar="FILE", help="A study file (YAML).")
 @with_flags(GRID, SETTINGS, PLACES)
 @click.option("--retry", type=click.Choice(["failed"]), help="Run cells again that have failed before.")
@@ -212,7 +217,7 @@ def _result_text(cells: Cells, out: Path) -> str:
     lines += [f"failed: {cell_name(ref)}: {reason_of(str(r.error))}" for ref, r in failed[:SHOWN_FAILURES]]
     if len(failed) > SHOWN_FAILURES:
         lines.append(f"... and {len(failed) - SHOWN_FAILURES} more")
-    if failed:
+    if any(not result.skipped or result.failed_at for _, result in failed):  # not of a file that cannot be read
         lines.append(f"The errors are in {out / 'failures'}; run the same command with --retry failed to try again.")
     if records:
         lines += [f"Tables and figures: mlecs-bench report {out}", honest_line(records)]

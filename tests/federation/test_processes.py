@@ -26,8 +26,13 @@ def test_a_process_started_while_interrupts_wait_gets_none_and_another_does():
 
 
 def test_an_interrupt_is_not_lost_but_comes_at_the_end_of_the_block():
-    reached = False
-    with pytest.raises(KeyboardInterrupt), interrupts_wait():
-        os.kill(os.getpid(), signal.SIGINT)
-        reached = True
-    assert reached
+    reached = []
+
+    def interrupted() -> None:
+        with interrupts_wait():
+            os.kill(os.getpid(), signal.SIGINT)
+            reached.append("the end of the block")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert reached == ["the end of the block"]
