@@ -34,12 +34,25 @@ def use_threads(threads: int) -> None:
 def interrupts_wait() -> Iterator[None]:
     """Let Ctrl-C wait for the end of the block: a process that is started in it never gets one, not even in its first
     moments, before `start_process` says so.
+
+    What a child inherits is the mask; it covers this thread alone, and the system gives the signal to another thread
+    if there is one. Python would then interrupt the main thread all the same, so its handler waits too.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    arrived: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    # Only the main thread may set a handler, and None is one that Python cannot put back.
+    holds = threading.current_thread() is threading.main_thread() and handler is not None
+    if holds:
+        signal.signal(signal.SIGINT, lambda number, _: arrived.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if holds:
+            signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if arrived:
+            signal.raise_signal(signal.SIGINT)
 
 
 def start_process(threads: int, gpu: str | None) -> None:

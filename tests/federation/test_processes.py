@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -25,14 +27,24 @@ def test_a_process_started_while_interrupts_wait_gets_none_and_another_does():
     assert blocked() == "False"
 
 
-def test_an_interrupt_is_not_lost_but_comes_at_the_end_of_the_block():
-    reached = []
+@pytest.mark.parametrize("threads", [0, 1])
+def test_an_interrupt_is_not_lost_but_comes_at_the_end_of_the_block(threads: int):
+    """With another thread the system gives the signal to that one, whose mask does not hold it back."""
+    reached, done, before = [], threading.Event(), signal.getsignal(signal.SIGINT)
+    others = [threading.Thread(target=done.wait, daemon=True) for _ in range(threads)]
 
     def interrupted() -> None:
         with interrupts_wait():
             os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
             reached.append("the end of the block")
 
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
+    for other in others:
+        other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+    finally:
+        done.set()
     assert reached == ["the end of the block"]
+    assert signal.getsignal(signal.SIGINT) is before
