@@ -16,16 +16,15 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from gpu_sections import agreement, fleet_processes, machine, pocket, rounds
 from gpu_sections.runner import Options, Section, run_sections
 
 SECTIONS = (
-    Section("machine", machine.measure, 45),
-    Section("agreement", agreement.measure, 110),
-    Section("rounds", rounds.measure, 150),
-    Section("memory", rounds.measure_memory, 120),
-    Section("processes", fleet_processes.measure, 100),
-    Section("pocket", pocket.measure, 480),
+    Section("machine", "gpu_sections.machine:measure", 45),
+    Section("agreement", "gpu_sections.agreement:measure", 110),
+    Section("rounds", "gpu_sections.rounds:measure", 150),
+    Section("memory", "gpu_sections.rounds:measure_memory", 120),
+    Section("processes", "gpu_sections.fleet_processes:measure", 100),
+    Section("pocket", "gpu_sections.pocket:measure", 480),
 )
 
 

@@ -1,4 +1,4 @@
-"""What two processes on one card are worth: seconds per round of one process and of two, and whether they send the same.
+"""What two processes on one card are worth: seconds per round of one and of two, and whether they send the same bits.
 
 The rounds of both alternate. Measured with the embedded models, whose steps are too short to fill a card, and with
 gpt2-large of random weights in 16 bits, which each process loads from a folder, as in a real run.
@@ -35,7 +35,8 @@ def measure(options: Options, report: Report) -> None:
     data = info.prepare(DataRequest(None, folder, info.options()))
     size = {"n_devices": 2, "rounds": 2, "steps": 1} if options.tiny else {"n_devices": 4, "rounds": 4, "steps": 8}
     common = {"algo": ALGORITHM, "dataset": "vast", "rho": 0.8, "device": options.device, "bertscore_model": "none"}
-    report("mini", compared(RunSpec(**common, **size), data, folder / "mini"))
+    if not options.tiny:
+        report("mini", compared(RunSpec(**common, **size), data, folder / "mini"))
     source = tiny_configurations(folder)[0] if options.tiny else PAPERS_SLM
     settings = BaseSettings(torch_device(options.device), torch.bfloat16)
     model = save_random_model(source, Samples.open(data).targets, settings, folder / "model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -19,7 +20,6 @@ from transformers import (
     GPTJConfig,
     PreTrainedTokenizerFast,
 )
-
 from transformers.utils.logging import disable_progress_bar
 
 from mlecs_bench.models.loading import BaseSettings, _placement, at_rest
@@ -51,6 +51,7 @@ def random_model(source: str, settings: BaseSettings) -> tuple[Any, Any]:
         model = AutoModelForCausalLM.from_config(config, dtype=settings.dtype)
     if settings.bits is not None:
         disable_progress_bar()
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks at every layer
         # The library quantises while it loads, so the weights are handed to it as if they came from a file.
         model = type(model).from_pretrained(
             None, config=config, state_dict=model.state_dict(), dtype=settings.dtype, **_placement(source, settings)

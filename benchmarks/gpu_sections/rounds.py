@@ -46,8 +46,8 @@ from mlecs_plugins.ml_ecs.options import MlEcsOptions
 SEED = 27
 BARE = "bare"
 """The adapter of the bare loop."""
-LOOP_STEPS, LOOPS = 5, 3
-NEW_TOKENS = 64
+LOOPS = 3
+"""How often steps of the harness and of the bare loop take turns, after one time to warm up."""
 VARIANTS: tuple[dict[str, Any], ...] = (
     {"gradient_checkpointing": True},
     {"base_bits": 8},
@@ -60,7 +60,7 @@ VARIANTS: tuple[dict[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured: rounds by number of devices, with their steps of a stage."""
+    """How much is measured: rounds by number of devices, with their steps of a stage, and how long answers are."""
 
     devices: Mapping[int, int]
     variants: tuple[dict[str, Any], ...]
@@ -68,23 +68,40 @@ class Sizes:
     variant_steps: int
     loop_steps: int
     new_tokens: int
+    words: int
 
 
-TRUE = Sizes({3: 5, 20: 2}, VARIANTS, 3, 2, LOOP_STEPS, NEW_TOKENS)
-TINY = Sizes({2: 1}, (VARIANTS[0], VARIANTS[4]), 1, 1, 1, 4)
+TRUE = Sizes(
+    devices={3: 5, 20: 2},
+    variants=VARIANTS,
+    variant_devices=3,
+    variant_steps=2,
+    loop_steps=5,
+    new_tokens=64,
+    words=ANSWER_TOKENS - 1,
+)
+TINY = Sizes(
+    devices={2: 1},
+    variants=(VARIANTS[0], VARIANTS[4]),
+    variant_devices=1,
+    variant_steps=1,
+    loop_steps=1,
+    new_tokens=4,
+    words=6,
+)
 
 
 def measure(options: Options, report: Report) -> None:
     """Report a round at every number of devices, and at the first one bare loops and the writing of answers."""
     sizes = TINY if options.tiny else TRUE
-    with bench(options) as make:
+    with bench(options, sizes) as make:
         for n, steps in sizes.devices.items():
             federation = make(n, steps)
             report(f"N={n}", federation.round())
             if n == min(sizes.devices):
                 for name, party in federation.parties().items():
-                    report(f"{name}, bare loop", against_bare_loop(party, federation.plan, sizes.loop_steps))
-                    report(f"{name}, answers", answering(party, federation.plan, sizes.new_tokens))
+                    report(f"loop/{name}", against_bare_loop(party, federation.plan, sizes.loop_steps))
+                    report(f"answers/{name}", answering(party, federation.plan, sizes.new_tokens))
             del federation
             forget()
 
@@ -92,9 +109,9 @@ def measure(options: Options, report: Report) -> None:
 def measure_memory(options: Options, report: Report) -> None:
     """Report a round with every variant that needs less memory; one that fails costs itself alone."""
     sizes = TINY if options.tiny else TRUE
-    with bench(options) as make:
+    with bench(options, sizes) as make:
         for changes in sizes.variants:
-            name = ", ".join(f"{key}={value}" for key, value in changes.items())
+            name = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in changes.items())
             try:
                 report(name, make(sizes.variant_devices, sizes.variant_steps, **changes).round())
             except Exception as error:  # noqa: BLE001  # a library that is not installed, or cannot do it here
@@ -103,41 +120,41 @@ def measure_memory(options: Options, report: Report) -> None:
 
 
 @contextmanager
-def bench(options: Options) -> Iterator[Callable[..., Bench]]:
+def bench(options: Options, sizes: Sizes) -> Iterator[Callable[..., PaperFederation]]:
     """Give what makes federations: `make(n_devices, steps, **fields of the spec)`."""
     registry = Registry.installed()
     info = registry.dataset("vast").info
     samples = Samples.open(info.prepare(DataRequest(None, options.folder, info.options())))
-    samples.targets = [lengthened(text) for text in samples.targets]
+    samples.targets = [lengthened(text, sizes.words) for text in samples.targets]
     slm, llm = tiny_configurations(options.folder) if options.tiny else (None, None)
     fixed = {"profile": "paper", "split": "frame", "rounds": 1, "device": options.device, "slm": slm, "llm": llm}
 
-    def make(n_devices: int, steps: int, **changes: Any) -> Bench:
+    def make(n_devices: int, steps: int, **changes: Any) -> PaperFederation:
         spec = RunSpec("ml-ecs", "vast", 1.0, n_devices=n_devices, steps=steps, **fixed, **changes)
-        return Bench(resolve(spec, registry), samples, registry, options.folder)
+        return PaperFederation(resolve(spec, registry), samples, registry, options.folder)
 
     with random_weights(samples.targets):
         yield make
 
 
-def lengthened(text: str) -> str:
-    """Return a text over and over until it has as many words as the estimate takes an answer to have tokens."""
-    return " ".join(itertools.islice(itertools.cycle(text.split()), ANSWER_TOKENS - 1))
+def lengthened(text: str, words: int) -> str:
+    """Return a text over and over until it has so many words; nearly every word is one token."""
+    return " ".join(itertools.islice(itertools.cycle(text.split()), words))
 
 
 class Positions:
-    """Counts the positions that language models read; `shape` is that of the last inputs, (b, S)."""
+    """Counts the positions that language models read; `last` is b, S, and of how many positions logits were asked."""
 
     def __init__(self) -> None:
         self.read = 0
-        self.shape = (0, 0)
+        self.last = (0, 0, 0)
 
     def watch(self, backbone: Backbone) -> None:
         """Count what this backbone reads from now on."""
 
         def count(_module: Any, _args: Any, keywords: Mapping[str, Any]) -> None:
             b, length, _ = keywords["inputs_embeds"].shape
-            self.shape = (b, length)
+            self.last = (b, length, keywords.get("logits_to_keep") or length)
             self.read += b * length
 
         backbone._peft.register_forward_pre_hook(count, with_kwargs=True)
@@ -188,7 +205,7 @@ class Staged(MlEcs):
 
 
 @dataclass
-class Bench:
+class PaperFederation:
     """A federation that is built and warmed up, and plays one round."""
 
     plan: Plan
@@ -273,7 +290,7 @@ def against_bare_loop(party: Party, plan: Plan, count: int) -> dict[str, Any]:
     positions = Positions()
     positions.watch(party.model.backbone)
     steps(party, 1)
-    loop = BareLoop(party, plan, positions.shape)
+    loop = BareLoop(party, plan, positions.last)
     ours, theirs = [], []
     for _ in range(LOOPS + 1):
         for found, work in ((ours, lambda: steps(party, count)), (theirs, lambda: loop.steps(count))):
@@ -293,17 +310,17 @@ def against_bare_loop(party: Party, plan: Plan, count: int) -> dict[str, Any]:
 
 
 class BareLoop:
-    """A language model and an adapter under PEFT, trained on inputs of the shape (b, S) that a party's batches have."""
+    """A language model and an adapter under PEFT, trained on inputs like a party's: b, S, and positions with logits."""
 
-    def __init__(self, party: Party, plan: Plan, shape: tuple[int, int]) -> None:
-        backbone, (b, length) = party.model.backbone, shape
+    def __init__(self, party: Party, plan: Plan, inputs: tuple[int, int, int]) -> None:
+        backbone, (b, length, keep) = party.model.backbone, inputs
         backbone.add_adapter(BARE, plan.profile.lora, SEED, BARE)
         self._backbone, self._parameters = backbone, list(backbone.adapter(BARE).values())
         self._training = party.training
         self.positions = b * length
         device = backbone.torch_device
         self._inputs = torch.randn(b, length, backbone.hidden_size, device=device).to(backbone.settings.dtype)
-        self._keep = min(ANSWER_TOKENS, length)
+        self._keep = keep
         self._labels = torch.zeros(b * self._keep, dtype=torch.long, device=device)
 
     def steps(self, count: int) -> None:

@@ -6,6 +6,7 @@ before is there.
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import multiprocessing
@@ -53,10 +54,13 @@ Report = Callable[[str, Any], None]
 
 @dataclass(frozen=True)
 class Section:
-    """One section: `measure(options, report)`, and how many seconds it may take."""
+    """One section: where its `measure(options, report)` is (module:function), and how many seconds it may take.
+
+    Only the section's own process imports it.
+    """
 
     name: str
-    measure: Callable[[Options, Report], None]
+    measure: str
     seconds: float
 
 
@@ -135,12 +139,14 @@ def _end(process: SpawnProcess) -> None:
         process.join()
 
 
-def _measure(pipe: Connection, measure: Callable[[Options, Report], None], options: Options) -> None:
+def _measure(pipe: Connection, measure: str, options: Options) -> None:
     """Be the process of a section."""
     start_process(1, None)
     try:
         pipe.send(("entry", {"provenance": _provenance(options.device)}))
-        measure(options, lambda name, value: pipe.send(("result", (name, value))))
+        module, _, function = measure.partition(":")
+        work = getattr(importlib.import_module(module), function)
+        work(options, lambda name, value: pipe.send(("result", (name, value))))
         ended = {"status": "done", "why": ""}
     except NotRunError as error:
         ended = {"status": "not run", "why": str(error)}

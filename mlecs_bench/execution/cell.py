@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from mlecs_bench.doors.events import Event
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import MlecsError
@@ -21,7 +23,8 @@ from mlecs_bench.federation.checkpoint import CellInUse, cell_lock, checkpoint_f
 from mlecs_bench.federation.engine import Cell, CellRun
 from mlecs_bench.federation.evaluation import evaluator_of
 from mlecs_bench.federation.fleet import FleetRequest, Recipe, build_host, named_fleet, open_samples
-from mlecs_bench.federation.processes import use_threads
+from mlecs_bench.federation.processes import use_exact_kernels, use_threads
+from mlecs_bench.models.memory import memory_ran_out
 from mlecs_bench.plan.identity import model_identity
 from mlecs_bench.records.names import option_words
 from mlecs_bench.records.provenance import now, provenance
@@ -50,12 +53,15 @@ def run_job(job: Job, tell: Tell) -> None:
 def _result(job: Job, tell: Tell) -> CellResult:
     try:
         use_threads(job.plan.threads)
+        use_exact_kernels()
         path = run_cell(job, Registry.installed(), tell)
         return CellResult(job.seed, path, read_record(path))
     except CellInUse as error:
         return CellResult(job.seed, error=str(error), in_use=True)
     except MlecsError as error:
         return CellResult(job.seed, error=str(error))
+    except torch.OutOfMemoryError as error:
+        return CellResult(job.seed, error=str(memory_ran_out(error)))
     except Exception:  # noqa: BLE001  # a defect in one cell must not take the others down; the traceback is kept
         return CellResult(job.seed, error=traceback.format_exc())
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
+import torch
+
 from mlecs_bench.doors.events import Event, Tell, silent
 from mlecs_bench.doors.hookspecs import FleetInfo
 from mlecs_bench.doors.registry import Registry
@@ -31,6 +33,7 @@ from mlecs_bench.federation.fleet import (
 )
 from mlecs_bench.federation.processes import THREAD_VARIABLES, how_it_ended, interrupts_wait, start_process
 from mlecs_bench.federation.turns import Ask, Refusal, Reply
+from mlecs_bench.models.memory import memory_ran_out
 from mlecs_bench.plan.preflight import visible_gpus
 
 if TYPE_CHECKING:
@@ -199,6 +202,8 @@ def serve(pipe: Connection, recipe: str, devices: Sequence[str], threads: int, g
             answer, content = _answer(host, word, body)
         except MlecsError as error:
             answer, content = "refusal", Refusal.of(error).to_bytes()
+        except torch.OutOfMemoryError as error:
+            answer, content = "refusal", Refusal.of(memory_ran_out(error)).to_bytes()
         except Exception:  # noqa: BLE001  # a defect must reach the cell it happened in; the traceback is kept
             answer, content = "refusal", Refusal("defect", traceback.format_exc()).to_bytes()
         pipe.send_bytes(answer.ljust(WORD).encode() + content)

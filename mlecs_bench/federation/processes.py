@@ -30,6 +30,17 @@ def use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
+def use_exact_kernels() -> None:
+    """Let a GPU compute float32 convolutions in float32, and in the same order every time.
+
+    torch's own choice rounds their inputs to 10 bits (TF32) and takes whichever kernel is fastest.
+    """
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+
+
 @contextmanager
 def interrupts_wait() -> Iterator[None]:
     """Let Ctrl-C wait for the end of the block: a process that is started in it never gets one, not even in its first
@@ -63,6 +74,7 @@ def start_process(threads: int, gpu: str | None) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     threading.Thread(target=_die_with_parent, daemon=True).start()
     use_threads(threads)
+    use_exact_kernels()
 
 
 def _die_with_parent() -> None:

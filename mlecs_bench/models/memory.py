@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlecs_bench.doors.profile import Profile
+from mlecs_bench.errors import MlecsError
 from mlecs_bench.models.outline import BackboneShape, backbone_shape
 
 GIB = 2**30
@@ -110,6 +111,15 @@ def advice(profile: Profile, n_devices: int, n_modalities: int, available: int) 
         if estimate_memory(profile, n_devices, n_modalities).total <= available:
             return f"{' '.join(flags)} would need {estimate_memory(profile, n_devices, n_modalities)}"
     return "give smaller models with --slm and --llm, or take --profile small"
+
+
+def memory_ran_out(error: BaseException) -> MlecsError:
+    """Return torch's error that a GPU's memory ran out as one line that says what would need less."""
+    cause = str(error).strip().partition("\n")[0].partition(". GPU")[0]
+    return MlecsError(
+        f"the GPU's memory ran out ({cause}); --gradient-checkpointing, --dtype bfloat16, --base-bits and a smaller "
+        "--batch-size need less, and so do fewer processes on one GPU"
+    )
 
 
 def available_memory(device: str) -> int | None:
