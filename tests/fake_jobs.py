@@ -7,6 +7,8 @@ import os
 import signal
 import time
 
+import torch
+
 from mlecs_bench.doors.events import CellRef
 from mlecs_bench.errors import DataError
 
@@ -23,6 +25,8 @@ class FakePlan:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.end == "sleep":
             time.sleep(60)
+        if self.end == "memory":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1 GiB free.\nMore.")
         if self.end == "defect":
             raise ZeroDivisionError("a defect")
         raise DataError(f"no data in process {os.getpid()}")

@@ -37,8 +37,8 @@ DATASET = DatasetInfo(
     diagnostic_columns=("group",),
     diagnose=diagnose,
 )
-DEFECT, DEATH = -1, -2
-"""Faults beside the numbers of `KINDS`: a defect, and the end of the process by SIGKILL."""
+DEFECT, DEATH, MEMORY = -1, -2, -3
+"""Faults beside the numbers of `KINDS`: a defect, the end of the process by SIGKILL, and a GPU whose memory ran out."""
 
 
 class Faulty:
@@ -54,6 +54,8 @@ class Faulty:
             raise ZeroDivisionError("a defect of the plugin")
         if fault == DEATH:
             os.kill(os.getpid(), signal.SIGKILL)
+        if fault == MEMORY:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1 GiB free.\nMore.")
         if fault is not None:
             raise list(KINDS.values())[int(fault)](f"fault {fault}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import re
 import time
 from collections import Counter
 from pathlib import Path
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from fake_jobs import FakeJob, FakePlan
+from mlecs_bench.cli.run import run as run_command
 from mlecs_bench.doors.events import Event
 from mlecs_bench.doors.hookspecs import hookimpl
 from mlecs_bench.doors.registry import Registry
+from mlecs_bench.execution.cell import run_job
 from mlecs_bench.execution.jobs import Execution
 from mlecs_bench.execution.protocol import run
 from mlecs_bench.execution.workers import STOP_SECONDS, LocalWorkers
@@ -117,6 +120,16 @@ def test_what_events_tell_of_seconds_is_what_the_record_counts(told):
             (end,) = watcher.of("device_end", round=event.round, device=id_)
             assert party["seconds"]["training"] == end.values["seconds"] > 0
             assert (party["losses"], party["steps"]) == (end.values["losses"], end.values["steps"])
+
+
+def test_a_gpu_out_of_memory_is_one_line_that_says_what_would_need_less():
+    told: list[Event] = []
+    run_job(FakeJob(FakePlan("memory"), 1), told.append)
+    error = told[-1].values["error"]
+    assert error.startswith("the GPU's memory ran out (CUDA out of memory. Tried to allocate 2.00 GiB); ")
+    assert "\n" not in error
+    for flag in re.findall(r"--[\w-]+", error):
+        assert any(flag in parameter.opts for parameter in run_command.params)
 
 
 # Workers in processes of their own

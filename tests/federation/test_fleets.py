@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from elsewhere_plugins import DEATH, DEFECT
+from elsewhere_plugins import DEATH, DEFECT, MEMORY
 
 import fabricated
 import toy
@@ -297,6 +297,11 @@ def test_errors_of_the_other_side_arrive_as_they_are_and_too_many_deaths_in_one_
     assert "Traceback" in str(defect)
     assert str(defect).rstrip().endswith("ZeroDivisionError: a defect of the plugin")
     assert 'elsewhere_plugins.py", line' in str(defect)
+    memory = ask_one(faulty, 1, fault=MEMORY).error()
+    assert type(memory) is MlecsError
+    assert str(memory).startswith(
+        "the GPU's memory ran out (CUDA out of memory. Tried to allocate 2.00 GiB); --gradient"
+    )
     assert type(ask_one(faulty, 3).error()) is StaleTurn
     reply = ask_one(faulty, 1)
     assert reply.upload.tensors["x/turns"].item() == 1, "what failed has left nothing"

@@ -10,8 +10,9 @@ import threading
 import time
 
 import pytest
+import torch
 
-from mlecs_bench.federation.processes import interrupts_wait
+from mlecs_bench.federation.processes import interrupts_wait, use_exact_kernels
 
 MASK = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
 
@@ -48,3 +49,10 @@ def test_an_interrupt_is_not_lost_but_comes_at_the_end_of_the_block(threads: int
         done.set()
     assert reached == ["the end of the block"]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_exact_kernels_round_no_float32_and_are_the_same_every_time(monkeypatch):
+    for switch, wanted in (("allow_tf32", False), ("deterministic", True)):
+        monkeypatch.setattr(torch.backends.cudnn, switch, not wanted)
+    use_exact_kernels()
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic) == (False, True)

@@ -7,7 +7,7 @@ from mlecs_bench.api import LearningRates, Profile, hookimpl
 AUTHORS_RATE = 2e-4  # authors' script: one rate for all parts
 PAPER = Profile(
     name="paper",
-    summary="the paper's: MiniLLM-gpt2-760M (gpt2-large) on devices, GPT-J-6B at the server, bfloat16, one 80 GB GPU",
+    summary="the paper's: MiniLLM-gpt2-760M (gpt2-large) on devices, GPT-J-6B at the server, bfloat16, a GPU",
     slm="MiniLLM/MiniLLM-gpt2-760M",  # paper, section 4.1, which prints 720M; the published model is 760M
     llm="EleutherAI/gpt-j-6b",  # paper, section 4.1
     encoders=None,

@@ -1,4 +1,4 @@
-"""The profile `small`: published models of a size that a consumer GPU holds; the paper's settings otherwise."""
+"""The profile `small`: small published models; the paper's settings otherwise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlecs_plugins.paper.profile import PAPER
 SMALL = dataclasses.replace(
     PAPER,
     name="small",
-    summary="distilgpt2 on devices, gpt2-medium at the server, bfloat16, one consumer GPU; else as the paper's",
+    summary="distilgpt2 on devices, gpt2-medium at the server, bfloat16, a GPU; else as the paper's",
     slm="distilbert/distilgpt2",
     llm="openai-community/gpt2-medium",
 )
