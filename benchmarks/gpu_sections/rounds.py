@@ -95,15 +95,17 @@ def measure(options: Options, report: Report) -> None:
     """Report a round at every number of devices, and at the first one bare loops and the writing of answers."""
     sizes = TINY if options.tiny else TRUE
     with bench(options, sizes) as make:
-        for n, steps in sizes.devices.items():
-            federation = make(n, steps)
-            report(f"N={n}", federation.round())
-            if n == min(sizes.devices):
-                for name, party in federation.parties().items():
-                    report(f"loop/{name}", against_bare_loop(party, federation.plan, sizes.loop_steps))
-                    report(f"answers/{name}", answering(party, federation.plan, sizes.new_tokens))
-            del federation
-            forget()
+        with_loops(make(*next(iter(sizes.devices.items()))), sizes, report)
+        for n, steps in list(sizes.devices.items())[1:]:
+            report(f"N={n}", make(n, steps).round())
+
+
+def with_loops(federation: PaperFederation, sizes: Sizes, report: Report) -> None:
+    """Report a round, and of a party with either language model its bare loop and its answers."""
+    report(f"N={federation.plan.n_devices}", federation.round())
+    for name, party in federation.parties().items():
+        report(f"loop/{name}", against_bare_loop(party, federation.plan, sizes.loop_steps))
+        report(f"answers/{name}", answering(party, federation.plan, sizes.new_tokens))
 
 
 def measure_memory(options: Options, report: Report) -> None:
@@ -116,7 +118,6 @@ def measure_memory(options: Options, report: Report) -> None:
                 report(name, make(sizes.variant_devices, sizes.variant_steps, **changes).round())
             except Exception as error:  # noqa: BLE001  # a library that is not installed, or cannot do it here
                 report(name, {"error": one_line(error)})
-            forget()
 
 
 @contextmanager
@@ -204,9 +205,9 @@ class Staged(MlEcs):
             super().transfer(server, t)
 
 
-@dataclass
+@dataclass(eq=False)
 class PaperFederation:
-    """A federation that is built and warmed up, and plays one round."""
+    """A federation that is built and warmed up, and plays one round. The one before must be gone: it needs the room."""
 
     plan: Plan
     samples: Samples

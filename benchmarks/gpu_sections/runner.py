@@ -117,6 +117,8 @@ def _run(section: Section, options: Options, limit: float, entry: dict[str, Any]
             over = time.monotonic() - started >= limit
             entry["status"] = "out of time" if over else "failed"
             entry["why"] = f"more than {limit:.0f} s" if over else f"the process {how_it_ended(process)}"
+        else:
+            process.join(STOP_SECONDS)
         entry["seconds"] = tidy(time.monotonic() - started)
     finally:
         _end(process)
@@ -164,6 +166,7 @@ def _provenance(device: str) -> dict[str, Any]:
     del found["ended"]  # that is told by the section's seconds
     found["packages"] |= {name: installed_version(name) for name in ALSO}
     if device.startswith("cuda"):
+        torch.cuda.set_device(torch.device(device))  # memory is counted on the current one
         properties = torch.cuda.get_device_properties(torch.device(device))
         found["hardware"] |= {"gpu_bytes": properties.total_memory, "cuda": torch.version.cuda}
     return found

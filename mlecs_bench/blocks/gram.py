@@ -96,7 +96,7 @@ def pairwise_volume(
         empty = len(others) if others.shape[1] == 0 else 0
     else:
         empty = len(others) - int(present.any(dim=1).sum())
-        present = present.to(others.device)
+        present = present.to(others.device, non_blocking=True)
         others = torch.where(present.unsqueeze(-1), others, 0)
     if empty:
         given = f"{empty} of {len(others)} samples have none"
@@ -151,7 +151,7 @@ def _usable(anchors: Tensor, others: Tensor, present: Tensor) -> tuple[Tensor, T
     if bool(present.all()):
         return anchors, others, None
     rows = present.any(dim=1).nonzero().squeeze(1)
-    there = rows.to(anchors.device)
+    there = rows.to(anchors.device, non_blocking=True)
     return anchors[there], others[there], present[rows]
 
 

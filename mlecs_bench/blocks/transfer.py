@@ -54,7 +54,7 @@ def transfer_loss(
     pairs = pairs.to("cpu")  # where finding what is masked makes nobody wait
     sample, column = pairs.mask.nonzero(as_tuple=True)
     found = (sample, pairs.u[sample, column], pairs.v[sample, column])
-    sample, u, v = (index.to(student_logits.device) for index in found)
+    sample, u, v = (index.to(student_logits.device, non_blocking=True) for index in found)
     teacher_rows = teacher_logits[sample, u]  # (n, V_t), n pairs in the whole batch
     student_rows = student_logits[sample, v]  # (n, V_s)
     divergence = pooled_kl(teacher_rows, student_rows, pool, k, vocabulary_map)
@@ -136,9 +136,9 @@ def _on_shared_tokens(
     if len(table) != size:
         raise ValueError(f"the vocabulary map must have the teacher's {size} ids, got {len(table)}")
     ids, column = torch.unique(table, return_inverse=True)
-    mass = log_p.new_zeros(len(log_p), len(ids)).index_add_(-1, column.to(log_p.device), log_p.exp())
+    mass = log_p.new_zeros(len(log_p), len(ids)).index_add_(-1, column.to(log_p.device, non_blocking=True), log_p.exp())
     unmapped = int((ids < 0).sum())  # 1 if -1 occurs; `unique` sorts, so it is the first column
-    return mass.roll(-unmapped, dims=-1).log(), ids[unmapped:].to(log_p.device)
+    return mass.roll(-unmapped, dims=-1).log(), ids[unmapped:].to(log_p.device, non_blocking=True)
 
 
 def _sorted_bins(log_p: torch.Tensor, k: int) -> torch.Tensor:

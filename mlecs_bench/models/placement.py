@@ -8,10 +8,10 @@ from mlecs_bench.errors import UsageError
 
 
 def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return `tensor` on `device`; towards a GPU the copy runs beside the computation, from pinned memory."""
+    """Return a CPU tensor on `device`; towards a GPU the copy runs beside the computation, from pinned memory."""
     if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def torch_device(name: str) -> torch.device:

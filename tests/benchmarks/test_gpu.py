@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+import logging
 import math
 import os
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -200,9 +203,22 @@ def test_a_cpu_agrees_with_itself_in_every_bit(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_true_architectures_play_their_rounds_in_small(tmp_path):
+def test_the_true_architectures_play_their_rounds_in_small_one_at_a_time(tmp_path, monkeypatch, caplog):
+    # pytest keeps what is logged, and with it the frames of an error that bitsandbytes logs when it is first imported.
+    caplog.set_level(logging.ERROR, logger="bitsandbytes")
+    alive = weakref.WeakSet()
+    build = rounds.build_federation
+
+    def built(*args, **settings):
+        assert not alive, "two federations would share the card"
+        federation = build(*args, **settings)
+        alive.add(federation.server.model.backbone)
+        return federation
+
+    monkeypatch.setattr(rounds, "build_federation", built)
+    monkeypatch.setattr(rounds, "TINY", dataclasses.replace(rounds.TINY, devices={2: 1, 1: 1}))
     found = measured(rounds.measure, tmp_path)
-    assert set(found) == {"N=2", "loop/slm", "answers/slm", "loop/llm", "answers/llm"}
+    assert set(found) == {"N=2", "loop/slm", "answers/slm", "loop/llm", "answers/llm", "N=1"}
     stages = found["N=2"]["stages"]
     assert {name: took["steps"] for name, took in stages.items()} == {
         "anchors": 0, "ccl": 2, "amt": 2, "se-ccl": 1, "mma": 0

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import toy
+
+
+class Copies(TorchDispatchMode):
+    """Within the block a copy from one device to another must not make the CPU wait until it is done."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        given = kwargs or {}
+        if function is torch.ops.aten._to_copy.default and given.get("device") not in (None, args[0].device):
+            assert given.get("non_blocking"), f"a copy of {tuple(args[0].shape)} {args[0].dtype} waits"
+        return function(*args, **given)
 
 
 class StepTakenError(Exception):
@@ -35,7 +46,8 @@ def take_one_step(party, data, stage, loss):
         model.switch(training=True)
         for p in model.parameters(parts):
             p.requires_grad_(True)
-    loss(data.rows[:4]).backward()
+    with Copies():
+        loss(data.rows[:4]).backward()
     raise StepTakenError
 
 

@@ -51,4 +51,4 @@ def anchors_for(device: Device, rows: Int64[np.ndarray, " b"]) -> Float[Tensor, 
     hidden = device.model.connector.sizes.hidden
     if fused.shape[1] != hidden:
         raise UsageError(f"a volume needs vectors of one width, got d_s = {fused.shape[1]} and d_h = {hidden}")
-    return fused[torch.from_numpy(found)].to(device.model.backbone.torch_device)
+    return fused[torch.from_numpy(found)].to(device.model.backbone.torch_device, non_blocking=True)

@@ -92,6 +92,6 @@ def contrast(
         return seen.hidden[anchor].sum() * 0.0
     hidden, present = stack_hidden(seen, others)
     have = seen.present[anchor].nonzero().squeeze(1)
-    rows = have.to(hidden.device)
+    rows = have.to(hidden.device, non_blocking=True)
     loss, _, _ = contrastive_loss(seen.hidden[anchor][rows], hidden[rows], options.temperature, present[have])
     return loss
