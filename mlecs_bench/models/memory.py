@@ -20,8 +20,11 @@ KEPT_BYTES = 4
 NF4_BYTES = 0.5 + 4 / 64
 """Bytes of a weight quantised to 4 bits in blocks of 64, each with one float32 constant."""
 LAYER_WIDTHS = 16
-"""Values of H that a layer keeps per token for its backward pass: inputs of norms, of attention (q, k, v and its
-output), of the MLP (4 H before and after its activation) and of the adapted projections."""
+"""Values of H, in the base's dtype, that a layer keeps per token for its backward pass: attention (q, k, v and its
+output), the MLP (4 H before and after its activation), and the inputs of adapters behind their dropout."""
+FLOAT_WIDTHS = 15
+"""Values of H that it keeps in float32 in any case: in norms and inside the activation of the MLP, which autocast
+computes in float32, and masks of dropout. GPT-2 and GPT-J were counted; a Llama keeps less."""
 LOGIT_COPIES = 4
 """Float32 copies of the answers' logits that are alive at once: logits, their softmax, and the gradients of both."""
 ANSWER_TOKENS = 64
@@ -86,7 +89,8 @@ def _activation_bytes(shape: BackboneShape, profile: Profile) -> int:
     """Return what the backward pass of one batch needs, attention scores of eager attention included."""
     size, b = FLOAT_BYTES[profile.dtype], profile.batch_size
     tokens = min(profile.soft_tokens + 2 * ANSWER_TOKENS, shape.max_positions)
-    layer = b * tokens * size * (LAYER_WIDTHS * shape.hidden_size + 2 * shape.n_heads * tokens)
+    widths = LAYER_WIDTHS * size + FLOAT_WIDTHS * FLOAT_BYTES["float32"]
+    layer = b * tokens * (widths * shape.hidden_size + 2 * size * shape.n_heads * tokens)
     kept = b * tokens * size * shape.hidden_size
     layers = layer + shape.n_layers * kept if profile.gradient_checkpointing else shape.n_layers * layer
     logits = LOGIT_COPIES * 4 * b * min(ANSWER_TOKENS, tokens) * shape.vocab_size

@@ -60,7 +60,9 @@ def visible_gpus() -> list[str]:
     import torch
 
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return chosen.split(",") if chosen else [str(i) for i in range(torch.cuda.device_count())]
+    return (
+        [name.strip() for name in chosen.split(",")] if chosen else [str(i) for i in range(torch.cuda.device_count())]
+    )
 
 
 def workers_that_fit(plan: Plan, info: DatasetInfo, wanted: int) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
-from transformers import GPT2Config
+from transformers import GPT2Config, GPTJConfig
 
 import toy
 from mlecs_bench.doors.profile import LoraSettings
@@ -43,16 +44,26 @@ def test_devices_cost_their_adapters_and_connectors_but_no_backbone():
 
 
 @pytest.fixture(scope="module")
-def middle(tmp_path_factory):
-    """A checkpoint wide enough for its activations to outweigh odds and ends."""
-    folder = tmp_path_factory.mktemp("middle") / "gpt2"
-    toy.byte_level_tokenizer(folder)
-    from transformers import GPT2LMHeadModel
+def middles(tmp_path_factory):
+    """Checkpoints wide enough for their activations to outweigh odds and ends, by architecture."""
+    from transformers import GPT2LMHeadModel, GPTJForCausalLM
 
     sizes = {"n_embd": 128, "n_layer": 4, "n_head": 4, "n_positions": 256, "vocab_size": 330}
-    config = GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)
-    GPT2LMHeadModel(config).save_pretrained(folder)
-    return str(folder)
+    sizes |= {"bos_token_id": 0, "eos_token_id": 0}
+    models = (GPT2LMHeadModel(GPT2Config(**sizes)), GPTJForCausalLM(GPTJConfig(**sizes, rotary_dim=8)))
+    folders = {}
+    for model in models:
+        folder = tmp_path_factory.mktemp("middle") / model.config.model_type
+        toy.byte_level_tokenizer(folder)
+        model.save_pretrained(folder)
+        folders[model.config.model_type] = str(folder)
+    return folders
+
+
+@pytest.fixture(scope="module")
+def middle(middles):
+    """The GPT-2 among them."""
+    return middles["gpt2"]
 
 
 def saved_bytes(backbone: Backbone, b: int, tokens: int) -> int:
@@ -73,22 +84,23 @@ def saved_bytes(backbone: Backbone, b: int, tokens: int) -> int:
     return sum(kept.values())
 
 
-def test_the_estimate_of_activations_is_near_what_autograd_keeps(middle):
-    for batch in (2, 4):
-        for checkpointing in (False, True):
-            estimated, measured = activations(middle, batch, checkpointing)
-            assert 0.5 * measured < estimated < 2 * measured
+def test_the_estimate_of_activations_is_near_what_autograd_keeps(middles):
+    for model_type, dtype in itertools.product(middles, ("float32", "bfloat16")):
+        estimated, measured = activations(middles[model_type], dtype, checkpointing=False)
+        assert 0.7 * measured < estimated < 1.5 * measured, (model_type, dtype)
+        estimated, measured = activations(middles[model_type], dtype, checkpointing=True)
+        assert 0.5 * measured < estimated < 2 * measured, (model_type, dtype)
 
 
-def activations(middle: str, batch: int, checkpointing: bool) -> tuple[int, int]:
+def activations(folder: str, dtype: str, checkpointing: bool, batch: int = 4) -> tuple[int, int]:
     """Return the bytes of activations that are estimated, and those that autograd keeps."""
-    backbone = Backbone(middle, BaseSettings(CPU, checkpointing=checkpointing))
+    backbone = Backbone(folder, BaseSettings(CPU, getattr(torch, dtype), checkpointing=checkpointing))
     backbone.add_adapter("d00", LoraSettings(), 1, "device")
     backbone.activate(("d00",), training=True)
     for p in backbone.adapter("d00").values():
         p.requires_grad_(True)
-    profile = dataclasses.replace(PAPER, dtype="float32", batch_size=batch, gradient_checkpointing=checkpointing)
-    shape = backbone_shape(middle, None)
+    profile = dataclasses.replace(PAPER, dtype=dtype, batch_size=batch, gradient_checkpointing=checkpointing)
+    shape = backbone_shape(folder, None)
     logits = memory.LOGIT_COPIES * 4 * batch * 64 * shape.vocab_size
     layer = 0
     if checkpointing:  # the one layer that is recomputed is not kept by the forward pass

@@ -55,10 +55,10 @@ def test_a_model_that_is_not_whole_is_refused_before_anything_is_loaded(checkpoi
 def test_a_run_that_cannot_fit_is_refused_and_one_that_may_not_is_warned(monkeypatch):
     plan = plan_of("ml-ecs", profile="paper")
     monkeypatch.setattr(preflight, "check_files", lambda _: None)
-    for gib, refused, warned in ((10, True, True), (18, False, True), (80, False, False)):
+    for gib, refused, warned in ((10, True, True), (24, False, True), (80, False, False)):
         monkeypatch.setattr(memory, "available_memory", lambda _, gib=gib: gib * memory.GIB)
         if refused:
-            with pytest.raises(UsageError, match=r"needs about 18\.\d GiB.*and cpu has 10\.0 GiB; --gradient"):
+            with pytest.raises(UsageError, match=r"needs about 24\.\d GiB.*and cpu has 10\.0 GiB; --gradient"):
                 preflight.check_models(plan, VAST)
         else:
             preflight.check_models(plan, VAST)
@@ -70,8 +70,9 @@ def test_every_gpu_runs_one_cell_at_a_time_and_a_cpu_as_many_as_fit(monkeypatch)
     plan = plan_of("ml-ecs", profile="paper")
     assert preflight.workers_that_fit(dataclasses.replace(plan, torch_device="cuda"), VAST, 8) == 1
     assert preflight.workers_that_fit(dataclasses.replace(plan, torch_device="cuda:1"), VAST, 8) == 1
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-1a2b")
+    assert preflight.visible_gpus() == ["5", "GPU-1a2b"]
     assert preflight.workers_that_fit(dataclasses.replace(plan, torch_device="cuda"), VAST, 8) == 2
-    monkeypatch.setattr(memory, "available_memory", lambda _: 60 * memory.GIB)
+    monkeypatch.setattr(memory, "available_memory", lambda _: 80 * memory.GIB)
     assert preflight.workers_that_fit(plan, VAST, 8) == 3
     assert preflight.workers_that_fit(plan_of("ml-ecs"), VAST, 8) == 8
