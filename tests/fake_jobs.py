@@ -7,8 +7,6 @@ import os
 import signal
 import time
 
-import torch
-
 from mlecs_bench.doors.events import CellRef
 from mlecs_bench.errors import DataError
 
@@ -26,6 +24,8 @@ class FakePlan:
         if self.end == "sleep":
             time.sleep(60)
         if self.end == "memory":
+            import torch
+
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1 GiB free.\nMore.")
         if self.end == "defect":
             raise ZeroDivisionError("a defect")
