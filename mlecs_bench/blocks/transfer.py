@@ -48,11 +48,11 @@ def pair_divergences(
     k: int,
     vocabulary_map: Int[Tensor, " V_t"] | None,
 ) -> Float[Tensor, " n"]:
-    """Return the divergence in nats of each of the n aligned pairs of a batch; the student learns, the teacher does not.
+    """Return the divergence in nats of each of the n aligned pairs of a batch: one KLD of paper Eq. 14.
 
-    Both logits hold the rows that `pairs` counts: row 0 follows the prompt. The teacher is the u side of `pairs`; take
-    `pairs.swapped()` for the other direction. The paper's S = min(S1, S2) rows are here the aligned ones, which for one
-    tokenizer is the same.
+    The student learns, the teacher does not. Both logits hold the rows that `pairs` counts: row 0 follows the prompt.
+    The teacher is the u side of `pairs`; take `pairs.swapped()` for the other direction. The paper's S = min(S1, S2)
+    rows are here the aligned ones, which for one tokenizer is the same.
 
     Raises ValueError when the logits and the pairs are of different batches, PoolError as `pooled_kl`.
     """

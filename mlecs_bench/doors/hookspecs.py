@@ -230,8 +230,9 @@ class StudyInfo:
     `presets` maps names for `mlecs-bench sweep --preset` to study files. `sections(view)` adds sections to a report
     that asks for the study, for one setting at a time; they come first, and take the place of the report's own sections
     that `replaces` names: scores, communication, curves, statistics, steps. `algorithms` and `datasets` stand first in
-    tables, in this order; `candidate` is the algorithm that is held against the others. `sent` is what the study says of the
-    volume that an algorithm sends, by its name, and `sent_notes` explain it; `mlecs-bench comm --study` shows them.
+    tables, in this order; `candidate` is the algorithm that is held against the others. `sent` is what the study says
+    of the volume that an algorithm sends, by its name, and `sent_notes` explain it; `mlecs-bench comm --study` shows
+    them.
     """
 
     title: str
