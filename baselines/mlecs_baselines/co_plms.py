@@ -123,7 +123,7 @@ class CoPlms:
             mean = weighted_mean({id_: message.of_kind(kind) for id_, message in uploads.items()}, weights)
             if mean:
                 model.load_part(part, mean)
-        minimise(server, self.servers_objective(server, t))
+        self.learn_at_server(server, t)
 
     def distil(self, server: Server) -> None:
         """Train the proxy on D' once, with the server's LLM as it is as teacher."""
@@ -137,6 +137,10 @@ class CoPlms:
     def learn_mutually(self, device: Device, t: int) -> None:
         """SAML on a device."""
         minimise(device, self.mutual_learning(device, t))
+
+    def learn_at_server(self, server: Server, t: int) -> None:
+        """SAML at the server."""
+        minimise(server, self.servers_objective(server, t))
 
     def distillation(self, server: Server) -> Objective:
         """Return L_lb + λ KT(llm → dpm) on D' over the proxy."""
