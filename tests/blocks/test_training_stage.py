@@ -121,6 +121,13 @@ def test_a_device_without_modalities_trains_its_constant_prompt_and_its_adapter(
     assert changed_parts(before, bare.state()) == {"soft_prompt", "lora"}
 
 
+def test_a_stage_over_parts_that_a_device_lacks_takes_no_step(bare):
+    before = bare.state()
+    assert train(bare, ("encoder",)) == []
+    assert not toy.differing(before, bare.state())
+    assert (bare.steps, bare.logs) == ({}, {})
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_no_parameter_wants_or_keeps_a_gradient_afterwards(device, fails):
     seen = []
