@@ -149,7 +149,8 @@ def _steps(action: Array, generator: np.random.Generator) -> Array:
     heard = np.arange(N_BANDS)[None, :] == bands[:, None]
     first = generator.integers(0, 4, size=len(action))
     ticks = np.arange(N_TICKS)[None, :] % 4 == first[:, None]
-    return (heard[:, :, None] & ticks[:, None, :]).astype(np.float32)
+    steps: Array = (heard[:, :, None] & ticks[:, None, :]).astype(np.float32)
+    return steps
 
 
 def _event(value: int) -> Array:
