@@ -226,13 +226,19 @@ def _processes(results: Values) -> list[str]:
 
 def _pocket(results: Values) -> list[str]:
     rows = [
-        [name, *(found["cost"]["seconds"].get(what) for what in ("training", "evaluation")), point, metric, value]
+        [
+            f"{name} ({found['slm']}, {found['llm']})",
+            *(found["cost"]["seconds"].get(what) for what in ("training", "evaluation")),
+            point,
+            metric,
+            value,
+        ]
         for name, found in results.items()
         if "cost" in found
         for point, scores in found["scores"].items()
         for metric, value in scores.items()
     ]
-    heads = ["algorithm", "training, s", "evaluation, s", "evaluation point", "score", "mean over devices"]
+    heads = ["algorithm (models)", "training, s", "evaluation, s", "evaluation point", "score", "mean over devices"]
     return [table(heads, rows), _failures(results)]
 
 

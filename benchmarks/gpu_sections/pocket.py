@@ -35,7 +35,7 @@ def measure(options: Options, report: Report) -> None:
         (job,) = plan_jobs([resolve(spec, registry)], registry, execution, no_observers())
         events: list[Event] = []
         run_job(job, events.append)
-        report(algo, told(events[-1]))
+        report(algo, told(events[-1]) | {"slm": Path(slm).name, "llm": Path(llm).name})
 
 
 def language_models(folder: Path | None) -> tuple[str, str]:
@@ -59,8 +59,7 @@ def told(end: Event) -> dict[str, Any]:
         point: {name: mean(by_device) for name, by_device in metrics["client"][point].items()}
         for point in ("local", "received")
     }
-    models = {name: record["identity"][name]["name"] for name in ("slm", "llm") if name in record["identity"]}
-    return {"cost": record["cost"], "scores": scores, "models": models}
+    return {"cost": record["cost"], "scores": scores}
 
 
 def mean(by_device: dict[str, Any]) -> float:

@@ -64,6 +64,8 @@ RESULTS = {
         "ml-ecs": {
             "cost": {"seconds": {"training": 60.0, "evaluation": 7.0}},
             "scores": {"local": {"rouge_lsum": 0.25}},
+            "slm": "small",
+            "llm": "large",
         }
     },
 }
@@ -108,7 +110,7 @@ def test_every_number_stands_in_a_row_of_its_section():
         ["base bits 4", "4", "9", "13", "15", "20", "0.75"],
         ["base bits 4", "ccl", "0.4"],
         ["mini", "4", "8", "2", "1.6", "1.25", "no", "0.01"],
-        ["ml-ecs", "60", "7", "local", "rouge_lsum", "0.25"],
+        ["ml-ecs (small, large)", "60", "7", "local", "rouge_lsum", "0.25"],
     ):
         assert row in found
     assert "- base bits 8: ImportError: bitsandbytes\n" in page(document())
