@@ -19,6 +19,7 @@ import pytest
 from gpu_sections import agreement, fleet_processes, machine, pocket, rounds
 from gpu_sections.random_models import GPT2_TOKENS, filled_tokenizer
 from gpu_sections.runner import NotRunError, Options, Section, run_sections, tidy
+from mlecs_plugins.profiles.mini import MINI
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ("a red fox runs", "a blue fox sleeps")
@@ -237,6 +238,18 @@ def test_variants_that_need_less_memory_play_their_rounds_or_say_why_not(tmp_pat
     plain, four = found.values()
     assert plain["stages"]["amt"]["seconds"] > 0
     assert "error" in four or four["memory"]["estimate"]["weights"] < plain["memory"]["estimate"]["weights"]
+
+
+@pytest.mark.slow
+def test_pocket_tells_what_a_cell_took_and_scored(tmp_path, monkeypatch):
+    monkeypatch.setattr(pocket, "PROFILE", MINI.name)
+    found: dict[str, dict[str, object]] = {}
+    pocket.measure(options(tmp_path, models=Path(MINI.slm)), found.__setitem__)
+    (cell,) = found.values()
+    assert cell["cost"]["steps"] == {"server": 1, "public": 2, "private": 2}  # one of the server, one per stage of two
+    assert set(cell["scores"]) == {"local", "received"}
+    assert all(0 <= scores["rouge_lsum"] <= 1 for scores in cell["scores"].values())
+    assert cell["slm"] == cell["llm"] == Path(MINI.slm).name
 
 
 @pytest.mark.slow
