@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         MetricRequest,
         Needs,
         StudyInfo,
+        TowerInfo,
         Verification,
         WorkersInfo,
         WorkersRequest,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from mlecs_bench.federation.messages import Message, with_kind
     from mlecs_bench.federation.server import Server
     from mlecs_bench.federation.turns import Ask, Refusal, Reply
+    from mlecs_bench.models.encoders import installed_encoder
     from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
     from mlecs_bench.plan.plan import Plan
     from mlecs_bench.report.arrange import Arm, Data, Place, Setting
@@ -150,6 +152,7 @@ _HOMES = {
         "MetricRequest",
         "Needs",
         "StudyInfo",
+        "TowerInfo",
         "Verification",
         "WorkersInfo",
         "WorkersRequest",
@@ -201,6 +204,7 @@ _HOMES = {
         "Refusal",
         "Reply",
     ),
+    "models.encoders": ("installed_encoder",),
     "models.unified": (
         "Representation",
         "Supervised",
@@ -331,6 +335,7 @@ __all__ = [
     "Supervised",
     "Table",
     "Tell",
+    "TowerInfo",
     "TransferOptions",
     "UnifiedModel",
     "Unmatched",
@@ -353,6 +358,7 @@ __all__ = [
     "holm",
     "honest_sentence",
     "hookimpl",
+    "installed_encoder",
     "layer_count",
     "layer_of",
     "middle_layers",

@@ -84,7 +84,10 @@ def _of_metric(info: MetricInfo) -> Card:
 
 
 def _of_encoder(info: EncoderInfo) -> Card:
-    return {"axes": info.axes}
+    tower = (
+        "none" if info.tower is None else f"reads files of weights, of pictures of {info.tower.size}x{info.tower.size}"
+    )
+    return {"axes": info.axes, "tower": tower}
 
 
 def _of_profile(info: Profile) -> Card:
