@@ -39,6 +39,32 @@ def siglip(folder: Path) -> str:
     return _save(SiglipModel(config), folder, SiglipImageProcessorPil(size={"height": 32, "width": 32}))
 
 
+def image_model(folder: Path, name: str, seed: int = 0, **changes: object) -> str:
+    """Save a tiny random image model of another architecture, with a processor to 32 x 32."""
+    import transformers
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    torch.manual_seed(seed)
+    config = getattr(transformers, f"{name}Config")(**{**IMAGE_MODELS[name], **changes})
+    processor = ViTImageProcessorPil(size={"height": 32, "width": 32})
+    return _save(getattr(transformers, f"{name}Model")(config), folder, processor)
+
+
+_SMALL_TRANSFORMER = {
+    "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "image_size": 32,
+    "patch_size": 16,
+}  # fmt: skip
+IMAGE_MODELS: dict[str, dict[str, object]] = {
+    "ViT": _SMALL_TRANSFORMER,
+    "Dinov2": _SMALL_TRANSFORMER,
+    "ViTMAE": _SMALL_TRANSFORMER,
+    "ConvNext": {"hidden_sizes": [8, 12], "depths": [1, 1], "num_stages": 2},
+    "ResNet": {"embedding_size": 8, "hidden_sizes": [8, 20], "depths": [1, 1], "layer_type": "basic"},
+    "EfficientNet": {"width_coefficient": 0.25, "depth_coefficient": 0.2, "hidden_dim": 24, "image_size": 32},
+    "MobileNetV2": {"depth_multiplier": 0.1, "image_size": 32},
+}
+
+
 def clap(folder: Path, **audio: object) -> str:
     from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 

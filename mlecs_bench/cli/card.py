@@ -84,10 +84,9 @@ def _of_metric(info: MetricInfo) -> Card:
 
 
 def _of_encoder(info: EncoderInfo) -> Card:
-    tower = (
-        "none" if info.tower is None else f"reads files of weights, of pictures of {info.tower.size}x{info.tower.size}"
-    )
-    return {"axes": info.axes, "tower": tower}
+    if info.tower is None:
+        return {"axes": info.axes}
+    return {"axes": info.axes, "tower": f"published weights in a file, pictures of {info.tower.size}x{info.tower.size}"}
 
 
 def _of_profile(info: Profile) -> Card:
@@ -179,6 +178,7 @@ _FACTS = {
     "where_to_get": "Where to get it",
     "higher_is_better": "Higher is better",
     "axes": "Axes of a sample",
+    "tower": "As a tower",
     "presets": "Presets",
     "use": "Use",
 }

@@ -240,8 +240,11 @@ class Samples:
     def standardised(self, rows: Sequence[int]) -> Samples:
         """Return these samples with the modalities that ask for it standardised by `rows` alone.
 
-        Of the rows those count that have the modality. Nothing is read until values are asked for.
+        Of the rows those count that have the modality. Nothing is read until values are asked for. Where no modality
+        asks, the samples themselves are returned.
         """
+        if not any(m.standardise for m in self.manifest.modalities):
+            return self
         other = copy.copy(self)
         other._measured = tuple(rows)
         other._scalings = {}

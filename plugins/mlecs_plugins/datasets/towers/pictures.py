@@ -52,16 +52,19 @@ class VisionTower:
         picture = np.arange(3 * PROBE[0] * PROBE[1], dtype=np.uint32).reshape(*PROBE, 3) * 2654435761 >> 24
         pictures = [picture.astype(np.uint8)]
         try:
-            once, again = self.embed(pictures), self.embed(pictures)
+            once, again = self._embedded(pictures), self._embedded(pictures)
         except LOAD_ERRORS as error:
             raise self._checkpoint.unusable(f"it does not encode a picture ({first_line(error)})") from error
         if not np.array_equal(once, again):
             raise self._checkpoint.unusable("it gives one picture two embeddings, as models do that mask at random")
         return int(once.shape[1])
 
-    @torch.inference_mode()
     def embed(self, items: Sequence[Any]) -> Array:
         """Return the embeddings (n, d) of pictures."""
+        return self._embedded(items)
+
+    @torch.inference_mode()
+    def _embedded(self, items: Sequence[Any]) -> Array:
         pixels = self._processor(images=list(items), return_tensors="pt")["pixel_values"]
         output = self._model(pixel_values=pixels.to(self._device))
         return array(_pooled(output, self._pools))
@@ -77,12 +80,21 @@ def _image_model(checkpoint: TowerCheckpoint, device: torch.device) -> tuple[Any
         return loaded_model(checkpoint, CLIPVisionModelWithProjection, device, settings=projection)
     if checkpoint.model_type in ("siglip", "siglip_vision_model"):
         return loaded_model(checkpoint, SiglipVisionModel, device)
-    model, pools = loaded_model(checkpoint, AutoModel, device)
-    if model.main_input_name != "pixel_values":
-        raise checkpoint.unusable(
-            f"its architecture '{checkpoint.model_type}' reads {model.main_input_name} and no pictures alone"
-        )
-    return model, pools
+    _check_reads_pictures(checkpoint)
+    return loaded_model(checkpoint, AutoModel, device)
+
+
+def _check_reads_pictures(checkpoint: TowerCheckpoint) -> None:
+    """Raise UsageError unless pictures are what the architecture reads."""
+    from transformers import MODEL_MAPPING, AutoConfig
+
+    try:
+        model_class = MODEL_MAPPING[type(AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True))]
+    except LOAD_ERRORS as error:
+        raise checkpoint.unusable(f"its architecture is not known ({first_line(error)})") from error
+    reads = getattr(model_class, "main_input_name", "several things")
+    if reads != "pixel_values":
+        raise checkpoint.unusable(f"its architecture '{checkpoint.model_type}' reads {reads}, and no pictures alone")
 
 
 def _pooled(output: Any, pools: bool) -> Tensor:
