@@ -60,7 +60,7 @@ IMAGE_MODELS: dict[str, dict[str, object]] = {
     "ViTMAE": _SMALL_TRANSFORMER,
     "ConvNext": {"hidden_sizes": [8, 12], "depths": [1, 1], "num_stages": 2},
     "ResNet": {"embedding_size": 8, "hidden_sizes": [8, 20], "depths": [1, 1], "layer_type": "basic"},
-    "EfficientNet": {"width_coefficient": 0.25, "depth_coefficient": 0.2, "hidden_dim": 24, "image_size": 32},
+    "EfficientNet": {"width_coefficient": 0.25, "depth_coefficient": 0.2, "hidden_dim": 320, "image_size": 32},
     "MobileNetV2": {"depth_multiplier": 0.1, "image_size": 32},
 }
 
