@@ -1,10 +1,14 @@
-"""Tiny random towers of every supported architecture, saved the way published ones are."""
+"""Tiny random towers, saved the way published ones are, and an adapter of somebody else for files of weights."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
+from safetensors.torch import save_file
+
+from installed import Distribution
 
 
 def _save(model, folder: Path, *others) -> str:
@@ -109,3 +113,43 @@ def bert(folder: Path, seed: int = 0) -> str:
     )  # fmt: skip
     tokenizer = BertTokenizerFast(vocab_file=str(folder / "vocab.txt"), model_max_length=40)
     return _save(BertModel(config), folder, tokenizer)
+
+
+COLOURS_PLUGIN = """
+import torch
+from torch import nn
+from mlecs_bench.api import EncoderInfo, TowerInfo
+
+class Colours(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(3, 4, bias=False)
+
+    def forward(self, pictures):
+        return self.mix(pictures.mean((2, 3)))
+
+def key(name):
+    return None if name.startswith("head.") else name.removeprefix("net.")
+
+COLOURS = EncoderInfo("Colours", "mixed mean colours", 3, lambda modality, dim: nn.Flatten(),
+                      TowerInfo(Colours, 8, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), key))
+BARE = EncoderInfo("Bare", "no tower", 3, lambda modality, dim: nn.Flatten())
+"""
+COLOURS = {"net.mix.weight": torch.arange(12.0).reshape(4, 3), "head.weight": torch.ones(2)}
+
+
+def install_colours(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Install an encoder `colours` whose network can be a tower, and one, `bare`, without; return a file of weights."""
+    distribution = Distribution(folder / "site", monkeypatch, "acme-colours", "acme_colours")
+    points = {"colours": "acme_colours:COLOURS", "bare": "acme_colours:BARE"}
+    distribution.install(COLOURS_PLUGIN, {"mlecs_bench.encoders": points})
+    return written(folder / "colours.pth", COLOURS)
+
+
+def written(path: Path, values: object) -> str:
+    """Save values the way the suffix asks for."""
+    if path.suffix == ".safetensors":
+        save_file(values, path)
+    else:
+        torch.save(values, path)
+    return str(path)

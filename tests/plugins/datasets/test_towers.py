@@ -13,7 +13,6 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import tower_checkpoints
-from installed import Distribution
 from laws import for_all
 from mlecs_bench.errors import UsageError
 from mlecs_plugins.datasets.store import Store
@@ -21,6 +20,7 @@ from mlecs_plugins.datasets.towers import encoders
 from mlecs_plugins.datasets.towers.checkpoints import checkpoint_of
 from mlecs_plugins.datasets.towers.embedding import StoredTower
 from mlecs_plugins.datasets.towers.options import TowerOptions
+from tower_checkpoints import COLOURS, written
 
 RATE = 16_000
 
@@ -201,58 +201,22 @@ def test_a_sentence_encoder_pools_as_its_folder_says(towers, tmp_path):
 # Files of weights
 
 
-PLUGIN = """
-import torch
-from torch import nn
-from mlecs_bench.api import EncoderInfo, TowerInfo
-
-class Colours(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.mix = nn.Linear(3, 4, bias=False)
-
-    def forward(self, pictures):
-        return self.mix(pictures.mean((2, 3)))
-
-def key(name):
-    return None if name.startswith("head.") else name.removeprefix("net.")
-
-COLOURS = EncoderInfo("Colours", "mixed mean colours", 3, lambda modality, dim: nn.Flatten(),
-                      TowerInfo(Colours, 8, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), key))
-BARE = EncoderInfo("Bare", "no tower", 3, lambda modality, dim: nn.Flatten())
-"""
-WEIGHTS = {"net.mix.weight": torch.arange(12.0).reshape(4, 3), "head.weight": torch.ones(2)}
-
-
 @pytest.fixture
 def colours(tmp_path, monkeypatch):
-    """An encoder of somebody else, whose network can be a tower; returns a file of its weights."""
-    distribution = Distribution(tmp_path / "site", monkeypatch, "acme-colours", "acme_colours")
-    points = {"colours": "acme_colours:COLOURS", "bare": "acme_colours:BARE"}
-    distribution.install(PLUGIN, {"mlecs_bench.encoders": points})
-    return written(tmp_path / "colours.pth", WEIGHTS)
-
-
-def written(path: Path, values: object) -> str:
-    """Save values the way the suffix asks for."""
-    if path.suffix == ".safetensors":
-        save_file(values, path)
-    else:
-        torch.save(values, path)
-    return str(path)
+    return tower_checkpoints.install_colours(tmp_path, monkeypatch)
 
 
 def by_hand(picture: np.ndarray) -> np.ndarray:
     """Return what `colours` makes of a picture, by loops over channels."""
     resized = np.asarray(Image.fromarray(picture).resize((8, 8), Image.Resampling.BICUBIC)) / 255
     means = [(resized[..., c].mean() - (0.1, 0.2, 0.3)[c]) / (0.5, 0.6, 0.7)[c] for c in range(3)]
-    return np.array([sum(WEIGHTS["net.mix.weight"][o, c].item() * means[c] for c in range(3)) for o in range(4)])
+    return np.array([sum(COLOURS["net.mix.weight"][o, c].item() * means[c] for c in range(3)) for o in range(4)])
 
 
 def test_a_file_of_weights_fills_the_network_that_its_adapter_builds(colours, tmp_path):
     oracle = np.stack([by_hand(picture) for picture in pictures()])
-    nested = {"epoch": 3, "state_dict": WEIGHTS}
-    files = [colours, written(tmp_path / "a.safetensors", WEIGHTS), written(tmp_path / "b.pt", nested)]
+    nested = {"epoch": 3, "state_dict": COLOURS}
+    files = [colours, written(tmp_path / "a.safetensors", COLOURS), written(tmp_path / "b.pt", nested)]
     for file in files:
         tower = opened("vision", file, "colours")
         assert tower.width == 4
@@ -271,7 +235,7 @@ class Evil:
 
 MISFITS = {
     "lacking": ({"head.weight": torch.ones(2)}, r"it lacks 1 \(mix.weight\)"),
-    "unknown": ({**WEIGHTS, "net.x": torch.ones(1), "net.y": torch.ones(1), "z": torch.ones(1)},
+    "unknown": ({**COLOURS, "net.x": torch.ones(1), "net.y": torch.ones(1), "z": torch.ones(1)},
                 r"has unknown 3 \(x, y, ...\)"),
     "shape": ({"net.mix.weight": torch.ones(4, 4)}, r"has of another shape 1 \(mix.weight\)"),
     "a list": ([torch.ones(1)], "it holds a list and no state dict"),
