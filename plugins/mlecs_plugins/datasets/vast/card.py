@@ -56,13 +56,13 @@ class VastOptions(TowerOptions):
     )
     audio_tower: str = option(
         "laion/clap-htsat-unfused",
-        help="encoder of sound in the view media: CLAP or Whisper",
+        help="encoder of sound in the view media: CLAP or Whisper, a folder or a hub id",
         source="ours",
         path=True,
     )
     text_tower: str = option(
         "sentence-transformers/all-MiniLM-L6-v2",
-        help="encoder of subtitles, and of all captions in the view captions: any text encoder",
+        help="encoder of subtitles, and of all captions in the view captions: any text encoder, a folder or a hub id",
         source="ours",
         path=True,
     )
