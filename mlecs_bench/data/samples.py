@@ -324,6 +324,10 @@ class PartyData:
             raise AccessError(f"{self.owner} asked for sample '{sample}', which is not in its data")
         return index
 
+    def part(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> PartyData:
+        """Return what the party may see of some of its rows; raises AccessError for others."""
+        return PartyData(self._samples, self.check_rows(rows).tolist(), self.modalities, self.owner)
+
     def modality(self, name: str, rows: Sequence[int] | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return the values of one modality for `rows`, `(b, *shape)`; raises AccessError for what is not its own."""
         if name not in self.modalities:

@@ -10,7 +10,7 @@ import pytest
 
 from mlecs_bench.data.samples import Manifest, Modality, PartyData, Samples, features_of
 from mlecs_bench.data.scaling import LEAST_SHARE, Scaling
-from mlecs_bench.errors import DataError
+from mlecs_bench.errors import AccessError, DataError
 
 N = 40
 MODALITIES = (
@@ -93,7 +93,12 @@ def test_what_asks_for_no_scaling_keeps_its_bits_and_what_is_stored_stays_as_it_
 def test_a_party_sees_standardised_values():
     samples = samples_of().standardised(range(20))
     party = PartyData(samples, [30, 31], ["scaled"], "d00")
-    np.testing.assert_array_equal(party.batch([31]).inputs["scaled"].numpy(), samples.values("scaled", np.array([31])))
+    expected = samples.values("scaled", np.array([31]))
+    assert not np.allclose(expected, samples.array("scaled")[[31]])
+    for data in (party, party.part([31])):
+        np.testing.assert_array_equal(data.batch([31]).inputs["scaled"].numpy(), expected)
+    with pytest.raises(AccessError, match="sample '30', which is not in its data"):
+        party.part([31]).batch([30])
 
 
 @pytest.mark.parametrize(("dtype", "shape"), [("uint8", (3,)), ("int64", (3,)), ("float32", ())])

@@ -76,6 +76,9 @@ def test_media_become_embeddings_and_what_is_missing_stays_missing(media, tmp_pa
     }  # fmt: skip
     assert prepared.manifest.view == "media: frames, audio, subtitle, through clip, clap, bert"
     assert any("cannot be decoded" in note for note in prepared.manifest.notes)
+    assert all(m.standardise for m in prepared.manifest.modalities)
+    raw = prepare(DataRequest(media, tmp_path / "cache", VastOptions())).manifest
+    assert not any(m.standardise for m in raw.modalities)
     for m in prepared.manifest.modalities:
         row = samples.array(m.name)[~samples.presence[m.name]]
         assert not row.any()
