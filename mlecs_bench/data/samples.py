@@ -326,7 +326,11 @@ class PartyData:
 
     def part(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> PartyData:
         """Return what the party may see of some of its rows; raises AccessError for others."""
-        return PartyData(self._samples, self.check_rows(rows).tolist(), self.modalities, self.owner)
+        part = copy.copy(self)
+        part.rows = self.check_rows(rows)
+        part.rows.flags.writeable = False
+        part._own = frozenset(int(r) for r in part.rows)
+        return part
 
     def modality(self, name: str, rows: Sequence[int] | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return the values of one modality for `rows`, `(b, *shape)`; raises AccessError for what is not its own."""
