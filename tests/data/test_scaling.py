@@ -8,7 +8,7 @@ import datasets
 import numpy as np
 import pytest
 
-from mlecs_bench.data.samples import Manifest, Modality, PartyData, Samples, features_of
+from mlecs_bench.data.samples import Manifest, Modality, PartyData, PooledData, Samples, features_of
 from mlecs_bench.data.scaling import LEAST_SHARE, Scaling
 from mlecs_bench.errors import AccessError, DataError
 
@@ -99,6 +99,18 @@ def test_a_party_sees_standardised_values():
         np.testing.assert_array_equal(data.batch([31]).inputs["scaled"].numpy(), expected)
     with pytest.raises(AccessError, match="sample '30', which is not in its data"):
         party.part([31]).batch([30])
+
+
+def test_a_pool_is_standardised_and_a_part_of_it_shows_no_more_than_the_whole():
+    samples = samples_of().standardised(range(20))
+    shares = [PartyData(samples, [30, 31], ["scaled"], "d00"), PartyData(samples, [32], ["series"], "d01")]
+    pool = PooledData(samples, shares, "server")
+    for data in (pool, pool.part([31, 32])):
+        batch = data.batch([31, 32])
+        np.testing.assert_array_equal(batch.inputs["scaled"][0], samples.values("scaled", np.array([31]))[0])
+        assert not batch.inputs["scaled"][1].any()
+        assert batch.present["scaled"].tolist() == [True, False]
+        assert batch.present["series"].tolist() == [False, True]
 
 
 @pytest.mark.parametrize(("dtype", "shape"), [("uint8", (3,)), ("int64", (3,)), ("float32", ())])
