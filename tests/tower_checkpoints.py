@@ -138,11 +138,12 @@ BARE = EncoderInfo("Bare", "no tower", 3, lambda modality, dim: nn.Flatten())
 COLOURS = {"net.mix.weight": torch.arange(12.0).reshape(4, 3), "head.weight": torch.ones(2)}
 
 
-def install_colours(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def install_colours(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str = COLOURS_PLUGIN) -> str:
     """Install an encoder `colours` whose network can be a tower, and one, `bare`, without; return a file of weights."""
+    folder.mkdir(exist_ok=True)
     distribution = Distribution(folder / "site", monkeypatch, "acme-colours", "acme_colours")
     points = {"colours": "acme_colours:COLOURS", "bare": "acme_colours:BARE"}
-    distribution.install(COLOURS_PLUGIN, {"mlecs_bench.encoders": points})
+    distribution.install(source, {"mlecs_bench.encoders": points})
     return written(folder / "colours.pth", COLOURS)
 
 

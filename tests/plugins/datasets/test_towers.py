@@ -20,7 +20,7 @@ from mlecs_plugins.datasets.towers import encoders
 from mlecs_plugins.datasets.towers.checkpoints import checkpoint_of
 from mlecs_plugins.datasets.towers.embedding import StoredTower
 from mlecs_plugins.datasets.towers.options import TowerOptions
-from tower_checkpoints import COLOURS, written
+from tower_checkpoints import COLOURS, COLOURS_PLUGIN, written
 
 RATE = 16_000
 
@@ -224,6 +224,15 @@ def test_a_file_of_weights_fills_the_network_that_its_adapter_builds(colours, tm
     digests = {checkpoint_of("vision", file, "x", "colours").digest for file in files}
     assert len(digests) == len(files)
     assert checkpoint_of("vision", colours, "x", "colours").name == "colours"
+
+
+def test_another_adapter_is_another_tower(tmp_path, monkeypatch):
+    digests = []
+    for number, source in enumerate((COLOURS_PLUGIN, COLOURS_PLUGIN, COLOURS_PLUGIN.replace("0.1, 0.2", "0.2, 0.2"))):
+        with monkeypatch.context() as patch:
+            file = tower_checkpoints.install_colours(tmp_path / str(number), patch, source)
+            digests.append(checkpoint_of("vision", file, "vision_tower", "colours").digest)
+    assert digests[0] == digests[1] != digests[2]
 
 
 class Evil:
