@@ -128,8 +128,11 @@ class WeightTower:
         """Return the embeddings (n, d) of pictures."""
         pixels = torch.from_numpy(np.stack([self._resized(picture) for picture in items]))
         mean, std = (torch.tensor(values, dtype=torch.float32) for values in (self._info.mean, self._info.std))
-        scaled = (pixels.float() / 255 - mean) / std
-        return array(self._network(scaled.permute(0, 3, 1, 2).to(self._device)))
+        scaled = ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2).to(self._device)
+        # On a CPU the maps of one picture fit its caches: one by one takes half the time of 32 together.
+        size = 1 if self._device.type == "cpu" else len(scaled)
+        passes = [self._network(scaled[i : i + size]) for i in range(0, len(scaled), size)]
+        return array(torch.cat(passes))
 
     def _resized(self, picture: Array) -> Array:
         from PIL import Image
