@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         MetricRequest,
         Needs,
         StudyInfo,
+        TowerInfo,
         Verification,
         WorkersInfo,
         WorkersRequest,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from mlecs_bench.federation.messages import Message, with_kind
     from mlecs_bench.federation.server import Server
     from mlecs_bench.federation.turns import Ask, Refusal, Reply
+    from mlecs_bench.models.encoders import installed_encoder
     from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
     from mlecs_bench.plan.plan import Plan
     from mlecs_bench.report.arrange import Arm, Data, Place, Setting
@@ -157,6 +159,7 @@ _HOMES = {
         "MetricRequest",
         "Needs",
         "StudyInfo",
+        "TowerInfo",
         "Verification",
         "WorkersInfo",
         "WorkersRequest",
@@ -208,6 +211,7 @@ _HOMES = {
         "Refusal",
         "Reply",
     ),
+    "models.encoders": ("installed_encoder",),
     "models.unified": (
         "Representation",
         "Supervised",
@@ -340,6 +344,7 @@ __all__ = [
     "Table",
     "Tell",
     "Terms",
+    "TowerInfo",
     "TransferOptions",
     "UnifiedModel",
     "Unmatched",
@@ -362,6 +367,7 @@ __all__ = [
     "holm",
     "honest_sentence",
     "hookimpl",
+    "installed_encoder",
     "layer_count",
     "layer_of",
     "middle_layers",

@@ -10,7 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from mlecs_bench.api import EncoderInfo, FunctionScorer, LearningRates, Metric, MetricInfo, MetricRequest, Profile
+from mlecs_bench.api import (
+    EncoderInfo,
+    FunctionScorer,
+    LearningRates,
+    Metric,
+    MetricInfo,
+    MetricRequest,
+    Profile,
+    TowerInfo,
+)
 from mlecs_bench.api import check_pairs as checked_pairs
 from mlecs_bench.testing import toy
 
@@ -160,7 +169,33 @@ def encoder(made: Callable[[int, int], nn.Module] = Mlp, **card: Any) -> Encoder
     return EncoderInfo(**{"title": "MLP", "summary": "one hidden layer", "axes": 2, "build": build, **card})
 
 
+class Pooled(nn.Module):
+    """A tower's network: the mean colour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(3))
+
+    def forward(self, pictures):
+        return pictures.mean((2, 3)) * self.gain
+
+
+class Among(Pooled):
+    def forward(self, pictures):
+        return super().forward(pictures) - super().forward(pictures).mean(0)
+
+
+class Unpooled(Pooled):
+    def forward(self, pictures):
+        return pictures * self.gain[:, None, None]
+
+
+def tower(build: Callable[[], nn.Module] = Pooled, **said: Any) -> EncoderInfo:
+    return encoder(tower=TowerInfo(**{"build": build, "size": 8, "mean": (0.5,) * 3, "std": (0.5,) * 3, **said}))
+
+
 ENCODER = encoder()
+WITH_TOWER = tower()
 BROKEN_ENCODERS = [
     ("card", encoder(summary=""), "the card needs its 'summary'"),
     ("card", encoder(axes=0), "axes is a whole number"),
@@ -175,6 +210,9 @@ BROKEN_ENCODERS = [
     ("samples-apart", encoder(Centred), "samples of a batch do not see each other"),
     ("saved-and-loaded", encoder(Unsaved), "features differ after load_state_dict"),
     ("outlined", encoder(grown), "an outline has the shapes of the encoder"),
+    ("frozen-tower", tower(Unpooled), "became (2, 3, 8, 8)"),
+    ("frozen-tower", tower(Among), "pictures of a batch do not see each other"),
+    ("frozen-tower", tower(key=lambda name: 3), "'gain' gave something else"),
 ]
 
 

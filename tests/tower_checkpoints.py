@@ -1,10 +1,14 @@
-"""Tiny random towers of every supported architecture, saved the way published ones are."""
+"""Tiny random towers, saved the way published ones are, and an adapter of somebody else for files of weights."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
+from safetensors.torch import save_file
+
+from installed import Distribution
 
 
 def _save(model, folder: Path, *others) -> str:
@@ -37,6 +41,32 @@ def siglip(folder: Path) -> str:
         vision_config={**small, "image_size": 32, "patch_size": 16}, text_config={**small, "vocab_size": 50}
     )
     return _save(SiglipModel(config), folder, SiglipImageProcessorPil(size={"height": 32, "width": 32}))
+
+
+def image_model(folder: Path, name: str, seed: int = 0, **changes: object) -> str:
+    """Save a tiny random image model of another architecture, with a processor to 32 x 32."""
+    import transformers
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    torch.manual_seed(seed)
+    config = getattr(transformers, f"{name}Config")(**{**IMAGE_MODELS[name], **changes})
+    processor = ViTImageProcessorPil(size={"height": 32, "width": 32})
+    return _save(getattr(transformers, f"{name}Model")(config), folder, processor)
+
+
+_SMALL_TRANSFORMER = {
+    "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "image_size": 32,
+    "patch_size": 16,
+}  # fmt: skip
+IMAGE_MODELS: dict[str, dict[str, object]] = {
+    "ViT": _SMALL_TRANSFORMER,
+    "Dinov2": _SMALL_TRANSFORMER,
+    "ViTMAE": _SMALL_TRANSFORMER,
+    "ConvNext": {"hidden_sizes": [8, 12], "depths": [1, 1], "num_stages": 2},
+    "ResNet": {"embedding_size": 8, "hidden_sizes": [8, 20], "depths": [1, 1], "layer_type": "basic"},
+    "EfficientNet": {"width_coefficient": 0.25, "depth_coefficient": 0.2, "hidden_dim": 320, "image_size": 32},
+    "MobileNetV2": {"depth_multiplier": 0.1, "image_size": 32},
+}
 
 
 def clap(folder: Path, **audio: object) -> str:
@@ -83,3 +113,44 @@ def bert(folder: Path, seed: int = 0) -> str:
     )  # fmt: skip
     tokenizer = BertTokenizerFast(vocab_file=str(folder / "vocab.txt"), model_max_length=40)
     return _save(BertModel(config), folder, tokenizer)
+
+
+COLOURS_PLUGIN = """
+import torch
+from torch import nn
+from mlecs_bench.api import EncoderInfo, TowerInfo
+
+class Colours(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(3, 4, bias=False)
+
+    def forward(self, pictures):
+        return self.mix(pictures.mean((2, 3)))
+
+def key(name):
+    return None if name.startswith("head.") else name.removeprefix("net.")
+
+COLOURS = EncoderInfo("Colours", "mixed mean colours", 3, lambda modality, dim: nn.Flatten(),
+                      TowerInfo(Colours, 8, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), key))
+BARE = EncoderInfo("Bare", "no tower", 3, lambda modality, dim: nn.Flatten())
+"""
+COLOURS = {"net.mix.weight": torch.arange(12.0).reshape(4, 3), "head.weight": torch.ones(2)}
+
+
+def install_colours(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str = COLOURS_PLUGIN) -> str:
+    """Install an encoder `colours` whose network can be a tower, and one, `bare`, without; return a file of weights."""
+    folder.mkdir(exist_ok=True)
+    distribution = Distribution(folder / "site", monkeypatch, "acme-colours", "acme_colours")
+    points = {"colours": "acme_colours:COLOURS", "bare": "acme_colours:BARE"}
+    distribution.install(source, {"mlecs_bench.encoders": points})
+    return written(folder / "colours.pth", COLOURS)
+
+
+def written(path: Path, values: object) -> str:
+    """Save values the way the suffix asks for."""
+    if path.suffix == ".safetensors":
+        save_file(values, path)
+    else:
+        torch.save(values, path)
+    return str(path)

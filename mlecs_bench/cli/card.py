@@ -85,7 +85,9 @@ def _of_metric(info: MetricInfo) -> Card:
 
 
 def _of_encoder(info: EncoderInfo) -> Card:
-    return {"axes": info.axes}
+    if info.tower is None:
+        return {"axes": info.axes}
+    return {"axes": info.axes, "tower": f"published weights in a file, pictures of {info.tower.size}x{info.tower.size}"}
 
 
 def _of_profile(info: Profile) -> Card:
@@ -177,6 +179,7 @@ _FACTS = {
     "where_to_get": "Where to get it",
     "higher_is_better": "Higher is better",
     "axes": "Axes of a sample",
+    "tower": "As a tower",
     "presets": "Presets",
     "use": "Use",
 }

@@ -6,6 +6,7 @@ plugin. A party gets `PartyData`: some sample ids through some modalities. Anyth
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from mlecs_bench.data.scaling import Scaling
+
 Task = Literal["generation", "classification"]
 MANIFEST_FILE = "manifest.json"
 
@@ -31,6 +34,8 @@ class Modality:
 
     mlecs-bench has frames (T, H, W, C) uint8; image (H, W, C) uint8; spectrogram (F, T) float32; tokens (L,) int64;
     series (T, C) float32; vector (F,) float32. `vocabulary`: ids of tokens are below it; 0 leaves it open.
+    `standardise`: parties see it less the mean and over the deviation of every dimension (of the last axis), taken from
+    the public training samples of the seed, which every party may see.
     """
 
     name: str
@@ -39,6 +44,7 @@ class Modality:
     encoding: str
     meaning: str = ""
     vocabulary: int = 0
+    standardise: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,9 @@ class Manifest:
         names = self.modality_names
         if list(names) != sorted(names) or len(set(names)) != len(names):
             raise DataError(f"dataset '{self.name}' must list its modalities once each in sorted order, got {names}")
+        for m in self.modalities:
+            if m.standardise and (m.dtype != "float32" or not m.shape):
+                raise DataError(f"dataset '{self.name}' standardises '{m.name}', which must be float32 with an axis")
 
     @property
     def modality_names(self) -> tuple[str, ...]:
@@ -181,6 +190,8 @@ class Samples:
         self._table = table.with_format("arrow")
         self.ids: tuple[str, ...] = tuple(self.column("id"))
         self._arrays: dict[str, np.ndarray[Any, Any]] = {}
+        self._measured: tuple[int, ...] | None = None
+        self._scalings: dict[str, Scaling] = {}
 
     @classmethod
     def open(cls, prepared: Prepared) -> Samples:
@@ -216,7 +227,7 @@ class Samples:
         return self.column("target")
 
     def array(self, modality: str) -> np.ndarray[Any, Any]:
-        """Return all samples of a modality, (n, *shape), without copying what Arrow mapped where it can."""
+        """Return all samples of a modality as they are stored, (n, *shape), without a copy where Arrow mapped them."""
         import numpy as np
 
         if modality not in self._arrays:
@@ -225,6 +236,37 @@ class Samples:
             flat = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
             self._arrays[modality] = flat.reshape(len(self), *spec.shape)
         return self._arrays[modality]
+
+    def standardised(self, rows: Sequence[int]) -> Samples:
+        """Return these samples with the modalities that ask for it standardised by `rows` alone.
+
+        Of the rows those count that have the modality. Nothing is read until values are asked for. Where no modality
+        asks, the samples themselves are returned.
+        """
+        if not any(m.standardise for m in self.manifest.modalities):
+            return self
+        other = copy.copy(self)
+        other._measured = tuple(rows)
+        other._scalings = {}
+        return other
+
+    def values(self, modality: str, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return a modality of `rows` as parties see it, (b, *shape): standardised where its manifest asks for it."""
+        values: np.ndarray[Any, Any] = self.array(modality)[rows]
+        if self._measured is None or not self.manifest.modality(modality).standardise:
+            return values
+        return self._scaling(modality, self._measured).apply(values)
+
+    def _scaling(self, modality: str, rows: Sequence[int]) -> Scaling:
+        import numpy as np
+
+        from mlecs_bench.data.scaling import Scaling
+
+        if modality not in self._scalings:
+            measured = np.asarray(rows, dtype=np.int64)
+            measured = measured[self.presence[modality][measured]]
+            self._scalings[modality] = Scaling.of(self.array(modality)[measured])
+        return self._scalings[modality]
 
     @cached_property
     def presence(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -288,12 +330,19 @@ class PartyData:
             raise AccessError(f"{self.owner} asked for sample '{sample}', which is not in its data")
         return index
 
+    def part(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> PartyData:
+        """Return what the party may see of some of its rows; raises AccessError for others."""
+        part = copy.copy(self)
+        part.rows = self.check_rows(rows)
+        part.rows.flags.writeable = False
+        part._own = frozenset(int(r) for r in part.rows)
+        return part
+
     def modality(self, name: str, rows: Sequence[int] | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return the values of one modality for `rows`, `(b, *shape)`; raises AccessError for what is not its own."""
         if name not in self.modalities:
             raise AccessError(f"{self.owner} asked for modality '{name}' but holds only {list(self.modalities)}")
-        values: np.ndarray[Any, Any] = self._samples.array(name)[self.check_rows(rows)]
-        return values
+        return self._samples.values(name, self.check_rows(rows))
 
     def batch(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> Batch:
         """Return `rows` through the held modalities."""

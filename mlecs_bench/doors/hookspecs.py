@@ -171,19 +171,41 @@ class MetricInfo:
     check: Callable[[MetricRequest], None] | None = None
 
 
+def _same(name: str) -> str:
+    return name
+
+
+@dataclass(frozen=True)
+class TowerInfo:
+    """How a file of published weights (a state dict) becomes a frozen tower, whose embeddings of pictures are features.
+
+    `build()` returns the network: pictures (b, 3, size, size) float32 to embeddings (b, d), each of its picture alone.
+    A picture is resized as a whole, scaled to 0..1, and `mean` and `std` of its channels are taken out. `key(name)` is
+    what the network calls a tensor of the file, or None for one that it has no use for.
+    """
+
+    build: Callable[[], nn.Module]
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    key: Callable[[str], str | None] = _same
+
+
 @dataclass(frozen=True)
 class EncoderInfo:
     """An encoder plugin: the trainable network in front of modalities of one encoding.
 
     The entry point's name is the encoding in a manifest. `axes` is how many axes a sample's shape has.
     `build(modality, dim)` returns a module from a batch `(b, *modality.shape)` to float32 (b, dim), with weights from
-    torch's current stream and without running statistics.
+    torch's current stream and without running statistics. With `tower`, files of published weights of its network can
+    serve datasets as frozen towers, by the encoder's name.
     """
 
     title: str
     summary: str
     axes: int
     build: Callable[[Modality, int], nn.Module]
+    tower: TowerInfo | None = None
 
 
 @dataclass(frozen=True)

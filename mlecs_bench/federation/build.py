@@ -87,8 +87,9 @@ class Builder:
     def __init__(self, plan: Plan, seed: int, samples: Samples, registry: Registry, *, outline: bool = False) -> None:
         self.plan = plan
         self.seed = seed
-        self.samples = samples
         self.layout = lay_out(plan, seed, samples)
+        # Every party may see the public part, so all of them can scale alike, and no test sample has a say in it.
+        self.samples = samples.standardised(self.layout.partition.public.train)
         self._outline = outline
         place = torch.device("meta") if outline else torch_device(plan.torch_device)
         encoders = encoders_of(samples.manifest.modalities, registry)

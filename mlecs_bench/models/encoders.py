@@ -42,6 +42,14 @@ def encoder_origins(modalities: Iterable[Modality], registry: Registry) -> dict[
     return {encoding: origin for encoding, origin in origins.items() if origin}
 
 
+def installed_encoder(name: str) -> Loaded[EncoderInfo]:
+    """Import one encoder of this installation, as datasets do that use its network as a tower.
+
+    Raises UsageError with the nearest name for one that is not installed, PluginError for one that is broken.
+    """
+    return Registry.installed().encoder(name)
+
+
 def _loaded(modalities: Iterable[Modality], registry: Registry) -> dict[str, Loaded[EncoderInfo]]:
     known = sorted({entry.name for entry in registry.entries("encoder")})
     found: dict[str, Loaded[EncoderInfo]] = {}

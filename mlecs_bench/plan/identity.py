@@ -62,7 +62,8 @@ def identity(
 
 
 def _dataset_identity(plan: Plan, manifest: Manifest) -> dict[str, Any]:
-    return {
+    standardised = [m.name for m in manifest.modalities if m.standardise]
+    return ({"standardised": standardised} if standardised else {}) | {
         "name": plan.dataset.name,
         "version": manifest.version,
         "view": manifest.view,

@@ -176,8 +176,7 @@ class _FewSamples(Evaluator):
 
     def score(self, model: UnifiedModel, test: PartyData, prompt: str) -> dict[str, Metric]:
         """Return every score on a few samples."""
-        few = PartyData(self._samples, np.sort(test.rows)[:SCORED].tolist(), test.modalities, test.owner)
-        return super().score(model, few, prompt)
+        return super().score(model, test.part(np.sort(test.rows)[:SCORED]), prompt)
 
 
 def federated_round(material: Material) -> None:

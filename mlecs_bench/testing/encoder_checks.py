@@ -176,6 +176,26 @@ def outlined(encoding: Encoding) -> None:
         fail("an outline has the shapes of the encoder", happened, "let shapes depend on modality and dim alone")
 
 
+def frozen_tower(encoding: Encoding) -> None:
+    """The network of its tower, if it makes one, embeds pictures of its size, each alone, and names tensors by text."""
+    tower = encoding.info.tower
+    if tower is None:
+        return
+    with torch_stream(1, "testing", "tower"):
+        network = tower.build().eval()
+    pictures = torch.randn(2, 3, tower.size, tower.size, generator=torch_generator(3, "testing", "pictures"))
+    with torch.no_grad():
+        together, alone = network(pictures), torch.cat([network(picture[None]) for picture in pictures])
+    if together.dim() != 2 or len(together) != 2 or not bool(torch.isfinite(together).all()):
+        happened = f"two pictures became {tuple(together.shape)}"
+        fail("embeddings of a tower are finite (b, d)", happened, "pool over the last map, and end before a classifier")
+    if float((together - alone).abs().max()) > SAME * max(1.0, float(together.abs().max())):
+        fail("pictures of a batch do not see each other", "embeddings differ", "normalise by fixed statistics")
+    unnamed = [name for name in network.state_dict() if not isinstance(tower.key(name), str | None)]
+    if unnamed:
+        fail("`key` gives a name or None", f"'{unnamed[0]}' gave something else", "return the network's own name")
+
+
 def _shapes(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors}
 
@@ -190,4 +210,5 @@ ENCODER_CHECKS = (
     samples_apart,
     saved_and_loaded,
     outlined,
+    frozen_tower,
 )

@@ -11,8 +11,8 @@ from installed import Distribution, encoder_of
 from laws import for_all
 from mlecs_bench.data.samples import Modality
 from mlecs_bench.doors.registry import Registry
-from mlecs_bench.errors import DataError, PluginError
-from mlecs_bench.models.encoders import TABLE_ROWS, encoder_origins, encoders_of
+from mlecs_bench.errors import DataError, PluginError, UsageError
+from mlecs_bench.models.encoders import TABLE_ROWS, encoder_origins, encoders_of, installed_encoder
 from mlecs_bench.seeds import torch_stream
 
 CASES = [
@@ -197,6 +197,14 @@ def test_what_identifies_a_result_names_foreign_encoders_by_their_code_and_ours_
     assert [set(origins) for origins in found] == [{"waveform"}] * 3
     assert re.fullmatch(r"acme-waves 1\.0, code [0-9a-f]{16}", found[0]["waveform"])
     assert found[0] == found[1] != found[2]
+
+
+def test_an_installed_encoder_is_had_by_its_name(acme):
+    acme()
+    assert installed_encoder("waveform").info.title == "Waveform"
+    assert installed_encoder("vector").origin == ""
+    with pytest.raises(UsageError, match="Did you mean 'vector'"):
+        installed_encoder("vecto")
 
 
 def test_only_the_encoders_of_a_manifest_are_imported(acme):

@@ -179,11 +179,13 @@ def key(profile, seed: int = 27, manifest=None, scorers=None, foreign=None, **ch
 def test_all_that_can_change_a_number_changes_the_identity_and_nothing_else_does(profile, checkpoints, tmp_path):
     usual, other = key(profile), dataclasses.replace
     manifest, encoders = made.make_manifest(), tmp_path / "encoders"
+    scaled = tuple(other(m, standardise=m.name == "video") for m in manifest.modalities)
     encoders.write_text("weights")
     different = {
         "seed": key(profile, 34),
         "data": key(profile, manifest=other(manifest, digest="1" * 64)),
         "view": key(profile, manifest=other(manifest, view="videos")),
+        "standardised": key(profile, manifest=other(manifest, modalities=scaled)),
         "scorer": key(profile, scorers={"loss": "2"}),
         "missing scorer": key(profile, scorers={"other": "1"}),
         "encoder of a stranger": key(profile, foreign={"series": "acme 1.0"}),

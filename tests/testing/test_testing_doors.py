@@ -55,6 +55,7 @@ def test_metrics():
 
 def test_encoders():
     passes("encoder", contract_parts.ENCODER)
+    passes("encoder", contract_parts.WITH_TOWER)
     broken("encoder", contract_parts.BROKEN_ENCODERS)
 
 

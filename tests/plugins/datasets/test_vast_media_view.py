@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from mlecs_bench.errors import DataError
-from mlecs_plugins.datasets.vast import inputs, store
+from mlecs_plugins.datasets import store
+from mlecs_plugins.datasets.vast import inputs
 from mlecs_plugins.datasets.vast.features import log_mel
 from mlecs_plugins.datasets.vast.media import read_waveform
 from mlecs_plugins.datasets.vast.preparation import prepare

@@ -1,46 +1,35 @@
-"""Which checkpoint a tower is: its folder, its architecture, the width of its embeddings and its digest."""
+"""Which checkpoint a tower is: a folder of transformers, or a file of weights with its adapter, and its digest."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from mlecs_bench.api import UsageError
+from mlecs_bench.api import TowerInfo, UsageError, installed_encoder
+from mlecs_plugins.datasets.user_files import sha256_of
 
 Kind = Literal["vision", "audio", "text"]
 PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin")
-DIGESTED = ("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json", "vocab.txt")
+DIGESTED = (
+    *("config.json", "preprocessor_config.json", "processor_config.json", "1_Pooling/config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt"),
+)
 WEIGHTS = ("*.safetensors", "*.bin")
-
-
-def _vision_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the part of a configuration that is about pictures: all of it where nothing else is in it."""
-    return dict(config.get("vision_config") or config)
-
-
-WIDTHS: Mapping[Kind, Mapping[str, Callable[[Mapping[str, Any]], int]]] = {
-    "vision": {
-        "clip": lambda c: int(c.get("projection_dim", 512)),
-        "clip_vision_model": lambda c: int(c.get("projection_dim", 512)),
-        "siglip": lambda c: int(_vision_config(c).get("hidden_size", 768)),
-        "siglip_vision_model": lambda c: int(_vision_config(c).get("hidden_size", 768)),
-    },
-    "audio": {
-        "clap": lambda c: int(c.get("projection_dim", 512)),
-        "whisper": lambda c: int(c.get("d_model", 384)),
-    },
-}
-"""Supported architectures of pictures and sound, with the width of their embeddings; every text encoder is one."""
+WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors")
+"""How files of weights end."""
+AUDIO = ("clap", "whisper")
+"""Architectures of sound that are known. Every image model and every text encoder of transformers may be a tower."""
 
 
 @dataclass(frozen=True)
-class TowerCheckpoint:
-    """A tower's checkpoint: what it encodes, as the user named it (folder or hub id), and the option that named it."""
+class Checkpoint(ABC):
+    """What a tower encodes, where it comes from as the user wrote it, and the option that named it."""
 
     kind: Kind
     source: str
@@ -50,6 +39,80 @@ class TowerCheckpoint:
     def name(self) -> str:
         """The last part of the source, as tables show it."""
         return Path(self.source).name
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """The sha256 over everything that decides an embedding."""
+
+    def unusable(self, why: str) -> UsageError:
+        """Return the error that says why it cannot be used, in one line."""
+        return UsageError(f"cannot use the tower '{self.source}': {why}; {self._instead}")
+
+    @property
+    def _instead(self) -> str:
+        return f"give the folder of another one with --data-option {self.option}=FOLDER, or run once with network"
+
+
+def checkpoint_of(kind: Kind, source: str, option: str, adapter: str | None = None) -> Checkpoint:
+    """Return the checkpoint that options name; raises UsageError for an adapter that fits no file, or is lacking."""
+    path = Path(source).expanduser()
+    if path.is_dir() or path.suffix not in WEIGHT_FILES:
+        if adapter is not None:
+            raise UsageError(
+                f"{kind}_adapter={adapter} reads a file of weights ({', '.join(WEIGHT_FILES)}), and '{source}' is a "
+                f"folder or a hub id; leave the adapter out, or give the file with --data-option {option}=FILE"
+            )
+        return TowerCheckpoint(kind, source, option)
+    if adapter is None:
+        raise UsageError(
+            f"'{source}' is a file of weights, which does not say which network it belongs to; name the encoder plugin "
+            f"that does with --data-option {kind}_adapter=NAME, such as efficientnet-lite0"
+        )
+    return WeightFile(kind, source, option, adapter)
+
+
+@dataclass(frozen=True)
+class WeightFile(Checkpoint):
+    """A state dict in a file, and the encoder plugin that knows its network."""
+
+    adapter: str
+
+    @property
+    def name(self) -> str:
+        """The adapter's name, which says more than the file's."""
+        return self.adapter
+
+    @property
+    def _instead(self) -> str:
+        return f"give another file with --data-option {self.option}=FILE, or another adapter"
+
+    @property
+    def path(self) -> Path:
+        """The file. Raises UsageError when it is not there."""
+        path = Path(self.source).expanduser()
+        if not path.is_file():
+            raise self.unusable("there is no such file")
+        return path
+
+    @cached_property
+    def tower(self) -> TowerInfo:
+        """How the network is built and what it is shown. Raises UsageError for an encoder without a tower."""
+        found = installed_encoder(self.adapter).info.tower
+        if found is None:
+            raise self.unusable(f"the encoder '{self.adapter}' makes no tower of weights (EncoderInfo.tower)")
+        return found
+
+    @cached_property
+    def digest(self) -> str:
+        """The sha256 over the file and what its adapter says."""
+        shown = [self.tower.size, list(self.tower.mean), list(self.tower.std)]
+        made_from = [self.adapter, installed_encoder(self.adapter).origin, shown, sha256_of(self.path)]
+        return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+
+
+class TowerCheckpoint(Checkpoint):
+    """A checkpoint of transformers: a folder, or the id of one on the hub."""
 
     @cached_property
     def folder(self) -> Path:
@@ -76,28 +139,25 @@ class TowerCheckpoint:
     def config(self) -> Mapping[str, Any]:
         """Its configuration as it is written. Raises UsageError when there is none, or of an unknown architecture."""
         path = self.folder / "config.json"
+        if not path.is_file():
+            raise self.unusable(self._no_model())
         try:
             config: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise self.unusable(f"config.json cannot be read ({type(error).__name__})") from error
-        known = WIDTHS.get(self.kind)
-        found = config.get("model_type")
-        if known is not None and found not in known:
-            raise self.unusable(f"its architecture '{found}' is none of {', '.join(sorted(known))}")
+        if self.kind == "audio" and config.get("model_type") not in AUDIO:
+            raise self.unusable(f"its architecture '{config.get('model_type')}' is none of {', '.join(AUDIO)}")
         return config
+
+    def _no_model(self) -> str:
+        files = sorted(path.name for path in self.folder.iterdir() if path.suffix in WEIGHT_FILES)
+        hint = f", but {files[0]}: name the file itself, and its adapter" if files else ""
+        return f"it is no folder of a model: there is no config.json in it{hint}"
 
     @property
     def model_type(self) -> str:
         """The architecture."""
         return str(self.config.get("model_type"))
-
-    @property
-    def width(self) -> int:
-        """The width d of its embeddings."""
-        known = WIDTHS.get(self.kind)
-        if known is not None:
-            return known[self.model_type](self.config)
-        return int(self.config.get("hidden_size") or self.config.get("dim") or self.config.get("d_model") or 0)
 
     @cached_property
     def digest(self) -> str:
@@ -109,16 +169,9 @@ class TowerCheckpoint:
         digest = hashlib.sha256()
         for path in [self.folder / name for name in DIGESTED] + weights:
             if path.is_file():
-                with path.open("rb") as file:
-                    digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
+                name = path.relative_to(self.folder).as_posix()
+                digest.update(name.encode() + b"\0" + bytes.fromhex(sha256_of(path)))
         return digest.hexdigest()
-
-    def unusable(self, why: str) -> UsageError:
-        """Return the error that says why it cannot be used, in one line."""
-        return UsageError(
-            f"cannot use the tower '{self.source}': {why}; give the folder of another one with "
-            f"--data-option {self.option}=FOLDER, or run once with network"
-        )
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 
-from mlecs_plugins.datasets.towers.checkpoints import TowerCheckpoint
+from mlecs_plugins.datasets.towers.checkpoints import Checkpoint, TowerCheckpoint, WeightFile
+from mlecs_plugins.datasets.towers.loading import array, loaded_model, loaded_processor, quiet_transformers
+from mlecs_plugins.datasets.towers.pictures import VisionTower, WeightTower
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,85 +22,27 @@ WHISPER_SECONDS = 0.02
 
 
 class Tower(Protocol):
-    """Embeds items of one kind, (n, d) float32."""
+    """Embeds items of one kind, (n, d) float32; d is its width."""
+
+    width: int
 
     def embed(self, items: Sequence[Any]) -> Array:
         """Return the embedding of each item."""
         ...
 
 
-def open_tower(checkpoint: TowerCheckpoint, device: str) -> Tower:
+def open_tower(checkpoint: Checkpoint, device: str) -> Tower:
     """Load a tower; raises UsageError in one line for a checkpoint that cannot be loaded whole."""
     where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
-    with _quiet_transformers():
+    if isinstance(checkpoint, WeightFile):
+        return WeightTower(checkpoint, where)
+    assert isinstance(checkpoint, TowerCheckpoint)  # noqa: S101
+    with quiet_transformers():
         if checkpoint.kind == "vision":
             return VisionTower(checkpoint, where)
         if checkpoint.kind == "text":
             return TextTower(checkpoint, where)
         return WhisperTower(checkpoint, where) if checkpoint.model_type == "whisper" else ClapTower(checkpoint, where)
-
-
-class _quiet_transformers:  # noqa: N801  # it is used like a function
-    """Keep transformers from reporting weights of the other half of a checkpoint, which are not needed."""
-
-    def __enter__(self) -> None:
-        from transformers.utils import logging
-
-        self._verbosity, self._bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        from transformers.utils import logging
-
-        logging.set_verbosity(self._verbosity)
-        if self._bar:
-            logging.enable_progress_bar()
-
-
-def _loaded(
-    checkpoint: TowerCheckpoint, model_class: Any, part: Any, device: torch.device, **settings: Any
-) -> tuple[Any, Any]:
-    """Return model and preprocessing; `part` is the processor's class. Weights that are missing are refused."""
-    from safetensors import SafetensorError
-
-    try:
-        model, report = model_class.from_pretrained(
-            checkpoint.folder, local_files_only=True, dtype=torch.float32, output_loading_info=True, **settings
-        )
-        with warnings.catch_warnings():
-            # Without torchvision pictures go through Pillow, which gives what the checkpoints were published with.
-            warnings.filterwarnings("ignore", message=".*torchvision.*")
-            processor = part.from_pretrained(checkpoint.folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise checkpoint.unusable(f"it cannot be loaded ({first})") from error
-    # A text encoder's pooler is not used; checkpoints of masked language models come without one.
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        raise checkpoint.unusable(f"it lacks {len(missing)} weights, such as {missing[0]}")
-    return model.requires_grad_(False).eval().to(device), processor
-
-
-class VisionTower:
-    """CLIP (projected) or SigLIP (pooled) embeddings of pictures (H, W, 3) uint8."""
-
-    def __init__(self, checkpoint: TowerCheckpoint, device: torch.device) -> None:
-        from transformers import AutoImageProcessor, CLIPVisionModelWithProjection, SiglipVisionModel
-
-        self._projects = checkpoint.model_type.startswith("clip")
-        model_class = CLIPVisionModelWithProjection if self._projects else SiglipVisionModel
-        # A whole CLIP names the width of its projection outside of the part about pictures.
-        settings = {"projection_dim": checkpoint.width} if self._projects else {}
-        self._model, self._processor = _loaded(checkpoint, model_class, AutoImageProcessor, device, **settings)
-        self._device = device
-
-    @torch.inference_mode()
-    def embed(self, items: Sequence[Any]) -> Array:
-        """Return the embeddings (n, d) of pictures."""
-        pixels = self._processor(images=list(items), return_tensors="pt")["pixel_values"]
-        output = self._model(pixel_values=pixels.to(self._device))
-        return _array(output.image_embeds if self._projects else output.pooler_output)
 
 
 class ClapTower:
@@ -111,9 +54,11 @@ class ClapTower:
         audio = checkpoint.config.get("audio_config") or {}
         if audio.get("enable_fusion"):
             raise checkpoint.unusable("it fuses random cuts of a sound; take an unfused CLAP")
-        self._model, self._extractor = _loaded(checkpoint, ClapAudioModelWithProjection, AutoFeatureExtractor, device)
+        self._model, _ = loaded_model(checkpoint, ClapAudioModelWithProjection, device)
+        self._extractor = loaded_processor(checkpoint, AutoFeatureExtractor.from_pretrained)
         self._device = device
         self.rate: int = self._extractor.sampling_rate
+        self.width = int(self._model.config.projection_dim)
 
     @torch.inference_mode()
     def embed(self, items: Sequence[Any]) -> Array:
@@ -123,19 +68,27 @@ class ClapTower:
         features = self._extractor(
             sounds, sampling_rate=self.rate, truncation="rand_trunc", padding="repeatpad", return_tensors="pt"
         )["input_features"]
-        return _array(self._model(input_features=features.to(self._device)).audio_embeds)
+        return array(self._model(input_features=features.to(self._device)).audio_embeds)
 
 
 class WhisperTower:
-    """Whisper's encoder on sounds (T,) at `rate`: the mean of its states over the time of the sound, 30 s at most."""
+    """Whisper's encoder on sounds (T,) at `rate`: the mean of its states over the time of the sound, 30 s at most.
+
+    A folder without preprocessor_config.json is heard as every published Whisper is, with as many bands as it has.
+    """
 
     def __init__(self, checkpoint: TowerCheckpoint, device: torch.device) -> None:
-        from transformers import AutoFeatureExtractor, WhisperModel
+        from transformers import WhisperFeatureExtractor, WhisperModel
 
-        model, self._extractor = _loaded(checkpoint, WhisperModel, AutoFeatureExtractor, device)
+        model, _ = loaded_model(checkpoint, WhisperModel, device, unused="decoder.")
         self._encoder = model.get_encoder()
+        if (checkpoint.folder / "preprocessor_config.json").is_file():
+            self._extractor = loaded_processor(checkpoint, WhisperFeatureExtractor.from_pretrained)
+        else:
+            self._extractor = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
         self._device = device
         self.rate: int = self._extractor.sampling_rate
+        self.width = int(model.config.d_model)
 
     @torch.inference_mode()
     def embed(self, items: Sequence[Any]) -> Array:
@@ -144,19 +97,25 @@ class WhisperTower:
         states = self._encoder(features.to(self._device)).last_hidden_state
         heard = torch.tensor([max(1, round(len(sound) / self.rate / WHISPER_SECONDS)) for sound in items])
         inside = (torch.arange(states.shape[1])[None] < heard[:, None]).to(self._device)[..., None]
-        return _array((states * inside).sum(1) / inside.sum(1))
+        return array((states * inside).sum(1) / inside.sum(1))
 
 
 class TextTower:
-    """A sentence encoder: the mean of the last states over the tokens, of length 1."""
+    """A sentence encoder: the mean of the last states over the tokens, of length 1.
+
+    Where its folder says that the first token stands for the text (1_Pooling/config.json), that is taken instead.
+    """
 
     def __init__(self, checkpoint: TowerCheckpoint, device: torch.device) -> None:
         from transformers import AutoModel, AutoTokenizer
 
-        self._model, self._tokenizer = _loaded(checkpoint, AutoModel, AutoTokenizer, device)
+        self._model, _ = loaded_model(checkpoint, AutoModel, device)
+        self._tokenizer = loaded_processor(checkpoint, AutoTokenizer.from_pretrained)
+        self._first = _takes_first_token(checkpoint)
         self._device = device
         positions = getattr(self._model.config, "max_position_embeddings", None)
         self._longest = min(int(n) for n in (positions, self._tokenizer.model_max_length, 512) if n)
+        self.width = int(self._model.config.hidden_size)
 
     @torch.inference_mode()
     def embed(self, items: Sequence[Any]) -> Array:
@@ -166,15 +125,29 @@ class TextTower:
         ).to(self._device)
         states = self._model(**tokens).last_hidden_state
         known = tokens["attention_mask"][..., None].to(states.dtype)
-        mean = (states * known).sum(1) / known.sum(1)
-        return _array(torch.nn.functional.normalize(mean, dim=-1))
+        pooled = states[:, 0] if self._first else (states * known).sum(1) / known.sum(1)
+        return array(torch.nn.functional.normalize(pooled, dim=-1))
+
+
+def _takes_first_token(checkpoint: TowerCheckpoint) -> bool:
+    """Return whether a folder of sentence-transformers pools by its first token; raises UsageError for other ways."""
+    path = checkpoint.folder / "1_Pooling" / "config.json"
+    if not path.is_file():
+        return False
+    try:
+        pooling = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise checkpoint.unusable(f"1_Pooling/config.json cannot be read ({type(error).__name__})") from error
+    modes = [
+        name.removeprefix("pooling_mode_") for name, on in pooling.items() if name.startswith("pooling_mode_") and on
+    ]
+    if modes not in (["cls_token"], ["mean_tokens"]):
+        raise checkpoint.unusable(
+            f"it pools by {' and '.join(modes) or 'nothing'}; mean_tokens and cls_token are known"
+        )
+    return modes == ["cls_token"]
 
 
 def _middle(sound: Array, longest: int) -> Array:
     start = max(0, (len(sound) - longest) // 2)
     return sound[start : start + longest]
-
-
-def _array(embeddings: torch.Tensor) -> Array:
-    values: Array = embeddings.float().cpu().numpy().astype(np.float32)
-    return values

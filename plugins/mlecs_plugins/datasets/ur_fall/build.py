@@ -45,16 +45,24 @@ class Origin:
     notes: tuple[str, ...]
 
 
-def save_blocks(blocks: Sequence[SequenceBlock], options: card.UrFallOptions, origin: Origin, folder: Path) -> Prepared:
-    """Write the prepared dataset to `folder`."""
-    table = build_table(blocks, options)
+def save_blocks(
+    blocks: Sequence[SequenceBlock],
+    options: card.UrFallOptions,
+    origin: Origin,
+    folder: Path,
+    tower: str | None = None,
+) -> Prepared:
+    """Write the prepared dataset to `folder`; `tower` is the name of what pictures were embedded with."""
+    width = int(blocks[0].values["rgb"].shape[-1])
+    modalities = card.modalities(options, None if tower is None else (tower, width))
+    table = build_table(blocks, options, modalities)
     manifest = Manifest(
         name=card.NAME,
         version="1",
         view=origin.view,
         synthetic=origin.synthetic,
         task="classification",
-        modalities=card.modalities(options),
+        modalities=modalities,
         prompt=card.PROMPT,
         labels=card.label_texts(options),
         max_new_tokens=card.MAX_NEW_TOKENS,
@@ -66,9 +74,10 @@ def save_blocks(blocks: Sequence[SequenceBlock], options: card.UrFallOptions, or
     return save_prepared(table, manifest, folder)
 
 
-def view_of(options: card.UrFallOptions) -> str:
-    """Return what real samples show, as the manifest tells it."""
-    return f"rgb, depth {'images' if options.depth == 'image' else 'features'}, accelerometer"
+def view_of(options: card.UrFallOptions, tower: str | None = None) -> str:
+    """Return what real samples show, as the manifest tells it; `tower` is the name of that of pictures."""
+    through = f", through {tower}" if tower else ""
+    return f"rgb, depth {'images' if options.depth == 'image' else 'features'}, accelerometer{through}"
 
 
 def sample_id(block: SequenceBlock, frame: int) -> str:
@@ -76,13 +85,14 @@ def sample_id(block: SequenceBlock, frame: int) -> str:
     return f"{block.sequence}/{frame:04d}"
 
 
-def build_table(blocks: Sequence[SequenceBlock], options: card.UrFallOptions) -> datasets.Dataset:
+def build_table(
+    blocks: Sequence[SequenceBlock], options: card.UrFallOptions, modalities: Sequence[Modality]
+) -> datasets.Dataset:
     """Return the Arrow table of all blocks."""
     import datasets
     import pyarrow as pa
 
     texts = card.label_texts(options)
-    modalities = card.modalities(options)
     columns: dict[str, Any] = {
         "id": [sample_id(b, frame) for b in blocks for frame in b.frames.tolist()],
         "target": [texts[label] for b in blocks for label in b.labels.tolist()],

@@ -6,10 +6,11 @@ accelerometer", Computer Methods and Programs in Biomedicine 117 (2014).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mlecs_bench.api import Modality, option
+from mlecs_plugins.datasets.towers.options import TowerOptions
 
 NAME = "ur-fall"
 PROMPT = "What is the posture of the person?"
@@ -40,8 +41,8 @@ RGB = Modality("rgb", (IMAGE_HEIGHT, IMAGE_WIDTH, 3), "uint8", "image", "video f
 
 
 @dataclass(frozen=True)
-class UrFallOptions:
-    """Options of the UR-FALL dataset."""
+class UrFallOptions(TowerOptions):
+    """Options of the UR-FALL dataset; with features=towers a tower stands in front of rgb, and of depth=image."""
 
     labels: Literal["words", "digits"] = option(
         "words", help="what the model has to write: label words, or the digits 0, 1, 2 in the same order", source="ours"
@@ -53,9 +54,18 @@ class UrFallOptions:
     )
 
 
-def modalities(options: UrFallOptions) -> tuple[Modality, Modality, Modality]:
-    """Return the three modalities in alphabetical order."""
-    return ACCE, DEPTH_IMAGE if options.depth == "image" else DEPTH_FEATURES, RGB
+def modalities(options: UrFallOptions, tower: tuple[str, int] | None = None) -> tuple[Modality, Modality, Modality]:
+    """Return the three modalities in alphabetical order; `tower` is the name and the width of that of pictures."""
+    depth, rgb = DEPTH_IMAGE if options.depth == "image" else DEPTH_FEATURES, RGB
+    if tower is not None:
+        rgb = _embedded(rgb, "video frame", *tower)
+        depth = _embedded(depth, "depth map in grey", *tower) if options.depth == "image" else depth
+    return ACCE, depth, rgb
+
+
+def _embedded(modality: Modality, shown: str, name: str, width: int) -> Modality:
+    meaning = f"{shown}; embedding by {name}"
+    return replace(modality, shape=(width,), dtype="float32", encoding="vector", meaning=meaning, standardise=True)
 
 
 def label_texts(options: UrFallOptions) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
-"""Pictures of UR-FALL, 24 x 32, from zip archives of PNG, PNG files or videos.
+"""Pictures of UR-FALL from zip archives of PNG, PNG files or videos: 24 x 32 for small encoders, whole for towers.
 
-A picture is reduced by exact area averages, so its size must be a multiple of 24 x 32. Readers raise FileError.
+A small picture is made by exact area averages, so the size must be a multiple of 24 x 32. Readers raise FileError.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,17 +31,31 @@ SHOWN_MM = 7000.0
 """Millimetres that the largest grey level of the depth modality stands for."""
 
 
-def read_pictures(source: ImageSource, frames: Sequence[int], panel: Panel, full_scale: float) -> dict[int, Array]:
-    """Return those of `frames` that the source has: rgb (24, 32, 3) uint8, or depth (24, 32, 1) uint8.
+@dataclass(frozen=True)
+class Look:
+    """What becomes of a picture: of rgb (H, W, 3) uint8, and of depth.
+
+    `depth(levels, mm, gaps)` takes levels (H, W) of `mm` millimetres each; with `gaps` level 0 is no measurement.
+    """
+
+    rgb: Callable[[Array], Array]
+    depth: Callable[[Array, float, bool], Array]
+
+
+def pictures_of(
+    source: ImageSource, frames: Sequence[int], panel: Panel, full_scale: float, look: Look
+) -> Iterator[tuple[int, Array]]:
+    """Yield (frame, picture) for those of `frames` that the source has, in its order.
 
     `full_scale` is the depth in mm of the largest code; rgb does not use it.
     """
     wanted = set(frames)
     if source.kind == "video":
-        return _from_video(source, wanted, panel, full_scale)
-    images = _zip_images(source, wanted) if source.kind == "zip" else _loose_images(source, wanted)
-    reduce = _reduce_rgb if panel == "rgb" else lambda image: _reduce_depth(image, full_scale / DEPTH_CODES)
-    return {frame: reduce(_decode(data, name, panel)) for frame, name, data in images}
+        yield from _from_video(source, wanted, panel, full_scale, look)
+        return
+    for frame, name, data in _zip_images(source, wanted) if source.kind == "zip" else _loose_images(source, wanted):
+        image = _decode(data, name, panel)
+        yield frame, look.rgb(image) if panel == "rgb" else look.depth(image, full_scale / DEPTH_CODES, True)
 
 
 def _zip_images(source: ImageSource, wanted: set[int]) -> Iterator[tuple[int, str, bytes]]:
@@ -77,25 +92,25 @@ def _decode(data: bytes, name: str, panel: Panel) -> Array:
         raise FileError(f"{name} is not a whole PNG ({_short(error)})") from error
 
 
-def _from_video(source: ImageSource, wanted: set[int], panel: Panel, full_scale: float) -> dict[int, Array]:
+def _from_video(
+    source: ImageSource, wanted: set[int], panel: Panel, full_scale: float, look: Look
+) -> Iterator[tuple[int, Array]]:
     """Decode a video up to the last wanted frame: plain rgb, or depth on the left and rgb on the right.
 
     Depth in a video has 8 bits, 255 for `full_scale`, and black pixels count as 0 mm: compression blurs which they are.
     """
-    pictures = {}
     for number, picture in _video_frames(source, max(wanted)):
         height, width = picture.shape[:2]
         side_by_side = 3 * width == 8 * height
         if not side_by_side and 3 * width != 4 * height:
             raise FileError(f"is {width}x{height}, which is neither 4:3 nor two pictures of 4:3 side by side")
         if panel == "d" and not side_by_side:
-            return {}
+            return
         if number in wanted and panel == "rgb":
-            pictures[number] = _reduce_rgb(picture[:, width // 2 :] if side_by_side else picture)
+            yield number, look.rgb(picture[:, width // 2 :] if side_by_side else picture)
         elif number in wanted:
             grey = picture[:, : width // 2].mean(axis=2)
-            pictures[number] = _grey_levels(_averages(grey, "depth half"), full_scale / 255)
-    return pictures
+            yield number, look.depth(grey, full_scale / 255, False)
 
 
 def _video_frames(source: ImageSource, last: int) -> Iterator[tuple[int, Array]]:
@@ -125,20 +140,27 @@ def _reduce_rgb(picture: Array) -> Array:
     return np.rint(_averages(picture, "picture")).astype(np.uint8)
 
 
-def _reduce_depth(codes: Array, millimetres: float) -> Array:
-    """Return a depth image (24, 32, 1) from codes (H, W) of `millimetres` each; code 0 is no measurement, not 0 mm.
+def _reduce_depth(levels: Array, millimetres: float, gaps: bool) -> Array:
+    """Return a depth image (24, 32, 1) from levels (H, W) of `millimetres` each.
 
     A cell is the average of its measured pixels, and 0 when it has none.
     """
-    share = _averages((codes > 0).astype(np.float64), "depth image")
-    measured = np.divide(_averages(codes, "depth image"), share, out=np.zeros_like(share), where=share > 0)
-    return _grey_levels(measured, millimetres)
+    if not gaps:
+        return _grey_levels(_averages(levels, "depth half"), millimetres)[..., None]
+    share = _averages((levels > 0).astype(np.float64), "depth image")
+    measured = np.divide(_averages(levels, "depth image"), share, out=np.zeros_like(share), where=share > 0)
+    return _grey_levels(measured, millimetres)[..., None]
+
+
+def _whole_depth(levels: Array, millimetres: float, _gaps: bool) -> Array:
+    """Return a depth image as a grey picture (H, W, 3); what was not measured is black."""
+    return np.repeat(_grey_levels(levels, millimetres)[..., None], 3, axis=2)
 
 
 def _grey_levels(values: Array, millimetres: float) -> Array:
-    """Return (24, 32, 1) uint8: 0..7000 mm as 0..255."""
+    """Return the levels of values as uint8: 0..7000 mm as 0..255."""
     levels = np.clip(values * millimetres * (255 / SHOWN_MM), 0, 255)
-    return np.rint(levels).astype(np.uint8)[..., None]
+    return np.rint(levels).astype(np.uint8)
 
 
 def _averages(picture: Array, what: str) -> Array:
@@ -156,3 +178,9 @@ def _averages(picture: Array, what: str) -> Array:
 def _short(error: BaseException) -> str:
     """Return the first line of an error's text, without objects' addresses."""
     return re.sub(r"<.*>", "the data", str(error).splitlines()[0] if str(error) else type(error).__name__)
+
+
+SMALL = Look(_reduce_rgb, _reduce_depth)
+"""Area averages: rgb (24, 32, 3) and depth (24, 32, 1), uint8."""
+WHOLE = Look(np.ascontiguousarray, _whole_depth)
+"""Whole pictures (H, W, 3) uint8; depth in grey."""

@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from mlecs_bench.api import DataError, DataRequest, Prepared, open_prepared
+from mlecs_bench.api import DataError, DataRequest, Prepared, UsageError, open_prepared
+from mlecs_plugins.datasets.store import Store
+from mlecs_plugins.datasets.towers.checkpoints import Checkpoint, checkpoint_of
+from mlecs_plugins.datasets.towers.embedding import StoredTower, identity_of
 from mlecs_plugins.datasets.ur_fall import card, synthetic
 from mlecs_plugins.datasets.ur_fall.build import Origin, SequenceBlock, save_blocks, view_of
 from mlecs_plugins.datasets.ur_fall.files import FileIndex
+from mlecs_plugins.datasets.ur_fall.pictures import EmbeddedPictures
 from mlecs_plugins.datasets.ur_fall.problems import FileProblems
 from mlecs_plugins.datasets.ur_fall.reader import READER_VERSION, Repairs, make_plans, read_plans
 from mlecs_plugins.datasets.user_files import Digests
@@ -41,6 +45,10 @@ def missing_files(data_dir: Path) -> list[str]:
 
 
 def _prepare_synthetic(request: DataRequest, options: card.UrFallOptions) -> Prepared:
+    if options.features == "towers":
+        raise UsageError(
+            "features=towers embeds your own pictures, not the stand-in's; give --data-dir, or leave it out"
+        )
     digest = _digest_of({**synthetic.parameters(), "labels": options.labels, "depth": options.depth})
     folder = _cache(request) / digest[:32]
     ready = open_prepared(folder)
@@ -62,26 +70,56 @@ def _block(sequence: synthetic.Sequence) -> SequenceBlock:
 def _prepare_real(request: DataRequest, options: card.UrFallOptions, data_dir: Path) -> Prepared:
     problems = FileProblems(data_dir)
     plans, used = make_plans(FileIndex(data_dir), options, problems)
-    digest = ""
+    checkpoint = tower_of(options)
+    digest, pictures = "", None
     if not problems.lines:
-        digest = files_digest(request, options, used)
+        digests = file_digests(request, used)
+        digest = digest_of(digests, options, checkpoint)
         ready = open_prepared(_cache(request) / digest[:32])
         if ready is not None:
             return ready
-    blocks, repairs = read_plans(plans, options, problems, request.progress)
+        pictures = _embedded_pictures(request, options, checkpoint, digests)
+    blocks, repairs = read_plans(plans, options, problems, request.progress, pictures)
     problems.raise_if_any()
     if not any(block.present["depth"].any() for block in blocks):
         raise DataError(no_depth(data_dir))
-    notes = notes_of(repairs, len(blocks))
-    origin = Origin(view_of(options), False, digest, card.LICENCE, notes)
-    return save_blocks(blocks, options, origin, _cache(request) / digest[:32])
+    name = None if checkpoint is None else checkpoint.name
+    origin = Origin(view_of(options, name), False, digest, card.LICENCE, notes_of(repairs, len(blocks)))
+    return save_blocks(blocks, options, origin, _cache(request) / digest[:32], name)
 
 
-def files_digest(request: DataRequest, options: card.UrFallOptions, used: Sequence[Path]) -> str:
-    """Return the sha256 of the reader's version, the options and the name and content of every file that is read."""
-    digests = Digests(_cache(request) / "file-digests.json").of(used, request.progress)
-    contents = sorted((path.name, digest) for path, digest in digests.items())
-    return _digest_of({"reader": READER_VERSION, "labels": options.labels, "depth": options.depth, "files": contents})
+def tower_of(options: card.UrFallOptions) -> Checkpoint | None:
+    """Return the tower in front of pictures, or None when features are raw."""
+    if options.features == "raw":
+        return None
+    return checkpoint_of("vision", options.vision_tower, "vision_tower", options.vision_adapter)
+
+
+def _embedded_pictures(
+    request: DataRequest, options: card.UrFallOptions, checkpoint: Checkpoint | None, digests: Mapping[Path, str]
+) -> EmbeddedPictures | None:
+    if checkpoint is None:
+        return None
+    store = Store(_cache(request) / f"embedded-{READER_VERSION}")
+    return EmbeddedPictures(StoredTower(checkpoint, options, store), digests)
+
+
+def file_digests(request: DataRequest, used: Sequence[Path]) -> dict[Path, str]:
+    """Return the sha256 of every file that is read."""
+    return Digests(_cache(request) / "file-digests.json").of(used, request.progress)
+
+
+def digest_of(digests: Mapping[Path, str], options: card.UrFallOptions, checkpoint: Checkpoint | None) -> str:
+    """Return the sha256 of the reader's version, the options, the tower and the name and content of every file."""
+    made_from: dict[str, Any] = {
+        "reader": READER_VERSION,
+        "labels": options.labels,
+        "depth": options.depth,
+        "files": sorted((path.name, digest) for path, digest in digests.items()),
+    }
+    if checkpoint is not None:
+        made_from["tower"] = identity_of(checkpoint)
+    return _digest_of(made_from)
 
 
 def _cache(request: DataRequest) -> Path:

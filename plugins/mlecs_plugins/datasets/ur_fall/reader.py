@@ -13,7 +13,8 @@ from mlecs_plugins.datasets.ur_fall import card
 from mlecs_plugins.datasets.ur_fall.accelerometer import frame_times, windows
 from mlecs_plugins.datasets.ur_fall.build import SequenceBlock
 from mlecs_plugins.datasets.ur_fall.files import FileIndex, ImageSource, Panel, SequenceFiles, locate
-from mlecs_plugins.datasets.ur_fall.frames import FULL_SCALE_MM, read_pictures
+from mlecs_plugins.datasets.ur_fall.frames import FULL_SCALE_MM
+from mlecs_plugins.datasets.ur_fall.pictures import Pictures, SmallPictures
 from mlecs_plugins.datasets.ur_fall.problems import FileError, FileProblems
 from mlecs_plugins.datasets.ur_fall.tables import Labels, Recording, read_label_tables, read_recording, read_sync
 
@@ -104,12 +105,16 @@ def read_plans(
     options: card.UrFallOptions,
     problems: FileProblems,
     progress: Callable[[int, int, str], None],
+    pictures: Pictures | None = None,
 ) -> tuple[list[SequenceBlock], Repairs]:
-    """Read the samples of all plans, noting problems; a sequence with a problem is left out."""
+    """Read the samples of all plans, noting problems; a sequence with a problem is left out.
+
+    `pictures` says what becomes of pictures; left out, they are small.
+    """
     repairs = Repairs()
     blocks = []
     for done, plan in enumerate(plans, start=1):
-        one = _read_sequence(plan, options, problems, repairs)
+        one = _read_sequence(plan, options, problems, repairs, pictures or SmallPictures())
         if one is not None:
             blocks.append(one)
         progress(done, len(plans), "reading sequences")
@@ -117,12 +122,12 @@ def read_plans(
 
 
 def _read_sequence(
-    plan: SequencePlan, options: card.UrFallOptions, problems: FileProblems, repairs: Repairs
+    plan: SequencePlan, options: card.UrFallOptions, problems: FileProblems, repairs: Repairs, pictures: Pictures
 ) -> SequenceBlock | None:
     files = plan.files
     acce = None if files.acc is None else _read_acce(plan.labels, files.acc, files.sync, problems, repairs)
-    rgb = None if files.rgb is None else _read_pictures(plan.labels, files.rgb, "rgb", problems)
-    depth = _read_depth(plan, options, problems)
+    rgb = None if files.rgb is None else _read_pictures(plan.labels, files.rgb, "rgb", problems, pictures)
+    depth = _read_depth(plan, options, problems, pictures)
     if acce is None or rgb is None or depth is None:
         return None
     repairs.no_depth += int((~depth[1]).sum())
@@ -138,30 +143,25 @@ def _lacking(labels: Labels, found: Array) -> str:
     return f"lacks {len(lost)} of the frames that {labels.table} labels, the first of them frame {lost[0]}"
 
 
-def _read_depth(plan: SequencePlan, options: card.UrFallOptions, problems: FileProblems) -> Part | None:
+def _read_depth(
+    plan: SequencePlan, options: card.UrFallOptions, problems: FileProblems, pictures: Pictures
+) -> Part | None:
     if options.depth == "features":
         return plan.labels.features, np.ones(len(plan.labels.frames), dtype=bool)
     if plan.files.depth is not None:
-        return _read_pictures(plan.labels, plan.files.depth, "d", problems)
-    return _blank_pictures(plan.labels, "d")
+        return _read_pictures(plan.labels, plan.files.depth, "d", problems, pictures)
+    return pictures.blank(len(plan.labels.frames), "d")
 
 
-def _blank_pictures(labels: Labels, panel: Panel) -> Part:
-    shape = (len(labels.frames), card.IMAGE_HEIGHT, card.IMAGE_WIDTH, 3 if panel == "rgb" else 1)
-    return np.zeros(shape, dtype=np.uint8), np.zeros(len(labels.frames), dtype=bool)
-
-
-def _read_pictures(labels: Labels, source: ImageSource, panel: Panel, problems: FileProblems) -> Part | None:
-    """Return the pictures (T, 24, 32, C) of a sequence and their presence (T,); None after a problem."""
-    pictures, present = _blank_pictures(labels, panel)
+def _read_pictures(
+    labels: Labels, source: ImageSource, panel: Panel, problems: FileProblems, pictures: Pictures
+) -> Part | None:
+    """Return what the pictures of a sequence become (T, *shape) and their presence (T,); None after a problem."""
     with problems.about(source.path):
-        found = read_pictures(source, labels.frames.tolist(), panel, FULL_SCALE_MM[labels.stratum])
-        for row, frame in enumerate(labels.frames.tolist()):
-            if frame in found:
-                pictures[row], present[row] = found[frame], True
+        values, present = pictures.read(source, labels.frames.tolist(), panel, FULL_SCALE_MM[labels.stratum])
         if panel == "rgb" and not present.all():
             raise FileError(_lacking(labels, present))
-        return pictures, present
+        return values, present
     return None
 
 

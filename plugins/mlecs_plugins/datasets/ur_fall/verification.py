@@ -9,7 +9,7 @@ from mlecs_bench.api import DataRequest, Verification
 from mlecs_plugins.datasets.ur_fall import card
 from mlecs_plugins.datasets.ur_fall.build import SequenceBlock, sample_id, view_of
 from mlecs_plugins.datasets.ur_fall.files import FileIndex
-from mlecs_plugins.datasets.ur_fall.preparation import files_digest, no_depth, notes_of
+from mlecs_plugins.datasets.ur_fall.preparation import digest_of, file_digests, no_depth, notes_of, tower_of
 from mlecs_plugins.datasets.ur_fall.problems import FileProblems
 from mlecs_plugins.datasets.ur_fall.reader import make_plans, read_plans
 
@@ -23,13 +23,14 @@ def verify(request: DataRequest) -> Verification:
     data_dir = Path(request.data_dir or "")
     problems = FileProblems(data_dir)
     plans, used = make_plans(FileIndex(data_dir), options, problems)
-    digest = None if problems.lines else files_digest(request, options, used)
+    tower = tower_of(options)
+    digest = None if problems.lines else digest_of(file_digests(request, used), options, tower)
     blocks, repairs = read_plans(plans, options, problems, request.progress)
     lines = list(problems.lines)
     if not lines and not any(block.present["depth"].any() for block in blocks):
         lines.append(no_depth(data_dir))
     return Verification(
-        view=view_of(options),
+        view=view_of(options, None if tower is None else tower.name),
         n_samples=sum(len(block.frames) for block in blocks),
         digest=None if lines else digest,
         missing={m.name: _without(m.name, blocks) for m in card.modalities(options)},

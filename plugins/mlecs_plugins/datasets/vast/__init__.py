@@ -65,6 +65,8 @@ def mlecs_dataset() -> DatasetInfo:
             "The target is vast_cap, else caption, else desc; of a list the first that is not empty. clip_id may also "
             "be called video_id. Captions of a list are read together. Texts are lower-case words hashed to 2,047 "
             "ids.",
+            "features=towers puts frozen encoders of your own in front of frames, sound and texts; embeddings are "
+            "standardised by the public training samples.",
             "A field that is absent, null or empty, and a file that is absent or damaged, is a modality that the "
             "sample lacks. The manifest counts them.",
             "Tables show what copying the subtitle scores (copy-subtitle) and, where there are captions, copying "

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlecs_bench.api import Modality, option
+from mlecs_plugins.datasets.towers.options import TowerOptions
 
 NAME = "vast"
 PAGE = "https://github.com/TXH-mercury/VAST"
@@ -37,7 +38,7 @@ VIEW_TEXTS: dict[View, str] = {
 
 
 @dataclass(frozen=True)
-class VastOptions:
+class VastOptions(TowerOptions):
     """Options of the VAST dataset; they choose among the user's own clips and do not touch the stand-in."""
 
     view: Literal["auto", "media", "captions"] = option(
@@ -53,41 +54,22 @@ class VastOptions:
     target_words: int | None = option(
         None, help="targets are cut after this many words, for short models; none: never", source="ours"
     )
-
-    features: Literal["raw", "towers"] = option(
-        "raw",
-        help="raw: small pictures, spectrograms and hashed words; towers: embeddings of frozen pretrained encoders",
-        source="ours",
-    )
-    vision_tower: str = option(
-        "openai/clip-vit-base-patch32",
-        help="encoder of frames in the view media: CLIP or SigLIP, a folder or a hub id",
-        source="ours",
-        path=True,
-    )
     audio_tower: str = option(
         "laion/clap-htsat-unfused",
-        help="encoder of sound in the view media: CLAP or Whisper",
+        help="encoder of sound in the view media: CLAP or Whisper, a folder or a hub id",
         source="ours",
         path=True,
     )
     text_tower: str = option(
         "sentence-transformers/all-MiniLM-L6-v2",
-        help="encoder of subtitles, and of all captions in the view captions: any text encoder",
+        help="encoder of subtitles, and of all captions in the view captions: any text encoder, a folder or a hub id",
         source="ours",
         path=True,
     )
-    tower_device: Literal["auto", "cpu", "cuda"] = option(
-        "auto", help="where towers compute; auto: on a GPU if there is one", source="ours", execution=True
-    )
-    tower_batch: int = option(32, help="pictures, sounds or texts at a time", source="ours", execution=True)
 
     def __post_init__(self) -> None:
-        for name in ("vision_tower", "audio_tower", "text_tower"):
-            if self.features == "raw" and getattr(self, name) != type(self).__dataclass_fields__[name].default:
-                raise ValueError(f"option '{name}' needs features=towers, got {getattr(self, name)} with features=raw")
-        sizes = (("limit", self.limit), ("target_words", self.target_words), ("tower_batch", self.tower_batch))
-        for name, value in sizes:
+        super().__post_init__()
+        for name, value in (("limit", self.limit), ("target_words", self.target_words)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1 or none, got {value}")
 
@@ -119,14 +101,14 @@ def tower_modalities(
     through = f"embedding by one of {', '.join(towers)}"
     if view == "captions":
         audio, vision = "captions: audio_cap, not sound", "captions: vision_cap, not pictures"
-        seen = Modality("vision", (widths["vision"],), "float32", "vector", f"{vision}; {through}")
+        seen = Modality("vision", (widths["vision"],), "float32", "vector", f"{vision}; {through}", standardise=True)
     else:
         audio = "the sound"
         shape = (N_TOWER_FRAMES, widths["vision"])
-        seen = Modality("vision", shape, "float32", "series", f"frames at even times; {through}")
+        seen = Modality("vision", shape, "float32", "series", f"frames at even times; {through}", standardise=True)
     return (
-        Modality("audio", (widths["audio"],), "float32", "vector", f"{audio}; {through}"),
-        Modality("subtitle", (widths["subtitle"],), "float32", "vector", f"the subtitle; {through}"),
+        Modality("audio", (widths["audio"],), "float32", "vector", f"{audio}; {through}", standardise=True),
+        Modality("subtitle", (widths["subtitle"],), "float32", "vector", f"the subtitle; {through}", standardise=True),
         seen,
     )
 

@@ -10,49 +10,42 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlecs_plugins.datasets.towers.checkpoints import TowerCheckpoint
-from mlecs_plugins.datasets.vast.card import N_TOWER_FRAMES, VastOptions, tower_modalities
+from mlecs_bench.api import Modality
+from mlecs_plugins.datasets.store import Store
+from mlecs_plugins.datasets.towers.checkpoints import Checkpoint, checkpoint_of
+from mlecs_plugins.datasets.towers.embedding import StoredTower, identity_of
+from mlecs_plugins.datasets.vast.card import N_TOWER_FRAMES, VastOptions, View, tower_modalities
 from mlecs_plugins.datasets.vast.folder import sound_first, video_first
 from mlecs_plugins.datasets.vast.inputs import Inputs, Progress
 from mlecs_plugins.datasets.vast.media import MediaError, read_waveform, sample_frames
 from mlecs_plugins.datasets.vast.plan import Selection
-from mlecs_plugins.datasets.vast.store import Store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mlecs_plugins.datasets.towers.encoders import Tower
-
     Array = NDArray[Any]
-
-EMBEDDING_VERSION = 1
-"""Part of every stored name: raise it when the same tower would give other embeddings."""
 
 
 @dataclass(frozen=True)
 class Towers:
     """The towers of a request: by modality the checkpoint that encodes it in the view."""
 
-    checkpoints: Mapping[str, TowerCheckpoint]
-    device: str
-    batch: int
+    checkpoints: Mapping[str, Checkpoint]
+    options: VastOptions
 
     @classmethod
     def of(cls, options: VastOptions, view: str) -> Towers | None:
         """Return the towers that the options name for a view, or None when features are raw."""
         if options.features != "towers":
             return None
-        text = TowerCheckpoint("text", options.text_tower, "text_tower")
+        text = checkpoint_of("text", options.text_tower, "text_tower")
         by_modality = {"audio": text, "subtitle": text, "vision": text}
         if view == "media":
-            by_modality["audio"] = TowerCheckpoint("audio", options.audio_tower, "audio_tower")
-            by_modality["vision"] = TowerCheckpoint("vision", options.vision_tower, "vision_tower")
-        return cls(by_modality, options.tower_device, options.tower_batch)
-
-    @property
-    def widths(self) -> dict[str, int]:
-        """The width of every modality's embedding."""
-        return {name: checkpoint.width for name, checkpoint in self.checkpoints.items()}
+            by_modality["audio"] = checkpoint_of("audio", options.audio_tower, "audio_tower")
+            by_modality["vision"] = checkpoint_of(
+                "vision", options.vision_tower, "vision_tower", options.vision_adapter
+            )
+        return cls(by_modality, options)
 
     @property
     def names(self) -> list[str]:
@@ -62,75 +55,63 @@ class Towers:
     @property
     def digests(self) -> dict[str, str]:
         """What decides the embeddings of every modality."""
-        return {name: f"{EMBEDDING_VERSION}-{checkpoint.digest}" for name, checkpoint in self.checkpoints.items()}
+        return {name: identity_of(checkpoint) for name, checkpoint in self.checkpoints.items()}
+
+    def shapes(self, view: View, inputs: Inputs) -> tuple[Modality, Modality, Modality]:
+        """Return the modalities of embedded inputs, whose widths are their towers'."""
+        widths = {name: int(values.shape[-1]) for name, values in inputs.values.items()}
+        return tower_modalities(view, widths, self.names)
 
 
 class Embedder:
-    """Embeds one modality of all clips of a plan; the tower is loaded when the first item is not in the store."""
+    """Embeds one modality of all clips: a clip's pictures as a series (8, d), a sound or a text as a vector (d,)."""
 
-    def __init__(self, checkpoint: TowerCheckpoint, towers: Towers, store: Store) -> None:
-        self._checkpoint = checkpoint
-        self._towers = towers
-        self._store = store
-        self._tower: Tower | None = None
-        frames = f"-{N_TOWER_FRAMES}" if checkpoint.kind == "vision" else ""
-        self.what = f"{checkpoint.kind}{EMBEDDING_VERSION}{frames}-{checkpoint.digest[:32]}"
+    def __init__(self, checkpoint: Checkpoint, towers: Towers, store: Store) -> None:
+        self._sees = checkpoint.kind == "vision"
+        self._stored = StoredTower(checkpoint, towers.options, store, f"-{N_TOWER_FRAMES}" if self._sees else "")
 
     @property
-    def tower(self) -> Tower:
-        """The tower, loaded."""
-        if self._tower is None:
-            from mlecs_plugins.datasets.towers.encoders import open_tower
-
-            self._tower = open_tower(self._checkpoint, self._towers.device)
-        return self._tower
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a clip's embedding."""
+        width = self._stored.tower.width
+        return (N_TOWER_FRAMES, width) if self._sees else (width,)
 
     def known(self, digest: str) -> Array | None:
         """Return what is stored for a file or a text."""
-        return self._store.load(digest, self.what)
+        values = self._stored.known(digest)
+        return values if values is None or self._sees else values[0]
 
     def embed(self, pending: Mapping[str, Any]) -> dict[str, Array]:
         """Embed things by the digest of what they are made from, and store each result."""
-        groups = [_parts(thing, self._checkpoint.kind) for thing in pending.values()]
-        flat = [part for group in groups for part in group]
-        size = self._towers.batch
-        chunks = [self.tower.embed(flat[i : i + size]) for i in range(0, len(flat), size)]
-        rows = iter(np.concatenate(chunks))
-        found = {}
-        for digest, group in zip(pending, groups, strict=True):
-            values = np.stack([next(rows) for _ in group])
-            found[digest] = values if self._checkpoint.kind == "vision" else values[0]
-            self._store.save(digest, self.what, found[digest])
-        return found
+        groups = {digest: thing if self._sees else [thing] for digest, thing in pending.items()}
+        found = self._stored.embed_groups(groups)
+        return found if self._sees else {digest: values[0] for digest, values in found.items()}
 
     def read(self, path: Path) -> Any:
         """Return the pictures or the sound of a media file, or None where it has none."""
-        if self._checkpoint.kind == "vision":
+        if self._sees:
             return sample_frames(path, N_TOWER_FRAMES)
-        return read_waveform(path, self.tower.rate)  # type: ignore[attr-defined]  # every tower of sound has a rate
-
-
-def _parts(thing: Any, kind: str) -> Sequence[Any]:
-    return thing if kind == "vision" else [thing]
+        return read_waveform(path, self._stored.tower.rate)  # type: ignore[attr-defined]  # towers of sound have one
 
 
 def embed_inputs(
     plan: Selection, towers: Towers, digests: Mapping[Path, str], store: Store, progress: Progress
 ) -> Inputs:
     """Return the embeddings of all clips of a plan; what a clip lacks is missing, as with raw inputs."""
-    n = len(plan.clips)
-    shapes = {m.name: m for m in tower_modalities(plan.view, towers.widths, towers.names)}
-    values = {name: np.zeros((n, *m.shape), dtype=np.float32) for name, m in shapes.items()}
-    present = {name: np.zeros(n, dtype=bool) for name in shapes}
+    values, present = {}, {}
     damaged: dict[Path, str] = {}
-    for name in shapes:
-        embedder = Embedder(towers.checkpoints[name], towers, store)
+    n, batch = len(plan.clips), towers.options.tower_batch
+    for name, checkpoint in towers.checkpoints.items():
+        embedder = Embedder(checkpoint, towers, store)
         wanted = _media(plan, name, embedder, digests, damaged) if _is_media(plan, name) else _texts(plan, name)
-        for done, (rows, found) in enumerate(_batched(wanted, embedder, towers.batch), start=1):
-            for row, value in zip(rows, found, strict=True):
-                values[name][row], present[name][row] = value, True
-            progress(min(done * towers.batch, n), n, f"embedding {name} with {towers.checkpoints[name].name}")
-        progress(n, n, f"embedding {name} with {towers.checkpoints[name].name}")
+        found: dict[int, Array] = {}
+        for done, (rows, embedded) in enumerate(_batched(wanted, embedder, batch), start=1):
+            found |= dict(zip(rows, embedded, strict=True))
+            progress(min(done * batch, n), n, f"embedding {name} with {checkpoint.name}")
+        progress(n, n, f"embedding {name} with {checkpoint.name}")
+        present[name] = np.array([row in found for row in range(n)])
+        absent = np.zeros(next(iter(found.values())).shape if found else embedder.shape, dtype=np.float32)
+        values[name] = np.stack([found.get(row, absent) for row in range(n)])
     return Inputs(values, present, damaged)
 
 

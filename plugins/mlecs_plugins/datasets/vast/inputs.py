@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlecs_plugins.datasets.store import Store
 from mlecs_plugins.datasets.vast.card import N_FRAMES, modalities
 from mlecs_plugins.datasets.vast.features import RATE, log_mel, thumbnail
 from mlecs_plugins.datasets.vast.folder import sound_first, video_first
 from mlecs_plugins.datasets.vast.media import MediaError, read_waveform, sample_frames
 from mlecs_plugins.datasets.vast.plan import Selection
-from mlecs_plugins.datasets.vast.store import Store
 from mlecs_plugins.datasets.vast.texts import text_ids
 
 if TYPE_CHECKING:

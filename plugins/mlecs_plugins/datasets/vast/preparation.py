@@ -22,6 +22,7 @@ from mlecs_bench.api import (
     open_prepared,
     save_prepared,
 )
+from mlecs_plugins.datasets.store import Store
 from mlecs_plugins.datasets.user_files import Digests
 from mlecs_plugins.datasets.vast import card
 from mlecs_plugins.datasets.vast.clips import TEXT_KEYS, AnnotationProblems, Clip
@@ -29,7 +30,6 @@ from mlecs_plugins.datasets.vast.copies import texts_of
 from mlecs_plugins.datasets.vast.embedding import Towers, embed_inputs
 from mlecs_plugins.datasets.vast.inputs import Inputs, MediaReader, read_inputs
 from mlecs_plugins.datasets.vast.plan import Selection, make_plan
-from mlecs_plugins.datasets.vast.store import Store
 from mlecs_plugins.datasets.vast.synthetic import prepare_synthetic
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _damage(plan: Selection, inputs: Inputs) -> list[str]:
 
 def _manifest(plan: Selection, options: card.VastOptions, inputs: Inputs, digest: str) -> Manifest:
     towers = Towers.of(options, plan.view)
-    shapes = card.tower_modalities(plan.view, towers.widths, towers.names) if towers else card.modalities(plan.view)
+    shapes = towers.shapes(plan.view, inputs) if towers else card.modalities(plan.view)
     return Manifest(
         name=card.NAME,
         version=str(READER_VERSION),

@@ -1,4 +1,4 @@
-"""Arrays made from single media files, kept in the cache so that an interrupted preparation goes on where it was."""
+"""Arrays made from the files of a user, kept in the cache so that an interrupted preparation goes on where it was."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Store:
-    """A folder with one .npy file per array, named by the digest of the media file and what was made from it."""
+    """A folder with one .npy file per array, named by the digest of its source and by what was made from it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
