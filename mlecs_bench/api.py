@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.events import CellRef, Event, Tell
     from mlecs_bench.doors.hookspecs import (
         AlgorithmInfo,
+        Control,
         DatasetInfo,
         EncoderInfo,
         Exchange,
@@ -66,19 +67,21 @@ if TYPE_CHECKING:
     from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
     from mlecs_bench.plan.plan import Plan
     from mlecs_bench.report.arrange import Arm, Data, Place, Setting
+    from mlecs_bench.report.captions import score_caption
+    from mlecs_bench.report.controls import control_notes, floors
     from mlecs_bench.report.drawings import FigureWords, draw_ablation, draw_communication
     from mlecs_bench.report.evidence import communication_table
-    from mlecs_bench.report.frame import Row, SeedMean, Stat, honest_sentence
+    from mlecs_bench.report.frame import BOTH_POINTS, EvalPoint, Row, SeedMean, Stat, honest_sentence
     from mlecs_bench.report.scores import (
         ScoreColumn,
         ScoreLayout,
-        score_caption,
+        file_part,
         score_columns,
         score_notes,
         score_number,
         score_table,
     )
-    from mlecs_bench.report.statistics import MARGIN, Difference, holm, paired_difference, verdict
+    from mlecs_bench.report.statistics import MARGIN, Difference, Verdict, holm, paired_difference, verdict
     from mlecs_bench.report.study import StudyView
     from mlecs_bench.report.table import ABSENT, Claim, Figure, Line, Number, Published, Section, Table
     from mlecs_bench.seeds import rng, torch_generator, torch_stream
@@ -142,6 +145,7 @@ _HOMES = {
     ),
     "doors.hookspecs": (
         "AlgorithmInfo",
+        "Control",
         "DatasetInfo",
         "EncoderInfo",
         "Exchange",
@@ -213,6 +217,11 @@ _HOMES = {
         "Place",
         "Setting",
     ),
+    "report.captions": ("score_caption",),
+    "report.controls": (
+        "control_notes",
+        "floors",
+    ),
     "report.drawings": (
         "FigureWords",
         "draw_ablation",
@@ -220,6 +229,8 @@ _HOMES = {
     ),
     "report.evidence": ("communication_table",),
     "report.frame": (
+        "BOTH_POINTS",
+        "EvalPoint",
         "SeedMean",
         "Row",
         "Stat",
@@ -228,7 +239,7 @@ _HOMES = {
     "report.scores": (
         "ScoreColumn",
         "ScoreLayout",
-        "score_caption",
+        "file_part",
         "score_columns",
         "score_notes",
         "score_number",
@@ -237,6 +248,7 @@ _HOMES = {
     "report.statistics": (
         "Difference",
         "MARGIN",
+        "Verdict",
         "holm",
         "paired_difference",
         "verdict",
@@ -263,6 +275,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "ABSENT",
     "ALL_PARTS",
+    "BOTH_POINTS",
     "MARGIN",
     "AccessError",
     "Algorithm",
@@ -272,6 +285,7 @@ __all__ = [
     "Batch",
     "CellRef",
     "Claim",
+    "Control",
     "Data",
     "DataError",
     "DataRequest",
@@ -280,6 +294,7 @@ __all__ = [
     "DeviceHost",
     "Difference",
     "EncoderInfo",
+    "EvalPoint",
     "Event",
     "Exchange",
     "Figure",
@@ -335,6 +350,7 @@ __all__ = [
     "UnifiedModel",
     "Unmatched",
     "UsageError",
+    "Verdict",
     "Verification",
     "Workers",
     "WorkersInfo",
@@ -346,9 +362,12 @@ __all__ = [
     "check_pairs",
     "communication_table",
     "contrastive_loss",
+    "control_notes",
     "draw_ablation",
     "draw_communication",
     "features_of",
+    "file_part",
+    "floors",
     "held_tensors",
     "holm",
     "honest_sentence",

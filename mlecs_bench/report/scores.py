@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 from mlecs_bench.records.names import rho_label
 from mlecs_bench.report.arrange import Arm, Data, Place, Setting
+from mlecs_bench.report.captions import score_caption
 from mlecs_bench.report.controls import GAP, GAP_STAT, Block, Gap, control_notes, gap_note, gap_of
-from mlecs_bench.report.frame import BOTH_POINTS, EVAL_POINTS, SERVER, EvalPoint, Row, SeedMean, Stat, honest_sentence
+from mlecs_bench.report.frame import BOTH_POINTS, SERVER, EvalPoint, Row, SeedMean, Stat, honest_sentence
 from mlecs_bench.report.references import ReferenceRow, reference_notes, reference_rows
 from mlecs_bench.report.statistics import ALPHA, holm, paired_difference
 from mlecs_bench.report.table import Content, Line, Number, Published, Table
@@ -180,7 +181,7 @@ def score_table(
         lines += _reference_lines(found, columns, asked, layout, len(lines[-1].contents))
         references += [reference for by_data in found.values() for reference in by_data]
     before, behind = ((("seeds",),), [(name,) for name in _sent(rows[0][1])]) if layout.sent else ((), [])
-    closed = [pointed((GAP, *layout.heading(column)), column, asked) for column in gaps]
+    closed = [pointed(_gap_heading(column, layout, gaps), column, asked) for column in gaps]
     return Table(
         name=layout.name,
         title=layout.title,
@@ -205,6 +206,11 @@ def pointed(heading: tuple[str, ...], column: ScoreColumn, asked: Asked) -> tupl
 
 
 Gaps = Mapping[ScoreColumn, Mapping[Block, Gap]]
+
+
+def _gap_heading(column: ScoreColumn, layout: ScoreLayout, gaps: Gaps) -> tuple[str, ...]:
+    several = len({one.data for one in gaps}) > 1
+    return (GAP, *([column.data.label] if several else []), layout.heading(column)[-1])
 
 
 def _gaps(setting: Setting, blocks: Iterable[Block], columns: Iterable[ScoreColumn]) -> Gaps:
@@ -358,31 +364,6 @@ def _reference_lines(
 def _reference_number(reference: ReferenceRow | None, column: ScoreColumn, expected: int) -> Number | None:
     cell = reference.cell(column.metric, column.stat) if reference else None
     return Number(cell.mean, cell.sd, n=len(cell.values), expected=expected) if cell else None
-
-
-def score_caption(rows: Sequence[Row], setting: Setting, eval_points: Sequence[EvalPoint]) -> str:
-    """Return what scores are of: the setting, the data, and when and over what they are taken."""
-    about = f"{setting.about[0].upper()}{setting.about[1:]}"
-    structure = "".join(f", {text}" for text in _structure(rows))
-    data = {row.identity["dataset"]["name"]: row.identity["dataset"] for row in rows}
-    views = [f"{name}: {one['view']}, split {_splits(rows, name)}" for name, one in data.items()]
-    return (
-        f"{about}{structure}. {'; '.join(views)}. Scores {' and '.join(EVAL_POINTS[point] for point in eval_points)}: "
-        "per seed the average, the best and the worst device, and the server; then mean ± sd (ddof = 1) over seeds."
-    )
-
-
-def _splits(rows: Sequence[Row], name: str) -> str:
-    splits = {row.identity["dataset"]["split"] for row in rows if row.identity["dataset"]["name"] == name}
-    return " or ".join(sorted(splits))
-
-
-def _structure(rows: Sequence[Row]) -> list[str]:
-    """Return in what single devices differ from the profile, which is alike in all rows of a setting."""
-    structure = rows[0].identity["structure"]
-    models = {id_: model["name"] for id_, model in structure["slm"].items()}
-    parts = {"SLM": models, "LoRA rank": structure["rank"], "encoder width": structure["encoder_width"]}
-    return [f"{what} of {id_}: {value}" for what, values in parts.items() for id_, value in values.items()]
 
 
 def score_notes(rows: Sequence[Placed], columns: Sequence[ScoreColumn], asked: Asked) -> list[str]:
