@@ -86,7 +86,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
         reproduced=("Devices train on their private data alone, and nothing is sent in either direction.",),
         readings=(
             "The server trains its own model on the public data, since the paper scores it.",
-            "Devices do not see the public data, those of ML-ECS do. -o use_public=true adds a public stage and makes it "
-            "the control 'standalone with public data' of every study, which collaboration has to beat.",
+            "Devices do not see the public data, those of ML-ECS do. -o use_public=true adds a public stage and makes "
+            "it the control 'standalone with public data' of every study, which collaboration has to beat.",
         ),
     )

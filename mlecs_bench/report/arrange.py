@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlecs_bench.doors.hookspecs import Control
@@ -140,8 +139,8 @@ class Cards:
     `control_key`; `real_texts` are the metrics that say something of real texts alone.
     """
 
-    defaults: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
-    controls: Mapping[str, Control] = MappingProxyType({})
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    controls: Mapping[str, Control] = field(default_factory=dict)
     real_texts: frozenset[str] = frozenset()
 
 

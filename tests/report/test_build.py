@@ -222,9 +222,9 @@ def test_numbers_of_all_formats_agree(study_folder):
     (table,) = [table for table in whole["tables"] if table["name"] == "scores-vast"]
     rows = list(csv.DictReader(text("scores-vast.csv").splitlines()))
     files = [(row["records"], row["file"]) for row in csv.DictReader(text("records.csv").splitlines())]
-    assert len(rows) == len(table["numbers"]) == 4 * (1 + 4 + 3)
+    assert len(rows) == len(table["numbers"]) == 4 * (1 + 7 + 3)
     scores = [(row, number) for row, number in zip(rows, table["numbers"], strict=True) if number.get("sd") is not None]
-    assert len(scores) == 4 * 4
+    assert len(scores) == 4 * 7
     for row, number in scores:
         assert (float(row["value"]), float(row["sd"])) == (number["value"], number["sd"])
         assert f"{number['value']:.3f} ± {number['sd']:.3f}" in text("scores-vast.md")
@@ -310,7 +310,7 @@ def test_the_command_names_bad_files_and_takes_both_names_of_the_point_of_evalua
         (small / "records" / "bad.json").write_text("{")
         done = run(small, flag, "received")
         assert done.exit_code == 0, again
-        assert done.stdout == build_table(five(), eval_point="received")
+        assert done.stdout == build_table(five(), ("received",))
         bad, wrote = done.stderr.splitlines()
         assert bad == f"warning: {small}/records/bad.json is cut off; delete it and run its cell again"
         assert re.fullmatch(rf"wrote 14 files to {small}/report; open {small}/report/index.html", wrote)
