@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from mlecs_bench.plan.plan import Plan
     from mlecs_bench.report.arrange import Arm, Data, Place, Setting
     from mlecs_bench.report.captions import score_caption
-    from mlecs_bench.report.controls import control_notes, floors
+    from mlecs_bench.report.controls import NO_FLOOR, control_notes, floors
     from mlecs_bench.report.drawings import FigureWords, draw_ablation, draw_communication
     from mlecs_bench.report.evidence import communication_table
     from mlecs_bench.report.frame import BOTH_POINTS, EvalPoint, Row, SeedMean, Stat, honest_sentence
@@ -219,6 +219,7 @@ _HOMES = {
     ),
     "report.captions": ("score_caption",),
     "report.controls": (
+        "NO_FLOOR",
         "control_notes",
         "floors",
     ),
@@ -277,6 +278,7 @@ __all__ = [
     "ALL_PARTS",
     "BOTH_POINTS",
     "MARGIN",
+    "NO_FLOOR",
     "AccessError",
     "Algorithm",
     "AlgorithmInfo",

@@ -56,7 +56,6 @@ from mlecs_plugins.paper.measured import SHOWN_IN, Measured, Need, Said, measure
 from mlecs_plugins.paper.printed import ML_ECS, RANK_NOTE, SHARE_NOTE, Drop, Gain, GainPart, percent_more
 
 METRIC_NAMES = {"bertscore": "BERTScore", "rouge_lsum": "Rouge-LSum", "f1_macro": "F1 (macro)"}
-NO_CONTROL = "no control row: the gain may be nothing but more steps or data"
 WHOSE: Mapping[tuple[Stat, ...], str] = {("server",): " of the server", ("avg",): " of devices"}
 RANKED = "fedilora"
 """The algorithm whose volume `RANK_NOTE` explains."""
@@ -113,7 +112,7 @@ def _beside(measured: Measured, gain: Gain, parts: Sequence[GainPart]) -> list[s
     if all("/" in baseline for baseline in gain.baselines):
         ablated = [baseline for baseline in gain.baselines if is_by_modalities(baseline)]
         return [_informative(measured, baseline, parts) for baseline in ablated]
-    return [_over_control(measured, label, gain, parts) for label in measured.controls] or [NO_CONTROL]
+    return [_over_control(measured, label, gain, parts) for label in measured.controls]
 
 
 def _informative(measured: Measured, baseline: str, parts: Iterable[GainPart]) -> str:

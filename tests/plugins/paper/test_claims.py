@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import statistics
-from dataclasses import replace
 
 from authors_logs import BOTH, LOG_RECORDS
 from hand_made import make_record, with_identity
@@ -14,7 +13,7 @@ from mlecs_bench.report.arrange import NO_CARDS, Cards, arrange, control_key
 from mlecs_bench.report.frame import BOTH_POINTS, build_rows
 from mlecs_bench.report.statistics import detectable_effect
 from mlecs_bench.seeds import PROTOCOL_SEEDS
-from mlecs_plugins.paper.claims import METRIC_NAMES, NO_CONTROL, NO_PERCENTAGE, TINY, claims
+from mlecs_plugins.paper.claims import METRIC_NAMES, NO_PERCENTAGE, TINY, claims
 from mlecs_plugins.paper.judged import by_point, judged_at_all, judged_by_size
 from mlecs_plugins.paper.printed import RANK_NOTE, SHARE_NOTE, drops, gains
 
@@ -62,17 +61,14 @@ def setting_of(rows, candidate="ml-ecs", cards=NO_CARDS):
 
 
 def judged(rows, start, candidate="ml-ecs", points=("local",), cards=NO_CARDS):
-    """Return the one claim whose words begin with `start`, but for its words on a control that is not there.
-
-    Rows that are asked for again were judged before.
-    """
+    """Return the one claim whose words begin with `start`; rows that are asked for again were judged before."""
     asked = (rows, candidate, points, cards)
     if JUDGED.get("asked") != asked:
         JUDGED.update(
             asked=(dict(rows), *asked[1:]), claims=claims(setting_of(rows, candidate, cards), candidate, points)
         )
     (claim,) = (claim for claim in JUDGED["claims"] if claim.claim.startswith(start))
-    return replace(claim, reason=claim.reason.removesuffix(f"; {NO_CONTROL}"))
+    return claim
 
 
 def test_gains_that_are_all_there_are_reproduced():
@@ -245,14 +241,6 @@ def test_a_gain_says_how_it_looks_over_the_control_and_the_verdict_stands_apart(
     del rows["public", 0.7]
     absent = judged(rows, "gain over all baselines", cards=cards)
     assert absent.reason.endswith("over the control: no records of standalone with public data at rho 0.7")
-
-
-def test_without_a_control_a_gain_says_so_and_an_ablation_does_not():
-    rows = table1() | {("ml-ecs/no-ccl", 0.5): five("ml-ecs/no-ccl", 0.5, BASE)}
-    found = {claim.claim: claim.reason for claim in claims(setting_of(rows))}
-    (over,) = (reason for claim, reason in found.items() if claim.startswith("gain over standalone in"))
-    assert over.endswith(f"; {NO_CONTROL}")
-    assert not any(NO_CONTROL in reason for claim, reason in found.items() if "ml-ecs/no" in claim)
 
 
 def test_the_ablation_of_mma_says_how_many_seeds_are_informative():

@@ -13,11 +13,13 @@ from click.testing import CliRunner
 import mlecs_bench
 from hand_made import make_comm
 from mlecs_bench.cli.report import report
+from mlecs_bench.doors.hookspecs import Control
 from mlecs_bench.doors.registry import PluginEntry, Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.study import keep_study, preset, presets, read_study
 from mlecs_bench.records.results import write_record
 from mlecs_bench.report import Wanted, build_report, drawings
+from mlecs_bench.report.arrange import Cards, control_key
 from mlecs_bench.report.transmission import Counted, transmission_text
 from mlecs_plugins.paper.printed import PAPER_NOTES
 from mlecs_plugins.paper.study import mlecs_study
@@ -80,6 +82,17 @@ def test_its_tables_figures_and_claims_come_first_and_take_the_place_of_scores_a
 def test_its_claims_are_about_its_own_algorithm():
     assert any(section.claims for section in built(five()).sections)
     assert not any(section.claims for section in built(five(), candidate="standalone").sections)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_claims_without_a_control_say_what_a_gain_may_be():
+    control = Control("floor", "alone with public data", "nothing sent")
+    for name, expected in (("standalone", True), ("alone", False)):
+        records = [*five(), *five(name)]
+        controls = {} if expected else {control_key(records[-1]["identity"]): control}
+        report_ = build_report(records, "t", Wanted(studies=[mlecs_study()]), Cards(controls=controls))
+        (section,) = [section for section in report_.sections if section.claims]
+        assert ("no control row" in section.about) is expected
 
 
 def test_figures_speak_the_papers_words(monkeypatch):
