@@ -95,7 +95,7 @@ def overall_sentences(setting: Setting, arm: Arm, asked: Asked) -> list[str]:
         sides[f"the control {floor.label}"] = [one for one in found if one.first.baseline == floor]
     return [
         f"Average device, {arm.label} against {against}: {standing(members, asked)}. Overall test of {len(members)} "
-        f"blocks of dataset, rate and baseline: {_tests(members, asked)}."
+        f"block{'s' * (len(members) > 1)} of dataset, rate and baseline: {_tests(members, asked)}."
         for against, members in sides.items()
         if members
     ]

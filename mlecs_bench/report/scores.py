@@ -172,16 +172,17 @@ def score_table(
     rates = setting.rates()
     blocks = sorted({(place.rho, place.n_devices) for place, _ in rows}, key=lambda at: (rates.index(at[0]), at[1]))
     gaps = _gaps(setting, blocks, columns)
+    shown = gaps if any(gap.is_real for of in gaps.values() for gap in of.values()) else {}
     lines: list[Line] = []
     references: list[ReferenceRow] = []
     for rho, n in blocks:
         block = [(place, row) for place, row in rows if (place.rho, place.n_devices) == (rho, n)]
         found = _references(block)
-        lines += _block_lines(block, columns, gaps, asked, layout)
+        lines += _block_lines(block, columns, shown, asked, layout)
         lines += _reference_lines(found, columns, asked, layout, len(lines[-1].contents))
         references += [reference for by_data in found.values() for reference in by_data]
     before, behind = ((("seeds",),), [(name,) for name in _sent(rows[0][1])]) if layout.sent else ((), [])
-    closed = [pointed(_gap_heading(column, layout, gaps), column, asked) for column in gaps]
+    closed = [pointed(_gap_heading(column, layout, shown), column, asked) for column in shown]
     return Table(
         name=layout.name,
         title=layout.title,
@@ -214,13 +215,13 @@ def _gap_heading(column: ScoreColumn, layout: ScoreLayout, gaps: Gaps) -> tuple[
 
 
 def _gaps(setting: Setting, blocks: Iterable[Block], columns: Iterable[ScoreColumn]) -> Gaps:
-    """Return the gaps between the controls by block, of those columns that have one that is real."""
+    """Return the gaps between the controls by block, of the columns of headline scores."""
     found: dict[ScoreColumn, dict[Block, Gap]] = {}
     for column in columns:
         if (column.metric, column.stat) == (column.data.headline, GAP_STAT):
             of_column = {block: gap_of(setting.rows, block, column.data, column.eval_point) for block in blocks}
             found[column] = {block: gap for block, gap in of_column.items() if gap is not None}
-    return found if any(gap.is_real for of in found.values() for gap in of.values()) else {}
+    return {column: of_column for column, of_column in found.items() if of_column}
 
 
 def _gap_notes(gaps: Gaps) -> list[str]:

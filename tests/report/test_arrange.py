@@ -155,16 +155,18 @@ CEILING = Control("ceiling", "all in one place", "all private data in one place"
 
 def controlled():
     """Return records of four algorithms, and which of them are controls."""
-    public = with_identity(make_record(algo="alone"), algo={"options": {"public": True}})
+    alone, public = (
+        with_identity(make_record(algo="alone"), algo={"options": {"public": public}}) for public in (False, True)
+    )
     central = make_record(algo="central")
     controls = {control_key(public["identity"]): FLOOR, control_key(central["identity"]): CEILING}
-    others = [make_record(algo=name) for name in ("alone", "zeta", "mine", "mine/no-x")]
-    return [public, central, *others], controls
+    others = [make_record(algo=name) for name in ("zeta", "mine", "mine/no-x")]
+    return [public, central, alone, *others], controls
 
 
 def test_controls_have_their_own_labels_and_stand_around_the_candidate():
     records, controls = controlled()
-    (setting,) = settings_of(records, "mine", controls=controls)
+    (setting,) = settings_of(records, "mine", controls=controls, alone={"tau": 1.0, "public": False})
     names = ["alone", "zeta", "alone with public data", "mine", "all in one place", "mine/no-x"]
     assert labels(setting) == names
     roles = {arm.label: (arm.is_floor, arm.is_ceiling) for arm in setting.arms}

@@ -167,14 +167,18 @@ def test_what_is_the_same_at_both_points_and_a_server_count_once():
 
 def test_controls_are_of_the_family_whatever_their_options():
     floor = Control("floor", "a with public data", "nothing sent")
-    public = [with_identity(record, algo={"options": {"public": True}}) for record in runs("a", CLOSE)]
+    plain, public = (
+        [with_identity(record, algo={"options": {"public": public}}) for record in runs("a", scores)]
+        for public, scores in ((False, FAR), (True, CLOSE))
+    )
     central = runs("central", OURS)
     controls = {
         control_key(public[0]["identity"]): floor,
         control_key(central[0]["identity"]): Control("ceiling", "all in one place", "all data"),
     }
-    records = [*runs("ml-ecs", OURS), *runs("a", FAR), *public, *central]
-    (setting,) = arrange(build_rows(records), "ml-ecs", Cards(controls=controls))
+    records = [*runs("ml-ecs", OURS), *plain, *public, *central]
+    cards = Cards(defaults={"a": {"tau": 1.0, "public": False}}, controls=controls)
+    (setting,) = arrange(build_rows(records), "ml-ecs", cards)
     found = families(setting)
     assert [name for name, _ in found] == ["a", "a with public data", "all in one place"]
     assert found["a", "0.5"].adjusted_p == pytest.approx(3 * stats.ttest_rel(OURS, FAR).pvalue)

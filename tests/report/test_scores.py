@@ -224,6 +224,8 @@ def test_a_gap_that_is_not_real_is_no_scale():
     for ceiling in (0.001, -0.1):
         table = controlled_table(*controlled(ceiling=ceiling))
         assert not any(path[0] == "gap closed" for path in table.columns)
+        (note,) = [note for note in table.notes if note.startswith("gap closed")]
+        assert f"rho 0.5, 3 devices: {ceiling - statistics.mean(NOISE.values()):+.3f} ± " in note
 
 
 def test_where_lower_is_better_the_gap_is_turned():

@@ -83,7 +83,7 @@ def table1(view: StudyView) -> list[Table]:
 
 
 def ablation_tables(view: StudyView) -> list[Table]:
-    """Return the scores of the candidate and of its ablations (Figure 4), a table per dataset that has any.
+    """Return the scores of the candidate, its ablations (Figure 4) and the controls, a table per dataset that has any.
 
     Below it stands how many seeds tell the candidate from the ablation of its aggregation by modalities at all.
     """
@@ -94,7 +94,8 @@ def ablation_tables(view: StudyView) -> list[Table]:
     full = [
         place
         for place in setting.rows
-        if place.n_devices == n and place.arm.label == candidate and (place.data, place.rho) in blocks
+        if place.n_devices == n and (place.data, place.rho) in blocks
+        if place.arm.label == candidate or place.arm.control
     ]
     rows = [(place, setting.rows[place]) for place in [*full, *places]]
     return _by_rate(view, rows, "ablation", f"Ablations of {candidate} at {n} devices")

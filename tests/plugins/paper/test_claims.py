@@ -220,10 +220,14 @@ def test_a_drop_is_judged_at_both_points():
 def controlled(scores):
     """Return Table 1 with a control of these scores, and the cards that say so."""
     public = {"algo": {"options": {"public": True}}}
-    rows = table1()
+    rows = table1() | {
+        ("standalone", rho): five("standalone", rho, BASE, identity={"algo": {"options": {"public": False}}})
+        for rho in RATES
+    }
     more = {("public", rho): five("standalone", rho, scores, server=0.6, identity=public) for rho in RATES}
     control = Control("floor", "standalone with public data", "nothing sent")
-    return rows | more, Cards(controls={control_key(more["public", 0.5][0]["identity"]): control})
+    controls = {control_key(more["public", 0.5][0]["identity"]): control}
+    return rows | more, Cards(defaults={"standalone": {"tau": 1.0, "public": False}}, controls=controls)
 
 
 def test_a_gain_says_how_it_looks_over_the_control_and_the_verdict_stands_apart():

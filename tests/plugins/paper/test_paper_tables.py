@@ -10,7 +10,8 @@ import statistics
 import pytest
 
 from hand_made import make_record, with_identity
-from mlecs_bench.report.arrange import Order, arrange
+from mlecs_bench.doors.hookspecs import Control
+from mlecs_bench.report.arrange import Cards, Order, arrange, control_key
 from mlecs_bench.report.frame import BOTH_POINTS, build_rows
 from mlecs_bench.report.scores import Asked
 from mlecs_bench.report.study import StudyView
@@ -188,3 +189,12 @@ def test_ablations_stand_below_the_whole_at_the_rates_that_they_have():
     table = table_of(records, ablation_tables)
     assert [line.labels for line in table.lines] == [("0.5", "ml-ecs"), ("0.5", "ml-ecs/no-kt")]
     assert tables_of(five(), ablation_tables) == []
+
+
+def test_controls_stand_in_the_table_of_ablations_too():
+    control = Control("floor", "alone with public data", "nothing sent")
+    records = [*five(), *five("ml-ecs/no-kt"), *five("standalone")]
+    cards = Cards(controls={control_key(records[-1]["identity"]): control})
+    (setting,) = arrange(build_rows(records), "ml-ecs", cards)
+    (table,) = ablation_tables(StudyView(setting, Asked(BOTH_POINTS, "ml-ecs", PROTOCOL_SEEDS)))
+    assert [line.labels[1] for line in table.lines] == ["alone with public data", "ml-ecs", "ml-ecs/no-kt"]
