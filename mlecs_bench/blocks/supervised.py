@@ -102,8 +102,9 @@ def train_stage(party: Party, data: PartyData, stage: Stage, loss: Loss) -> list
 
     The optimiser is new in every stage, as in the authors' script. Batch order and dropout follow streams named by
     party, round and stage, so neither other parties nor other algorithms can change them; a second stage of one budget
-    goes on with the first one's batches. Returns [] when there is nothing to train on, or nothing that could be trained,
-    such as the encoders of a device without modalities. Raises MlecsError when a loss is not finite, PluginError when models share a backbone or the data is the party's test data.
+    goes on with the first one's batches. Returns [] when there is nothing to train on, or nothing that could be
+    trained, such as the encoders of a device without modalities. Raises MlecsError when a loss is not finite,
+    PluginError when models share a backbone or the data is the party's test data.
     """
     _check_backbones(stage)
     if data is party.test:

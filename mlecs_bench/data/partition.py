@@ -8,9 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mlecs_bench.errors import DataError, UsageError
 from mlecs_bench.seeds import rng
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TRAIN_SHARE = 0.9
 """Share of a party's samples used for training in the frame split (paper, section 4.1)."""
@@ -113,6 +117,29 @@ def _hold_out(party: Sequence[str], stratum: Mapping[str, str], rows: Mapping[st
 
 def _rows_of(groups: Sequence[str], rows: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
     return tuple(row for group in sorted(groups) for row in rows[group])
+
+
+def limited(cut: Partition, private: int | None, public: int | None, seed: int) -> Partition:
+    """Leave every device at most `private` and the public part at most `public` training samples; None: all of them.
+
+    Which ones is drawn from the seed; testing samples stay. What is left out counts as unused.
+    """
+    kept_public = _keep(cut.public, public, rng(seed, "public limit"))
+    kept = tuple(_keep(part, private, rng(seed, "private limit", j)) for j, part in enumerate(cut.devices))
+    dropped = _n_train((cut.public, *cut.devices)) - _n_train((kept_public, *kept))
+    return Partition(kept_public, kept, cut.unused + dropped)
+
+
+def _keep(part: Part, limit: int | None, generator: np.random.Generator) -> Part:
+    """Return a part with at most `limit` of its training rows, in their order."""
+    if limit is None or len(part.train) <= limit:
+        return part
+    chosen = sorted(int(i) for i in generator.choice(len(part.train), size=limit, replace=False))
+    return Part(tuple(part.train[i] for i in chosen), part.test)
+
+
+def _n_train(parts: Sequence[Part]) -> int:
+    return sum(len(part.train) for part in parts)
 
 
 def draw_masks(rates: Mapping[str, float], n_devices: int, seed: int, min_modalities: int = 1) -> Masks:

@@ -60,6 +60,10 @@ class Profile:
     steps: int
     batch_size: int
     tiny: bool
+    private_limit: int | None = None
+    """Training samples of a device; None: all that the partition gives it."""
+    public_limit: int | None = None
+    """Public training samples; None: all that the partition gives."""
     lora: LoraSettings = LoraSettings()
     connector_dropout: float = 0.1  # authors' script
     clip_norm: float = 1.0  # authors' script

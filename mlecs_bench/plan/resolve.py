@@ -98,6 +98,10 @@ def _overridden(profile: Profile, spec: RunSpec) -> Profile:
     """Return the profile with everything replaced that the spec names."""
     names = ("slm", "llm", "batch_size", "dtype", "base_bits", "rounds", "steps")
     changes: dict[str, Any] = {name: getattr(spec, name) for name in names if getattr(spec, name) is not None}
+    for name in ("private_limit", "public_limit"):
+        limit = getattr(spec, name)
+        if limit is not None:
+            changes[name] = None if limit == "all" else limit
     if spec.device:
         changes["torch_device"] = spec.device
     if spec.slm or spec.llm or spec.device_slm:
@@ -112,6 +116,9 @@ def _overridden(profile: Profile, spec: RunSpec) -> Profile:
 def _variant(spec: RunSpec, own_options: Mapping[str, Any], *, other_split: bool) -> str:
     """Return in which settings a run departs from the defaults, beside those that a cell's name holds."""
     texts = [f"{name}={','.join(map(str, v)) if isinstance(v, list) else v}" for name, v in own_options.items()]
+    for name in ("private_limit", "public_limit"):
+        if getattr(spec, name) is not None:
+            texts.append(f"{name.replace('_', ' ')} {getattr(spec, name)}")
     if spec.n_devices != RunSpec.n_devices:
         texts.append(f"{spec.n_devices} devices")
     if spec.budget != RunSpec.budget:

@@ -14,12 +14,19 @@ from mlecs_bench.plan.training import BudgetRule
 from mlecs_bench.seeds import PROTOCOL_SEEDS
 
 Rho = float | Mapping[str, float]
+Limit = int | Literal["all"]
 
 
 def check_rate(rate: object, what: str) -> None:
     """Raise UsageError unless `rate` is a number in (0, 1]."""
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1:
         raise UsageError(f"{what} must be in (0, 1], got {rate}")
+
+
+def _check_limit(limit: object, what: str) -> None:
+    is_count = isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1
+    if limit not in (None, "all") and not is_count:
+        raise UsageError(f"{what} must be a whole number of at least 1, or all, got {limit}")
 
 
 def rho_text(rho: Rho) -> str:
@@ -33,12 +40,13 @@ def rho_text(rho: Rho) -> str:
 class RunSpec:
     """One run: an algorithm on a dataset at one rate, over one or more seeds.
 
-    None stands for "as the profile or the dataset says", which `resolve` looks up. `rho` is one rate or a
-    rate per modality. `steps` is q, the optimiser steps of one stage. `data_dir` is where the user's files are; it is
-    not part of a record's identity, the digest of the data is. Nor are `gradient_checkpointing`, which changes memory
-    and speed alone, and `bertscore_model` (a folder, a hub id, "packaged" or "none"), whose weights are. `slm`, `llm`
-    and `proxy` are folders or hub ids; `device_slm`, `device_rank` and `device_encoder_width` say in what single
-    devices differ, by device id.
+    None stands for "as the profile or the dataset says", which `resolve` looks up. `rho` is one rate or a rate per
+    modality. `steps` is q, the optimiser steps of one stage. `private_limit` and `public_limit` are the most
+    training samples of a device and of the public part; "all" leaves every one. `data_dir` is where the user's
+    files are; it is not part of a record's identity, the digest of the data is. Nor are `gradient_checkpointing`,
+    which changes memory and speed alone, and `bertscore_model` (a folder, a hub id, "packaged" or "none"), whose
+    weights are. `slm`, `llm` and `proxy` are folders or hub ids; `device_slm`, `device_rank` and
+    `device_encoder_width` say in what single devices differ, by device id.
     """
 
     algo: str
@@ -54,6 +62,8 @@ class RunSpec:
     split: str | None = None
     budget: BudgetRule = "paper"
     batch_size: int | None = None
+    private_limit: Limit | None = None
+    public_limit: Limit | None = None
     dtype: Dtype | None = None
     base_bits: Literal[4, 8] | None = None
     gradient_checkpointing: bool = False
@@ -81,6 +91,8 @@ class RunSpec:
         for name, count in counts.items():
             if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
                 raise UsageError(f"{name.replace('_', '-')} must be a whole number of at least 1, got {count}")
+        for name in ("private_limit", "public_limit"):
+            _check_limit(getattr(self, name), name.replace("_", "-"))
         for name, values in (("device-rank", self.device_rank), ("device-encoder-width", self.device_encoder_width)):
             for id_, size in values.items():
                 if isinstance(size, bool) or not isinstance(size, int) or size < 1:

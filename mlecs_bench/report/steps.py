@@ -41,7 +41,7 @@ def steps_table(setting: Setting, suffix: str = "") -> Table | None:
         return None
     return Table(
         name=f"steps{suffix}",
-        title="What the steps did",
+        title="Logged quantities",
         caption=CAPTION,
         left=("dataset", "algorithm", "party", "quantity"),
         columns=COLUMNS,
