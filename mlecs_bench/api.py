@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.events import CellRef, Event, Tell
     from mlecs_bench.doors.hookspecs import (
         AlgorithmInfo,
+        Control,
         DatasetInfo,
         EncoderInfo,
         Exchange,
@@ -71,19 +72,21 @@ if TYPE_CHECKING:
     from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
     from mlecs_bench.plan.plan import Plan
     from mlecs_bench.report.arrange import Arm, Data, Place, Setting
+    from mlecs_bench.report.captions import score_caption
+    from mlecs_bench.report.controls import NO_FLOOR, control_notes, floors
     from mlecs_bench.report.drawings import FigureWords, draw_ablation, draw_communication
     from mlecs_bench.report.evidence import communication_table
-    from mlecs_bench.report.frame import Row, SeedMean, Stat, honest_sentence
+    from mlecs_bench.report.frame import BOTH_POINTS, EvalPoint, Row, SeedMean, Stat, honest_sentence
     from mlecs_bench.report.scores import (
         ScoreColumn,
         ScoreLayout,
-        score_caption,
+        file_part,
         score_columns,
         score_notes,
         score_number,
         score_table,
     )
-    from mlecs_bench.report.statistics import MARGIN, Difference, holm, paired_difference, verdict
+    from mlecs_bench.report.statistics import MARGIN, Difference, Verdict, holm, paired_difference, verdict
     from mlecs_bench.report.study import StudyView
     from mlecs_bench.report.table import ABSENT, Claim, Figure, Line, Number, Published, Section, Table
     from mlecs_bench.seeds import rng, torch_generator, torch_stream
@@ -151,6 +154,7 @@ _HOMES = {
     ),
     "doors.hookspecs": (
         "AlgorithmInfo",
+        "Control",
         "DatasetInfo",
         "EncoderInfo",
         "Exchange",
@@ -224,6 +228,12 @@ _HOMES = {
         "Place",
         "Setting",
     ),
+    "report.captions": ("score_caption",),
+    "report.controls": (
+        "NO_FLOOR",
+        "control_notes",
+        "floors",
+    ),
     "report.drawings": (
         "FigureWords",
         "draw_ablation",
@@ -231,6 +241,8 @@ _HOMES = {
     ),
     "report.evidence": ("communication_table",),
     "report.frame": (
+        "BOTH_POINTS",
+        "EvalPoint",
         "SeedMean",
         "Row",
         "Stat",
@@ -239,7 +251,7 @@ _HOMES = {
     "report.scores": (
         "ScoreColumn",
         "ScoreLayout",
-        "score_caption",
+        "file_part",
         "score_columns",
         "score_notes",
         "score_number",
@@ -248,6 +260,7 @@ _HOMES = {
     "report.statistics": (
         "Difference",
         "MARGIN",
+        "Verdict",
         "holm",
         "paired_difference",
         "verdict",
@@ -274,7 +287,9 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "ABSENT",
     "ALL_PARTS",
+    "BOTH_POINTS",
     "MARGIN",
+    "NO_FLOOR",
     "AccessError",
     "Algorithm",
     "AlgorithmInfo",
@@ -283,6 +298,7 @@ __all__ = [
     "Batch",
     "CellRef",
     "Claim",
+    "Control",
     "Data",
     "DataError",
     "DataRequest",
@@ -291,6 +307,7 @@ __all__ = [
     "DeviceHost",
     "Difference",
     "EncoderInfo",
+    "EvalPoint",
     "Event",
     "Exchange",
     "Figure",
@@ -349,6 +366,7 @@ __all__ = [
     "UnifiedModel",
     "Unmatched",
     "UsageError",
+    "Verdict",
     "Verification",
     "Workers",
     "WorkersInfo",
@@ -360,9 +378,12 @@ __all__ = [
     "check_pairs",
     "communication_table",
     "contrastive_loss",
+    "control_notes",
     "draw_ablation",
     "draw_communication",
     "features_of",
+    "file_part",
+    "floors",
     "held_tensors",
     "holm",
     "honest_sentence",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from mlecs_bench.api import (
     ALL_PARTS,
     AlgorithmInfo,
+    Control,
     Device,
     Message,
     Needs,
@@ -46,15 +47,25 @@ class Centralised:
         train_stage(server, server.pool, stage, supervised_loss(server.model, server.pool, server.prompt))
 
 
+BOUND = Control(
+    role="ceiling",
+    label="centralised",
+    says="the same steps on the data of all parties, which no federation allows: how much there is to gain at all",
+)
+
+
 @hookimpl
 def mlecs_algorithm() -> AlgorithmInfo:
     """Return the card of Centralised."""
     return AlgorithmInfo(
         title="Centralised",
         summary="every model is trained on the private and public data of all: the bound from above, not a federation",
+        paper="none: a control row of ours",
         build=Centralised,
         server_score=True,
         needs=lambda _: Needs(private_stages=0, pool=True),
+        control=lambda _: BOUND,
+        reproduced=("Nothing: the paper has no such row.",),
         readings=(
             "A control row: the models, initial weights and steps of Standalone with public data, and everybody's "
             "data; what it has more is how much there is to gain by working together.",

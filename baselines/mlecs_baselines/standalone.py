@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mlecs_bench.api import (
     ALL_PARTS,
     AlgorithmInfo,
+    Control,
     Device,
     Message,
     Needs,
@@ -62,6 +63,13 @@ class Standalone:
         train_stage(server, server.train, stage, supervised_loss(server.model, server.train, server.prompt))
 
 
+WITH_PUBLIC = Control(
+    role="floor",
+    label="standalone with public data",
+    says="the data and the steps of an algorithm with a public stage, and nothing sent: what collaboration has to beat",
+)
+
+
 @hookimpl
 def mlecs_algorithm() -> AlgorithmInfo:
     """Return the card of Standalone."""
@@ -74,9 +82,11 @@ def mlecs_algorithm() -> AlgorithmInfo:
         exchanges=(),
         server_score=True,
         needs=lambda options: Needs(public_stage=options.use_public),
+        control=lambda options: WITH_PUBLIC if options.use_public else None,
         reproduced=("Devices train on their private data alone, and nothing is sent in either direction.",),
         readings=(
             "The server trains its own model on the public data, since the paper scores it.",
-            "Devices do not see the public data, those of ML-ECS do: -o use_public=true adds a public stage.",
+            "Devices do not see the public data, those of ML-ECS do. -o use_public=true adds a public stage and makes "
+            "it the control 'standalone with public data' of every study, which collaboration has to beat.",
         ),
     )

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mlecs_bench.doors.hookspecs import AlgorithmInfo, DatasetInfo, EncoderInfo, MetricInfo, Needs, StudyInfo
+from mlecs_bench.doors.hookspecs import AlgorithmInfo, Control, DatasetInfo, EncoderInfo, MetricInfo, Needs, StudyInfo
 from mlecs_bench.doors.options import NoOptions, default_text, option_rows, plain
 from mlecs_bench.doors.profile import Profile
 from mlecs_bench.doors.registry import Kind, Loaded, Registry
@@ -48,9 +48,15 @@ def _of_algorithm(info: AlgorithmInfo) -> Card:
         "paper": info.paper,
         "server_score": info.server_score,
         "needs": needs_sentences(info.needs(info.options())) or ["nothing in particular"],
+        "control": control_text(info.control(info.options())),
         "exchanges": exchanges,
         **{name: list(getattr(info, name)) for name in ("reproduced", "readings", "deviations")},
     }
+
+
+def control_text(control: Control | None) -> str:
+    """Return what an algorithm is beside the others for, "" where it is one of them."""
+    return f"{control.role}: {control.says}" if control else ""
 
 
 def needs_sentences(needs: Needs) -> list[str]:
@@ -81,7 +87,7 @@ def _of_dataset(info: DatasetInfo) -> Card:
 
 
 def _of_metric(info: MetricInfo) -> Card:
-    return {"higher_is_better": info.higher_is_better}
+    return {"higher_is_better": info.higher_is_better, "real_texts": info.real_texts}
 
 
 def _of_encoder(info: EncoderInfo) -> Card:
@@ -172,12 +178,14 @@ _FACTS = {
     "paper": "Paper",
     "server_score": "Server model is trained and scored",
     "needs": "Needs (by default)",
+    "control": "Control",
     "task": "Task",
     "modalities": "Modalities",
     "metrics": "Metrics, headline first",
     "splits": "Splits, default first",
     "where_to_get": "Where to get it",
     "higher_is_better": "Higher is better",
+    "real_texts": "Shown for real texts alone",
     "axes": "Axes of a sample",
     "tower": "As a tower",
     "presets": "Presets",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlecs_bench.cli.config import DEFAULT_OUT
-from mlecs_bench.cli.defaults import known_defaults
+from mlecs_bench.cli.defaults import known_cards
 from mlecs_bench.cli.flags import eval_point_flag
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import RecordError, UsageError
@@ -42,7 +42,7 @@ def compare(  # noqa: PLR0913, PLR0917  # click passes every argument and option
     a: str,
     b: str,
     folder: Path | None,
-    eval_point: EvalPoint,
+    eval_points: tuple[EvalPoint, ...],
     metric: str | None,
     stats: tuple[Stat, ...],
     as_json: bool,
@@ -55,7 +55,7 @@ def compare(  # noqa: PLR0913, PLR0917  # click passes every argument and option
     """
     from mlecs_bench.report.compare import Shown, compared_json, compared_text
 
-    shown = Shown(eval_point, metric, stats)
+    shown = Shown(eval_points, metric, stats)
     if folder is None and Path(a).exists() and Path(b).exists():
         compared = _folders(Path(a), Path(b), shown)
     else:
@@ -75,7 +75,7 @@ def _algorithms(a: str, b: str, given: Path | None, shown: Shown) -> Compared:
     folder = given or Path(DEFAULT_OUT)
     hint = f"run 'mlecs-bench run --algo NAME --dataset NAME --rho 0.5 --out {folder}' first, or name another folder"
     records = _read(folder, hint)
-    pairing = pair_algorithms(records, a, b, str(folder), known_defaults(records, Registry.installed()))
+    pairing = pair_algorithms(records, a, b, str(folder), known_cards(records, Registry.installed()))
     return compare_pairs(pairing, (a, b), shown, folders=False)
 
 

@@ -1,4 +1,4 @@
-"""What a report takes from installed plugins: the usual options of algorithms, and the studies that it shows."""
+"""What a report takes from installed plugins: what their cards say of records, and the studies that it shows."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlecs_bench.doors.options import build_options
 from mlecs_bench.errors import MlecsError
+from mlecs_bench.report.arrange import Cards, control_key
 
 if TYPE_CHECKING:
-    from mlecs_bench.doors.hookspecs import StudyInfo
+    from mlecs_bench.doors.hookspecs import Control, StudyInfo
     from mlecs_bench.doors.registry import Registry
 
 Records = Sequence[Mapping[str, Any]]
@@ -24,6 +26,36 @@ def known_defaults(records: Records, registry: Registry) -> dict[str, dict[str, 
         except MlecsError:
             continue  # records of a plugin that is gone are as good as any
     return found
+
+
+def known_cards(records: Records, registry: Registry) -> Cards:
+    """Return what the cards of installed plugins say of the algorithms and the metrics of records."""
+    return Cards(known_defaults(records, registry), _controls(records, registry), _of_real_texts(records, registry))
+
+
+def _controls(records: Records, registry: Registry) -> dict[str, Control]:
+    """Return the controls among the algorithms of records, whose options may be those of another version."""
+    algos = {control_key(record["identity"]): record["identity"]["algo"] for record in records}
+    found = {}
+    for key, algo in algos.items():
+        try:
+            info = registry.algorithm(algo["name"]).info
+            control = info.control(build_options(info.options, algo["options"], algo["name"]))
+        except MlecsError:
+            continue
+        if control is not None:
+            found[key] = control
+    return found
+
+
+def _of_real_texts(records: Records, registry: Registry) -> frozenset[str]:
+    found = set()
+    for name in dict.fromkeys(name for record in records for name in record["identity"]["scorers"]):
+        try:
+            found |= {name} if registry.metric(name).info.real_texts else set()
+        except MlecsError:
+            continue
+    return frozenset(found)
 
 
 def with_ablations(records: Records, registry: Registry) -> str | None:

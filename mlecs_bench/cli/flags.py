@@ -10,6 +10,7 @@ import click
 from mlecs_bench.cli.config import CACHE_VARIABLE, DEFAULT_OUT
 from mlecs_bench.plan.settings import DEVICE_KEYS, parse_pairs
 from mlecs_bench.plan.spec import RunSpec
+from mlecs_bench.report.frame import BOTH_POINTS
 
 Decorated = Callable[..., Any]
 _POSITIVE = click.IntRange(min=1)
@@ -116,11 +117,10 @@ class _Renamed(click.Option):
 eval_point_flag = click.option(
     "--eval-point",
     "--moment",
-    "eval_point",
+    "eval_points",
     cls=_Renamed,
     type=click.Choice(["local", "received"]),
-    default="local",
-    show_default=True,
-    help="Score the devices after their own training, or after the last broadcast.",
+    callback=lambda _context, _flag, point: BOTH_POINTS if point is None else (point,),
+    help="Show the devices' scores after their own training alone, or after the last broadcast.  [default: both]",
 )
 """Of the commands that read records."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlecs_bench.cli.config import DEFAULT_OUT
-from mlecs_bench.cli.defaults import known_defaults, studies_of, with_ablations
+from mlecs_bench.cli.defaults import known_cards, studies_of, with_ablations
 from mlecs_bench.cli.flags import eval_point_flag
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import RecordError, UsageError, did_you_mean
@@ -49,7 +49,7 @@ PAPER = "paper"
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Write here.  [default: FOLDER/report]")
 def report(  # noqa: PLR0913, PLR0917  # a flag each
     folder: Path,
-    eval_point: EvalPoint,
+    eval_points: tuple[EvalPoint, ...],
     candidate: str | None,
     studies: tuple[str, ...],
     with_paper: bool,
@@ -80,16 +80,16 @@ def report(  # noqa: PLR0913, PLR0917  # a flag each
     if candidate is None and not any(study.candidate for study in shown):
         candidate = with_ablations(found.records, registry)
     left_out = [f"left out: {Path(problem.split()[0]).name}" for problem in found.problems]
-    wanted = Wanted(eval_point, candidate, with_paper, shown)
-    defaults = known_defaults(found.records, registry)
+    wanted = Wanted(eval_points, candidate, with_paper, shown)
+    cards = known_cards(found.records, registry)
     files = {key: path.relative_to(folder).as_posix() for key, path in found.paths.items()}
     title = f"Report of {folder.resolve().name}"
-    built = build_report(found.records, title, wanted, defaults, [*left_out, *warnings], files)
+    built = build_report(found.records, title, wanted, cards, [*left_out, *warnings], files)
     if as_json:
         click.echo(json.dumps(report_json(built, found.records), indent=1))
         return
     _write(folder, built, found.records, output or folder / REPORT_FOLDER, [study.title for study in shown])
-    click.echo(build_table(found.records, eval_point, defaults), nl=False)
+    click.echo(build_table(found.records, eval_points, cards), nl=False)
 
 
 def _write(folder: Path, built: Report, records: Sequence[dict[str, Any]], place: Path, studies: Sequence[str]) -> None:

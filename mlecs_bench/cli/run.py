@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlecs_bench.cli.config import Request, build_request, read_config
+from mlecs_bench.cli.defaults import known_cards
 from mlecs_bench.cli.flags import ONE_RUN, PLACES, SETTINGS, parsed, with_flags
 from mlecs_bench.cli.outcome import honest_line, transmitted, transmitted_text
 from mlecs_bench.cli.progress import make_view
@@ -116,9 +117,10 @@ def _result_text(results: Sequence[CellResult]) -> str:
     from mlecs_bench.report import build_table
 
     records = [result.record for result in results if result.record is not None]
+    cards = known_cards(records, Registry.installed())
     paths = sorted({result.path.parent for result in results if result.path is not None})
     parts = [
-        build_table(records).strip(),
+        build_table(records, cards=cards).strip(),
         transmitted_text(transmitted(records)),
         f"{len(records)} record{'s' * (len(records) != 1)} of this run in {', '.join(map(str, paths))}",
         honest_line(records),

@@ -71,13 +71,27 @@ class Needs:
 
 
 @dataclass(frozen=True)
+class Control:
+    """What an algorithm stands in tables for where it is no rival of the others but what they are held against.
+
+    A "floor" sees the same data and takes the same steps as a collaborative algorithm and sends nothing: what
+    collaboration has to beat. A "ceiling" has what no device may have, such as all private data in one place: how much
+    there is to gain at all. `label` is what tables call it; `says` is what it shares and lacks, as part of a sentence.
+    """
+
+    role: Literal["floor", "ceiling"]
+    label: str
+    says: str
+
+
+@dataclass(frozen=True)
 class AlgorithmInfo:
     """An algorithm plugin: how to build it and its card.
 
-    `build(options)` returns the algorithm (an `Algorithm` of
-    mlecs_bench.federation.algorithm). `server_score`: the server's model is trained and scored. `needs(options)`
-    says what it needs of a federation. The card's sentences: `reproduced` is done as the paper prints it, `readings`
-    is what the sources leave open and how it was read, `deviations` is what departs from them, with the reason.
+    `build(options)` returns the algorithm (an `Algorithm` of mlecs_bench.federation.algorithm). `server_score`: the
+    server's model is trained and scored. `needs(options)` says what it needs of a federation, `control(options)`
+    whether it is a control. The card's sentences: `reproduced` is done as the paper prints it, `readings` is what the
+    sources leave open and how it was read, `deviations` is what departs from them, with the reason.
     """
 
     title: str
@@ -88,6 +102,7 @@ class AlgorithmInfo:
     exchanges: Sequence[Exchange] = ()
     server_score: bool = False
     needs: Callable[[Any], Needs] = lambda _: Needs()
+    control: Callable[[Any], Control | None] = lambda _: None
     reproduced: Sequence[str] = ()
     readings: Sequence[str] = ()
     deviations: Sequence[str] = ()
@@ -162,6 +177,7 @@ class MetricInfo:
 
     The entry point's name is the metric's name in `DatasetInfo.metrics` and in records. No model is loaded by `make`.
     `check(request)` raises UsageError before any data is prepared (so without labels) when a model cannot be used.
+    `real_texts`: it says something of real texts alone, so tables of synthetic data leave it out; records hold it.
     """
 
     title: str
@@ -169,6 +185,7 @@ class MetricInfo:
     make: Callable[[MetricRequest], Scorer | None]
     higher_is_better: bool = True
     check: Callable[[MetricRequest], None] | None = None
+    real_texts: bool = False
 
 
 def _same(name: str) -> str:

@@ -22,9 +22,14 @@ def rouge_lsum(predictions: Sequence[str], references: Sequence[str]) -> Metric:
     An empty prediction scores 0. Raises DataError without samples.
     """
     check_pairs(predictions, references, NAME)
-    scorer = _rouge_scorer()
-    values = [scorer.score(r, p)["rougeLsum"].fmeasure for p, r in zip(predictions, references, strict=True)]
+    values = [_f1(reference, prediction) for prediction, reference in zip(predictions, references, strict=True)]
     return Metric(fmean(values), len(values))
+
+
+@lru_cache(maxsize=1 << 12)
+def _f1(reference: str, prediction: str) -> float:
+    """Return the F1 of one pair; texts of one sentence are scored once for both metrics of this library."""
+    return float(_rouge_scorer().score(reference, prediction)["rougeLsum"].fmeasure)
 
 
 @lru_cache(maxsize=1)
@@ -51,9 +56,13 @@ class _StemmingTokenizer:
         return tokens
 
 
+def implementation() -> str:
+    """Return the library with its version and how it is called."""
+    return f"rouge-score=={importlib.metadata.version('rouge-score')} rougeLsum F1 stemmer"
+
+
 def _make(_request: MetricRequest) -> FunctionScorer:
-    version = importlib.metadata.version("rouge-score")
-    return FunctionScorer(NAME, f"rouge-score=={version} rougeLsum F1 stemmer", rouge_lsum)
+    return FunctionScorer(NAME, implementation(), rouge_lsum)
 
 
 @hookimpl

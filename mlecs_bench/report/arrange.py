@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mlecs_bench.doors.hookspecs import Control
 from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.records.names import rho_label
 from mlecs_bench.records.results import canonical_json
@@ -25,11 +25,12 @@ POSITION_PARTS = ("rho", "n_devices")
 
 @dataclass(frozen=True)
 class Arm:
-    """One algorithm with its options, as a table names it."""
+    """One algorithm with its options, as a table names it, and what it is a control of, if it is one."""
 
     key: str
     label: str
     algo: str
+    control: Control | None = None
 
     @property
     def base(self) -> str:
@@ -41,12 +42,23 @@ class Arm:
         """Is it an algorithm without one of its parts?"""
         return "/" in self.algo
 
+    @property
+    def is_floor(self) -> bool:
+        """Is it what collaboration has to beat?"""
+        return self.control is not None and self.control.role == "floor"
+
+    @property
+    def is_ceiling(self) -> bool:
+        """Is it a bound from above, which is no rival?"""
+        return self.control is not None and self.control.role == "ceiling"
+
 
 @dataclass(frozen=True)
 class Data:
     """One dataset with its view, split and scorers, as a table names it, and its metrics, the headline first.
 
-    `unscored` are the metrics whose scorers were not installed.
+    `unscored` are the metrics whose scorers were not installed. Metrics that say nothing of synthetic data are none of
+    its metrics where it is synthetic.
     """
 
     key: str
@@ -92,7 +104,7 @@ class Setting:
 
     @property
     def arms(self) -> list[Arm]:
-        """Every algorithm once, in the order of tables: baselines first, as they first occur, then ablations."""
+        """Every algorithm once, in the order of tables: baselines, floors, the candidate, ceilings, ablations."""
         return list(dict.fromkeys(place.arm for place in self.rows))
 
     @property
@@ -119,23 +131,38 @@ def _rate_order(label: str) -> tuple[int, float, str]:
         return (1, 0.0, label)
 
 
-Defaults = Mapping[str, Mapping[str, Any]]
-"""The default options of algorithms, as JSON values, by name."""
+@dataclass(frozen=True)
+class Cards:
+    """What installed plugins say of what records hold; a report knows no algorithm and no metric itself.
+
+    `defaults` are the default options of algorithms, as JSON values, by name; `controls` are the controls among them by
+    `control_key`; `real_texts` are the metrics that say something of real texts alone.
+    """
+
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    controls: Mapping[str, Control] = field(default_factory=dict)
+    real_texts: frozenset[str] = frozenset()
 
 
-def arrange(
-    rows: Sequence[Row], candidate: str, defaults: Defaults = MappingProxyType({}), order: Order = Order()
-) -> list[Setting]:
+NO_CARDS = Cards()
+
+
+def control_key(identity: Mapping[str, Any]) -> str:
+    """Return what a record's control is known by: its algorithm's name and options."""
+    return canonical_json([identity["algo"]["name"], identity["algo"]["options"]])
+
+
+def arrange(rows: Sequence[Row], candidate: str, cards: Cards = NO_CARDS, order: Order = Order()) -> list[Setting]:
     """Return the settings of a study: the usual budget first, then those with most records.
 
-    `candidate` is the last algorithm of a table. Where `defaults` hold an algorithm, its usual options are these, else
-    those of most records.
+    `candidate` is the last algorithm of a table, but for a ceiling and for ablations. Where the cards have the default
+    options of an algorithm, its usual options are these, else those of most records.
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(canonical_json(_setting_of(row.identity)), []).append(row)
     ordered = sorted(groups.values(), key=_setting_order)
-    arms, data = _arms(rows, defaults), _data(rows)
+    arms, data = _arms(rows, cards), _data(rows, cards)
     labels = _labels([_setting_of(members[0].identity) for members in ordered])
     settings = [_setting(members, label, arms, data) for members, label in zip(ordered, labels, strict=True)]
     return [_ordered(setting, candidate, order) for setting in settings]
@@ -151,7 +178,8 @@ def _ordered(setting: Setting, candidate: str, order: Order) -> Setting:
     def arm_order(place: Place) -> tuple[Any, ...]:
         arm, first = place.arm, order.algorithms
         known = first.index(arm.algo) if arm.algo in first else len(first)
-        return (arm.is_ablation, arm.base == candidate, known, arm.algo, arm.label != arm.algo, arm.label)
+        late = (arm.is_ablation, arm.is_ceiling, arm.base == candidate and not arm.is_floor, arm.is_floor)
+        return (*late, known, arm.algo, arm.label != arm.algo, arm.label)
 
     rows, curves = ({p: of[p] for p in sorted(of, key=arm_order)} for of in (setting.rows, setting.curves))
     return replace(setting, rows=rows, curves=curves, order=order)
@@ -190,8 +218,11 @@ def _arm_key(identity: Mapping[str, Any]) -> str:
     return canonical_json([identity["algo"], identity["structure"].get("proxy")])
 
 
-def _arms(rows: Sequence[Row], defaults: Defaults) -> dict[str, Arm]:
-    """Return every arm by its key; one that departs from the usual of its algorithm says so in its label."""
+def _arms(rows: Sequence[Row], cards: Cards) -> dict[str, Arm]:
+    """Return every arm by its key; one that departs from the usual of its algorithm says so in its label.
+
+    A control has its own label, as long as no other arm has that, too.
+    """
     flat: dict[str, dict[str, dict[str, str]]] = {}
     weight: Counter[str] = Counter()
     for row in rows:
@@ -201,14 +232,23 @@ def _arms(rows: Sequence[Row], defaults: Defaults) -> dict[str, Arm]:
     arms = {}
     for algo, variants in flat.items():
         most = variants[max(sorted(variants), key=lambda key: weight[key])]
-        usual = most | _known(flatten({"options": defaults.get(algo, {})}), most)
+        usual = most | _known(flatten({"options": cards.defaults.get(algo, {})}), most)
         for key, own in variants.items():
             # An option that a record lacks is one that it was made before: it must not pass for the default.
             paths = [path for path in {**own, **usual} if own.get(path) != usual.get(path)]
             parts = [f"{_short(path)}={_bare(own.get(path, 'absent'))}" for path in paths]
             label = f"{algo} ({', '.join(parts)})" if parts else algo
             arms[key] = Arm(key, label, algo)
-    return arms
+    controls = {_arm_key(row.identity): cards.controls.get(control_key(row.identity)) for row in rows}
+    labels = Counter(control.label for control in controls.values() if control)
+    labels.update(arm.label for key, arm in arms.items() if controls[key] is None)
+    return {key: _as_control(arm, controls[key], labels) for key, arm in arms.items()}
+
+
+def _as_control(arm: Arm, control: Control | None, labels: Mapping[str, int]) -> Arm:
+    if control is None:
+        return arm
+    return replace(arm, control=control, label=control.label if labels[control.label] == 1 else arm.label)
 
 
 def _known(defaults: dict[str, str], variant: Mapping[str, str]) -> dict[str, str]:
@@ -230,7 +270,7 @@ def _data_key(identity: Mapping[str, Any]) -> str:
     return canonical_json([identity["dataset"], identity["scorers"]])
 
 
-def _data(rows: Sequence[Row]) -> dict[str, Data]:
+def _data(rows: Sequence[Row], cards: Cards) -> dict[str, Data]:
     identities = {_data_key(row.identity): row.identity for row in rows}
     by_name: dict[str, dict[str, dict[str, str]]] = {}
     for key, i in identities.items():
@@ -243,7 +283,8 @@ def _data(rows: Sequence[Row]) -> dict[str, Data]:
         for key, own in variants.items():
             parts = [f"{_short(path)} {_bare(own.get(path, 'absent'))}" for path in differing]
             label = f"{name} ({', '.join(parts)})" if parts else name
-            scorers = identities[key]["scorers"]
+            hidden = cards.real_texts if identities[key]["dataset"]["synthetic"] else ()
+            scorers = {name: one for name, one in identities[key]["scorers"].items() if name not in hidden}
             metrics, unscored = (tuple(m for m in scorers if (scorers[m] is None) is lacks) for lacks in (False, True))
             found[key] = Data(key, label, name, metrics, unscored)
     return found

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.report.arrange import Defaults, Order, arrange
+from mlecs_bench.report.arrange import NO_CARDS, Cards, Order, arrange, control_key
 from mlecs_bench.report.drawings import draw_ablation, draw_communication, draw_curves
 from mlecs_bench.report.evidence import (
     ablation_statistics,
     candidates,
     communication_table,
-    overall_sentence,
+    overall_sentences,
     statistics_tables,
 )
-from mlecs_bench.report.frame import EvalPoint, Row, build_rows, expected_seeds, honest_sentence
+from mlecs_bench.report.frame import BOTH_POINTS, EvalPoint, Row, build_rows, expected_seeds, honest_sentence
 from mlecs_bench.report.markdown import table_text
 from mlecs_bench.report.scores import Asked, score_tables
 from mlecs_bench.report.steps import steps_table
@@ -31,13 +31,13 @@ Records = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a report shows: the devices' `eval_point`, the algorithm that is held against the others, published values.
+    """What a report shows: when devices are scored, the algorithm that is held against the others, published values.
 
     `candidate` None: that of the first study that names one of the algorithms, else the algorithm with ablations, else
     the last one. `studies` add their sections, in place of some of the report's own.
     """
 
-    eval_point: EvalPoint = "local"
+    eval_points: tuple[EvalPoint, ...] = BOTH_POINTS
     candidate: str | None = None
     published: bool = False
     studies: Sequence[StudyInfo] = ()
@@ -47,34 +47,33 @@ def build_report(
     records: Records,
     title: str,
     wanted: Wanted = Wanted(),
-    defaults: Defaults = MappingProxyType({}),
+    cards: Cards = NO_CARDS,
     warnings: Sequence[str] = (),
     files: Mapping[str, str] = MappingProxyType({}),
 ) -> Report:
     """Return the report of `records`, which are at least one; raises RecordError when a seed of a cell occurs twice.
 
-    `defaults` are the default options of algorithms, from which others are told apart; `files` are the names of the
-    record files by key.
+    `cards` are what installed plugins say of what the records hold; `files` are the names of the record files by key.
     """
     rows = build_rows(records)
-    candidate = wanted.candidate or _default_candidate(rows, wanted.studies)
-    asked = Asked(wanted.eval_point, candidate, expected_seeds(rows), wanted.published)
-    settings = arrange(rows, candidate, defaults, _order(wanted.studies))
+    candidate = wanted.candidate or _default_candidate(rows, wanted.studies, cards)
+    asked = Asked(wanted.eval_points, candidate, expected_seeds(rows), wanted.published)
+    settings = arrange(rows, candidate, cards, _order(wanted.studies))
     views = [StudyView(setting, asked, number) for number, setting in enumerate(settings)]
     sections = [section for view in views for section in _sections(view, wanted.studies) if _says_something(section)]
     warnings = (*warnings, *_dirty(records))
     return Report(title, _made_by(records), honest_sentence(rows), sections, warnings, files)
 
 
-def build_table(records: Records, eval_point: EvalPoint = "local", defaults: Defaults = MappingProxyType({})) -> str:
+def build_table(records: Records, eval_points: tuple[EvalPoint, ...] = BOTH_POINTS, cards: Cards = NO_CARDS) -> str:
     """Return the scores of all `records` as text for the terminal, a table per setting and dataset.
 
     Raises RecordError when a seed of a cell occurs twice.
     """
     rows = build_rows(records)
-    candidate = _default_candidate(rows, ())
-    asked = Asked(eval_point, candidate, expected_seeds(rows))
-    settings = arrange(rows, candidate, defaults)
+    candidate = _default_candidate(rows, (), cards)
+    asked = Asked(eval_points, candidate, expected_seeds(rows))
+    settings = arrange(rows, candidate, cards)
     return "\n".join(table_text(table) for setting in settings for table in score_tables(setting, asked))
 
 
@@ -85,8 +84,9 @@ def _order(studies: Sequence[StudyInfo]) -> Order:
     return Order(first(study.algorithms for study in studies), first(study.datasets for study in studies))
 
 
-def _default_candidate(rows: Sequence[Row], studies: Sequence[StudyInfo]) -> str:
-    names = [str(row.identity["algo"]["name"]) for row in rows]
+def _default_candidate(rows: Sequence[Row], studies: Sequence[StudyInfo], cards: Cards) -> str:
+    rivals = [row for row in rows if control_key(row.identity) not in cards.controls]
+    names = [str(row.identity["algo"]["name"]) for row in rivals or rows]
     bases = [name.partition("/")[0] for name in names]
     of_studies = [study.candidate for study in studies if study.candidate in bases]
     ablated = [base for name, base in zip(names, bases, strict=True) if name != base]
@@ -122,8 +122,8 @@ def _curves(view: StudyView) -> Section:
 def _statistics(view: StudyView) -> Section:
     setting, asked = view.setting, view.asked
     tests = [*statistics_tables(setting, asked, view.suffix), ablation_statistics(setting, asked, view.suffix)]
-    overall = [overall_sentence(setting, arm, asked) for arm in candidates(setting, asked)]
-    return _section(view, "Statistics", " ".join(filter(None, overall)), tests, [])
+    overall = [text for arm in candidates(setting, asked) for text in overall_sentences(setting, arm, asked)]
+    return _section(view, "Statistics", "\n\n".join(overall), tests, [])
 
 
 def _steps(view: StudyView) -> Section:

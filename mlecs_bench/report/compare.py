@@ -10,15 +10,27 @@ from typing import Any
 from mlecs_bench.errors import RecordError, UsageError, did_you_mean
 from mlecs_bench.report.arrange import Data, Setting
 from mlecs_bench.report.comparisons import (
+    AT_ALL,
     DIFFERENCE_COLUMNS,
+    AtPoints,
     Comparison,
+    at_points,
     compare_rows,
     corrected,
     difference_contents,
     overall,
 )
 from mlecs_bench.report.evidence import flip_text
-from mlecs_bench.report.frame import EVAL_POINTS, EvalPoint, Row, Stat, honest_sentence, score_rows
+from mlecs_bench.report.frame import (
+    BOTH_POINTS,
+    EVAL_POINTS,
+    SERVER,
+    EvalPoint,
+    Row,
+    Stat,
+    honest_sentence,
+    score_rows,
+)
 from mlecs_bench.report.markdown import report_markdown
 from mlecs_bench.report.pairing import Pair, Pairing, Record, origin_notes
 from mlecs_bench.report.statistics import ALPHA, MARGIN, POWER, SignFlip
@@ -28,9 +40,13 @@ ALL_METRICS = "all"
 _LEGEND = (
     "Difference: A minus B on the n seeds that both have, turned so that positive means A is better: mean ± sd, "
     "Student's 95 % interval, and the mean in per cent of B's. p: two-sided paired t-test; corrected: Holm over all "
-    f"lines here of one dataset and score. Verdict on A: tied if the interval lies within ±{MARGIN:g}, else better or "
-    f"worse if the corrected p is below {ALPHA:g}. Detectable: the smallest true gain that these seeds would have "
-    f"shown with {100 * POWER:.0f} % power, uncorrected."
+    "lines here of one dataset, score and point of evaluation. Verdict on A: tied if the interval lies within "
+    f"±{MARGIN:g}, else better or worse if the corrected p is below {ALPHA:g}. Detectable: the smallest true gain that "
+    f"these seeds would have shown with {100 * POWER:.0f} % power, uncorrected."
+)
+_BOTH_LEGEND = (
+    " Devices are scored at two points: local, after their own training, and received, after the last broadcast; both: "
+    "the differences are the same. Holds at both: the verdict of both, undecided where they differ."
 )
 
 
@@ -38,7 +54,7 @@ _LEGEND = (
 class Shown:
     """Which scores are shown: `metric` None stands for the headline of each dataset, "all" for all its metrics."""
 
-    eval_point: EvalPoint = "local"
+    eval_points: tuple[EvalPoint, ...] = BOTH_POINTS
     metric: str | None = None
     stats: tuple[Stat, ...] = ("avg", "server")
 
@@ -47,6 +63,10 @@ class Shown:
         if self.metric == ALL_METRICS:
             return data.metrics
         return (self.metric or data.headline,)
+
+    def points_of(self, stat: Stat) -> tuple[EvalPoint, ...]:
+        """Return when a score is taken: a server, which receives nothing, has one point of evaluation."""
+        return self.eval_points[:1] if stat == SERVER else self.eval_points
 
 
 @dataclass(frozen=True)
@@ -71,19 +91,22 @@ class Block:
     data: Data
     metric: str
     stat: Stat
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[AtPoints, ...]
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A compared with B: A is better where differences are positive. `identical` is None for two algorithms."""
+    """A compared with B: A is better where differences are positive. `identical` is None for two algorithms.
+
+    `overall` is the overall test at each point of evaluation, over as many `headline` comparisons.
+    """
 
     names: tuple[str, str]
     folders: bool
     shown: Shown
     blocks: tuple[Block, ...]
-    headline: tuple[Comparison, ...]
-    overall: SignFlip
+    headline: int
+    overall: Mapping[EvalPoint, SignFlip]
     identical: Identical | None
     notes: tuple[str, ...]
 
@@ -101,20 +124,23 @@ def compare_pairs(pairing: Pairing, names: tuple[str, str], shown: Shown, folder
             f"no score to compare: {names[0]} and {names[1]} have no {' or '.join(shown.stats)} score of "
             f"{shown.metric or 'the first metric'} in common; leave out --metric and --stat"
         )
-    headline = [
-        compare_rows(p.candidate, p.baseline, p.candidate[0].data.headline, "avg", shown.eval_point) for p in pairs
-    ]
-    found = tuple(comparison for comparison in headline if comparison is not None)
+    headline = {point: _headline(pairs, point) for point in shown.eval_points}
     return Compared(
         names=names,
         folders=folders,
         shown=shown,
         blocks=blocks,
-        headline=found,
-        overall=overall(found),
+        headline=max(map(len, headline.values())),
+        overall={point: overall(found) for point, found in headline.items()},
         identical=_identical(pairs) if folders else None,
         notes=(*pairing.notes, *_unscored_notes(pairs, shown, blocks), *(origin_notes(pairs) if folders else ())),
     )
+
+
+def _headline(pairs: Sequence[Pair], eval_point: EvalPoint) -> list[Comparison]:
+    """Return the comparisons of the average device in the first metric of each dataset."""
+    found = [compare_rows(p.candidate, p.baseline, p.candidate[0].data.headline, "avg", eval_point) for p in pairs]
+    return [comparison for comparison in found if comparison is not None]
 
 
 def _check_metric(metric: str | None, pairs: Sequence[Pair]) -> None:
@@ -124,21 +150,23 @@ def _check_metric(metric: str | None, pairs: Sequence[Pair]) -> None:
 
 
 def _blocks(pairs: Sequence[Pair], shown: Shown) -> tuple[Block, ...]:
-    """Return the tables' comparisons; those of one dataset, metric and statistic are one family in all settings."""
-    found: dict[tuple[Data, str, Stat], list[tuple[Setting, Comparison]]] = {}
-    for pair in pairs:
-        data = pair.candidate[0].data
-        for metric in shown.metrics(data):
-            for stat in shown.stats:
-                comparison = compare_rows(pair.candidate, pair.baseline, metric, stat, shown.eval_point)
-                if comparison is not None:
-                    found.setdefault((data, metric, stat), []).append((pair.setting, comparison))
+    """Return the tables' comparisons; those of one dataset, score and point are one family in all settings."""
+    places = {(p.candidate[0].data, metric): None for p in pairs for metric in shown.metrics(p.candidate[0].data)}
+    scores = [(data, metric, stat) for data, metric in places for stat in shown.stats]
     blocks: list[Block] = []
-    for (data, metric, stat), members in found.items():
-        by_setting: dict[str, tuple[Setting, list[Comparison]]] = {}
-        for (setting, _), comparison in zip(members, corrected([c for _, c in members]), strict=True):
-            by_setting.setdefault(setting.label, (setting, []))[1].append(comparison)
-        blocks += [Block(setting, data, metric, stat, tuple(own)) for setting, own in by_setting.values()]
+    for data, metric, stat in scores:
+        own = [pair for pair in pairs if pair.candidate[0].data == data]
+        found = {
+            point: [compare_rows(pair.candidate, pair.baseline, metric, stat, point) for pair in own]
+            for point in shown.points_of(stat)
+        }
+        joined = at_points([corrected([one for one in members if one is not None]) for members in found.values()])
+        settings = {pair.rows[0].group: pair.setting for pair in own}
+        by_setting: dict[str, tuple[Setting, list[AtPoints]]] = {}
+        for one in joined:
+            setting = settings[one.first.candidate_row.group]
+            by_setting.setdefault(setting.label, (setting, []))[1].append(one)
+        blocks += [Block(setting, data, metric, stat, tuple(members)) for setting, members in by_setting.values()]
     return tuple(blocks)
 
 
@@ -187,8 +215,9 @@ def compared_text(compared: Compared) -> str:
     about = [f"A is the {kind} {a}, B the {kind} {b}. Positive differences: A is better."]
     if compared.identical is not None:
         about.append(_identical_text(compared.identical))
+    legend = _LEGEND + (_BOTH_LEGEND if len(compared.shown.eval_points) > 1 else "")
     sections = [
-        Section("Scores", _LEGEND, [_table(block, compared) for block in compared.blocks]),
+        Section("Scores", legend, [_table(block, compared) for block in compared.blocks]),
         Section("Overall", _overall_text(compared)),
     ]
     if compared.notes:
@@ -205,32 +234,40 @@ def _identical_text(found: Identical) -> str:
 
 
 def _table(block: Block, compared: Compared) -> Table:
-    first = block.comparisons[0].candidate_row
+    first = block.comparisons[0].first.candidate_row
+    several = len(compared.shown.points_of(block.stat)) > 1
     lower = "" if first.directions[block.metric] else ", lower is better"
     data = first.identity["dataset"]
-    scored = "of the server" if block.stat == "server" else EVAL_POINTS[compared.shown.eval_point]
+    points = " and ".join(EVAL_POINTS[point] for point in compared.shown.eval_points)
+    scored = "of the server" if block.stat == SERVER else points
     plan = f"{block.setting.about}; data: {data['view']}, split {data['split']}; scores {scored}."
     return Table(
         name=f"{block.data.name}-{block.metric}-{block.stat}",
         title=f"{block.data.label}: {block.metric} {block.stat}{lower}",
         caption=f"{plan[0].upper()}{plan[1:]}",
-        left=("rho", "devices", *(("algorithm",) if compared.folders else ("A", "B"))),
-        columns=(("score A",), ("score B",), *DIFFERENCE_COLUMNS),
-        lines=tuple(_line(c, compared.folders) for c in block.comparisons),
-        notes=tuple(text for c in block.comparisons for text in _missing(c, compared)),
+        left=(
+            "rho",
+            "devices",
+            *(("algorithm",) if compared.folders else ("A", "B")),
+            *(["scored"] if several else []),
+        ),
+        columns=(("score A",), ("score B",), *([AT_ALL] if several else []), *DIFFERENCE_COLUMNS),
+        lines=tuple(_line(c, one, compared.folders, several) for c in block.comparisons for one in c.at),
+        notes=tuple(text for c in block.comparisons for text in _missing(c.first, compared)),
         honest=honest_sentence(_rows(block.comparisons)),
         setting=block.setting.label,
     )
 
 
-def _rows(comparisons: Sequence[Comparison]) -> list[Row]:
-    return [row for c in comparisons for row in (c.candidate_row, c.baseline_row)]
+def _rows(comparisons: Sequence[AtPoints]) -> list[Row]:
+    return [row for c in comparisons for row in (c.first.candidate_row, c.first.baseline_row)]
 
 
-def _line(c: Comparison, folders: bool) -> Line:
+def _line(all_: AtPoints, c: Comparison, folders: bool, several: bool) -> Line:
     arms = (c.candidate.label,) if folders else (c.candidate.label, c.baseline.label)
     scores = (_score(_common(c, row)) for row in (c.candidate_row, c.baseline_row))
-    return Line((c.rho, str(c.n_devices), *arms), (*scores, *difference_contents(c)))
+    labels = (c.rho, str(c.n_devices), *arms, *([all_.scored(c)] if several else []))
+    return Line(labels, (*scores, *([all_.verdict] if several else []), *difference_contents(c)))
 
 
 def _values(c: Comparison, row: Row) -> Mapping[int, float]:
@@ -267,31 +304,32 @@ def _alone(c: Comparison, row: Row) -> list[int]:
 
 
 def _overall_text(compared: Compared) -> str:
-    test = compared.overall
-    result = flip_text(test)
-    return (
-        f"First metric of each dataset, average device, {len(compared.headline)} blocks of dataset and rate: {result}."
-    )
+    several = len(compared.overall) > 1
+    found = [(f"{point}: " if several else "") + flip_text(test) for point, test in compared.overall.items()]
+    blocks = f"{compared.headline} blocks of dataset and rate"
+    return f"First metric of each dataset, average device, {blocks}: {'; '.join(found)}."
 
 
 def compared_json(compared: Compared) -> dict[str, Any]:
     """Return a comparison as JSON values, with nothing rounded."""
-    comparisons = [_comparison_json(block.setting, c) for block in compared.blocks for c in block.comparisons]
+    comparisons = [
+        _comparison_json(block.setting, c, one) for block in compared.blocks for c in block.comparisons for one in c.at
+    ]
     return {
-        "schema": "mlecs-bench/compare/1",
+        "schema": "mlecs-bench/compare/2",
         "compared": "folders" if compared.folders else "algorithms",
         "a": compared.names[0],
         "b": compared.names[1],
-        "eval_point": compared.shown.eval_point,
+        "eval_points": list(compared.shown.eval_points),
         "honest": honest_sentence([row for block in compared.blocks for row in _rows(block.comparisons)]),
         "comparisons": comparisons,
-        "overall": {**asdict(compared.overall), "blocks": len(compared.headline)},
+        "overall": {p: {**asdict(test), "blocks": compared.headline} for p, test in compared.overall.items()},
         "identical": None if compared.identical is None else asdict(compared.identical),
         "notes": list(compared.notes),
     }
 
 
-def _comparison_json(setting: Setting, c: Comparison) -> dict[str, Any]:
+def _comparison_json(setting: Setting, all_: AtPoints, c: Comparison) -> dict[str, Any]:
     sides = {}
     for side, arm, row in (("a", c.candidate, c.candidate_row), ("b", c.baseline, c.baseline_row)):
         common = _common(c, row)
@@ -311,6 +349,7 @@ def _comparison_json(setting: Setting, c: Comparison) -> dict[str, Any]:
         "n_devices": c.n_devices,
         "metric": c.metric,
         "stat": c.stat,
+        "scored": all_.scored(c) or SERVER,
         "higher_is_better": c.candidate_row.directions[c.metric],
         **sides,
         "difference": {
@@ -321,5 +360,6 @@ def _comparison_json(setting: Setting, c: Comparison) -> dict[str, Any]:
         "relative_percent": c.relative,
         "adjusted_p": c.adjusted_p,
         "verdict": c.verdict,
+        "holds_at_all_points": all_.verdict,
         "records": list(c.records),
     }

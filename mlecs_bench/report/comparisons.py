@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from mlecs_bench.report.arrange import Arm, Data, Place, Setting
-from mlecs_bench.report.frame import EvalPoint, Row, Stat
+from mlecs_bench.report.frame import BOTH_POINTS, SERVER, EvalPoint, Row, Stat
 from mlecs_bench.report.statistics import (
     Difference,
     SignFlip,
@@ -31,7 +31,9 @@ DIFFERENCE_COLUMNS = (
     ("n",),
     ("p",),
 )
-"""What tables show of a comparison."""
+"""What tables show of a comparison at one point of evaluation."""
+AT_ALL = ("holds at both",)
+"""The heading of the verdict that holds at both points, where a table shows both."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ class Comparison:
         """The keys of the records behind it: both rows' of the common seeds."""
         both = [record for row in (self.candidate_row, self.baseline_row) for record in row.records]
         return tuple(record["key"] for record in both if record["identity"]["seed"] in self.by_seed)
+
+    def scores(self) -> tuple[Mapping[int, float], ...]:
+        """Return the scores of both rows by seed, the candidate's first."""
+        cells = [row.cell(self.eval_point, self.metric, self.stat) for row in (self.candidate_row, self.baseline_row)]
+        return tuple({} if cell is None else cell.values for cell in cells)
 
     @property
     def block(self) -> str:
@@ -109,12 +116,66 @@ def _relative(difference: Difference, baseline: Mapping[int, float]) -> float | 
     return 100 * difference.mean / mean if mean > 0 else None
 
 
+@dataclass(frozen=True)
+class AtPoints:
+    """One comparison at every point of evaluation, in their order; a single one where it is the same at all of them."""
+
+    at: tuple[Comparison, ...]
+    same: bool = False
+
+    @property
+    def first(self) -> Comparison:
+        """The comparison at the first point."""
+        return self.at[0]
+
+    @property
+    def verdict(self) -> Verdict:
+        """What holds at every point: their verdict if they agree, else "undecided"."""
+        found = {one.verdict for one in self.at}
+        return next(iter(found)) if len(found) == 1 else "undecided"
+
+    def scored(self, one: Comparison) -> str:
+        """Return when one of them is scored, as tables say it: nothing for a server, which has one point."""
+        if one.stat == SERVER:
+            return ""
+        return "both" if self.same else one.eval_point
+
+
+def at_points(by_point: Sequence[Sequence[Comparison]]) -> list[AtPoints]:
+    """Return comparisons, corrected point by point, with those of the same rows and score together."""
+    found: dict[str, list[Comparison]] = {}
+    for one in (one for comparisons in by_point for one in comparisons):
+        found.setdefault(replace(one, eval_point=BOTH_POINTS[0]).block, []).append(one)
+    return [_once(tuple(members)) for members in found.values()]
+
+
+def _once(at: tuple[Comparison, ...]) -> AtPoints:
+    same = len(at) > 1 and all(one.scores() == at[0].scores() and one.adjusted_p == at[0].adjusted_p for one in at)
+    return AtPoints(at[:1] if same else at, same)
+
+
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Return the comparisons as one family: p adjusted by Holm for all of them, and the verdicts that follow."""
     adjusted = holm([c.difference.p for c in comparisons])
     return [
         replace(c, adjusted_p=p, verdict=verdict(c.difference, p)) for c, p in zip(comparisons, adjusted, strict=True)
     ]
+
+
+def families(  # noqa: PLR0913, PLR0917  # as of `family`
+    setting: Setting,
+    candidate: Arm,
+    metric: str,
+    stat: Stat,
+    data: Data,
+    n_devices: int,
+    eval_points: Sequence[EvalPoint],
+    baselines: Sequence[Arm] | None = None,
+) -> list[AtPoints]:
+    """Return the family of every point of evaluation, corrected by itself, since a claim has to hold at all of them."""
+    return at_points(
+        [family(setting, candidate, metric, stat, data, n_devices, point, baselines) for point in eval_points]
+    )
 
 
 def family(  # noqa: PLR0913, PLR0917  # what tells one family from another, and what it is of
@@ -129,11 +190,10 @@ def family(  # noqa: PLR0913, PLR0917  # what tells one family from another, and
 ) -> list[Comparison]:
     """Compare the candidate with every baseline at every rate where both are scored, corrected for just these.
 
-    The baselines default to the other algorithms with their usual options, ablations left out.
+    The baselines default to the other algorithms with their usual options, ablations left out, and to all controls.
     """
     if baselines is None:
-        own = (candidate.algo, candidate.base)
-        baselines = [a for a in setting.arms if a.label == a.algo and not a.is_ablation and a.algo not in own]
+        baselines = [arm for arm in setting.arms if _is_baseline(arm, candidate)]
     found = []
     for arm in baselines:
         for rho in setting.rates():
@@ -144,10 +204,15 @@ def family(  # noqa: PLR0913, PLR0917  # what tells one family from another, and
     return corrected([comparison for comparison in found if comparison is not None])
 
 
+def _is_baseline(arm: Arm, candidate: Arm) -> bool:
+    if arm.control:
+        return arm != candidate
+    return arm.label == arm.algo and not arm.is_ablation and arm.algo not in (candidate.algo, candidate.base)
+
+
 def overall(comparisons: Sequence[Comparison]) -> SignFlip:
-    """Test over all blocks together whether candidate and baselines are alike; scores of one dataset flip together."""
-    blocks = {c.block: c.by_seed for c in comparisons}
-    return sign_flip(blocks, {c.block: c.data.label for c in comparisons})
+    """Test over all blocks together whether candidate and baselines are alike; all scores of one seed flip together."""
+    return sign_flip({c.block: c.by_seed for c in comparisons})
 
 
 def difference_contents(comparison: Comparison) -> tuple[Content | None, ...]:

@@ -20,7 +20,7 @@ from mlecs_bench.report.figure_parts import (
     ShareBar,
 )
 from mlecs_bench.report.figures import ablation_figure, communication_figure, curves_figure, figure_bytes
-from mlecs_bench.report.frame import Row, Stat, honest_sentence
+from mlecs_bench.report.frame import SERVER, EvalPoint, Row, Stat, honest_sentence
 from mlecs_bench.report.scores import Asked, score_name, share_name
 from mlecs_bench.report.statistics import t_interval
 from mlecs_bench.report.table import Figure
@@ -59,11 +59,13 @@ def draw_communication(
 ) -> Figure | None:
     """Return the share of its model that a device sends, and scores against parameters sent; None without a row.
 
-    One panel per dataset at the lowest rate that all its algorithms have, average device, headline metric.
+    One panel per dataset and point of evaluation at the lowest rate that all its algorithms have, average device,
+    headline metric.
     """
     n = setting.usual_devices()
     rows = {p: row for p, row in setting.rows.items() if p.n_devices == n and not p.arm.is_ablation}
-    panels = [panel for data in setting.data if (panel := _points(rows, data, asked, words)) is not None]
+    places = [(data, point) for data in setting.data for point in asked.eval_points]
+    panels = [panel for data, at in places if (panel := _points(rows, data, at, asked, words)) is not None]
     if not panels:
         return None
     first = setting.data[0]
@@ -82,7 +84,9 @@ def draw_communication(
     )
 
 
-def _points(rows: Mapping[Place, Row], data: Data, asked: Asked, words: FigureWords) -> PointPanel | None:
+def _points(
+    rows: Mapping[Place, Row], data: Data, eval_point: EvalPoint, asked: Asked, words: FigureWords
+) -> PointPanel | None:
     own = {place: row for place, row in rows.items() if place.data == data}
     if not own:
         return None
@@ -90,10 +94,16 @@ def _points(rows: Mapping[Place, Row], data: Data, asked: Asked, words: FigureWo
     points = [
         Point(place.arm.label, row.traffic.params, estimate(list(cell.values.values())))
         for place, row in own.items()
-        if place.rho == rho and (cell := row.cell(asked.eval_point, data.headline, "avg"))
+        if place.rho == rho and (cell := row.cell(eval_point, data.headline, "avg"))
     ]
-    title = f"{data.label}, {words.rate} {rho}"
+    title = _panel_title(data, rho, asked, words, eval_point)
     return PointPanel(title, words.score(data.headline, "avg"), points) if points else None
+
+
+def _panel_title(data: Data, rho: str, asked: Asked, words: FigureWords, eval_point: EvalPoint | None) -> str:
+    """Return what a panel shows; scores that have several points of evaluation name theirs."""
+    when = f", {eval_point}" if eval_point and len(asked.eval_points) > 1 else ""
+    return f"{data.label}, {words.rate} {rho}{when}"
 
 
 def _fullest_rate(rows: Mapping[Place, Row]) -> str:
@@ -131,14 +141,16 @@ def _ablation_panels(
     found: Mapping[Arm, Row], data: Data, rho: str, asked: Asked, words: FigureWords
 ) -> list[BarPanel]:
     panels = []
-    for stat in TESTED:
+    scored = [(stat, point) for stat in TESTED for point in asked.points_of(stat)]
+    for stat, eval_point in scored:
         bars = [
             Bar(arm.label, estimate(list(cell.values.values())))
             for arm, row in found.items()
-            if (cell := row.cell(asked.eval_point, data.headline, stat))
+            if (cell := row.cell(eval_point, data.headline, stat))
         ]
         if bars:
-            panels.append(BarPanel(f"{data.label}, {words.rate} {rho}", words.score(data.headline, stat), bars))
+            title = _panel_title(data, rho, asked, words, None if stat == SERVER else eval_point)
+            panels.append(BarPanel(title, words.score(data.headline, stat), bars))
     return panels
 
 

@@ -23,6 +23,8 @@ EVAL_POINTS: Mapping[EvalPoint, str] = {
     "local": "after local_update of the last round (local)",
     "received": "after the broadcast that follows the last round (received)",
 }
+BOTH_POINTS: tuple[EvalPoint, ...] = ("local", "received")
+"""What tables show side by side: one point alone can favour those that train, or those that merge, last."""
 SERVER = "server"
 """Stands for the point of evaluation and the device of a server's score, which has neither."""
 

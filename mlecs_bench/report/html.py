@@ -9,7 +9,7 @@ from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from mlecs_bench.report.table import Figure, Line, Report, Table, plain_number
+from mlecs_bench.report.table import Figure, Line, Report, Table
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -80,7 +80,6 @@ def _template(records_at: str) -> Template:
         "staying_columns": _staying,
         "rows": _rows,
         "classes": _classes,
-        "plain_number": plain_number,
     }
     return environment.get_template("report.html.j2")
 

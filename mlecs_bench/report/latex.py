@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from mlecs_bench.report.table import ABSENT, Claim, Content, Figure, Line, Number, Report, Section, Table, plain_number
+from mlecs_bench.report.table import ABSENT, Claim, Content, Figure, Line, Number, Report, Section, Table
 
 EMPTY = "This table has no lines."
 MOST_NARROW_COLUMNS = 4
@@ -219,7 +219,7 @@ def _content(content: Content | None) -> str:
         return ABSENT
     if isinstance(content, str):
         return _text(content)
-    value = plain_number(content.value, content.kind)
+    value = content.mean
     rest = content.text.removeprefix(value)
     return _marked(_signed(value), content) + (f"{{\\scriptsize\\,{_text(rest)}}}" if rest else "")
 

@@ -56,7 +56,7 @@ def _section_parts(section: Section) -> Iterator[str]:
 def _table_parts(table: Table, plain: bool = False) -> list[str]:
     setting = f" ({table.setting})" if table.setting else ""
     heading = f"### {_inline(table.title + setting)}"
-    notes = table.notes if plain else (*table.legend(), *table.notes)
+    notes = (*table.legend(plain), *table.notes)
     return [heading, _bold(table.honest), *_paragraphs(table.caption), _grid(table, plain), _bullets(notes)]
 
 

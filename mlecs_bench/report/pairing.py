@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, product
-from types import MappingProxyType
 from typing import Any
 
 from mlecs_bench.errors import RecordError, UsageError, did_you_mean
 from mlecs_bench.records.names import rho_label
 from mlecs_bench.records.results import canonical_json
-from mlecs_bench.report.arrange import Arm, Defaults, Place, Setting, arrange
+from mlecs_bench.report.arrange import NO_CARDS, Arm, Cards, Place, Setting, arrange
+from mlecs_bench.report.controls import NO_FLOOR
 from mlecs_bench.report.frame import Row, build_rows, flatten
 
 OF_AN_ALGORITHM = ("algo", "structure.proxy", "evaluate")
@@ -68,14 +68,14 @@ class Pairing:
 
 
 def pair_algorithms(
-    records: Sequence[Record], candidate: str, baseline: str, folder: str, defaults: Defaults = MappingProxyType({})
+    records: Sequence[Record], candidate: str, baseline: str, folder: str, cards: Cards = NO_CARDS
 ) -> Pairing:
     """Pair the rows of two algorithms that differ in nothing else.
 
     An algorithm is given by its name, which stands for all its variants, or by the label of one of them. Raises
     UsageError unless two algorithms of the folder are given, and RecordError when nothing can be paired.
     """
-    settings = arrange(build_rows(records), candidate, defaults)
+    settings = arrange(build_rows(records), candidate, cards)
     arms = list(dict.fromkeys(arm for setting in settings for arm in setting.arms))
     ours, theirs = (_arms_named(name, arms, folder) for name in (candidate, baseline))
     if ours == theirs:
@@ -95,7 +95,18 @@ def pair_algorithms(
             f"nothing to pair in {folder}: {candidate} and {baseline} differ in more than the algorithm, at least in "
             f"{_nearest(of[0], of[1], OF_AN_ALGORITHM)}; run both with the same settings"
         )
-    return _with_common_seeds(placed, _alone_notes(settings, placed, (*ours, *theirs)))
+    notes = [*_alone_notes(settings, placed, (*ours, *theirs)), *_control_notes(arms, theirs, folder)]
+    return _with_common_seeds(placed, notes)
+
+
+def _control_notes(arms: Sequence[Arm], baselines: Sequence[Arm], folder: str) -> list[str]:
+    """Return what else to compare with before a gain is put down to collaboration; nothing if that is a baseline."""
+    if any(arm.is_floor for arm in baselines):
+        return []
+    floors = [arm for arm in arms if arm.is_floor]
+    if not floors:
+        return [f"{folder}: {NO_FLOOR}"]
+    return [f"compare with '{arm.label}', too: {arm.control.says}" for arm in floors if arm.control]
 
 
 def _arms_named(name: str, arms: Sequence[Arm], folder: str) -> list[Arm]:

@@ -1,4 +1,8 @@
-"""Tables of scores: blocks of one rate and number of devices, a line per algorithm, the best of each column marked."""
+"""Tables of scores: blocks of one rate and number of devices, a line per algorithm, the best of each column marked.
+
+Devices' scores have a column for each point of evaluation that is asked for. A score that is the same at both, as where
+nothing is sent, is printed once.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,15 @@ from dataclasses import dataclass, replace
 
 from mlecs_bench.records.names import rho_label
 from mlecs_bench.report.arrange import Arm, Data, Place, Setting
-from mlecs_bench.report.frame import EVAL_POINTS, EvalPoint, Row, SeedMean, Stat, honest_sentence
+from mlecs_bench.report.captions import score_caption
+from mlecs_bench.report.controls import GAP, GAP_STAT, Block, Gap, control_notes, gap_note, gap_of
+from mlecs_bench.report.frame import BOTH_POINTS, SERVER, EvalPoint, Row, SeedMean, Stat, honest_sentence
 from mlecs_bench.report.references import ReferenceRow, reference_notes, reference_rows
 from mlecs_bench.report.statistics import ALPHA, holm, paired_difference
 from mlecs_bench.report.table import Content, Line, Number, Published, Table
 
 DEVICE_STATS: tuple[Stat, ...] = ("avg", "best", "worst")
+SERVER_STAT: Stat = "server"
 EQUAL = 1e-12
 """Means closer than this are one and the same score."""
 SENT_NOTE = (
@@ -26,23 +33,28 @@ Placed = tuple[Place, Row]
 class Asked:
     """What a reader asked of a report.
 
-    `eval_point` is when devices are scored, `candidate` the algorithm that is held against the others, `seeds` are
-    those that every score should have; `published` puts published values beside ours where a study has them.
+    `eval_points` are when devices are scored, `candidate` is the algorithm that is held against the others, `seeds`
+    are those that every score should have; `published` puts published values beside ours where a study has them.
     """
 
-    eval_point: EvalPoint
+    eval_points: tuple[EvalPoint, ...]
     candidate: str
     seeds: tuple[int, ...]
     published: bool = False
 
+    def points_of(self, stat: Stat) -> tuple[EvalPoint, ...]:
+        """Return when a score is taken: a server, which receives nothing, has one point of evaluation."""
+        return self.eval_points[:1] if stat == SERVER else self.eval_points
+
 
 @dataclass(frozen=True)
 class ScoreColumn:
-    """One column of scores."""
+    """One column of scores; `eval_point` says nothing of a server's."""
 
     data: Data
     metric: str
     stat: Stat
+    eval_point: EvalPoint = BOTH_POINTS[0]
 
 
 def score_name(metric: str, stat: Stat) -> str:
@@ -54,9 +66,9 @@ def score_name(metric: str, stat: Stat) -> str:
 class ScoreLayout:
     """How a table of scores is worded and what else it holds.
 
-    `labels` are those of a line, by rate, number of devices and algorithm; `heading` is that of a column. `published`
-    finds what stands beside a score, `ranked` says which algorithms compete for the best. `sent` adds columns: the
-    number of seeds before the scores, and what was sent behind them.
+    `labels` are those of a line, by rate, number of devices and algorithm; `heading` is that of a column, but for the
+    point of evaluation. `published` finds what stands beside a score at the first point, `ranked` says which algorithms
+    compete for the best. `sent` adds columns: the number of seeds before the scores, and what was sent behind them.
     """
 
     name: str
@@ -65,7 +77,7 @@ class ScoreLayout:
     labels: Callable[[str, int, str], tuple[str, ...]]
     heading: Callable[[ScoreColumn], tuple[str, ...]]
     published: Callable[[Place, ScoreColumn], Published | None] = lambda *_: None
-    ranked: Callable[[Arm], bool] = lambda _: True
+    ranked: Callable[[Arm], bool] = lambda arm: not arm.is_ceiling
     sent: bool = False
 
 
@@ -83,7 +95,7 @@ def score_tables(setting: Setting, asked: Asked, suffix: str = "") -> list[Table
     tables = []
     for data in setting.data:
         rows = [(place, row) for place, row in setting.rows.items() if place.data == data]
-        columns = score_columns([data], rows, asked.eval_point)
+        columns = score_columns([data], rows, asked)
         if columns:
             layout = _layout(data, rows, suffix)
             table = score_table(setting, rows, columns, asked, layout)
@@ -99,7 +111,7 @@ def _layout(data: Data, rows: Sequence[Placed], suffix: str) -> ScoreLayout:
         left=("rho", "devices", "algorithm"),
         labels=lambda rho, n, label: (rho, str(n), label),
         heading=lambda c: (f"{c.metric} (lower is better)" if c.metric in lower else c.metric, c.stat),
-        ranked=lambda arm: not arm.is_ablation,
+        ranked=lambda arm: not arm.is_ablation and not arm.is_ceiling,
         sent=True,
     )
 
@@ -129,13 +141,18 @@ def file_part(text: str) -> str:
     return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text).lower().split())
 
 
-def score_columns(data: Iterable[Data], rows: Sequence[Placed], eval_point: EvalPoint) -> list[ScoreColumn]:
-    """Return the columns that at least one of `rows` has a score for, by dataset and metric."""
+def score_columns(data: Iterable[Data], rows: Sequence[Placed], asked: Asked) -> list[ScoreColumn]:
+    """Return the columns that at least one of `rows` has a score for, by dataset, metric and point of evaluation."""
     columns = []
     for one in data:
         own = [row for place, row in rows if place.data == one]
-        wanted = [ScoreColumn(one, metric, stat) for metric in one.metrics for stat in (*DEVICE_STATS, "server")]
-        columns += [c for c in wanted if any(row.cell(eval_point, c.metric, c.stat) for row in own)]
+        wanted = [
+            ScoreColumn(one, metric, stat, point)
+            for metric in one.metrics
+            for stat in (*DEVICE_STATS, SERVER_STAT)
+            for point in asked.points_of(stat)
+        ]
+        columns += [c for c in wanted if any(row.cell(c.eval_point, c.metric, c.stat) for row in own)]
     return columns
 
 
@@ -148,29 +165,71 @@ def record_keys(row: Row, seeds: Iterable[int] | None = None) -> tuple[str, ...]
 def score_table(
     setting: Setting, rows: Sequence[Placed], columns: Sequence[ScoreColumn], asked: Asked, layout: ScoreLayout
 ) -> Table:
-    """Return a table of `rows` with a block of lines per rate and number of devices."""
+    """Return a table of `rows` with a block of lines per rate and number of devices.
+
+    Behind the scores stands which share of the gap between the controls the headline score closes, where there are any.
+    """
     rates = setting.rates()
     blocks = sorted({(place.rho, place.n_devices) for place, _ in rows}, key=lambda at: (rates.index(at[0]), at[1]))
+    gaps = _gaps(setting, blocks, columns)
+    shown = gaps if any(gap.is_real for of in gaps.values() for gap in of.values()) else {}
     lines: list[Line] = []
     references: list[ReferenceRow] = []
     for rho, n in blocks:
         block = [(place, row) for place, row in rows if (place.rho, place.n_devices) == (rho, n)]
         found = _references(block)
-        lines += _block_lines(block, columns, asked, layout)
+        lines += _block_lines(block, columns, shown, asked, layout)
         lines += _reference_lines(found, columns, asked, layout, len(lines[-1].contents))
         references += [reference for by_data in found.values() for reference in by_data]
     before, behind = ((("seeds",),), [(name,) for name in _sent(rows[0][1])]) if layout.sent else ((), [])
+    closed = [pointed(_gap_heading(column, layout, shown), column, asked) for column in shown]
     return Table(
         name=layout.name,
         title=layout.title,
-        caption=score_caption([row for _, row in rows], setting, asked.eval_point),
+        caption=score_caption([row for _, row in rows], setting, asked.eval_points),
         left=layout.left,
-        columns=(*before, *map(layout.heading, columns), *behind),
+        columns=(*before, *(pointed(layout.heading(column), column, asked) for column in columns), *closed, *behind),
         lines=tuple(lines),
-        notes=(*score_notes(rows, columns, asked), *dict.fromkeys(reference_notes(references))),
+        notes=(
+            *score_notes(rows, columns, asked),
+            *dict.fromkeys(reference_notes(references)),
+            *control_notes(place for place, _ in rows),
+            *_gap_notes(gaps),
+        ),
         honest=honest_sentence([row for _, row in rows]),
         setting=setting.label,
     )
+
+
+def pointed(heading: tuple[str, ...], column: ScoreColumn, asked: Asked) -> tuple[str, ...]:
+    """Return the heading of a column with the point of evaluation behind it where the score has several."""
+    return (*heading, column.eval_point) if len(asked.points_of(column.stat)) > 1 else heading
+
+
+Gaps = Mapping[ScoreColumn, Mapping[Block, Gap]]
+
+
+def _gap_heading(column: ScoreColumn, layout: ScoreLayout, gaps: Gaps) -> tuple[str, ...]:
+    several = len({one.data for one in gaps}) > 1
+    return (GAP, *([column.data.label] if several else []), layout.heading(column)[-1])
+
+
+def _gaps(setting: Setting, blocks: Iterable[Block], columns: Iterable[ScoreColumn]) -> Gaps:
+    """Return the gaps between the controls by block, of the columns of headline scores."""
+    found: dict[ScoreColumn, dict[Block, Gap]] = {}
+    for column in columns:
+        if (column.metric, column.stat) == (column.data.headline, GAP_STAT):
+            of_column = {block: gap_of(setting.rows, block, column.data, column.eval_point) for block in blocks}
+            found[column] = {block: gap for block, gap in of_column.items() if gap is not None}
+    return {column: of_column for column, of_column in found.items() if of_column}
+
+
+def _gap_notes(gaps: Gaps) -> list[str]:
+    by_data: dict[Data, dict[tuple[Block, EvalPoint], Gap]] = {}
+    for column, of_column in gaps.items():
+        found = {(block, column.eval_point): gap for block, gap in of_column.items()}
+        by_data.setdefault(column.data, {}).update(found)
+    return [gap_note(found, data) for data, found in by_data.items() if found]
 
 
 def _group(rho: str, n_devices: int) -> str:
@@ -178,7 +237,7 @@ def _group(rho: str, n_devices: int) -> str:
 
 
 def _block_lines(
-    block: Sequence[Placed], columns: Sequence[ScoreColumn], asked: Asked, layout: ScoreLayout
+    block: Sequence[Placed], columns: Sequence[ScoreColumn], gaps: Gaps, asked: Asked, layout: ScoreLayout
 ) -> Iterator[Line]:
     """Yield the lines of one block, the best of every column and what cannot be told from it marked."""
     arms = list(dict.fromkeys(place.arm for place, _ in block))
@@ -188,22 +247,53 @@ def _block_lines(
     scores = zip(*(_marked(column, ranked) for column in grid), strict=True)
     for arm, numbers in zip(arms, scores, strict=True):
         place, row = next((place, row) for place, row in block if place.arm == arm)
-        contents: tuple[Content | None, ...] = numbers
+        closed = [_closed(by_place.get((arm, column.data)), column, of) for column, of in gaps.items()]
+        values = [_values(by_place.get((arm, column.data)), column) for column in columns]
+        contents: tuple[Content | None, ...] = (
+            *_once(columns, numbers, values),
+            *_once(list(gaps), closed, [number and number.value for number in closed]),
+        )
         if layout.sent:
-            contents = (_seeds(row.seeds, asked), *numbers, *_sent(row).values())
+            contents = (_seeds(row.seeds, asked), *contents, *_sent(row).values())
         labels = layout.labels(place.rho, place.n_devices, arm.label)
         yield Line(labels, contents, _group(place.rho, place.n_devices))
+
+
+def _closed(placed: Placed | None, column: ScoreColumn, gaps: Mapping[Block, Gap]) -> Number | None:
+    """Return which share of the gap between the controls a row closes."""
+    if placed is None:
+        return None
+    place, row = placed
+    cell, gap = row.cell(column.eval_point, column.metric, column.stat), gaps.get((place.rho, place.n_devices))
+    return gap.closed(cell, record_keys(row, cell.values)) if gap and cell else None
+
+
+def _once(
+    columns: Sequence[ScoreColumn], numbers: Iterable[Number | None], behind: Iterable[object]
+) -> Iterator[Number | None]:
+    """Yield the numbers of a line, marked as repeated where what is `behind` one is behind that of the point before."""
+    before: tuple[ScoreColumn, object] | None = None
+    for column, number, values in zip(columns, numbers, behind, strict=True):
+        repeats = before is not None and replace(before[0], eval_point=column.eval_point) == column
+        yield replace(number, repeats=True) if number and before and repeats and before[1] == values else number
+        before = column, values
+
+
+def _values(placed: Placed | None, column: ScoreColumn) -> Mapping[int, float] | None:
+    cell = placed[1].cell(column.eval_point, column.metric, column.stat) if placed else None
+    return cell.values if cell else None
 
 
 def _entry(placed: Placed | None, column: ScoreColumn, asked: Asked, layout: ScoreLayout) -> _Entry | None:
     if placed is None:
         return None
     place, row = placed
-    cell = row.cell(asked.eval_point, column.metric, column.stat)
+    cell = row.cell(column.eval_point, column.metric, column.stat)
     if cell is None:
         return None
     expected = row.seeds if layout.sent else asked.seeds  # else the column of seeds says it
-    published = layout.published(place, column) if asked.published else None
+    first = column.eval_point == asked.eval_points[0]
+    published = layout.published(place, column) if asked.published and first else None
     number = replace(score_number(row, cell, expected), published=published)
     return _Entry(number, cell, row.directions.get(column.metric, True))
 
@@ -266,7 +356,8 @@ def _reference_lines(
         seeds = any_.seeds
         expected = seeds if layout.sent else asked.seeds
         contents: list[Content | None] = [_seeds(seeds, asked)] if layout.sent else []
-        contents += [_reference_number(by_data.get(column.data), column, len(expected)) for column in columns]
+        numbers = [_reference_number(by_data.get(column.data), column, len(expected)) for column in columns]
+        contents += _once(columns, numbers, [number and number.value for number in numbers])
         contents += [None] * (width - len(contents))
         yield Line(layout.labels(*where, label), tuple(contents), _group(*where), reference=True)
 
@@ -274,31 +365,6 @@ def _reference_lines(
 def _reference_number(reference: ReferenceRow | None, column: ScoreColumn, expected: int) -> Number | None:
     cell = reference.cell(column.metric, column.stat) if reference else None
     return Number(cell.mean, cell.sd, n=len(cell.values), expected=expected) if cell else None
-
-
-def score_caption(rows: Sequence[Row], setting: Setting, eval_point: EvalPoint) -> str:
-    """Return what scores are of: the setting, the data, and when and over what they are taken."""
-    about = f"{setting.about[0].upper()}{setting.about[1:]}"
-    structure = "".join(f", {text}" for text in _structure(rows))
-    data = {row.identity["dataset"]["name"]: row.identity["dataset"] for row in rows}
-    views = [f"{name}: {one['view']}, split {_splits(rows, name)}" for name, one in data.items()]
-    return (
-        f"{about}{structure}. {'; '.join(views)}. Scores {EVAL_POINTS[eval_point]}: per seed the average, the best and "
-        "the worst device, and the server; then mean ± sd (ddof = 1) over seeds."
-    )
-
-
-def _splits(rows: Sequence[Row], name: str) -> str:
-    splits = {row.identity["dataset"]["split"] for row in rows if row.identity["dataset"]["name"] == name}
-    return " or ".join(sorted(splits))
-
-
-def _structure(rows: Sequence[Row]) -> list[str]:
-    """Return in what single devices differ from the profile, which is alike in all rows of a setting."""
-    structure = rows[0].identity["structure"]
-    models = {id_: model["name"] for id_, model in structure["slm"].items()}
-    parts = {"SLM": models, "LoRA rank": structure["rank"], "encoder width": structure["encoder_width"]}
-    return [f"{what} of {id_}: {value}" for what, values in parts.items() for id_, value in values.items()]
 
 
 def score_notes(rows: Sequence[Placed], columns: Sequence[ScoreColumn], asked: Asked) -> list[str]:

@@ -61,8 +61,8 @@ class SignFlip:
     """Result of the overall test: its statistic, its two-sided p, and how it was found.
 
     `statistic` is the mean over blocks of the mean difference in units of the block's root mean square, in [-1, 1].
-    `units` is the number of groups of differences that flip together, `flips` the number of flips evaluated, and
-    `exact` whether these were all 2^units.
+    `units` is the number of seeds, whose differences flip together, `flips` the number of flips evaluated, and `exact`
+    whether these were all 2^units.
     """
 
     statistic: float
@@ -197,23 +197,23 @@ def verdict(difference: Difference, adjusted_p: float | None, margin: float = MA
     return "better" if difference.mean > 0 else "worse"
 
 
-def sign_flip(blocks: Mapping[str, Mapping[int, float]], clusters: Mapping[str, str], seed: int = 0) -> SignFlip:
+def sign_flip(blocks: Mapping[str, Mapping[int, float]], seed: int = 0) -> SignFlip:
     """Test over all blocks together whether the differences are symmetric about zero (no algorithm is better).
 
     `blocks` maps the name of a block (for example "vast, rho 0.5") to its differences by seed, as `differences_by_seed`
-    gives them, and `clusters` the name of each block to its dataset. Differences of one dataset and seed are a unit
-    and flip together, since the rates of one seed share partition and initial weights. Dividing every block by its root
-    mean square, which no flip changes, lets metrics of different scale count alike; a block of zeros contributes zero,
-    a block without differences does not count.
+    gives them. All differences of one seed are a unit and flip together, whatever the dataset and the rate: partition,
+    masks, initial weights and batch order follow from the seed alone. Dividing every block by its root mean square,
+    which no flip changes, lets metrics of different scale count alike; a block of zeros contributes zero, a block
+    without differences does not count.
 
     The two-sided p is the share of flips whose statistic is at least as far from zero as the observed one. Up to
-    20 units all 2^units flips are evaluated, so p is at least 2 / 2^units. Beyond that 100,000 are drawn from a stream
-    of `seed`, and p is (count + 1) / (flips + 1) (Phipson and Smyth, Permutation P-values Should Never Be Zero, 2010).
-    Without any difference the statistic is 0 and p is 1.
+    20 units all 2^units flips are evaluated, so p is at least 2 / 2^units: five seeds cannot show less than 0.0625.
+    Beyond that 100,000 are drawn from a stream of `seed`, and p is (count + 1) / (flips + 1) (Phipson and Smyth,
+    Permutation P-values Should Never Be Zero, 2010). Without any difference the statistic is 0 and p is 1.
     """
     import numpy as np
 
-    shares = np.array(list(_unit_shares(blocks, clusters).values()))
+    shares = np.array(list(_seed_shares(blocks).values()))
     units = len(shares)
     observed = float(shares.sum())
     # Flips that tie with the observed one may differ from it in the order of summation.
@@ -229,19 +229,16 @@ def sign_flip(blocks: Mapping[str, Mapping[int, float]], clusters: Mapping[str, 
     return SignFlip(observed, (count + 1) / (RANDOM_FLIPS + 1), units, RANDOM_FLIPS, exact=False)
 
 
-def _unit_shares(
-    blocks: Mapping[str, Mapping[int, float]], clusters: Mapping[str, str]
-) -> dict[tuple[str, int], float]:
-    """Return what each (dataset, seed) adds to the statistic, which is linear in the signs of the units."""
-    shares: dict[tuple[str, int], float] = {}
-    filled = {name: by_seed for name, by_seed in blocks.items() if by_seed}
-    for name, by_seed in filled.items():
+def _seed_shares(blocks: Mapping[str, Mapping[int, float]]) -> dict[int, float]:
+    """Return what each seed adds to the statistic, which is linear in the signs of the seeds."""
+    shares: dict[int, float] = {}
+    filled = [by_seed for by_seed in blocks.values() if by_seed]
+    for by_seed in filled:
         n = len(by_seed)
         root_mean_square = math.hypot(*by_seed.values()) / math.sqrt(n)
         for seed, difference in by_seed.items():
             scaled = difference / root_mean_square if root_mean_square else 0.0
-            unit = (clusters[name], seed)
-            shares[unit] = shares.get(unit, 0.0) + scaled / (n * len(filled))
+            shares[seed] = shares.get(seed, 0.0) + scaled / (n * len(filled))
     return shares
 
 

@@ -14,7 +14,8 @@ from mlecs_bench.report.statistics import ALPHA
 
 Kind = Literal["score", "difference", "percent", "signed percent", "count", "p", "quantity"]
 ABSENT = "-"
-Mark = Literal["best", "close", "sd", "missing", "published", "footnotes", "reference", "absent", "records"]
+REPEATED = "="
+Mark = Literal["best", "close", "sd", "missing", "published", "footnotes", "reference", "absent", "records", "repeats"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Number:
     """One number of a table; a mean has its sd (ddof = 1) and says over how many of `expected` seeds it is.
 
     `best` is the best of its column in its block, `close` cannot be told from it. `published` is what stands beside
-    it. `records` are the keys of the records behind the number.
+    it. `records` are the keys of the records behind the number. One that `repeats` is, on every seed, the number to its
+    left, and is shown as such.
     """
 
     value: float
@@ -48,17 +50,27 @@ class Number:
     published: Published | None = None
     kind: Kind = "score"
     records: tuple[str, ...] = ()
+    repeats: bool = False
 
     @property
     def text(self) -> str:
         """The number in characters: the mean, its sd, and how many seeds where some are missing."""
-        lacking = f" (n={self.n}/{self.expected})" if self.n < self.expected else ""
-        return plain_number(self.value, self.kind) + self.spread + lacking
+        return self.mean + self.spread + (f" ({self.lacking})" if self.lacking else "")
+
+    @property
+    def mean(self) -> str:
+        """The mean alone."""
+        return REPEATED if self.repeats else plain_number(self.value, self.kind)
 
     @property
     def spread(self) -> str:
         """The sd as a table shows it, "" for none."""
-        return "" if self.sd is None else f" ± {self.sd:.3f}"
+        return "" if self.sd is None or self.repeats else f" ± {self.sd:.3f}"
+
+    @property
+    def lacking(self) -> str:
+        """How many of the expected seeds there are, "" where none is missing."""
+        return f"n={self.n}/{self.expected}" if self.n < self.expected and not self.repeats else ""
 
     @property
     def printed(self) -> str:
@@ -154,14 +166,15 @@ class Table:
                 "published": number.published is not None,
                 "footnotes": bool(number.published and number.published.footnotes),
                 "records": bool(number.records),
+                "repeats": number.repeats,
             }
             found |= {mark for mark, does in occurs.items() if does}
         found |= {"reference"} if any(line.reference for line in self.lines) else set()
         return found | ({"absent"} if any(None in line.contents for line in self.lines) else set())
 
-    def legend(self) -> list[str]:
-        """Return the sentences that explain its marks of best and close."""
-        marks = self.marks()
+    def legend(self, plain: bool = False) -> list[str]:
+        """Return the sentences that explain its marks; `plain` text has none of best and close."""
+        marks = self.marks() - ({"best", "close"} if plain else set())
         return [text for mark, text in LEGEND.items() if mark in marks]
 
 
@@ -170,6 +183,7 @@ LEGEND: Mapping[Mark, str] = MappingProxyType(
         "best": "Bold: best of its column in its block, of the rows with most seeds.",
         "close": "Underlined: not distinguishable from the best by a paired t-test at level "
         f"{ALPHA:g}, corrected (Holm) for the rows of the block.",
+        "repeats": f"Equals sign ({REPEATED}): on every seed the number to its left, as where nothing is received.",
     }
 )
 

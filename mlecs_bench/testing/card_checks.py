@@ -9,19 +9,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlecs_bench.blocks.supervised import ALL_PARTS
-from mlecs_bench.doors.hookspecs import Exchange, Needs
+from mlecs_bench.doors.hookspecs import Control, Exchange, Needs
 from mlecs_bench.doors.options import build_options, option_rows, plain
 from mlecs_bench.testing.steps import STEPS
 from mlecs_bench.testing.trial import Subject
 from mlecs_bench.testing.verdict import fail
 
 DIRECTIONS = ("down", "up", "both")
+ROLES = ("floor", "ceiling")
 STEP_ARGUMENTS = {"broadcast": 2, "receive": 3, "local_update": 2, "aggregate": 3}
 
 
 def card(subject: Subject) -> None:
-    """The card has title, summary, paper (or "none") and a complete row for every kind of tensor that is sent."""
+    """The card has title, summary, paper (or "none") and a complete row for every kind of tensor that is sent.
+
+    Where it says that the algorithm is a control, it says which and what for.
+    """
     info = subject.info
+    _check_control(info.control(subject.options))
     check_texts({"title": info.title, "summary": info.summary, "paper": info.paper})
     check_sentences(
         {"reproduced": info.reproduced, "readings": info.readings, "deviations": info.deviations}, "AlgorithmInfo"
@@ -32,6 +37,18 @@ def card(subject: Subject) -> None:
     twice = next((pair for pair in pairs if pairs.count(pair) > 1), None)
     if twice:
         fail("a kind has one row per direction", f"'{twice[0]}' {twice[1]} has more", "merge the rows of the card")
+
+
+def _check_control(control: object) -> None:
+    if control is None:
+        return
+    if not isinstance(control, Control) or control.role not in ROLES:
+        fail(
+            "control(options) returns a Control or None",
+            f"it returned {control!r}",
+            f"its role is {' or '.join(ROLES)}",
+        )
+    check_texts({"label": control.label, "says": control.says})
 
 
 def check_texts(texts: dict[str, object]) -> None:

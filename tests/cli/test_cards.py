@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
 from mlecs_bench.cli.card import FACTS, USES, card_markdown, card_text, cards_of
 from mlecs_bench.cli.main import cli
+from mlecs_bench.doors.hookspecs import AlgorithmInfo, Control
 from mlecs_bench.doors.profile import LearningRates, LoraSettings, Profile
 from mlecs_bench.doors.registry import KINDS, Registry
 
@@ -40,6 +42,17 @@ def test_the_card_of_a_profile_has_every_number(registry):
     wanted = (fields - set(parts)) | {f"{p}.{f.name}" for p, cls in parts.items() for f in dataclasses.fields(cls)}
     assert set(rows) == wanted
     assert (rows["soft_tokens"], rows["lora.rank"], rows["learning_rates.lora"]) == ("8", "8", "0.002")
+
+
+def test_the_card_of_a_control_says_what_it_is_for():
+    control = Control("ceiling", "all in one place", "all private data in one place")
+    info = AlgorithmInfo("Alone", "a sum", build=lambda _: None, control=lambda _: control)
+    for one, expected in (
+        (info, "ceiling: all private data in one place"),
+        (replace(info, control=lambda _: None), ""),
+    ):
+        facts = FACTS["algorithm"](one)
+        assert facts["control"] == expected
 
 
 def test_a_name_of_two_kinds_shows_both():

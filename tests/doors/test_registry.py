@@ -109,7 +109,7 @@ def test_first_party_plugins_enter_by_the_same_door(site):
         "profile": {"mini", "small", "paper"},
         "workers": {"in-process", "processes"},
         "fleet": {"in-process", "processes"},
-        "metric": {"rouge_lsum", "bertscore", "f1_macro", "f1_weighted"},
+        "metric": {"rouge_lsum", "rouge_lsum_sentences", "bertscore", "f1_macro", "f1_weighted"},
         "encoder": {"frames", "image", "spectrogram", "tokens", "series", "vector"},
         "study": {"paper"},
     }.items():

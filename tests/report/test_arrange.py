@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from hand_made import SCORERS, make_record, with_identity
-from mlecs_bench.report.arrange import Order, arrange
+from mlecs_bench.doors.hookspecs import Control
+from mlecs_bench.report.arrange import Cards, Order, arrange, control_key
 from mlecs_bench.report.frame import build_rows
 
 
-def settings_of(records, candidate="ml-ecs", order=None, **defaults):
-    return arrange(build_rows(records), candidate, defaults, order or Order())
+def settings_of(records, candidate="ml-ecs", order=None, controls=(), real_texts=(), **defaults):
+    cards = Cards(defaults, dict(controls), frozenset(real_texts))
+    return arrange(build_rows(records), candidate, cards, order or Order())
 
 
 def labels(setting):
@@ -142,3 +144,49 @@ def test_the_usual_number_of_devices_is_that_of_most_algorithms():
     assert setting.usual_devices() == 5
     (setting,) = settings_of(many)
     assert setting.usual_devices() == 3
+
+
+# Controls
+
+
+FLOOR = Control("floor", "alone with public data", "the same data and steps, nothing sent")
+CEILING = Control("ceiling", "all in one place", "all private data in one place")
+
+
+def controlled():
+    """Return records of four algorithms, and which of them are controls."""
+    alone, public = (
+        with_identity(make_record(algo="alone"), algo={"options": {"public": public}}) for public in (False, True)
+    )
+    central = make_record(algo="central")
+    controls = {control_key(public["identity"]): FLOOR, control_key(central["identity"]): CEILING}
+    others = [make_record(algo=name) for name in ("zeta", "mine", "mine/no-x")]
+    return [public, central, alone, *others], controls
+
+
+def test_controls_have_their_own_labels_and_stand_around_the_candidate():
+    records, controls = controlled()
+    (setting,) = settings_of(records, "mine", controls=controls, alone={"tau": 1.0, "public": False})
+    names = ["alone", "zeta", "alone with public data", "mine", "all in one place", "mine/no-x"]
+    assert labels(setting) == names
+    roles = {arm.label: (arm.is_floor, arm.is_ceiling) for arm in setting.arms}
+    assert {name for name, role in roles.items() if role[0]} == {"alone with public data"}
+    assert {name for name, role in roles.items() if role[1]} == {"all in one place"}
+
+
+def test_controls_that_would_have_one_label_keep_those_of_their_options():
+    records, controls = controlled()
+    other = with_identity(make_record(algo="alone"), algo={"options": {"public": True, "tau": 3}})
+    (setting,) = settings_of([*records, other], "mine", controls={**controls, control_key(other["identity"]): FLOOR})
+    found = [arm.label for arm in setting.arms if arm.is_floor]
+    assert len(found) == len(set(found)) == 2
+    assert FLOOR.label not in found
+
+
+def test_a_metric_of_real_texts_is_none_of_synthetic_data():
+    scorers = {**SCORERS, "by_sentence": "x"}
+    for synthetic, metrics in ((True, ("rouge_lsum",)), (False, ("rouge_lsum", "by_sentence"))):
+        record = with_identity(make_record(scorers=scorers), dataset={"synthetic": synthetic})
+        (setting,) = settings_of([record], real_texts=["by_sentence"])
+        assert setting.data[0].metrics == metrics
+        assert "by_sentence" not in setting.data[0].unscored

@@ -21,12 +21,13 @@ from click.testing import CliRunner
 import mlecs_bench
 from hand_made import SCORERS, make_record, with_identity
 from mlecs_bench.cli.report import report
-from mlecs_bench.doors.hookspecs import StudyInfo
+from mlecs_bench.doors.hookspecs import Control, StudyInfo
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import RecordError, UsageError
 from mlecs_bench.records.failures import write_failure
 from mlecs_bench.records.results import record_name, write_record
 from mlecs_bench.report import Wanted, build_report, build_table, drawings, report_json, row_summary, write_report
+from mlecs_bench.report.arrange import Cards, control_key
 from mlecs_bench.report.build import OWN_SECTIONS
 from mlecs_bench.report.table import Line, Section, Table
 from study_records import five, study_records, with_all, write_records
@@ -237,9 +238,9 @@ def test_numbers_of_all_formats_agree(study_folder):
     (table,) = [table for table in whole["tables"] if table["name"] == "scores-vast"]
     rows = list(csv.DictReader(text("scores-vast.csv").splitlines()))
     files = [(row["records"], row["file"]) for row in csv.DictReader(text("records.csv").splitlines())]
-    assert len(rows) == len(table["numbers"]) == 4 * (1 + 4 + 3)
+    assert len(rows) == len(table["numbers"]) == 4 * (1 + 7 + 3)
     scores = [(row, number) for row, number in zip(rows, table["numbers"], strict=True) if number.get("sd") is not None]
-    assert len(scores) == 4 * 4
+    assert len(scores) == 4 * 7
     for row, number in scores:
         assert (float(row["value"]), float(row["sd"])) == (number["value"], number["sd"])
         assert f"{number['value']:.3f} ± {number['sd']:.3f}" in text("scores-vast.md")
@@ -325,7 +326,7 @@ def test_the_command_names_bad_files_and_takes_both_names_of_the_point_of_evalua
         (small / "records" / "bad.json").write_text("{")
         done = run(small, flag, "received")
         assert done.exit_code == 0, again
-        assert done.stdout == build_table(five(), eval_point="received")
+        assert done.stdout == build_table(five(), ("received",))
         bad, wrote = done.stderr.splitlines()
         assert bad == f"warning: {small}/records/bad.json is cut off; delete it and run its cell again"
         assert re.fullmatch(rf"wrote 14 files to {small}/report; open {small}/report/index.html", wrote)
@@ -393,6 +394,40 @@ def test_the_command_knows_the_defaults_of_installed_algorithms_and_does_without
     assert "ml-ecs (amt_trains=encoder,lora,connector)" in labels
     assert "ml-ecs" not in labels
     assert len([label for label in labels if label.startswith("gone")]) == 2
+
+
+def test_the_command_knows_controls_by_their_options_and_names_them_plainly(tmp_path):
+    for public in (True, False):
+        for record in five("standalone", seeds=(27, 34)):
+            identity = {**record["identity"], "algo": {**record["identity"]["algo"], "options": {"use_public": public}}}
+            write_record(tmp_path, with_identity({**record, "identity": identity}))
+    other = make_record(algo="standalone", seed=46)  # options of another version
+    write_record(tmp_path, other)
+    report_ = run(tmp_path, "--json")
+    tables = json.loads(report_.stdout)["tables"]
+    labels = {number["algorithm"] for number in tables[0]["numbers"]}
+    assert {"standalone", "standalone with public data"} <= labels
+    assert any("control row standalone with public data: " in note for note in tables[0]["notes"])
+
+
+def test_both_points_stand_in_every_table_unless_one_is_asked_for(small):
+    def headings(*flags):
+        tables = json.loads(run(small, "--json", *flags).stdout)["tables"]
+        return {tuple(number["column"]) for table in tables for number in table["numbers"]}
+
+    both = {("rouge_lsum", "avg", "local"), ("rouge_lsum", "avg", "received"), ("rouge_lsum", "server")}
+    assert both <= headings()
+    assert {("rouge_lsum", "avg"), ("rouge_lsum", "server")} <= headings("--eval-point", "received")
+    assert run(small).stdout == build_table(five())
+
+
+def test_a_control_is_no_candidate_by_itself():
+    central = five("zeta")
+    control = Control("ceiling", "all in one place", "all data")
+    cards = Cards(controls={control_key(central[0]["identity"]): control})
+    tables = build_report([*five("standalone"), *five("fedavg"), *central], "t", cards=cards).tables()
+    titles = [table.title for table in tables if table.name == "statistics"]
+    assert titles == ["standalone against baselines and controls"]
 
 
 def test_without_a_name_the_candidate_is_the_algorithm_that_plugins_ablate(tmp_path):

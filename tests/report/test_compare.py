@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import itertools
 import json
 import re
 import shutil
@@ -18,11 +20,14 @@ from scipy import stats
 
 from mlecs_bench.cli.compare import compare
 from mlecs_bench.cli.main import main
+from mlecs_bench.doors.hookspecs import Control
 from mlecs_bench.errors import MlecsError
+from mlecs_bench.report.arrange import Cards, control_key
 from mlecs_bench.report.statistics import sign_flip
 from mlecs_bench.seeds import PROTOCOL_SEEDS
 from study_records import lower_is_better, runs, with_all, write_records
 
+compare_command = importlib.import_module("mlecs_bench.cli.compare")
 OURS = (0.40, 0.42, 0.39, 0.45, 0.44)
 THEIRS = (0.35, 0.40, 0.36, 0.37, 0.42)
 TWO_SCORERS = {"rouge_lsum": "rouge-score==0.1.2 rougeLsum F1 stemmer", "bertscore": "bert-score==0.3.13 layer=6"}
@@ -36,15 +41,16 @@ def invoke(*arguments: object):
     return CliRunner().invoke(compare, [str(a) for a in arguments])
 
 
-def printed(*arguments: object) -> str:
-    done = invoke(*arguments)
+def printed(*arguments: object, point: str | None = "local") -> str:
+    """Return what the command prints of one point of evaluation, or of both."""
+    done = invoke(*arguments, *(["--eval-point", point] if point else []))
     assert done.exit_code == 0, done.exception
     assert done.stderr == ""
     return done.stdout
 
 
-def values(*arguments: object) -> dict[str, Any]:
-    return json.loads(printed(*arguments, "--json"))
+def values(*arguments: object, point: str | None = "local") -> dict[str, Any]:
+    return json.loads(printed(*arguments, "--json", point=point))
 
 
 def refused(code: int, *arguments: object) -> str:
@@ -123,13 +129,13 @@ def test_swapping_the_two_turns_the_result_round(study):
     assert forth["comparisons"][0]["difference"]["mean"] == pytest.approx(0.04)
     assert back["comparisons"][0]["difference"]["mean"] == pytest.approx(-0.04)
     assert [c["verdict"] for c in back["comparisons"]] == ["worse", "worse"]
-    assert back["overall"]["statistic"] == pytest.approx(-forth["overall"]["statistic"])
+    assert back["overall"]["local"]["statistic"] == pytest.approx(-forth["overall"]["local"]["statistic"])
 
 
 def test_json_has_unrounded_numbers(study):
     found = values("ml-ecs", "standalone", study)
     assert (found["schema"], found["compared"], found["a"], found["b"]) == (
-        "mlecs-bench/compare/1", "algorithms", "ml-ecs", "standalone",
+        "mlecs-bench/compare/2", "algorithms", "ml-ecs", "standalone",
     )  # fmt: skip  # one row
     one = found["comparisons"][0]
     assert one["a"]["mean"] == pytest.approx(statistics.mean(OURS), abs=1e-15)
@@ -158,9 +164,8 @@ def test_the_point_metric_and_statistics_can_be_chosen(tmp_path):
         (metric, stat) for metric in ("rouge_lsum", "bertscore") for stat in ("best", "worst")
     ]
     assert every["comparisons"][0]["a"]["mean"] == pytest.approx(0.52)
-    (one,) = values(
-        "ml-ecs", "standalone", folder, "--metric", "bertscore", "--stat", "avg", "--eval-point", "received"
-    )["comparisons"]
+    asked = ("ml-ecs", "standalone", folder, "--metric", "bertscore", "--stat", "avg")
+    (one,) = values(*asked, point="received")["comparisons"]
     assert one["difference"]["mean"] == pytest.approx(-0.16)
 
 
@@ -190,11 +195,11 @@ def test_the_overall_test_is_over_the_first_metric_of_every_block_whatever_is_sh
         *(runs(a, s, dataset=d) for d in ("vast", "ur-fall") for a, s in (("ml-ecs", OURS), ("standalone", THEIRS))),
     )
     gains = {seed: a - b for seed, a, b in zip(PROTOCOL_SEEDS, OURS, THEIRS, strict=True)}
-    oracle = sign_flip({"vast": gains, "ur-fall": gains}, {"vast": "vast", "ur-fall": "ur-fall"})
-    found = values("ml-ecs", "standalone", folder, "--stat", "server")["overall"]
-    assert (found["blocks"], found["units"], found["p"]) == (2, 10, oracle.p)
+    oracle = sign_flip({"vast": gains, "ur-fall": gains})
+    found = values("ml-ecs", "standalone", folder, "--stat", "server")["overall"]["local"]
+    assert (found["blocks"], found["units"], found["p"]) == (2, 5, oracle.p)
     assert found["statistic"] == pytest.approx(oracle.statistic)
-    assert "(sign-flip test of 10 units, all 1,024 flips, p = 0.0020)" in printed("ml-ecs", "standalone", folder)
+    assert "(sign-flip test by seed, 5 seeds, all 32 flips, p = 0.0625; " in printed("ml-ecs", "standalone", folder)
 
 
 def test_only_common_seeds_count_and_the_others_are_named(tmp_path):
@@ -235,7 +240,7 @@ def test_records_that_differ_in_more_than_the_algorithm_stay_apart(tmp_path):
     assert {(c["setting"]["label"], c["verdict"]) for c in found["comparisons"]} == {
         ("rounds 2", "better"), ("rounds 9", "tied"),
     }  # fmt: skip  # one row
-    assert found["notes"] == ["only standalone has: vast at rho 0.5, 3 devices (rounds 5)"]
+    assert found["notes"][0] == "only standalone has: vast at rho 0.5, 3 devices (rounds 5)"
     text = printed("ml-ecs", "standalone", folder, "--stat", "avg")
     assert sorted(tables(text)) == ["vast: rouge_lsum avg (rounds 2)", "vast: rouge_lsum avg (rounds 9)"]
 
@@ -261,6 +266,65 @@ def test_a_pipe_in_a_name_does_not_break_the_table(tmp_path):
     folder = write(tmp_path / "study", runs("a|b", OURS), runs("standalone", THEIRS))
     (line, *_), *_ = tables(printed("a|b", "standalone", folder)).values()
     assert (line["A"], line["verdict"]) == ("a\\|b", "better")
+
+
+# Both points of evaluation
+
+
+def shifted(records, by: float):
+    """Return copies whose devices have `by` more after the last broadcast."""
+    records = copy.deepcopy(records)
+    for record in records:
+        for score in record["metrics"]["client"]["received"]["rouge_lsum"].values():
+            score["value"] += by
+    return records
+
+
+def test_both_points_stand_side_by_side_and_what_holds_at_both_is_said(tmp_path):
+    for gain, after, both in ((0.0, "better", "better"), (-0.2, "worse", "undecided")):
+        folder = write(tmp_path / f"{gain}", shifted(runs("ml-ecs", OURS), gain), runs("standalone", THEIRS))
+        found = tables(printed("ml-ecs", "standalone", folder, point=None))
+        lines = found["vast: rouge_lsum avg"]
+        assert [(line["scored"], line["verdict"]) for line in lines] == [("local", "better"), ("received", after)]
+        assert [line["holds at both"] for line in lines] == [both] * 2
+        (server,) = found["vast: rouge_lsum server"]
+        assert "scored" not in server
+        as_json = values("ml-ecs", "standalone", folder, point=None)
+        assert as_json["eval_points"] == ["local", "received"]
+        assert [(c["scored"], c["holds_at_all_points"]) for c in as_json["comparisons"]] == [
+            ("local", both), ("received", both), ("server", "better"),
+        ]  # fmt: skip  # one row
+        assert as_json["overall"].keys() == {"local", "received"}
+
+
+def test_a_comparison_that_is_the_same_at_both_points_is_printed_once(tmp_path):
+    still = [shifted(runs(algo, scores), -0.05) for algo, scores in (("a", OURS), ("b", THEIRS))]
+    for record in itertools.chain(*still):  # bits: what is sent nothing is scored alike
+        client = record["metrics"]["client"]
+        client["received"] = copy.deepcopy(client["local"])
+    (line,) = tables(printed("a", "b", write(tmp_path / "study", *still), point=None))["vast: rouge_lsum avg"]
+    assert (line["scored"], line["verdict"], line["holds at both"]) == ("both", "better", "better")
+
+
+# Controls
+
+
+def test_what_else_to_compare_with_is_named(tmp_path, monkeypatch):
+    control = Control("floor", "alone with public data", "the same data and steps, nothing sent")
+    monkeypatch.setattr(compare_command, "known_cards", lambda records, _: cards_of(records, control))
+    public = with_all(runs("standalone", THEIRS), algo={"options": {"public": True}})
+    without = write(tmp_path / "without", runs("ml-ecs", OURS), runs("fedavg", THEIRS))
+    there = write(tmp_path / "there", runs("ml-ecs", OURS), runs("fedavg", THEIRS), public)
+    assert f"{without}: no control row (the same data and steps, nothing sent)" in printed("ml-ecs", "fedavg", without)
+    assert "compare with 'alone with public data', too: the same data" in printed("ml-ecs", "fedavg", there)
+    found = printed("ml-ecs", "alone with public data", there)
+    assert "compare with" not in found
+    assert "no control row" not in found
+
+
+def cards_of(records, control: Control) -> Cards:
+    public = [r["identity"] for r in records if r["identity"]["algo"]["options"].get("public")]
+    return Cards(controls={control_key(identity): control for identity in public})
 
 
 # Two folders
@@ -309,7 +373,7 @@ def test_a_copy_is_identical_in_everything(study, tmp_path):
     assert "Bit-identical: 70 of 70 scores of the last round, and all scores of 10 of 10 pairs of records.\n" in text
     assert "\nthe records name the same versions, revision and machine\n" in text
     assert "2 blocks of dataset and rate: the mean scaled difference is zero.\n" in text
-    assert values(study, copied)["overall"]["p"] == 1
+    assert values(study, copied)["overall"]["local"]["p"] == 1
 
 
 def test_a_difference_of_some_records_says_of_how_many(study, tmp_path):

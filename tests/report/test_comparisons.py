@@ -11,9 +11,11 @@ import pytest
 from scipy import stats
 
 from hand_made import make_record, with_identity
-from mlecs_bench.report.arrange import Arm, Setting, arrange
+from mlecs_bench.doors.hookspecs import Control
+from mlecs_bench.report.arrange import Arm, Cards, Setting, arrange, control_key
 from mlecs_bench.report.comparisons import compare_rows, family, overall
-from mlecs_bench.report.frame import build_rows
+from mlecs_bench.report.comparisons import families as families_of
+from mlecs_bench.report.frame import BOTH_POINTS, build_rows
 from mlecs_bench.seeds import PROTOCOL_SEEDS
 from study_records import lower_is_better, runs
 
@@ -109,7 +111,80 @@ def test_the_point_of_evaluation_decides_which_scores_of_the_devices_are_compare
     assert families(setting, eval_point="received")["close", "0.5"].difference.mean == pytest.approx(-0.16)
 
 
+# Both points of evaluation
+
+
+def after(records, by: float):
+    """Return records whose devices have `by` more after the last broadcast."""
+    for record in records:
+        for score in record["metrics"]["client"]["received"]["rouge_lsum"].values():
+            score["value"] += by
+    return records
+
+
+def both_points(setting: Setting, stat="avg", points=BOTH_POINTS):
+    data = setting.data[0]
+    return {
+        one.first.baseline.label: one
+        for one in families_of(setting, arm(setting, "ml-ecs"), "rouge_lsum", stat, data, 3, points)
+    }
+
+
+def test_a_verdict_holds_at_both_points_or_it_is_undecided():
+    setting = arranged(runs("ml-ecs", OURS), runs("a", FAR), after(runs("b", FAR), 0.3), runs("c", OURS))
+    found = both_points(setting)
+    verdicts = {name: [one.verdict for one in found[name].at] for name in found}
+    assert verdicts == {"a": ["better"] * 2, "b": ["better", "worse"], "c": ["tied"] * 2}
+    assert {name: one.verdict for name, one in found.items()} == {"a": "better", "b": "undecided", "c": "tied"}
+    assert [found["b"].scored(one) for one in found["b"].at] == ["local", "received"]
+
+
+def test_each_point_is_a_family_of_its_own():
+    setting = arranged(runs("ml-ecs", OURS), runs("a", CLOSE), after(runs("b", FAR), 0.1))
+    found = both_points(setting)
+    for point in BOTH_POINTS:
+        alone = families(setting, eval_point=point)
+        for name in ("a", "b"):
+            (here,) = [one for one in found[name].at if one.eval_point == point]
+            assert here == alone[name, "0.5"]
+
+
+def test_what_is_the_same_at_both_points_and_a_server_count_once():
+    setting = arranged(after(runs("ml-ecs", OURS), -0.05), after(runs("a", CLOSE), -0.05))
+    for stat, scored in (("server", ""), ("avg", "local")):
+        one = both_points(setting, stat, ("local",))["a"]
+        assert [one.scored(c) for c in one.at] == [scored]
+    assert len(both_points(setting, "server", ("local",))["a"].at) == 1
+    for row in setting.rows.values():  # to the last bit
+        cells = {**row.cells, ("received", "rouge_lsum", "avg"): row.cells["local", "rouge_lsum", "avg"]}
+        object.__setattr__(row, "cells", cells)
+    one = both_points(setting)["a"]
+    assert ([one.scored(c) for c in one.at], one.verdict) == (["both"], "better")
+
+
 # Families
+
+
+def test_controls_are_of_the_family_whatever_their_options():
+    floor = Control("floor", "a with public data", "nothing sent")
+    plain, public = (
+        [with_identity(record, algo={"options": {"public": public}}) for record in runs("a", scores)]
+        for public, scores in ((False, FAR), (True, CLOSE))
+    )
+    central = runs("central", OURS)
+    controls = {
+        control_key(public[0]["identity"]): floor,
+        control_key(central[0]["identity"]): Control("ceiling", "all in one place", "all data"),
+    }
+    records = [*runs("ml-ecs", OURS), *plain, *public, *central]
+    cards = Cards(defaults={"a": {"tau": 1.0, "public": False}}, controls=controls)
+    (setting,) = arrange(build_rows(records), "ml-ecs", cards)
+    found = families(setting)
+    assert [name for name, _ in found] == ["a", "a with public data", "all in one place"]
+    assert found["a", "0.5"].adjusted_p == pytest.approx(3 * stats.ttest_rel(OURS, FAR).pvalue)
+    assert list(families(setting, candidate=arm(setting, "a"))) == [
+        ("a with public data", "0.5"), ("ml-ecs", "0.5"), ("all in one place", "0.5"),
+    ]  # fmt: skip  # one row
 
 
 def test_holm_counts_baselines_and_rates_worked_by_hand():
@@ -185,15 +260,15 @@ def test_ablations_and_variants_are_no_baselines_unless_asked_for():
 # The overall test
 
 
-def test_scores_of_one_dataset_flip_together():
-    # All differences are positive, so only the observed flip and its opposite reach as far: 2 of 2^5 and of 2^10.
+def test_all_scores_of_one_seed_flip_together_whatever_the_dataset():
+    # All differences are positive, so only the observed flip and its opposite reach as far: 2 of 2^5.
     vast = [runs("ml-ecs", OURS), runs("a", CLOSE), runs("b", FAR)]
     fall = [runs("ml-ecs", OURS, dataset="ur-fall"), runs("a", FAR, dataset="ur-fall")]
     setting = arranged(*vast, *fall)
     one = list(families(setting).values())
     both = [*one, *families(setting, dataset="ur-fall").values()]
-    assert (overall(one).units, overall(one).p) == (5, 2 / 2**5)
-    assert (overall(both).units, overall(both).p) == (10, 2 / 2**10)
+    for found in (overall(one), overall(both)):
+        assert (found.units, found.p) == (5, 2 / 2**5)
     assert 0 < overall(both).statistic <= 1
 
 

@@ -388,3 +388,15 @@ def test_text_ends_in_one_line_feed_and_has_no_other_line_end():
         assert text.endswith("\n")
         assert not text.endswith("\n\n")
         assert "\r" not in text
+
+
+def test_a_repeated_number_is_an_equals_sign_to_read_and_a_number_to_compute_with():
+    pair = (score(0.25), score(0.25, n=4, repeats=True))
+    table = Table("t", "T", "", ("method",), (("F1", "local"), ("F1", "received")), (Line(("a",), pair),))
+    assert re.search(r"\| 0.250 ± 0.012 \| += \|", re.sub(" +", " ", table_markdown(table)))
+    assert re.search(r"\| 0.250 ± 0.012 \| = \|", re.sub(" +", " ", table_text(table)))
+    assert "& = \\\\" in table_latex(table)
+    for text in (table_markdown(table), table_text(table), table_latex(table)):
+        assert "on every seed the number to its left" in text
+    rows = list(csv.DictReader(io.StringIO(table_csv(table, {}))))
+    assert [row["value"] for row in rows] == ["0.25", "0.25"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import re
 import statistics
@@ -10,10 +11,12 @@ import pytest
 from scipy import stats
 
 from hand_made import SCORERS, make_record, with_identity
+from mlecs_bench.doors.hookspecs import Control
 from mlecs_bench.errors import RecordError
-from mlecs_bench.report import build_table
-from mlecs_bench.report.arrange import arrange
-from mlecs_bench.report.frame import build_rows
+from mlecs_bench.report import build_table as table_of_points
+from mlecs_bench.report.arrange import Cards, arrange, control_key
+from mlecs_bench.report.controls import NO_CEILING, NO_FLOOR
+from mlecs_bench.report.frame import BOTH_POINTS, build_rows
 from mlecs_bench.report.scores import Asked, file_part, score_tables
 from mlecs_bench.report.table import Number
 from mlecs_bench.seeds import PROTOCOL_SEEDS
@@ -29,9 +32,15 @@ from study_records import (
     scored,
     table_rows,
     text_of,
+    with_all,
 )
 
 AVG, SERVER_AVG = ("rouge_lsum", "avg"), ("rouge_lsum", "server")
+
+
+def build_table(records, eval_points=("local",), **more) -> str:
+    """Return the table at one point of evaluation, unless told otherwise."""
+    return table_of_points(records, eval_points, **more)
 
 
 def one_row(records, **kwargs) -> dict[str, str]:
@@ -41,7 +50,7 @@ def one_row(records, **kwargs) -> dict[str, str]:
 
 def tables_of(records, **asked):
     (setting,) = arrange(build_rows(records), "ml-ecs")
-    usual = {"eval_point": "local", "candidate": "ml-ecs", "seeds": PROTOCOL_SEEDS}
+    usual = {"eval_points": ("local",), "candidate": "ml-ecs", "seeds": PROTOCOL_SEEDS}
     return score_tables(setting, Asked(**usual | asked))
 
 
@@ -113,12 +122,134 @@ def test_a_seed_that_occurs_twice_is_refused():
 
 
 def test_the_point_of_evaluation_chooses_the_devices_scores_and_is_named():
-    local, received = build_table(scored()), build_table(scored(), eval_point="received")
+    local, received = build_table(scored()), build_table(scored(), ("received",))
     shifted = [statistics.mean(v) + 0.05 for v in SCORES.values()]
     assert table_rows(received)[0]["rouge_lsum avg"] == text_of(shifted)
     assert table_rows(received)[0]["rouge_lsum server"] == table_rows(local)[0]["rouge_lsum server"]
     assert "Scores after local_update of the last round (local)" in local
     assert "Scores after the broadcast that follows the last round (received)" in received
+
+
+# Both points of evaluation
+
+
+def still(records):
+    """Return copies whose devices score after the last broadcast what they did before it."""
+    records = copy.deepcopy(records)
+    for record in records:
+        record["metrics"]["client"]["received"] = copy.deepcopy(record["metrics"]["client"]["local"])
+    return records
+
+
+def test_both_points_stand_side_by_side_and_a_server_has_one():
+    row = one_row(scored(), eval_points=BOTH_POINTS)
+    for stat, of in (("avg", statistics.mean), ("best", max), ("worst", min)):
+        for point, plus in (("local", 0), ("received", 0.05)):
+            assert row[f"rouge_lsum {stat} {point}"] == text_of([of(v) + plus for v in SCORES.values()])
+    assert row["rouge_lsum server"] == text_of(SERVER.values())
+    assert [name for name in row if "server" in name] == ["rouge_lsum server"]
+    both = build_table(scored(), BOTH_POINTS)
+    assert "(local) and after the broadcast that follows the last round (received): per seed" in both
+
+
+def test_what_is_the_same_at_both_points_on_every_seed_is_printed_once():
+    text = build_table([*scored("a"), *still(scored("b"))], BOTH_POINTS)
+    sends, silent = table_rows(text)
+    assert [silent[f"rouge_lsum {stat} received"] for stat in ("avg", "best", "worst")] == ["="] * 3
+    assert "=" not in sends.values()
+    assert "- Equals sign (=): on every seed the number to its left" in text
+    assert "(=)" not in build_table(scored("a"), BOTH_POINTS)
+    swapped = still(scored("b"))  # the same mean and spread, of other seeds
+    values = [copy.deepcopy(r["metrics"]["client"]["local"]) for r in swapped]
+    for record, other in zip(swapped, [*values[1:], values[0]], strict=True):
+        record["metrics"]["client"]["received"] = other
+    assert "=" not in one_row(swapped, eval_points=BOTH_POINTS).values()
+
+
+def test_a_repeated_number_keeps_its_value_and_competes_at_its_point():
+    records = [*five(gain=0.02, noise=0), *still(five("standalone", gain=0.04, noise=0))]
+    found = {
+        (name, point): number(records, name, ("avg", point), eval_points=BOTH_POINTS)
+        for name in ("ml-ecs", "standalone")
+        for point in BOTH_POINTS
+    }
+    assert {where: n.best for where, n in found.items()} == {
+        ("ml-ecs", "local"): False,
+        ("ml-ecs", "received"): True,
+        ("standalone", "local"): True,
+        ("standalone", "received"): False,
+    }
+    last = found["standalone", "received"]
+    assert (last.repeats, last.text, last.value) == (True, "=", found["standalone", "local"].value)
+
+
+# Controls
+
+
+def controlled(*, floor=0.0, ceiling=0.1, candidate=0.02):
+    """Return records of a candidate between its two controls, which send nothing, and the cards that say so."""
+    public = with_all(still(five("standalone", gain=floor)), algo={"options": {"public": True}})
+    central = still(five("central", gain=ceiling, noise=0))
+    controls = {
+        control_key(public[0]["identity"]): Control("floor", "alone with public data", "the same data, nothing sent"),
+        control_key(central[0]["identity"]): Control("ceiling", "all in one place", "all private data in one place"),
+    }
+    return [*public, *central, *five(gain=candidate)], Cards(controls=controls)
+
+
+def controlled_table(records, cards, eval_points=BOTH_POINTS):
+    (setting,) = arrange(build_rows(records), "ml-ecs", cards)
+    (table,) = score_tables(setting, Asked(eval_points, "ml-ecs", PROTOCOL_SEEDS))
+    return table
+
+
+def test_the_share_of_the_gap_between_the_controls_by_hand():
+    # 0.02 of the 0.1 from floor to ceiling (less the mean of the noise in both), then 0.05 more.
+    table = controlled_table(*controlled())
+    noise = statistics.mean(NOISE.values())
+    for point, gain in (("local", 0.02), ("received", 0.07)):
+        found = number_at(table, ("ml-ecs",), ("gap closed", "avg", point))
+        assert found.value == pytest.approx(100 * gain / (0.1 - noise))
+        assert found.text.startswith("+")
+    for label, percent in (("alone with public data", 0.0), ("all in one place", 100.0)):
+        found = [number_at(table, (label,), ("gap closed", "avg", point)) for point in BOTH_POINTS]
+        assert [n.value for n in found] == pytest.approx([percent] * 2, abs=1e-9)
+        assert [n.repeats for n in found] == [False, True]
+    (note,) = [note for note in table.notes if note.startswith("gap closed")]
+    spread = statistics.stdev(NOISE.values())
+    assert f"rho 0.5, 3 devices: {0.1 - noise:+.3f} ± {spread:.3f}" in note
+
+
+def test_a_gap_that_is_not_real_is_no_scale():
+    for ceiling in (0.001, -0.1):
+        table = controlled_table(*controlled(ceiling=ceiling))
+        assert not any(path[0] == "gap closed" for path in table.columns)
+        (note,) = [note for note in table.notes if note.startswith("gap closed")]
+        assert f"rho 0.5, 3 devices: {ceiling - statistics.mean(NOISE.values()):+.3f} ± " in note
+
+
+def test_where_lower_is_better_the_gap_is_turned():
+    records, cards = controlled(ceiling=-0.1, candidate=-0.02)
+    table = controlled_table(lower_is_better(records), cards, ("local",))
+    found = number_at(table, ("ml-ecs",), ("gap closed", "avg"))
+    assert found.value == pytest.approx(100 * 0.02 / (0.1 + statistics.mean(NOISE.values())))
+
+
+def test_the_ceiling_is_no_rival_and_the_floor_is_one():
+    table = controlled_table(*controlled(floor=0.05))
+    best = {line.labels[-1]: line.contents[1].best for line in table.lines}
+    assert best == {"alone with public data": True, "ml-ecs": False, "all in one place": False}
+
+
+def test_controls_are_explained_and_missing_ones_named_in_one_line():
+    records, cards = controlled()
+    table = controlled_table(records, cards)
+    assert "control row alone with public data: the same data, nothing sent" in table.notes
+    assert not any("no control row" in note for note in table.notes)
+    (line,) = [note for note in controlled_table(five(), Cards()).notes if note.startswith("no control row")]
+    assert line == f"{NO_FLOOR}; {NO_CEILING}"
+    notes = controlled_table([*records, *five(rho=0.8)], cards).notes
+    assert f"at rho 0.8 with 3 devices {NO_FLOOR}; at rho 0.8 with 3 devices {NO_CEILING}" in notes
 
 
 # What is missing

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import contract_toys as toys
-from mlecs_bench.doors.hookspecs import AlgorithmInfo, Exchange, Needs
+from mlecs_bench.doors.hookspecs import AlgorithmInfo, Control, Exchange, Needs
 from mlecs_bench.doors.registry import Loaded
 from mlecs_bench.testing import Check, CheckFailed, checks_of_info, run_checks
 from mlecs_bench.testing.checks import ALGORITHM_CHECKS
@@ -68,6 +68,13 @@ BROKEN_OTHERWISE: list[tuple[str, AlgorithmInfo, str]] = [
     ("card", toys.card(exchanges=(Exchange("lora", "out", "m", "s"),)), "'lora' goes 'out'"),
     ("card", toys.card(exchanges=(Exchange("lora", "up", "", "s"),)), "'lora' lacks meaning or size"),
     ("card", toys.card(exchanges=(*toys.CARD.exchanges, Exchange("lora", "up", "m", "s"))), "'lora' up has more"),
+    (
+        "card",
+        toys.card(control=lambda _: "floor"),
+        "control(options) returns a Control or None, but it returned 'floor'",
+    ),
+    ("card", toys.card(control=lambda _: Control("wall", "a", "b")), "its role is floor or ceiling"),
+    ("card", toys.card(control=lambda _: Control("floor", "a", "")), "the card needs its 'says'"),
     ("options", toys.card(options=toys.Thawed), "Thawed is not; decorate it with @dataclass(frozen=True)"),
     ("options", toys.card(options=toys.Rounded), "read again, but 'pull' was 0.25 and is 0.125"),
     ("needs", toys.card(needs=lambda _: None), "it returned NoneType"),

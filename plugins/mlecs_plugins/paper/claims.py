@@ -1,13 +1,17 @@
 """The paper's claims beside what a setting measured in their place, judged by rules that no measured number enters.
 
-Scores are those after local_update of the last round, percentages differences of means over the common seeds in per
-cent of the baseline's mean. The candidate stands in for ML-ECS. A claim is made for every data of its dataset.
+Devices' scores are judged at both points of evaluation, after local_update of the last round and after the last
+broadcast, and a claim counts only if it holds at both: it is "reproduced" if it is at both, "not reproduced" if it is
+not at one of them, else "undecided". Percentages are differences of means over the common seeds in per cent of the
+baseline's mean. The candidate stands in for ML-ECS. A claim is made for every data of its dataset.
 
 Gains (sections 4.2 and 4.5) are judged by their sign; their size, which depends on models and data, is only shown.
 A claim is a family of paired comparisons over seeds, one for every gain that its percentages are the range or the mean
 of: at each rate, over each baseline, in each metric and statistic, or in the mean of average, best and worst device
 where the paper prints the mean of the three. Holm's correction is over the comparisons of the claim. It is
-"reproduced" if all are better, "not reproduced" if at least one is worse, else "undecided"; a tie is neither.
+"reproduced" if all are better, "not reproduced" if at least one is worse, else "undecided"; a tie is neither. Beside
+the verdict stands how the same gains look over the control, which has the same data and steps and sends nothing, and
+for MMA how many seeds are informative; neither enters the verdict.
 
 The drop with more devices (section 4.4) is judged by its size: "reproduced" if the 95 % interval of the difference lies
 within ±0.005 of the printed drop, else "not reproduced" if it excludes it, else "undecided".
@@ -22,110 +26,49 @@ A claim that lacks records of anything it speaks of is "undecided", whatever the
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from statistics import fmean
-from typing import Literal, NamedTuple
 
 from mlecs_bench.api import (
     ABSENT,
+    BOTH_POINTS,
     MARGIN,
     Claim,
-    Data,
     Difference,
-    Row,
-    SeedMean,
+    EvalPoint,
     Setting,
     Stat,
-    holm,
     paired_difference,
-    verdict,
 )
 from mlecs_plugins.paper import printed as paper
+from mlecs_plugins.paper.judged import (
+    ClaimVerdict,
+    by_point,
+    judged_at_all,
+    judged_by_sign,
+    judged_by_size,
+    tally,
+    verdicts_of,
+)
+from mlecs_plugins.paper.masks import informative_text, is_by_modalities
+from mlecs_plugins.paper.measured import SHOWN_IN, Measured, Need, Said, measured_of
 from mlecs_plugins.paper.printed import ML_ECS, RANK_NOTE, SHARE_NOTE, Drop, Gain, GainPart, percent_more
 
-ClaimVerdict = Literal["reproduced", "not reproduced", "undecided"]
-
-SHOWN_IN = {"4.2": "Table 1", "4.3": "Figure 3", "4.4": "Table 2", "4.5": "Figure 4"}
 METRIC_NAMES = {"bertscore": "BERTScore", "rouge_lsum": "Rouge-LSum", "f1_macro": "F1 (macro)"}
 WHOSE: Mapping[tuple[Stat, ...], str] = {("server",): " of the server", ("avg",): " of devices"}
-SHARE = "one_way"
-"""The share of `Traffic.shares` that counts as the paper does."""
 RANKED = "fedilora"
 """The algorithm whose volume `RANK_NOTE` explains."""
 TINY = "follows from the sizes of the models, which are tiny here; 'mlecs-bench comm' counts those of the paper"
 NO_PERCENTAGE = "no percentage: a score that is not positive"
 
 
-class Need(NamedTuple):
-    """A score that a claim speaks of, by the algorithm's name in the paper's tables."""
-
-    algo: str
-    rho: str
-    n_devices: int
-    metric: str
-    stat: Stat
-
-
-class Said(NamedTuple):
-    """A claim as a report words it: where the paper makes it, the claim, and its numbers."""
-
-    where: str
-    claim: str
-    printed: str
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The rows of one data of a setting, as claims look them up: by label, rate and number of devices.
-
-    `several` says that the setting has other data of the same dataset.
-    """
-
-    data: Data
-    rows: Mapping[tuple[str, str, int], Row]
-    candidate: str
-    tiny: bool
-    several: bool
-
-    def label(self, algo: str) -> str:
-        """Return the label of an algorithm of the paper: the candidate's for ML-ECS, also in front of an ablation."""
-        base, slash, part = algo.partition("/")
-        return f"{self.candidate if base == ML_ECS else base}{slash}{part}"
-
-    def row(self, algo: str, rho: str, n_devices: int) -> Row | None:
-        """Return a row by the algorithm's name in the paper."""
-        return self.rows.get((self.label(algo), rho, n_devices))
-
-    def cell(self, need: Need) -> SeedMean | None:
-        """Return a score, or None where there is none."""
-        row = self.row(need.algo, need.rho, need.n_devices)
-        return None if row is None else row.cell("local", need.metric, need.stat)
-
-    def rates(self, *algos: str) -> list[str]:
-        """Return the rates at which all of `algos` have rows with as many devices as Table 1."""
-        n = paper.sizes().n_devices
-        rates = dict.fromkeys(rho for _, rho, _ in self.rows)
-        return sorted(rho for rho in rates if all(self.row(algo, rho, n) for algo in algos))
-
-    def share(self, algo: str, rates: Iterable[str]) -> float:
-        """Return what an algorithm sends, as a share of the device's model, averaged over rates."""
-        rows = [self.row(algo, rho, paper.sizes().n_devices) for rho in rates]
-        return fmean(row.traffic.shares[SHARE][0] for row in rows if row is not None)
-
-    def where(self, section: str) -> str:
-        """Return where the paper makes a claim, and for which data it is judged where that is not clear."""
-        place = f"section {section}, {SHOWN_IN[section]}"
-        return f"{place}; {self.data.label}" if self.several or section == paper.sending().section else place
-
-
-def claims(setting: Setting, candidate: str = ML_ECS) -> list[Claim]:
+def claims(setting: Setting, candidate: str = ML_ECS, eval_points: tuple[EvalPoint, ...] = BOTH_POINTS) -> list[Claim]:
     """Return every claim of sections 4.2 to 4.5 on the datasets of a setting, in the paper's order.
 
-    `candidate` is the label of the arm that stands in for ML-ECS.
+    `candidate` is the label of the arm that stands in for ML-ECS; a claim has to hold at all `eval_points`.
     """
-    measured = [_measured(setting, data, candidate) for data in setting.data]
+    measured = [measured_of(setting, data, candidate, eval_points) for data in setting.data]
     of_gains = {
         section: [
             gain_claim(one, gain)
@@ -144,14 +87,8 @@ def claims(setting: Setting, candidate: str = ML_ECS) -> list[Claim]:
     ]
 
 
-def _measured(setting: Setting, data: Data, candidate: str) -> Measured:
-    rows = {(p.arm.label, p.rho, p.n_devices): row for p, row in setting.rows.items() if p.data == data}
-    several = sum(other.name == data.name for other in setting.data) > 1
-    return Measured(data, rows, candidate, setting.tiny, several)
-
-
 def gain_claim(measured: Measured, gain: Gain) -> Claim:
-    """Judge gains by the sign of the differences that they are made of."""
+    """Judge gains by the sign of the differences that they are made of, at every point of evaluation."""
     rates = gain.rates or tuple(measured.rates(*gain.baselines))
     parts = gain.parts(rates)
     absent = _absent(measured, [need for part in parts for need in _needs(part)], gain.metrics)
@@ -159,8 +96,39 @@ def gain_claim(measured: Measured, gain: Gain) -> Claim:
     said = Said(measured.where(gain.section), _gain_text(measured, gain), _paper_text(gain))
     if absent:
         return Claim(*said, ABSENT, "undecided", absent)
-    differences = {part: _difference(measured, part) for part in parts}
-    return Claim(*said, _measured_text(measured, gain, parts), *judged_by_sign(differences))
+    at = measured.at_points(gain.stats)
+    judged = {point: judged_by_sign(_differences(one, parts)) for point, one in at.items()}
+    shown = by_point({point: _measured_text(one, gain, parts) for point, one in at.items()})
+    result, reason = judged_at_all(judged)
+    return Claim(*said, shown, result, "; ".join([reason, *_beside(measured, gain, parts)]))
+
+
+def _differences(measured: Measured, parts: Iterable[GainPart]) -> dict[GainPart, Difference]:
+    return {part: _difference(measured, part) for part in parts}
+
+
+def _beside(measured: Measured, gain: Gain, parts: Sequence[GainPart]) -> list[str]:
+    """Return what stands beside a verdict: the same gains over each control, and how many seeds show MMA at all."""
+    if all("/" in baseline for baseline in gain.baselines):
+        ablated = [baseline for baseline in gain.baselines if is_by_modalities(baseline)]
+        return [_informative(measured, baseline, parts) for baseline in ablated]
+    return [_over_control(measured, label, gain, parts) for label in measured.controls]
+
+
+def _informative(measured: Measured, baseline: str, parts: Iterable[GainPart]) -> str:
+    rows = {part.rho: measured.row(baseline, part.rho, paper.sizes().n_devices) for part in parts}
+    return f"informative seeds: {', '.join(informative_text(rho, row) for rho, row in rows.items() if row)}"
+
+
+def _over_control(measured: Measured, label: str, gain: Gain, parts: Iterable[GainPart]) -> str:
+    """Return how many of the gains are there over a control, in its own family of comparisons."""
+    over = list(dict.fromkeys(replace(part, baseline=label) for part in parts))
+    absent = _absent(measured, [need for part in over for need in _needs(part)], gain.metrics)
+    if absent:
+        return f"over the control: {absent}"
+    at = measured.at_points(gain.stats)
+    tallies = {point: tally(verdicts_of(_differences(one, over))) for point, one in at.items()}
+    return f"over the control {label}: {by_point(tallies)}"
 
 
 def _needs(part: GainPart) -> list[Need]:
@@ -219,32 +187,6 @@ def _percent_of_means(ours: Mapping[int, float], theirs: Mapping[int, float]) ->
     seeds = sorted(ours.keys() & theirs.keys())
     than = fmean(theirs[seed] for seed in seeds) if seeds else 0.0
     return percent_more(fmean(ours[seed] for seed in seeds), than) if than > 0 else math.nan
-
-
-def judged_by_sign(differences: Mapping[GainPart, Difference]) -> tuple[ClaimVerdict, str]:
-    """Return the verdict on gains, and the reason, from the differences of one claim."""
-    adjusted = holm([difference.p for difference in differences.values()])
-    verdicts = {
-        part: verdict(difference, p) for (part, difference), p in zip(differences.items(), adjusted, strict=True)
-    }
-    count = Counter(verdicts.values())
-    tally = f"{count['better']} of {len(verdicts)} comparisons better, {count['worse'] or 'none'} worse"
-    tally += f", {count['tied']} tied" if count["tied"] else ""
-    if count["better"] == len(verdicts):
-        return "reproduced", tally
-    if count["worse"]:
-        than = dict.fromkeys(part.baseline for part, one in verdicts.items() if one == "worse")
-        return "not reproduced", f"{tally} (than {', '.join(than)})"
-    open_ones = [difference for part, difference in differences.items() if verdicts[part] == "undecided"]
-    return "undecided", "; ".join([tally, *_detectable(open_ones)])
-
-
-def _detectable(undecided: Iterable[Difference]) -> list[str]:
-    """Say which gain the seeds of undecided comparisons could detect, the largest of several."""
-    found = [difference.detectable for difference in undecided]
-    if None in found:
-        return ["fewer than two common seeds"]
-    return [f"these seeds could detect a gain of {max(d for d in found if d is not None):.3f}"] if found else []
 
 
 def _gain_text(measured: Measured, gain: Gain) -> str:
@@ -308,26 +250,23 @@ def drop_claim(measured: Measured, drop: Drop) -> Claim:
     absent = _absent(measured, needs, [drop.metric])
     if absent:
         return Claim(*said, ABSENT, "undecided", absent)
+    found = {point: _drop_at(one, needs, drop) for point, one in measured.at_points(["avg"]).items()}
+    shown = by_point({point: shown for point, (shown, _) in found.items()})
+    return Claim(*said, shown, *judged_at_all({point: judged for point, (_, judged) in found.items()}))
+
+
+def _drop_at(measured: Measured, needs: Sequence[Need], drop: Drop) -> tuple[str, tuple[ClaimVerdict, str]]:
+    """Return the drop at one point in words, and the verdict on it with the reason."""
     with_few, with_many = (cell.values for cell in map(measured.cell, needs) if cell is not None)
     difference = paired_difference(with_few, with_many)
     if difference.mean is None or difference.low is None or difference.high is None:
-        return Claim(*said, ABSENT, "undecided", "fewer than two common seeds")
+        return ABSENT, ("undecided", "fewer than two common seeds")
     base = fmean(with_many[seed] for seed in difference.seeds)
     if base <= 0:
-        return Claim(*said, NO_PERCENTAGE, "undecided", f"the score with {many} devices is not positive")
+        return NO_PERCENTAGE, ("undecided", f"the score with {needs[-1].n_devices} devices is not positive")
     mean, low, high = (100 * end / base for end in (difference.mean, difference.low, difference.high))
     shown = f"{mean:.2f} % (95 % interval {low:.2f} to {high:.2f} %)"
-    return Claim(*said, shown, *judged_by_size((low, high), drop.percent[0], 100 * MARGIN / base))
-
-
-def judged_by_size(interval: tuple[float, float], printed: float, margin: float) -> tuple[ClaimVerdict, str]:
-    """Return the verdict on a size, and the reason; all three in per cent."""
-    low, high = interval
-    if max(high - printed, printed - low) <= margin:
-        return "reproduced", f"the interval lies within {margin:.2f} points of {printed:.2f} %, {MARGIN:g} of the score"
-    if not low <= printed <= high:
-        return "not reproduced", f"the interval excludes {printed:.2f} %"
-    return "undecided", f"the interval holds {printed:.2f} % and reaches further from it than {MARGIN:g} of the score"
+    return shown, judged_by_size((low, high), drop.percent[0], 100 * MARGIN / base)
 
 
 def sending_claims(measured: Measured) -> list[Claim]:

@@ -13,22 +13,25 @@ PRESETS = Path(__file__).parent / "presets"
 
 def sections(view: StudyView) -> Sequence[Section]:
     """Return Tables 1 and 2, Figures 3 and 4 and the paper's claims, for one setting."""
-    from mlecs_bench.api import communication_table, draw_ablation, draw_communication
+    from mlecs_bench.api import NO_FLOOR, communication_table, draw_ablation, draw_communication, floors
     from mlecs_plugins.paper.claims import claims
-    from mlecs_plugins.paper.tables import ablation_table, table1, table2
+    from mlecs_plugins.paper.tables import ablation_tables, table1, table2
 
     setting, asked, suffix = view.setting, view.asked, view.suffix
     figure3 = FigureWords("figure3-communication", "Figure 3: communication", "MER", _score)
     figure4 = FigureWords("figure4-ablation", "Figure 4: ablations", "MER", _score)
-    tables = [table1(view), table2(view), ablation_table(view)]
+    tables = [*table1(view), table2(view), *ablation_tables(view)]
     drawn = draw_ablation(setting, asked, suffix, figure4)
     sent, shares = communication_table(setting, suffix), draw_communication(setting, asked, suffix, figure3)
-    about = f"The verdicts hold for these records alone. {honest_sentence(list(setting.rows.values()))}".strip()
-    found = claims(setting) if asked.candidate == ML_ECS else []  # the paper claims nothing of others
+    controls = "" if floors(setting) else f"There is {NO_FLOOR}."
+    about = f"The verdicts hold for these records alone. {controls} {honest_sentence(list(setting.rows.values()))}"
+    found = (
+        claims(setting, ML_ECS, asked.eval_points) if asked.candidate == ML_ECS else []
+    )  # the paper claims nothing of others
     return (
         Section(view.titled("Tables 1 and 2"), setting.about, [t for t in tables if t], [drawn] if drawn else []),
         Section(view.titled("Communication"), "", [sent] if sent else [], [shares] if shares else []),
-        Section(view.titled("The paper's claims"), about, claims=found),
+        Section(view.titled("The paper's claims"), " ".join(about.split()), claims=found),
     )
 
 

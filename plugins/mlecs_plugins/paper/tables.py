@@ -17,6 +17,8 @@ from mlecs_bench.api import (
     Stat,
     StudyView,
     Table,
+    control_notes,
+    file_part,
     honest_sentence,
     score_caption,
     score_columns,
@@ -24,18 +26,26 @@ from mlecs_bench.api import (
     score_number,
     score_table,
 )
+from mlecs_plugins.paper.masks import informative_notes
 from mlecs_plugins.paper.printed import F1_NOTE, RATE_NOTE, Printed, erratum, printed, printed_in_table2
 
 STAT_NAMES: Mapping[str, str] = {"avg": "Avg.", "best": "B.", "worst": "W.", "server": "server"}
 METRIC_NAMES: Mapping[str, str] = {
     "rouge_lsum": "RLS",
+    "rouge_lsum_sentences": "RLS (sentences)",
     "bertscore": "BS",
     "f1_macro": "F1",
     "f1_weighted": "F1 (weighted)",
 }
-SHORT_FOR: Mapping[str, str] = {"RLS": "Rouge-LSum", "BS": "BERTScore", "F1": "macro F1"}
+SHORT_FOR: Mapping[str, str] = {
+    "RLS": "Rouge-LSum",
+    "RLS (sentences)": "Rouge-LSum of texts split into sentences",
+    "BS": "BERTScore",
+    "F1": "macro F1",
+}
 SOURCE = "paper"
 MER_NOTE = "MER: the rate at which a device holds a modality."
+POINT_NOTE = "The paper's values stand beside the first point: the authors' script scores after local training."
 
 Placed = tuple[Place, Row]
 
@@ -58,12 +68,12 @@ def side(column: ScoreColumn) -> str:
 def _columns(view: StudyView, rows: Sequence[Placed]) -> list[ScoreColumn]:
     """Return the columns of scores by dataset, the devices' before the server's."""
     data = view.setting.data
-    columns = score_columns(data, rows, view.asked.eval_point)
+    columns = score_columns(data, rows, view.asked)
     return sorted(columns, key=lambda column: (data.index(column.data), column.stat == "server"))
 
 
-def table1(view: StudyView) -> Table | None:
-    """Return the paper's Table 1: rates and algorithms, scored on every dataset; None without a row.
+def table1(view: StudyView) -> list[Table]:
+    """Return the paper's Table 1, a table per dataset since both points of evaluation stand in it.
 
     Rows are those with as many devices as most algorithms have, ablations left out.
     """
@@ -72,8 +82,11 @@ def table1(view: StudyView) -> Table | None:
     return _by_rate(view, rows, "table1", f"Table 1: algorithms at {n} devices")
 
 
-def ablation_table(view: StudyView) -> Table | None:
-    """Return the scores of the candidate and of its ablations (Figure 4); None without an ablation."""
+def ablation_tables(view: StudyView) -> list[Table]:
+    """Return the scores of the candidate, its ablations (Figure 4) and the controls, a table per dataset that has any.
+
+    Below it stands how many seeds tell the candidate from the ablation of its aggregation by modalities at all.
+    """
     setting, candidate = view.setting, view.asked.candidate
     n = setting.usual_devices()
     places = [p for p in setting.rows if p.n_devices == n and p.arm.is_ablation and p.arm.base == candidate]
@@ -81,25 +94,31 @@ def ablation_table(view: StudyView) -> Table | None:
     full = [
         place
         for place in setting.rows
-        if place.n_devices == n and place.arm.label == candidate and (place.data, place.rho) in blocks
+        if place.n_devices == n and (place.data, place.rho) in blocks
+        if place.arm.label == candidate or place.arm.control
     ]
     rows = [(place, setting.rows[place]) for place in [*full, *places]]
-    return _by_rate(view, rows, "ablation", f"Ablations of {candidate} at {n} devices") if places else None
+    return _by_rate(view, rows, "ablation", f"Ablations of {candidate} at {n} devices")
 
 
-def _by_rate(view: StudyView, rows: Sequence[Placed], name: str, title: str) -> Table | None:
-    columns = _columns(view, rows)
-    if not columns:
-        return None
-    layout = ScoreLayout(
-        name=f"{name}{view.suffix}",
-        title=title,
-        left=("MER", "method"),
-        labels=lambda rho, _, label: (rho, label),
-        heading=lambda column: (column.data.label, side(column), score_name(column.metric, column.stat)),
-        published=_published,
-    )
-    return _explained(score_table(view.setting, rows, columns, view.asked, layout), columns)
+def _by_rate(view: StudyView, rows: Sequence[Placed], name: str, title: str) -> list[Table]:
+    tables = []
+    for data in view.setting.data:
+        own = [(place, row) for place, row in rows if place.data == data]
+        columns = _columns(view, own)
+        if columns:
+            layout = ScoreLayout(
+                name=f"{name}-{file_part(data.label)}{view.suffix}",
+                title=f"{title}, {data.label}",
+                left=("MER", "method"),
+                labels=lambda rho, _, label: (rho, label),
+                heading=lambda column: (side(column), score_name(column.metric, column.stat)),
+                published=_published,
+            )
+            table = score_table(view.setting, own, columns, view.asked, layout)
+            table = replace(table, notes=(*table.notes, *informative_notes(own)))
+            tables.append(_explained(table, columns))
+    return tables
 
 
 def _published(place: Place, column: ScoreColumn) -> Published | None:
@@ -141,9 +160,10 @@ def table2(view: StudyView) -> Table | None:
     rows = [(place, row) for place, row in setting.rows.items() if len(counts[place.arm, place.rho]) > 1]
     by_place = {(place.arm, place.rho, place.n_devices, place.data): (place, row) for place, row in rows}
     scores = _columns(view, rows)
+    several = len(asked.eval_points) > 1
     lines = [
         Line(
-            (score.data.label, side(score), score_name(score.metric, score.stat)),
+            (score.data.label, side(score), score_name(score.metric, score.stat), *_scored(score, several)),
             tuple(_number(by_place.get((*column, score.data)), score, view) for column in columns),
             score.data.label,
         )
@@ -152,21 +172,27 @@ def table2(view: StudyView) -> Table | None:
     table = Table(
         name=f"table2{view.suffix}",
         title="Table 2: number of devices",
-        caption=score_caption([row for _, row in rows], setting, asked.eval_point),
-        left=("dataset", "side", "score"),
+        caption=score_caption([row for _, row in rows], setting, asked.eval_points),
+        left=("dataset", "side", "score", *(["scored"] if several else [])),
         columns=tuple((f"{arm.label}, MER {rho}", f"N = {n}") for arm, rho, n in columns),
         lines=tuple(lines),
-        notes=tuple(score_notes(rows, scores, asked)),
+        notes=(*score_notes(rows, scores, asked), *control_notes(place for place, _ in rows)),
         honest=honest_sentence([row for _, row in rows]),
         setting=setting.label,
     )
     return _explained(table, scores, RATE_NOTE)
 
 
+def _scored(score: ScoreColumn, several: bool) -> tuple[str, ...]:
+    """Return when the scores of a line are taken, where that has to be said; a server's have one point alone."""
+    return ("" if side(score) == "server" else score.eval_point,) if several else ()
+
+
 def _number(placed: Placed | None, score: ScoreColumn, view: StudyView) -> Number | None:
-    if placed is None or (cell := placed[1].cell(view.asked.eval_point, score.metric, score.stat)) is None:
+    if placed is None or (cell := placed[1].cell(score.eval_point, score.metric, score.stat)) is None:
         return None
-    published = _published_in_table2(placed[0], score) if view.asked.published else None
+    first = score.eval_point == view.asked.eval_points[0]
+    published = _published_in_table2(placed[0], score) if view.asked.published and first else None
     return replace(score_number(placed[1], cell, view.asked.seeds), published=published)
 
 
@@ -178,6 +204,7 @@ def _explained(table: Table, columns: Sequence[ScoreColumn], *more: str) -> Tabl
     published = [number.published for number in table.numbers() if number.published]
     letters = sorted({letter for one in published for letter in one.footnotes})
     compared = [F1_NOTE] if published and "F1" in used else []
+    compared += [POINT_NOTE] if published and len({column.eval_point for column in columns}) > 1 else []
     misprints = [f"[{letter}] {erratum(letter)}" for letter in letters]
     notes = (MER_NOTE, *table.notes, *compared, *(more if published else ()), *misprints)
     return replace(table, caption=caption, notes=notes)

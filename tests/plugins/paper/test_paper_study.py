@@ -13,11 +13,13 @@ from click.testing import CliRunner
 import mlecs_bench
 from hand_made import make_comm
 from mlecs_bench.cli.report import report
+from mlecs_bench.doors.hookspecs import Control
 from mlecs_bench.doors.registry import PluginEntry, Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.study import keep_study, preset, presets, read_study
 from mlecs_bench.records.results import write_record
 from mlecs_bench.report import Wanted, build_report, drawings
+from mlecs_bench.report.arrange import Cards, control_key
 from mlecs_bench.report.transmission import Counted, transmission_text
 from mlecs_plugins.paper.printed import PAPER_NOTES
 from mlecs_plugins.paper.study import mlecs_study
@@ -68,7 +70,7 @@ def test_its_tables_figures_and_claims_come_first_and_take_the_place_of_scores_a
     own = ["Tables 1 and 2", "Communication", "The paper's claims", "Statistics"]
     assert [s.title for s in report_.sections] == [f"{t} (budget {b})" for b in ("paper", "equal") for t in own]
     names = {table.name for table in report_.tables()}
-    assert {"table1", "ablation", "communication", "statistics", "table1-budget-equal"} <= names
+    assert {"table1-vast", "ablation-vast", "communication", "statistics", "table1-vast-budget-equal"} <= names
     assert not any(name.startswith("scores") for name in names)
     figures = {figure.name: figure.title for section in report_.sections for figure in section.figures}
     assert figures["figure3-communication"] == "Figure 3: communication"
@@ -82,6 +84,17 @@ def test_its_claims_are_about_its_own_algorithm():
     assert not any(section.claims for section in built(five(), candidate="standalone").sections)
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_claims_without_a_control_say_what_a_gain_may_be():
+    control = Control("floor", "alone with public data", "nothing sent")
+    for name, expected in (("standalone", True), ("alone", False)):
+        records = [*five(), *five(name)]
+        controls = {} if expected else {control_key(records[-1]["identity"]): control}
+        report_ = build_report(records, "t", Wanted(studies=[mlecs_study()]), Cards(controls=controls))
+        (section,) = [section for section in report_.sections if section.claims]
+        assert ("no control row" in section.about) is expected
+
+
 def test_figures_speak_the_papers_words(monkeypatch):
     seen = {}
 
@@ -92,9 +105,10 @@ def test_figures_speak_the_papers_words(monkeypatch):
         monkeypatch.setattr(drawings, name, keep(name))
     monkeypatch.setattr(drawings, "figure_bytes", lambda _: {})
     built([*five(), *five("ml-ecs/no-kt")])
-    _, (points,) = seen["communication_figure"]
-    ((client, server),) = seen["ablation_figure"]
-    assert points.title == client.title == "vast, MER 0.5"
+    _, (points, _) = seen["communication_figure"]
+    ((client, _, server),) = seen["ablation_figure"]
+    assert points.title == client.title == "vast, MER 0.5, local"
+    assert server.title == "vast, MER 0.5"
     assert (points.metric, client.metric, server.metric) == ("client avg. RLS", "client avg. RLS", "server RLS")
 
 
@@ -110,11 +124,11 @@ def test_with_paper_shows_the_study_and_its_values_and_the_study_alone_no_values
     plain, none = tables()
     study, claims = tables("--study", "paper")
     beside, same = tables("--with-paper")
-    assert "table1" not in plain
+    assert "table1-vast" not in plain
     assert none == []
     assert claims == same != []
-    assert not any("published" in number for number in study["table1"]["numbers"])
-    assert beside["table1"]["numbers"][0]["published"]["value"] == 0.244
+    assert not any("published" in number for number in study["table1-vast"]["numbers"])
+    assert beside["table1-vast"]["numbers"][0]["published"]["value"] == 0.244
     (tmp_path / "study.yaml").write_text("report: paper\nblocks: {b: {algo: a, dataset: x, rho: 0.5}}\n")
     assert tables() == (study, claims)
 
@@ -141,10 +155,20 @@ def test_what_it_says_of_volumes_stands_beside_what_was_counted_only_when_asked(
 # Its presets
 
 
-def grid(algos, rhos=(0.5, 0.7, 0.8), n_devices=(3,), evaluate="last") -> list[tuple[object, ...]]:
+RATES = (0.5, 0.7, 0.8)
+BESIDE = (
+    ("standalone", {"use_public": True}),
+    ("centralised", {}),
+    ("ml-ecs", {"kt_reduction": "sum"}),
+    ("ml-ecs", {"kt_weight": 0}),
+)
+"""What stands beside the methods in every study: two controls, and two other readings of knowledge transfer."""
+
+
+def grid(algos, rhos=RATES, n_devices=(3,), evaluate="last", options=None) -> list[tuple[object, ...]]:
     """Return the runs of a preset's block on both datasets, as a loop."""
     return [
-        (algo, dataset, rho, n, evaluate)
+        (algo, str(options or {}), dataset, rho, n, evaluate)
         for rho in rhos
         for n in n_devices
         for dataset in ("vast", "ur-fall")
@@ -152,14 +176,22 @@ def grid(algos, rhos=(0.5, 0.7, 0.8), n_devices=(3,), evaluate="last") -> list[t
     ]
 
 
-TABLE1, ABLATION = grid(METHODS), grid(ABLATIONS)
-TABLE2 = grid(["ml-ecs"], rhos=(0.8,), n_devices=(3, 5, 10, 20))
+def beside(**places) -> list[tuple[object, ...]]:
+    return [run for algo, options in BESIDE for run in grid([algo], options=options, **places)]
+
+
+MANY = {"rhos": (0.8,), "n_devices": (3, 5, 10, 20)}
+TABLE1, TABLE2, ABLATION = grid(METHODS), grid(["ml-ecs"], **MANY), grid(ABLATIONS)
+CURVES = grid(METHODS, rhos=(0.5,), evaluate="all")
 RUNS = {
-    "table1": (TABLE1, 180),  # 6 methods, 2 datasets, 3 rates, 5 seeds
-    "table2": (TABLE2, 40),  # 2 datasets, 4 numbers of devices, 5 seeds
-    "ablation": (ABLATION, 180),  # 6 variants, 2 datasets, 3 rates, 5 seeds
-    # Table 2 shares ML-ECS with three devices at 0.8 on both datasets; the ablations share all 6 of ML-ECS.
-    "all": ([*TABLE1, *TABLE2, *ABLATION, *grid(METHODS, rhos=(0.5,), evaluate="all")], 180 + 30 + 150 + 60),
+    "table1": ([*TABLE1, *beside()], 300),  # 6 methods and 4 rows, 2 datasets, 3 rates, 5 seeds
+    "table2": ([*TABLE2, *beside(**MANY)], 200),  # 5 rows, 2 datasets, 4 numbers of devices, 5 seeds
+    "ablation": ([*ABLATION, *beside()], 300),  # 6 variants and 4 rows, 2 datasets, 3 rates, 5 seeds
+    # Table 2 shares its rows with three devices at 0.8 on both datasets; the ablations share all 6 of ML-ECS.
+    "all": (
+        [*TABLE1, *TABLE2, *beside(), *beside(**MANY), *ABLATION, *CURVES],
+        300 + 5 * 30 + 150 + 60,
+    ),
 }
 
 
@@ -167,7 +199,8 @@ def test_a_preset_is_the_runs_of_its_table_reported_with_the_paper():
     assert presets(REGISTRY).keys() == RUNS.keys()
     for name, (runs, n_cells) in RUNS.items():
         specs = preset(name, REGISTRY).specs()
-        assert [(s.algo, s.dataset, s.rho, s.n_devices, s.evaluate) for s in specs] == list(dict.fromkeys(runs))
+        found = [(s.algo, str(dict(s.options)), s.dataset, s.rho, s.n_devices, s.evaluate) for s in specs]
+        assert found == list(dict.fromkeys(runs))
         assert {spec.seeds for spec in specs} == {PROTOCOL}
         assert {(spec.profile, spec.budget, spec.split) for spec in specs} == {("mini", "paper", None)}
         assert sum(len(spec.seeds) for spec in specs) == n_cells

@@ -10,51 +10,98 @@ import statistics
 import pytest
 
 from hand_made import make_record, with_identity
-from mlecs_bench.report.arrange import Order, arrange
-from mlecs_bench.report.frame import build_rows
+from mlecs_bench.doors.hookspecs import Control
+from mlecs_bench.report.arrange import Cards, Order, arrange, control_key
+from mlecs_bench.report.frame import BOTH_POINTS, build_rows
 from mlecs_bench.report.scores import Asked
 from mlecs_bench.report.study import StudyView
 from mlecs_bench.seeds import PROTOCOL_SEEDS
+from mlecs_plugins.paper.masks import informative_seeds
 from mlecs_plugins.paper.printed import baselines, datasets
-from mlecs_plugins.paper.tables import ablation_table, table1, table2
+from mlecs_plugins.paper.tables import POINT_NOTE, ablation_tables, table1, table2
 from study_records import BASE, NOISE, five, number_at, referenced
 
 AVG, BEST, WORST, SERVER = ("client", "Avg. RLS"), ("client", "B. RLS"), ("client", "W. RLS"), ("server", "RLS")
 
 
-def table_of(records, build=table1, **asked):
-    (setting,) = arrange(build_rows(records), "ml-ecs", {}, Order(baselines(), datasets()))
-    usual = {"eval_point": "local", "candidate": "ml-ecs", "seeds": PROTOCOL_SEEDS}
+def tables_of(records, build=table1, **asked):
+    (setting,) = arrange(build_rows(records), "ml-ecs", order=Order(baselines(), datasets()))
+    usual = {"eval_points": ("local",), "candidate": "ml-ecs", "seeds": PROTOCOL_SEEDS}
     return build(StudyView(setting, Asked(**usual | asked)))
 
 
-def test_the_layout_is_the_papers():
+def table_of(records, build=table1, **asked):
+    """Return the one table, or None where there is none."""
+    found = tables_of(records, build, **asked)
+    if isinstance(found, list):
+        (found,) = found or [None]
+    return found
+
+
+def test_the_layout_is_the_papers_with_a_table_per_dataset():
     names = ("ml-ecs/no-kt", "ml-ecs", "co-plms", "fedilora", "fedmllm", "multi-fedavg", "standalone", "mine")
     records = [make_record(algo=name) for name in names]
     records += [*five(rho=0.8), *five(dataset="ur-fall", scorers={"f1_macro": "f1"}, seeds=(34,))]
-    table = table_of(records)
-    assert table.left == ("MER", "method")
+    vast, fall = tables_of(records)
+    assert [(t.name, t.title) for t in (vast, fall)] == [
+        (f"table1-{name}", f"Table 1: algorithms at 3 devices, {name}") for name in ("vast", "ur-fall")
+    ]
+    assert vast.left == ("MER", "method")
     algorithms = ["standalone", "multi-fedavg", "fedmllm", "fedilora", "co-plms", "mine", "ml-ecs"]
-    assert [line.labels for line in table.lines] == [*(("0.5", name) for name in algorithms), ("0.8", "ml-ecs")]
-    vast = [("vast", "client", f"{stat} RLS") for stat in ("Avg.", "B.", "W.")] + [("vast", "server", "RLS")]
-    fall = [("ur-fall", "client", f"{stat} F1") for stat in ("Avg.", "B.", "W.")] + [("ur-fall", "server", "F1")]
-    assert table.columns == (*vast, *fall)
-    assert "not comparable with published results" in table.honest
-    assert "RLS: Rouge-LSum, F1: macro F1" in table.caption
-    assert table.notes[0].startswith("MER: the rate")
+    assert [line.labels for line in vast.lines] == [*(("0.5", name) for name in algorithms), ("0.8", "ml-ecs")]
+    for table, metric in ((vast, "RLS"), (fall, "F1")):
+        devices = tuple(("client", f"{stat} {metric}") for stat in ("Avg.", "B.", "W."))
+        assert table.columns == (*devices, ("server", metric))
+        assert "not comparable with published results" in table.honest
+        assert table.notes[0].startswith("MER: the rate")
+    assert "RLS: Rouge-LSum." in vast.caption
+    assert "F1: macro F1." in fall.caption
 
 
 def test_devices_scores_stand_before_the_servers_whatever_the_metrics():
     table = table_of(five(scorers={"rouge_lsum": "r", "bertscore": "b"}))
-    assert [path[1:] for path in table.columns] == [
+    assert list(table.columns) == [
         *(("client", f"{stat} {metric}") for metric in ("RLS", "BS") for stat in ("Avg.", "B.", "W.")),
         *(("server", metric) for metric in ("RLS", "BS")),
     ]
 
 
+def test_both_points_stand_side_by_side_and_the_papers_value_beside_the_first():
+    table = table_of(five(), eval_points=BOTH_POINTS, published=True)
+    devices = [("client", f"{stat} RLS", point) for stat in ("Avg.", "B.", "W.") for point in BOTH_POINTS]
+    assert list(table.columns) == [*devices, ("server", "RLS")]
+    published = [number.published is not None for number in table.lines[0].contents]
+    assert published == [True, False] * 3 + [True]
+    assert POINT_NOTE in table.notes
+    assert POINT_NOTE not in table_of(five(), published=True).notes
+
+
+def test_table_2_has_a_line_for_each_point_and_one_for_the_server():
+    table = table_of([*devices(3), *devices(5)], table2, eval_points=BOTH_POINTS, published=True)
+    assert table.left == ("dataset", "side", "score", "scored")
+    expected = [("client", f"{stat} RLS", point) for stat in ("Avg.", "B.", "W.") for point in BOTH_POINTS]
+    assert [line.labels[1:] for line in table.lines] == [*expected, ("server", "RLS", "")]
+    local, received = (table.lines[place].contents[0] for place in (0, 1))
+    assert received.value == pytest.approx(local.value + 0.05)
+    assert (local.published is None, received.published is None) == (False, True)
+
+
+def test_seeds_are_informative_of_mma_where_devices_hold_unequal_numbers_of_modalities():
+    records = [*five(), *five("ml-ecs/no-mma"), *five("ml-ecs/no-kt")]
+    for record in records:
+        if record["identity"]["seed"] in (27, 52):
+            record["realised"]["modalities"]["d02"] = ["vision"]
+    (row,) = build_rows([r for r in records if r["identity"]["algo"]["name"] == "ml-ecs/no-mma"])
+    assert informative_seeds(row) == (27, 52)
+    (note,) = [note for note in table_of(records, ablation_tables).notes if note.startswith("MMA")]
+    assert "unequal numbers of modalities: 2 of 5 at rho 0.5 (27, 52)." in note
+    without = table_of([*five(), *five("ml-ecs/no-kt")], ablation_tables)
+    assert not any(note.startswith("MMA") for note in without.notes)
+
+
 def test_numbers_are_those_of_the_rows_at_the_point_asked_for():
     values = [BASE[s] + NOISE[s] for s in PROTOCOL_SEEDS]
-    local, received = table_of(five()), table_of(five(), eval_point="received")
+    local, received = table_of(five()), table_of(five(), eval_points=("received",))
     for heading, plus in ((AVG, 0), (BEST, 0.1), (WORST, -0.1), (SERVER, 0.2)):
         assert number_at(local, ("ml-ecs",), heading).value == pytest.approx(statistics.mean(values) + plus)
     assert number_at(received, ("ml-ecs",), AVG).value == pytest.approx(statistics.mean(values) + 0.05)
@@ -139,6 +186,15 @@ def test_table_1_leaves_other_numbers_of_devices_and_ablations_out():
 
 def test_ablations_stand_below_the_whole_at_the_rates_that_they_have():
     records = [*five(), *five(rho=0.8), *five("ml-ecs/no-kt"), *five("standalone"), *five("other/no-kt")]
-    table = table_of(records, ablation_table)
+    table = table_of(records, ablation_tables)
     assert [line.labels for line in table.lines] == [("0.5", "ml-ecs"), ("0.5", "ml-ecs/no-kt")]
-    assert table_of(five(), ablation_table) is None
+    assert tables_of(five(), ablation_tables) == []
+
+
+def test_controls_stand_in_the_table_of_ablations_too():
+    control = Control("floor", "alone with public data", "nothing sent")
+    records = [*five(), *five("ml-ecs/no-kt"), *five("standalone")]
+    cards = Cards(controls={control_key(records[-1]["identity"]): control})
+    (setting,) = arrange(build_rows(records), "ml-ecs", cards)
+    (table,) = ablation_tables(StudyView(setting, Asked(BOTH_POINTS, "ml-ecs", PROTOCOL_SEEDS)))
+    assert [line.labels[1] for line in table.lines] == ["alone with public data", "ml-ecs", "ml-ecs/no-kt"]

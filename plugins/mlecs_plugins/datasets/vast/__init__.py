@@ -45,7 +45,7 @@ def mlecs_dataset() -> DatasetInfo:
         prepare=prepare,
         check=check,
         verify=verify,
-        metrics=("rouge_lsum", "bertscore"),
+        metrics=("rouge_lsum", "bertscore", "rouge_lsum_sentences"),
         options=VastOptions,
         splits=("frame", "sequence"),
         diagnostic_columns=SLOT_COLUMNS,
