@@ -52,6 +52,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
     return AlgorithmInfo(
         title="Centralised",
         summary="every model is trained on the private and public data of all: the bound from above, not a federation",
+        paper="none",
         build=Centralised,
         server_score=True,
         needs=lambda _: Needs(private_stages=0, pool=True),
