@@ -247,7 +247,8 @@ def test_what_a_limit_keeps_depends_on_the_seed_and_the_party_alone():
     alone = Partition(cut.public, cut.devices[:1], cut.unused)
     assert limited(alone, 64, 100, 27).devices == kept.devices[:1]
     assert limited(cut, 64, 100, 34).devices != kept.devices
-    places = [[part.train.index(row) for row in after.train] for part, after in zip(cut.devices, kept.devices)]
+    pairs = zip(cut.devices, kept.devices, strict=True)
+    places = [[before.train.index(row) for row in after.train] for before, after in pairs]
     assert places[0] != places[1], "no two devices draw the same places"
 
 
