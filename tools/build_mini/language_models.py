@@ -38,7 +38,7 @@ class Recipe:
 
 
 SLM_RECIPE = Recipe(steps=900, rate=3e-3)
-LLM_RECIPE = Recipe(steps=450, rate=3e-3)
+LLM_RECIPE = Recipe(steps=700, rate=3e-3)
 
 
 def new_slm(vocabulary: int, end: int) -> GPT2LMHeadModel:
