@@ -12,7 +12,7 @@ from unittest import mock
 
 import torch
 
-from mlecs_baselines import co_plms, fedilora, fedmllm, multi_fedavg, standalone
+from mlecs_baselines import centralised, co_plms, fedilora, fedmllm, multi_fedavg, standalone
 from mlecs_bench.data.partition import Masks
 from mlecs_bench.data.samples import PartyData, Samples
 from mlecs_bench.doors.hookspecs import AlgorithmInfo, DatasetInfo, Needs
@@ -60,6 +60,7 @@ __all__ = [
 ]
 MODULES = {
     "standalone": standalone,
+    "centralised": centralised,
     "multi-fedavg": multi_fedavg,
     "co-plms": co_plms,
     "fedilora": fedilora,

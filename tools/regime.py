@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ class Record:
         """The mean over devices after training in round t, which was scored."""
         rounds = self.values["metrics"]["rounds"]
         found = next(entry for entry in rounds if entry["round"] == t)
-        return _mean(found["client"]["local"][METRIC])
+        return _mean(found["client"][METRIC])
 
     def reference(self, name: str) -> float:
         """What a trivial reference scores, as a mean over devices."""
@@ -95,6 +96,8 @@ def read_records(folder: Path) -> list[Record]:
 
 def criteria(records: Sequence[Record]) -> list[Criterion]:
     """Return all criteria; raises ValueError when a run is missing."""
+    if not records:
+        raise ValueError("no records; run the study first")
     usual = _usual(records)
     return [
         *(_something_to_share(usual, rate) for rate in RATES),
@@ -139,9 +142,8 @@ def _difference(one: BySeed, other: BySeed) -> tuple[float, float]:
 
 def _compared(name: str, one: BySeed, other: BySeed, times: float) -> Criterion:
     mean, sd = _difference(one, other)
-    return Criterion(
-        f"{name}: at least {times:g} sd", f"{mean:+.4f}, sd {sd:.4f}: {mean / sd:.1f} sd", mean >= times * sd
-    )
+    found = mean / sd if sd else math.copysign(math.inf, mean)
+    return Criterion(f"{name}: at least {times:g} sd", f"{mean:+.4f}, sd {sd:.4f}: {found:.1f} sd", found >= times)
 
 
 def _something_to_share(usual: Sequence[Record], rate: float) -> Criterion:
@@ -190,9 +192,10 @@ def _references_far_below(usual: Sequence[Record], rate: float) -> Criterion:
 def _data_limited(records: Sequence[Record], usual: Sequence[Record]) -> list[Criterion]:
     own = _scores(_pick(usual, "standalone", 0.7))
     kind = usual[0].training
-    others = [r for r in records if r.row == "standalone" and r not in usual]
-    more_data = {r.seed: r.score for r in others if r.training["steps"] == kind["steps"]}
-    more_steps = {r.seed: r.score for r in others if r.training["private_limit"] == kind["private_limit"]}
+    others = [record for record in records if record not in usual]
+    more_data = _scores(_pick([r for r in others if r.training["steps"] == kind["steps"]], "standalone", 0.7))
+    same_data = [r for r in others if r.training["private_limit"] == kind["private_limit"]]
+    more_steps = _scores(_pick(same_data, "standalone", 0.7))
     from_data, _ = _difference(more_data, own)
     from_steps, _ = _difference(more_steps, own)
     return [

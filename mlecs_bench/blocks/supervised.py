@@ -31,9 +31,9 @@ ALL_PARTS = ("encoder", "projector", "fusion", "soft_prompt", "lora")
 class Stage:
     """One stage of a round.
 
-    `budget` names what its steps count against ("private", "public" or "server"); `name` tells stages of one budget
-    apart. `models` lists what is trained: a model and its parts. Each model's gradient is clipped on its own, so
-    several models trained in one stage are as independent as with an optimiser each. They need a backbone each,
+    `budget` names what its steps count against ("private", "public", "pooled" or "server"); `name` tells stages of one
+    budget apart. `models` lists what is trained: a model and its parts. Each model's gradient is clipped on its own,
+    so several models trained in one stage are as independent as with an optimiser each. They need a backbone each,
     since a backbone has one active adapter at a time.
     """
 

@@ -69,6 +69,7 @@ def needs_sentences(needs: Needs) -> list[str]:
         "no private stage on the devices": not needs.private_stages,
         f"{needs.private_stages} private stages on the devices": needs.private_stages > 1,
         "a proxy model on every party": needs.proxy,
+        "the training data of all parties on every party": needs.pool,
         f"{needs.setup_steps} steps of the server before round 1": needs.setup_steps,
         f"the prompt followed by '{needs.prompt_suffix}'": needs.prompt_suffix,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from mlecs_bench.data.partition import rates_of
 from mlecs_bench.doors.options import build_options, plain
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.plan import Plan
-from mlecs_bench.plan.spec import RunSpec
+from mlecs_bench.plan.spec import LIMITS, RunSpec
 from mlecs_bench.plan.structure import Deviations, canonical_devices, check_structures, structures
 from mlecs_bench.plan.training import training_of
 
@@ -80,7 +80,7 @@ def planned(
         torch_device=chosen.torch_device,
         threads=spec.threads,
         own_options=own_options,
-        variant=_variant(spec, own_options, other_split=split != dataset.info.splits[0]),
+        variant=_variant(spec, own_options, _own_limits(chosen, own), other_split=split != dataset.info.splits[0]),
     )
 
 
@@ -98,7 +98,7 @@ def _overridden(profile: Profile, spec: RunSpec) -> Profile:
     """Return the profile with everything replaced that the spec names."""
     names = ("slm", "llm", "batch_size", "dtype", "base_bits", "rounds", "steps")
     changes: dict[str, Any] = {name: getattr(spec, name) for name in names if getattr(spec, name) is not None}
-    for name in ("private_limit", "public_limit"):
+    for name in LIMITS:
         limit = getattr(spec, name)
         if limit is not None:
             changes[name] = None if limit == "all" else limit
@@ -113,12 +113,16 @@ def _overridden(profile: Profile, spec: RunSpec) -> Profile:
     return dataclasses.replace(profile, gradient_checkpointing=checkpointing, **changes)
 
 
-def _variant(spec: RunSpec, own_options: Mapping[str, Any], *, other_split: bool) -> str:
+def _own_limits(chosen: Profile, own: Profile) -> list[str]:
+    """Return the limits that are not the profile's own, in words."""
+    limits = {name: getattr(chosen, name) for name in LIMITS if getattr(chosen, name) != getattr(own, name)}
+    return [f"{name.replace('_', ' ')} {'all' if limit is None else limit}" for name, limit in limits.items()]
+
+
+def _variant(spec: RunSpec, own_options: Mapping[str, Any], limits: Sequence[str], *, other_split: bool) -> str:
     """Return in which settings a run departs from the defaults, beside those that a cell's name holds."""
     texts = [f"{name}={','.join(map(str, v)) if isinstance(v, list) else v}" for name, v in own_options.items()]
-    for name in ("private_limit", "public_limit"):
-        if getattr(spec, name) is not None:
-            texts.append(f"{name.replace('_', ' ')} {getattr(spec, name)}")
+    texts += limits
     if spec.n_devices != RunSpec.n_devices:
         texts.append(f"{spec.n_devices} devices")
     if spec.budget != RunSpec.budget:

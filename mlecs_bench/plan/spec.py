@@ -15,6 +15,8 @@ from mlecs_bench.seeds import PROTOCOL_SEEDS
 
 Rho = float | Mapping[str, float]
 Limit = int | Literal["all"]
+LIMITS = ("private_limit", "public_limit")
+"""The settings that hold a limit."""
 
 
 def check_rate(rate: object, what: str) -> None:
@@ -91,7 +93,7 @@ class RunSpec:
         for name, count in counts.items():
             if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
                 raise UsageError(f"{name.replace('_', '-')} must be a whole number of at least 1, got {count}")
-        for name in ("private_limit", "public_limit"):
+        for name in LIMITS:
             _check_limit(getattr(self, name), name.replace("_", "-"))
         for name, values in (("device-rank", self.device_rank), ("device-encoder-width", self.device_encoder_width)):
             for id_, size in values.items():

@@ -17,12 +17,12 @@ def counted_steps(subject: Subject) -> None:
 
 
 def budget_paper(subject: Subject) -> None:
-    """With --budget paper every device takes its private steps, and its public and setup steps as declared."""
+    """With --budget paper every device takes its private steps, and its public, pooled and setup steps as declared."""
     _keeps_budget(subject, "paper")
 
 
 def budget_equal(subject: Subject) -> None:
-    """With --budget equal every device takes its private steps, and its public and setup steps as declared."""
+    """With --budget equal every device takes its private steps, and its public, pooled and setup steps as declared."""
     _keeps_budget(subject, "equal")
 
 
@@ -41,7 +41,7 @@ def _keeps_budget(subject: Subject, budget: str) -> None:
         broken = error
     for (t, id_), steps in sorted(taken.items()):
         allowed = federation.server.training.budget
-        stages = ("setup",) if id_ == federation.server.id else ("private", "public")
+        stages = ("setup",) if id_ == federation.server.id else ("private", "public", "pooled")
         for stage in stages:
             wanted, count = allowed.allowed(stage, t), steps.get(stage, 0)
             if count != wanted:
@@ -55,6 +55,7 @@ _STEP_ADVICE = {
     "private": "take device.training.budget.private steps (train_on_private does), and let Needs.private_stages say by "
     "how many stages",
     "public": "let Needs.public_stage say whether devices train on the public data, and take budget.public steps",
+    "pooled": "let Needs.pool say whether devices train on the data of all, and take budget.pooled steps",
     "setup": "let Needs.setup_steps say how many steps the server takes in round 1 on top",
 }
 

@@ -57,7 +57,8 @@ def test_every_flag_reaches_the_plan(call):
         "--budget", "equal", "--evaluate", "all", "--min-modalities", "0", "--slm", "a", "--llm", "b",
         "--data-dir", "d", "--device", "cpu", "--threads", "2", "--profile", "mini", "--device-slm", "d1=e,3=f",
         "--device-rank", "d0=2", "--device-encoder-width", "d02=16", "--batch-size", "6", "--dtype", "bfloat16",
-        "--base-bits", "8", "--gradient-checkpointing", "--bertscore-model", "none",
+        "--base-bits", "8", "--gradient-checkpointing", "--bertscore-model", "none", "--private-limit", "64",
+        "--public-limit", "all",
     )  # fmt: skip  # a command line
     expected = {
         "rho": {"audio": 0.25, "vision": 1.0}, "rates": {"audio": 0.25, "vision": 1.0}, "min_modalities": 0,
@@ -68,6 +69,7 @@ def test_every_flag_reaches_the_plan(call):
     own = {
         "slm": "a", "llm": "b", "batch_size": 6, "dtype": "bfloat16", "base_bits": 8, "rounds": 2, "steps": 3,
         "gradient_checkpointing": True, "bertscore": "none", "name": "mini", "tiny": False,
+        "private_limit": 64, "public_limit": None,
     }  # fmt: skip  # of the profile
     assert {name: values["profile"][name] for name in own} == own
     assert [tuple(d.values()) for d in values["structures"].values()] == [
@@ -103,6 +105,11 @@ WRONG = (
     ([*RUN, "--device-rank", "d1=x"], "device-rank of d1 must be a whole number, got 'x'"),
     ([*RUN, "--device-rank", "d1=0"], "device-rank of d1 must be a whole number of at least 1, got 0"),
     ([*RUN, "--device-slm", "d1"], "--device-slm must be written name=value, got 'd1'"),
+    ([*RUN, "--private-limit", "0"], "private-limit must be a whole number of at least 1, or all, got 0"),
+    ([*RUN, "--private-limit", "-4"], "private-limit must be a whole number of at least 1, or all, got -4"),
+    ([*RUN, "--private-limit", "none"], "private-limit must be a whole number of at least 1, or all, got none"),
+    ([*RUN, "--public-limit", "1.5"], "public-limit must be a whole number of at least 1, or all, got 1.5"),
+    ([*RUN, "--public-limit", "many"], "public-limit must be a whole number of at least 1, or all, got many"),
     ([*RUN, "--proxy", "folder"], "algorithm 'alpha' uses no proxy model, got proxy folder; leave it out"),
     ([*RUN, "--profile", "maxi"], "no profile 'maxi'. Did you mean 'mini'?"),
     ([*RUN, "--algo", "alfa"], "no algorithm 'alfa'. Did you mean 'alpha'?"),
@@ -244,6 +251,14 @@ def test_the_view_is_closed_however_a_run_ends(monkeypatch, call, fake_run):
         assert (events[0], events[-1]) == ("say", "close")
 
 
+def test_a_limit_reaches_the_plan_as_a_number_and_all_lifts_it(call, tmp_path):
+    for text, limit in (("7", 7), ("'7'", 7), ("all", None), ("null", None)):
+        values = dry(call, *write(tmp_path / "c.yaml", f"private_limit: {text}\n"), *RUN[1:])
+        assert values["profile"]["private_limit"] == limit, text
+    command = write(tmp_path / "c.yaml", "private_limit: 7\n")
+    assert dry(call, *command, *RUN[1:], "--private-limit", "all")["profile"]["private_limit"] is None
+
+
 # run --config
 
 
@@ -310,6 +325,10 @@ WRONG_FILES = (
     ("c.yaml", "workers: two:x", "workers must be a whole number of at least 1, or NAME:NUMBER, got two:x"),
     ("c.yaml", "n_seeds: 9", "n-seeds must be from 1 to 5, got 9"),
     ("c.yaml", "seeds: [a]", "seeds must be whole numbers with commas"),
+    ("c.yaml", "private_limit: 0", "private-limit must be a whole number of at least 1, or all, got 0"),
+    ("c.yaml", "private-limit: 2.5", "private-limit must be a whole number of at least 1, or all, got 2.5"),
+    ("c.yaml", "public_limit: true", "public-limit must be a whole number of at least 1, or all, got True"),
+    ("c.yaml", "public_limit: [4, 8]", "public-limit must be a whole number of at least 1, or all, got [4, 8]"),
     ("c.yaml", "budget: half", "budget must be paper or equal, got half"),
 )
 

@@ -19,6 +19,7 @@ from mlecs_bench.data.samples import (
     Manifest,
     Modality,
     PartyData,
+    PooledData,
     Prepared,
     Samples,
     features_of,
@@ -346,6 +347,77 @@ def test_changing_a_batch_does_not_change_the_data(party):
 def test_the_rows_of_a_party_cannot_be_changed(party):
     with pytest.raises(ValueError, match="read-only"):
         party.rows[0] = 0
+
+
+# ------------------------------------------------------------------------------------------------------------- pools
+
+SHARES = {(4, 1): ("text", "video"), (0, 7): ("audio", "text"), (9,): ()}
+
+
+@pytest.fixture
+def pool(samples):
+    """Rows of three parties in one place: one holds text and video, one audio and text, one nothing."""
+    shares = [PartyData(samples, rows, modalities, "d00") for rows, modalities in SHARES.items()]
+    return PooledData(samples, shares, "d00")
+
+
+def test_a_pool_has_the_rows_of_all_parties_and_every_modality_that_one_of_them_holds(samples, pool):
+    assert pool.rows.tolist() == [4, 1, 0, 7, 9]
+    assert pool.modalities == ("audio", "text", "video")
+    assert (len(pool), pool.owner, pool.manifest.name) == (5, "d00", "small")
+    assert pool.targets([9, 0]) == ["no", "yes"]
+    bare = PooledData(samples, [PartyData(samples, [2, 3], [], "d00")], "d00")
+    assert (bare.modalities, bare.batch([3]).inputs, bare.targets([3])) == ((), {}, ["no"])
+
+
+def test_a_sample_of_a_pool_is_seen_through_the_modalities_of_its_party_and_is_zero_elsewhere(samples, pool):
+    held = {row: modalities for rows, modalities in SHARES.items() for row in rows}
+    rows = [7, 4, 9, 0, 7, 1]
+    batch = pool.batch(np.array(rows))
+    assert batch.index.tolist() == rows
+    for m in MODALITIES:
+        for place, row in enumerate(rows):
+            shown = m.name in held[row]
+            expected = values_of(m)[row] if shown else np.zeros(m.shape)
+            assert np.array_equal(batch.inputs[m.name][place].numpy(), expected), (m.name, row)
+            assert np.array_equal(pool.modality(m.name, [row])[0], expected), (m.name, row)
+            assert bool(batch.present[m.name][place]) == (shown and bool(samples.presence[m.name][row]))
+        assert batch.inputs[m.name].numpy().dtype == np.dtype(m.dtype)
+        assert batch.present[m.name].dtype == torch.bool
+
+
+def test_a_pool_of_one_party_shows_what_the_party_sees(party, samples):
+    alone = PooledData(samples, [party], "d00")
+    one, other = alone.batch(party.rows), party.batch(party.rows)
+    assert one.inputs.keys() == other.inputs.keys()
+    for m in party.modalities:
+        assert torch.equal(one.inputs[m], other.inputs[m])
+        assert torch.equal(one.present[m], other.present[m])
+
+
+@for_all("access", ACCESSES)
+@for_all("rows", [[2], [4, 11], [-1], [N], range(N)])
+def test_a_pool_refuses_samples_that_no_party_put_into_it(pool, access, rows):
+    with pytest.raises(AccessError, match=r"d00 asked for sample '.*', which is not in its data"):
+        ACCESSES[access](pool, rows)
+
+
+def test_a_pool_refuses_a_modality_that_no_party_holds(samples):
+    pool = PooledData(samples, [PartyData(samples, [4], ["text"], "d00"), PartyData(samples, [5], [], "d00")], "d00")
+    with pytest.raises(AccessError, match=r"asked for modality 'audio' but holds only \['text'\]"):
+        pool.modality("audio", [4])
+
+
+def test_hiding_a_modality_in_a_pool_leaves_the_data_as_it_was(samples, pool):
+    pool.batch(pool.rows)
+    assert np.array_equal(samples.array("audio"), values_of(MODALITIES[0]))
+    pool.batch([0]).inputs["audio"].zero_()
+    assert np.array_equal(pool.batch([0]).inputs["audio"].numpy(), values_of(MODALITIES[0])[[0]])
+
+
+def test_no_rows_of_a_pool_give_an_empty_batch(pool):
+    batch = pool.batch([])
+    assert (len(batch), batch.inputs["video"].shape) == (0, (0, 2, 3, 4, 3))
 
 
 def test_a_request_shows_no_progress_unless_asked(tmp_path):

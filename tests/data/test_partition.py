@@ -12,7 +12,9 @@ from scipy import stats
 
 from laws import for_all
 from mlecs_bench.data.partition import (
+    Partition,
     draw_masks,
+    limited,
     partition,
     rates_of,
     split_frames,
@@ -199,6 +201,65 @@ def test_the_named_splits_are_the_functions_and_another_name_is_refused():
     assert partition(groups, strata, "sequence", 3, 27) == split_sequences(groups, strata, 3, 27)
     with pytest.raises(DataError, match="unknown split 'subject'; use frame or sequence"):
         partition(groups, strata, "subject", 3, 27)
+
+
+# ------------------------------------------------------------------------------------------------------------ limits
+
+LIMITS = [(None, None), (5, None), (None, 7), (5, 7), (1, 1), (10_000, 10_000)]
+
+
+@for_all("seed", PROTOCOL_SEEDS)
+@for_all(("private", "public"), LIMITS)
+@for_all("split", ["frame", "sequence"])
+def test_a_limit_leaves_some_of_the_training_rows_in_their_order_and_all_testing_rows(private, public, split, seed):
+    groups, strata = ur_fall()
+    cut = partition(groups, strata, split, 3, seed)
+    kept = limited(cut, private, public, seed)
+    for before, after, limit in zip(parts_of(cut), parts_of(kept), [public, *[private] * 3], strict=True):
+        assert after.test == before.test
+        assert len(after.train) == (len(before.train) if limit is None else min(limit, len(before.train)))
+        chosen = set(after.train)
+        assert after.train == tuple(row for row in before.train if row in chosen)
+        assert {type(row) for row in after.train} == {int}
+
+
+@for_all("seed", PROTOCOL_SEEDS)
+@for_all(("private", "public"), LIMITS)
+@for_all(("n", "n_devices"), SIZES)
+def test_every_sample_is_held_once_or_counted_as_unused(n, n_devices, private, public, seed):
+    kept = limited(split_frames(n, n_devices, seed), private, public, seed)
+    rows = [row for part in parts_of(kept) for row in rows_of(part)]
+    assert len(rows) == len(set(rows)) == n - kept.unused
+
+
+def test_no_limit_and_one_that_binds_nobody_change_nothing():
+    cut = split_frames(160, 3, 27)
+    assert limited(cut, None, None, 27) == limited(cut, 36, 36, 27) == cut
+    assert limited(cut, 35, None, 27).unused == cut.unused + 3, "each device has 36 training rows"
+
+
+def test_what_a_limit_keeps_depends_on_the_seed_and_the_party_alone():
+    cut = split_frames(9_680, 3, 27)
+    kept = limited(cut, 64, 100, 27)
+    assert kept == limited(cut, 64, 100, 27)
+    assert kept.devices == limited(cut, 64, None, 27).devices
+    assert kept.public == limited(cut, None, 100, 27).public
+    alone = Partition(cut.public, cut.devices[:1], cut.unused)
+    assert limited(alone, 64, 100, 27).devices == kept.devices[:1]
+    assert limited(cut, 64, 100, 34).devices != kept.devices
+    pairs = zip(cut.devices, kept.devices, strict=True)
+    places = [[before.train.index(row) for row in after.train] for before, after in pairs]
+    assert places[0] != places[1], "no two devices draw the same places"
+
+
+def test_every_training_row_is_equally_likely_to_be_kept():
+    cut, seeds = split_frames(96, 3, 27), 1_500
+    kept = [limited(cut, 7, 5, seed) for seed in range(seeds)]
+    for j, part in enumerate(parts_of(cut)):
+        counts = Counter(row for one in kept for row in parts_of(one)[j].train)
+        # Draws without replacement spread less than chi square allows for, so the test errs on the side of passing.
+        assert stats.chisquare([counts[row] for row in part.train]).pvalue > 1e-4
+        assert set(counts) == set(part.train)
 
 
 # ------------------------------------------------------------------------------------------------------------- masks

@@ -17,9 +17,9 @@ from transformers import GPT2Config
 from transformers.models.gpt2 import GPT2LMHeadModel
 
 import toy
-from mlecs_bench.data.partition import draw_masks, partition, rates_of
+from mlecs_bench.data.partition import draw_masks, limited, partition, rates_of
 from mlecs_bench.doors.hookspecs import Needs
-from mlecs_bench.errors import AccessError, UsageError
+from mlecs_bench.errors import AccessError, PluginError, UsageError
 from mlecs_bench.federation.build import Federation, ModelFactory
 from mlecs_bench.models.encoders import build_encoder, encoders_of
 from mlecs_bench.models.placement import torch_device
@@ -100,6 +100,79 @@ def test_parties_share_the_public_rows_and_nothing_else(mixed):
         private |= own
 
 
+def test_limits_take_training_samples_and_nothing_else(profile, samples):
+    usual, own = toy.toy_federation(profile, samples), dataclasses.replace(profile, private_limit=5)
+    few = toy.toy_federation(own, samples, public_limit=7)
+    assert few.layout.partition == limited(usual.layout.partition, 5, 7, 27)
+    assert few.layout.masks == usual.layout.masks
+    assert len(few.server.train) == 7
+    for one, other in zip(few.devices, usual.devices, strict=True):
+        assert len(one.train) == 5
+        assert set(one.train.rows) < set(other.train.rows)
+        np.testing.assert_array_equal(one.public.rows, few.server.train.rows)
+    for one, other in zip((few.server, *few.devices), (usual.server, *usual.devices), strict=True):
+        np.testing.assert_array_equal(one.test.rows, other.test.rows)
+    assert not toy.differing(toy.state_of(few), toy.state_of(usual)), "nobody starts elsewhere"
+    lifted = toy.toy_federation(own, samples, private_limit="all")
+    assert lifted.layout == usual.layout
+
+
+@pytest.fixture(scope="module")
+def pooled(profile, samples) -> Federation:
+    """The devices of `mixed`, for an algorithm that has all data in one place."""
+    return toy.federation_of(profile, samples, SETS, needs=Needs(private_stages=0, pool=True))
+
+
+def test_a_pool_holds_the_training_samples_of_all_that_a_party_sees_something_of(pooled, samples):
+    owners = dict.fromkeys(pooled.server.train.rows.tolist(), frozenset(toy.NAMES))
+    for device in pooled.devices:
+        owners |= dict.fromkeys(device.train.rows.tolist(), frozenset(device.modalities))
+    for party in (pooled.server, *pooled.devices):
+        held = set(party.model.modalities)
+        expected = {row for row, owned in owners.items() if held & owned or not held}
+        rows = party.pool.rows.tolist()
+        assert (len(rows), set(rows), party.pool.owner) == (len(expected), expected, party.id)
+        assert set(party.pool.modalities) == held
+        batch = party.pool.batch(rows)
+        for m in held:
+            values, present = samples.array(m), samples.presence[m]
+            for place, row in enumerate(rows):
+                shown = m in owners[row]
+                assert bool(batch.present[m][place]) == (shown and bool(present[row])), (party.id, m, row)
+                given = batch.inputs[m][place].numpy()
+                assert np.array_equal(given, values[row] if shown else np.zeros_like(values[row]))
+
+
+def test_a_pool_has_no_test_sample_of_anyone_and_refuses_them(pooled):
+    parties = (pooled.server, *pooled.devices)
+    for party in parties:
+        for other in parties:
+            assert not set(party.pool.rows.tolist()) & set(other.test.rows.tolist())
+            for read in (party.pool.batch, party.pool.targets):
+                with pytest.raises(AccessError, match=f"{party.id} asked for sample '.*', which is not in its data"):
+                    read(other.test.rows[:1])
+
+
+def test_a_pool_shows_neither_a_modality_that_its_party_lacks_nor_a_sample_without_a_common_one(pooled):
+    audio, _, text_and_video = pooled.devices[:3]
+    assert not set(audio.pool.rows.tolist()) & set(text_and_video.train.rows.tolist())
+    with pytest.raises(AccessError, match=r"d00 asked for modality 'text' but holds only \['audio'\]"):
+        audio.pool.modality("text", audio.train.rows[:1])
+    with pytest.raises(AccessError, match="not in its data"):
+        audio.pool.batch(text_and_video.train.rows[:1])
+
+
+def test_a_pool_follows_the_limits(profile, samples):
+    federation = toy.toy_federation(profile, samples, needs=Needs(pool=True), rho=1.0, private_limit=5, public_limit=7)
+    assert {len(party.pool) for party in (federation.server, *federation.devices)} == {7 + 3 * 5}
+
+
+def test_a_pool_is_there_only_for_an_algorithm_that_needs_it(mixed):
+    for party in (mixed.server, *mixed.devices):
+        with pytest.raises(PluginError, match=f"^{party.id} has no pool of all data; let the .* needs say pool=True$"):
+            _ = party.pool
+
+
 def test_device_cannot_read_foreign_samples_or_modalities(mixed):
     one, other = mixed.devices[0], mixed.devices[1]
     with pytest.raises(AccessError, match="not in its data"):
@@ -133,6 +206,14 @@ def test_algorithm_without_a_private_stage_gets_no_private_steps(profile):
         needs = Needs(private_stages=0, public_stage=True, setup_steps=3)
         training = toy.toy_plan(profile, needs, steps=5, budget=budget).training
         assert training.budget == Budget(private=0, public=5, server=5, setup=3)
+
+
+def test_steps_on_the_pool_are_those_of_a_public_and_a_private_stage_under_either_rule(profile):
+    for budget in ["paper", "equal"]:
+        needs = Needs(private_stages=0, pool=True)
+        training = toy.toy_plan(profile, needs, steps=5, budget=budget).training
+        assert training.budget == Budget(private=0, public=0, server=5, pooled=10)
+        assert [training.budget.allowed("pooled", t) for t in (1, 2)] == [10, 10]
 
 
 def test_steps_and_rounds_default_to_the_profile(profile):

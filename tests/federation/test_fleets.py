@@ -329,6 +329,12 @@ def test_a_cell_gives_the_same_bits_in_any_number_of_processes_in_any_order(cell
         assert_same(run, in_process("ml-ecs"))
 
 
+@pytest.mark.slow
+def test_a_device_elsewhere_has_the_pool_of_all_data(cells, in_process, tmp_path):
+    make = functools.partial(request_fleet, cells.registry, "processes:2")
+    assert_same(cells.run(cells.plan("centralised"), make, tmp_path), in_process("centralised"))
+
+
 class StopError(Exception):
     """Stands for the end of the run."""
 

@@ -36,6 +36,8 @@ FULL = {
     "split": "sequence",
     "budget": "equal",
     "batch_size": 2,
+    "private_limit": 11,
+    "public_limit": 7,
     "dtype": "bfloat16",
     "base_bits": 8,
     "gradient_checkpointing": True,
@@ -105,7 +107,8 @@ def test_every_setting_that_is_given_is_in_the_plan_and_replaces_the_profiles():
     plan, own = full_plan(), REGISTRY.profile("mini").info
     changed = {f.name for f in dataclasses.fields(own) if getattr(plan.profile, f.name) != getattr(own, f.name)}
     assert changed == {
-        *("rounds", "steps", "batch_size", "dtype", "base_bits", "gradient_checkpointing", "bertscore"),
+        *("rounds", "steps", "batch_size", "private_limit", "public_limit"),
+        *("dtype", "base_bits", "gradient_checkpointing", "bertscore"),
     }  # fmt: skip  # names
     assert (plan.options.temperature, plan.options.amt_trains) == (0.5, ("lora",))
     assert plan.rates == FULL["rho"]
@@ -123,19 +126,35 @@ def test_another_language_model_is_not_tiny_because_the_profiles_is(profile):
 
 
 def test_equal_budgets_are_equal_for_all_algorithms_that_train_devices():
-    totals = {}
+    trained = {}
     for algo in ALGORITHMS:
-        budget = plan_of(algo, budget="equal").training.budget
-        totals[algo] = budget.private + budget.public
-    trained = {algo: total for algo, total in totals.items() if plan_of(algo).needs.private_stages}
+        plan = plan_of(algo, budget="equal")
+        if plan.needs.private_stages or plan.needs.pool:
+            budget = plan.training.budget
+            trained[algo] = budget.private + budget.public + budget.pooled
+    assert {"centralised", "standalone"} < set(trained)
     assert set(trained.values()) == {2 * REGISTRY.profile("mini").info.steps}
 
 
 def test_a_plan_is_named_by_the_settings_in_which_it_departs_from_the_usual():
     assert plan_of(seeds=(1,), rounds=3, data_dir="d").variant == ""
     assert plan_of(options={"temperature": "1.0"}).variant == ""
-    wanted = "temperature=0.5, amt_trains=lora, 5 devices, budget equal, split sequence, evaluate all"
+    limits = "private limit 11, public limit 7"
+    wanted = f"temperature=0.5, amt_trains=lora, {limits}, 5 devices, budget equal, split sequence, evaluate all"
     assert full_plan().variant == wanted
+
+
+def test_a_limit_is_the_profiles_unless_one_is_given_and_all_lifts_it(profile):
+    limited = dataclasses.replace(profile, private_limit=5, public_limit=None)
+    for changes, limits, variant in (
+        ({}, (5, None), ""),
+        ({"private_limit": 5, "public_limit": "all"}, (5, None), ""),
+        ({"private_limit": "all"}, (None, None), "private limit all"),
+        ({"private_limit": 8, "public_limit": 2}, (8, 2), "private limit 8, public limit 2"),
+    ):
+        plan = toy.toy_plan(limited, algo="standalone", **changes)
+        assert (plan.profile.private_limit, plan.profile.public_limit) == limits
+        assert plan.variant == variant
 
 
 def test_what_cannot_be_is_refused_in_one_line(profile):
@@ -204,6 +223,8 @@ def test_all_that_can_change_a_number_changes_the_identity_and_nothing_else_does
                 "split": "sequence",
                 "budget": "equal",
                 "batch_size": 2,
+                "private_limit": 5,
+                "public_limit": 5,
                 "dtype": "bfloat16",
                 "base_bits": 8,
                 "evaluate": "all",
@@ -221,6 +242,7 @@ def test_all_that_can_change_a_number_changes_the_identity_and_nothing_else_does
         "data_dir": key(profile, data_dir="/mine"),
         "checkpointing": key(profile, gradient_checkpointing=True),
         "bertscore": key(profile, bertscore_model="none"),
+        "limit that the profile has": key(profile, private_limit="all", public_limit="all"),
         "generation": key(other(profile, generation_batch=1)),
         "rates": key(profile, rho=dict.fromkeys(toy.NAMES, 0.6)),
         "seeds": key(profile, seeds=(27,)),

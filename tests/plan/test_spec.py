@@ -42,6 +42,8 @@ FULL = spec(
     llm="b",
     proxy="c",
     batch_size=2,
+    private_limit=64,
+    public_limit="all",
     dtype="bfloat16",
     base_bits=4,
     gradient_checkpointing=True,
@@ -101,9 +103,18 @@ def test_a_count_below_one_or_not_whole_is_refused():
             assert refusal(**{name: count}) == f"{flag} must be a whole number of at least 1, got {count}"
 
 
-def test_rounds_and_steps_may_be_left_to_the_profile():
-    for name in ("rounds", "steps"):
+def test_rounds_steps_and_limits_may_be_left_to_the_profile():
+    for name in ("rounds", "steps", "private_limit", "public_limit"):
         assert getattr(spec(**{name: None}), name) is None
+
+
+def test_a_limit_is_a_number_of_samples_or_all():
+    for name in ("private_limit", "public_limit"):
+        for limit in (1, 10**9, "all"):
+            assert getattr(spec(**{name: limit}), name) == limit
+        for limit in (0, -1, 1.5, "3", "All", "none", "", True, False, [3]):
+            flag = name.replace("_", "-")
+            assert refusal(**{name: limit}) == f"{flag} must be a whole number of at least 1, or all, got {limit}"
 
 
 WRONG = (

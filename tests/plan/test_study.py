@@ -32,6 +32,7 @@ blocks:
     rho: 0.7
     seeds: [5, 6]
     rounds: 3
+    private_limit: 64
     options: {tau: 2.0}
 """
 

@@ -92,6 +92,11 @@ BROKEN_OTHERWISE: list[tuple[str, AlgorithmInfo, str]] = [
         toys.card(needs=lambda _: Needs(same=("lora",), public_stage=True)),
         "d00 took 0 of 2 public steps in round 1",
     ),
+    (
+        "budget-paper",
+        toys.card(needs=lambda _: Needs(same=("lora",), pool=True)),
+        "d00 took 0 of 4 pooled steps in round 1",
+    ),
     ("budget-paper", toys.card(needs=lambda _: Needs(same=("lora",), setup_steps=3)), "server took 0 of 2 setup steps"),
     ("one-device", toys.card(toys.LeavesNan), "the state server:memory/spread holds NaN"),
     ("mixed-backbones", toys.card(needs=lambda _: Needs()), "the run broke with DataError"),

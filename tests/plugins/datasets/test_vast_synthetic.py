@@ -1,6 +1,7 @@
 """The synthetic clips: what each modality shows, disjoint pools, the same numbers every time, the prepared table."""
 
 import hashlib
+import itertools
 import re
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from mlecs_bench.data.samples import Samples
 from mlecs_plugins.datasets import vast
 from mlecs_plugins.datasets.vast import captions, signals, synthetic
 from mlecs_plugins.datasets.vast.diagnose import slot_scores
-from mlecs_plugins.datasets.vast.words import FILLER_IDS, SHOWN_BY, SLOT_NAMES, SLOTS, SOURCES, SUBTITLE_IDS
+from mlecs_plugins.datasets.vast.words import FILLER_IDS, REDUNDANCY, SHOWN_BY, SLOT_NAMES, SLOTS, SUBTITLE_IDS
 from mlecs_plugins.datasets.vast.words import SUBTITLE_WORDS as WORDS
 
 DRAW = {"audio": signals.draw_audio, "subtitle": signals.draw_subtitle, "vision": signals.draw_vision}
@@ -52,7 +53,7 @@ def test_the_benchmark_is_the_same_every_time(clips):
 
 def test_a_changed_generator_needs_a_new_version(clips):
     made = "\n".join(clips.summaries).encode() + clips.inputs["subtitle"].tobytes()
-    assert (synthetic.VERSION, hashlib.sha256(made).hexdigest()[:16]) == ("2", "1c8ea7f9e93c1ab4")
+    assert (synthetic.VERSION, hashlib.sha256(made).hexdigest()[:16]) == ("3", "a2673b5e1e3a8e42")
 
 
 @for_all("modality", synthetic.MODALITIES)
@@ -71,11 +72,62 @@ def test_a_modality_shows_its_own_slots_and_nothing_of_the_others(clips, modalit
         assert same == (name not in SHOWN_BY[modality]), name
 
 
-def test_sources_are_the_slots_that_one_modality_shows_alone():
+def test_most_slots_are_shown_by_two_or_three_modalities_and_every_slot_by_one():
     shown = Counter(name for names in SHOWN_BY.values() for name in names)
-    for modality, names in SHOWN_BY.items():
-        assert set(SOURCES[modality]) == {name for name in names if shown[name] == 1}
-    assert set(SOURCES["shared"]) == {name for name in SLOT_NAMES if shown[name] == 2}
+    for n, count in enumerate(("one", "two", "three"), start=1):
+        assert REDUNDANCY[count] == tuple(name for name in SLOT_NAMES if shown[name] == n)
+    assert sorted(itertools.chain(*REDUNDANCY.values())) == sorted(SLOT_NAMES) == sorted(shown)
+    assert [len(names) for names in SHOWN_BY.values()] == [4, 6, 5]
+    assert (len(REDUNDANCY["two"]), len(REDUNDANCY["three"])) == (5, 1), "six of eight, as the card says"
+
+
+@pytest.fixture(scope="module")
+def shown():
+    """Modality, slot → which of 1,500 clips show it: another value of the slot would have given another input."""
+    slots = synthetic.draw_slots(rng(6, "shown"), 1_500, for_pool=False)
+    base = synthetic.draw_inputs(slots, synthetic.DATA_SEED, "clips")
+    found = {}
+    for modality, name in ((m, name) for m, names in SHOWN_BY.items() for name in names):
+        other = {**slots, name: (slots[name] + 1) % len(SLOTS[name])}
+        values = DRAW[modality](other, rng(synthetic.DATA_SEED, "vast", "clips", modality))
+        found[modality, name] = (values != base[modality]).reshape(len(values), -1).any(axis=1)
+    return found
+
+
+def test_pictures_and_sound_leave_every_slot_out_in_a_fifth_of_the_clips(shown):
+    assert signals.HIDDEN == 0.2
+    for (modality, name), there in shown.items():
+        if modality != "subtitle":
+            assert scipy.stats.binomtest(int(there.sum()), len(there), 0.8).pvalue > 1e-4, (modality, name)
+
+
+def test_a_subtitle_leaves_a_slot_out_where_none_of_its_words_is_a_true_hint(shown):
+    for name, share in signals.WORD_SHARES.items():
+        hint = share * (1 - signals.WORD_CONFUSION)
+        expected = np.mean([1 - (1 - hint) ** n for n in range(12, 25)])
+        there = shown["subtitle", name]
+        assert scipy.stats.binomtest(int(there.sum()), len(there), expected).pvalue > 1e-4, name
+
+
+def test_what_a_clip_leaves_out_of_one_slot_says_nothing_of_another_slot_or_modality(shown):
+    """Words of a subtitle share its length and take each other's places, so its own slots are not held against it."""
+    pairs = [(one, other) for one, other in itertools.combinations(shown, 2) if not one[0] == other[0] == "subtitle"]
+    assert len(pairs) == 15 * 14 // 2 - 15
+    for one, other in pairs:
+        correlation = np.corrcoef(shown[one], shown[other])[0, 1]
+        assert abs(correlation) < 4.5 / np.sqrt(len(shown[one])), (one, other)
+
+
+def test_every_value_of_a_slot_looks_or_sounds_different_and_so_does_none():
+    tables = {
+        "object": signals.SHAPES, "colour": signals.COLOURS, "action": signals.MOTIONS, "tone": signals.TINTS,
+    }  # fmt: skip  # slot → what shows it in pictures
+    for name, table in tables.items():
+        assert len(set(table)) == len(table) == len(SLOTS[name]) + 1, name
+    assert len(set(signals.STEP_BANDS)) == len(SLOTS["action"])
+    values = range(len(SLOTS["sound"]) + 1)
+    events = {signals._event(value).tobytes() for value in values}
+    assert len(events) == len(values)
 
 
 def test_each_slot_is_uniform_in_benchmark_and_pool():
@@ -121,7 +173,31 @@ def test_subtitle_words_are_distinct_and_have_one_meaning():
     ids = [i for values in SUBTITLE_IDS.values() for group in values for i in group] + list(FILLER_IDS)
     assert sorted(ids) == list(range(1, len(WORDS)))
     assert len(set(WORDS)) == len(WORDS)
-    assert [len(SUBTITLE_IDS[name]) for name in ("topic", "tone", "voice")] == [10, 6, 4]
+    assert set(SUBTITLE_IDS) == set(signals.WORD_SHARES) == set(SHOWN_BY["subtitle"])
+    assert all(len(SUBTITLE_IDS[name]) == len(SLOTS[name]) for name in SUBTITLE_IDS)
+
+
+def test_subtitles_hint_at_every_slot_as_often_as_they_should_and_nine_times_in_ten_at_the_clips_value():
+    slots = synthetic.draw_slots(rng(8, "hints"), 1_500, for_pool=False)
+    ids = signals.draw_subtitle(slots, rng(8, "words"))
+    n_words = int((ids != 0).sum())
+    assert sum(signals.WORD_SHARES.values()) < 1
+    for name, share in signals.WORD_SHARES.items():
+        value_of = {i: value for value, group in enumerate(SUBTITLE_IDS[name]) for i in group}
+        hints = [
+            (value_of[i], slots[name][row]) for row, clip in enumerate(ids.tolist()) for i in clip if i in value_of
+        ]
+        assert scipy.stats.binomtest(len(hints), n_words, share).pvalue > 1e-4, name
+        true = sum(said == meant for said, meant in hints)
+        expected = 1 - signals.WORD_CONFUSION * (1 - 1 / len(SLOTS[name]))
+        assert scipy.stats.binomtest(true, len(hints), expected).pvalue > 1e-4, name
+    fillers = int(np.isin(ids, FILLER_IDS).sum())
+    assert scipy.stats.binomtest(fillers, n_words, 1 - sum(signals.WORD_SHARES.values())).pvalue > 1e-4
+
+
+def test_no_hint_is_a_word_that_a_summary_names_its_slot_by():
+    named = {word for values in SLOTS.values() for synonyms in values for word in synonyms}
+    assert not named & set(WORDS)
 
 
 def test_subtitles_are_words_followed_by_padding(clips):
@@ -162,10 +238,10 @@ def test_slot_scores_by_hand():
     columns = {f"slot_{name}": [SLOTS[name][0][0]] * 2 for name in SLOT_NAMES}
     texts = ["A PUPPY, red; songs and music... sadly, at the coastline of the coast", ""]
     scores = slot_scores(columns, texts)
-    assert scores["slots_vision"].value == pytest.approx((1 + 1 + 0) / 3 / 2)
-    assert scores["slots_audio"].value == pytest.approx(1 / 2)
-    assert scores["slots_subtitle"].value == 0.0
-    assert scores["slots_shared"].value == pytest.approx(1 / 2 / 2)
+    assert list(scores) == ["slots_one", "slots_two", "slots_three", "slots_all"]
+    assert scores["slots_one"].value == pytest.approx(1 / 2 / 2), "colour, not topic"
+    assert scores["slots_two"].value == pytest.approx(2 / 5 / 2), "object and sound, not action, voice and tone"
+    assert scores["slots_three"].value == pytest.approx(1 / 1 / 2), "place"
     assert scores["slots_all"].value == pytest.approx(4 / 8 / 2)
     assert {metric.n for metric in scores.values()} == {2}
 
@@ -198,11 +274,17 @@ def test_a_second_preparation_reads_the_cache(prepared, monkeypatch):
     assert again.folder.parent == cache / "vast"
 
 
-def test_the_digest_follows_the_parameters(monkeypatch):
+@for_all("name", [
+    "HIDDEN", "PIXEL_NOISE", "TEXTURE_SWING", "COLOURS", "SHAPES", "MOTIONS", "TINTS", "SOUND_NOISE", "LEVEL",
+    "STEP_BANDS", "WORD_SHARES", "WORD_CONFUSION",
+])  # fmt: skip  # all that signals are made with
+def test_the_digest_follows_the_parameters(monkeypatch, name):
     before = synthetic.digest()
     assert before == synthetic.digest()
-    monkeypatch.setattr(signals, "PIXEL_NOISE", signals.PIXEL_NOISE + 1)
-    assert synthetic.digest() != before
+    with monkeypatch.context() as patch:
+        patch.setattr(signals, name, "something else")
+        assert synthetic.digest() != before
+    assert synthetic.digest() == before
 
 
 def test_a_folder_that_is_not_there_is_refused_in_one_line(tmp_path):

@@ -56,9 +56,10 @@ def mlecs_dataset() -> DatasetInfo:
             "CLIP.mp4 and CLIP.mp3 of each clip"
         ),
         notes=(
-            "Without a data folder 9,680 clips are generated: 8 facts each, of which vision shows 4, audio 3 and "
-            "subtitle 3 (place and voice are shown by two modalities each). slots_* = share of the facts of one source "
-            "that the summary names.",
+            "Without a data folder 9,680 clips are generated: 8 facts each, of which vision shows 5, audio 4 and "
+            "subtitle 6. Six of the eight are shown by two or three modalities, and in every clip a modality leaves "
+            "out or garbles some of its own, each others. slots_one, slots_two, slots_three: the share of the facts "
+            "that so many modalities show which the summary names; slots_all: of all facts.",
             "With a data folder: the view media reads frames and sound, and leaves out clips without any media file; "
             "the view captions puts the annotators' captions in place of pictures and sound, and is named in every "
             "table.",

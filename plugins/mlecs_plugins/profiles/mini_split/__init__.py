@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent
 MINI_SPLIT = dataclasses.replace(
     MINI,
     name="mini-split",
-    summary="as mini, but SLM and LLM have tokenizers of their own, with a third of their tokens in common",
+    summary="as mini, but SLM and LLM have tokenizers of their own, which agree in a third of their ids",
     slm=str(FOLDER / "slm"),
     llm=str(FOLDER / "llm"),
 )
