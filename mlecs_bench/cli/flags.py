@@ -45,6 +45,8 @@ SETTINGS = (
     click.option("--n-seeds", type=int, metavar="K", help="The first K of the protocol's five seeds."),
     click.option("--evaluate", type=click.Choice(["last", "all"]), help="Rounds to score."
                  f"  [default: {RunSpec.evaluate}]"),
+    click.option("--test-limit", type=_POSITIVE, metavar="N", help="Most test samples of a party that are scored."
+                 "  [default: the profile's]"),
     click.option("--min-modalities", type=click.IntRange(0, 1), metavar="K", help="Least modalities of a device."
                  f"  [default: {RunSpec.min_modalities}]"),
     click.option("--profile", metavar="NAME", help=f"Models and sizes.  [default: {RunSpec.profile}]"),

@@ -5,12 +5,17 @@ Both are pure functions of (data, seed, rate, N): nothing is stored on disk, and
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mlecs_bench.errors import DataError, UsageError
 from mlecs_bench.seeds import rng
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TRAIN_SHARE = 0.9
 """Share of a party's samples used for training in the frame split (paper, section 4.1)."""
@@ -113,6 +118,21 @@ def _hold_out(party: Sequence[str], stratum: Mapping[str, str], rows: Mapping[st
 
 def _rows_of(groups: Sequence[str], rows: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
     return tuple(row for group in sorted(groups) for row in rows[group])
+
+
+def limit_tests(cut: Partition, limit: int, seed: int) -> Partition:
+    """Return the cut with at most `limit` test samples of every party; training samples stay.
+
+    A party's are drawn from a stream of its own, in their order; a smaller limit takes some of a larger one's.
+    """
+    public = _limited(cut.public, limit, rng(seed, "test-limit", "public"))
+    devices = (_limited(part, limit, rng(seed, "test-limit", j)) for j, part in enumerate(cut.devices))
+    return dataclasses.replace(cut, public=public, devices=tuple(devices))
+
+
+def _limited(part: Part, limit: int, stream: np.random.Generator) -> Part:
+    kept = sorted(int(i) for i in stream.permutation(len(part.test))[:limit])
+    return Part(part.train, tuple(part.test[i] for i in kept))
 
 
 def draw_masks(rates: Mapping[str, float], n_devices: int, seed: int, min_modalities: int = 1) -> Masks:

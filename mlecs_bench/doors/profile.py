@@ -73,6 +73,8 @@ class Profile:
     bertscore: str = "packaged"
     bertscore_samples: int | None = None
     """Test samples of a party that BERTScore sees, spread evenly; None for all. It costs 30 ms a pair on one core."""
+    test_limit: int | None = None
+    """Most test samples of a party, drawn from the seed; None for all. Answers take most of a large model's time."""
 
 
 def file_digest(path: Path | None) -> str | None:

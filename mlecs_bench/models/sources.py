@@ -93,6 +93,31 @@ def pretrained(source: str) -> tuple[str, dict[str, Any]]:
     return repository, {"revision": _commit(source)}
 
 
+def prepends_bos(tokenizer: Any) -> bool:
+    """Say whether a tokenizer of transformers puts its BOS token before a text by itself, as it does with "x"."""
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        return False
+    with_special, without = (tokenizer("x", add_special_tokens=special)["input_ids"] for special in (True, False))
+    return with_special[:1] == [bos] and without[:1] != [bos]
+
+
+def is_given_bos(source: str) -> bool:
+    """Say whether the model at `source` reads a BOS token first; raises UsageError where it has no tokenizer."""
+    return _is_given_bos(source, content_id(source))
+
+
+@lru_cache(maxsize=32)
+def _is_given_bos(source: str, _content: str) -> bool:
+    from transformers import AutoTokenizer
+
+    name, where = pretrained(source)
+    try:
+        return prepends_bos(AutoTokenizer.from_pretrained(name, **where))
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UsageError(f"cannot load the tokenizer of '{source}': {_first_line(error)}") from error
+
+
 def configuration(source: str) -> Any:
     """Return the transformers configuration of a source; known hub ids need no hub. Raises UsageError in one line."""
     from transformers import AutoConfig

@@ -96,7 +96,7 @@ def _deviations(spec: RunSpec) -> Deviations:
 
 def _overridden(profile: Profile, spec: RunSpec) -> Profile:
     """Return the profile with everything replaced that the spec names."""
-    names = ("slm", "llm", "batch_size", "dtype", "base_bits", "rounds", "steps")
+    names = ("slm", "llm", "batch_size", "dtype", "base_bits", "rounds", "steps", "test_limit")
     changes: dict[str, Any] = {name: getattr(spec, name) for name in names if getattr(spec, name) is not None}
     if spec.device:
         changes["torch_device"] = spec.device
@@ -120,4 +120,6 @@ def _variant(spec: RunSpec, own_options: Mapping[str, Any], *, other_split: bool
         texts.append(f"split {spec.split}")
     if spec.evaluate != RunSpec.evaluate:
         texts.append(f"evaluate {spec.evaluate}")
+    if spec.test_limit is not None:
+        texts.append(f"test limit {spec.test_limit}")
     return ", ".join(texts)

@@ -34,7 +34,8 @@ class RunSpec:
     """One run: an algorithm on a dataset at one rate, over one or more seeds.
 
     None stands for "as the profile or the dataset says", which `resolve` looks up. `rho` is one rate or a
-    rate per modality. `steps` is q, the optimiser steps of one stage. `data_dir` is where the user's files are; it is
+    rate per modality. `steps` is q, the optimiser steps of one stage. `test_limit` is the most test samples of a party
+    that are scored. `data_dir` is where the user's files are; it is
     not part of a record's identity, the digest of the data is. Nor are `gradient_checkpointing`, which changes memory
     and speed alone, and `bertscore_model` (a folder, a hub id, "packaged" or "none"), whose weights are. `slm`, `llm`
     and `proxy` are folders or hub ids; `device_slm`, `device_rank` and `device_encoder_width` say in what single
@@ -60,6 +61,7 @@ class RunSpec:
     bertscore_model: str | None = None
     evaluate: Literal["last", "all"] = "last"
     min_modalities: int = 1
+    test_limit: int | None = None
     slm: str | None = None
     llm: str | None = None
     proxy: str | None = None
@@ -76,7 +78,7 @@ class RunSpec:
             raise UsageError("rho names no modality; give one rate, or name=rate for each modality")
         for name, rate in rates.items():
             check_rate(rate, "rho" if name == "rho" else f"rho of {name}")
-        names = ("n_devices", "rounds", "steps", "batch_size", "threads")
+        names = ("n_devices", "rounds", "steps", "batch_size", "test_limit", "threads")
         counts = {name: getattr(self, name) for name in names}
         for name, count in counts.items():
             if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
