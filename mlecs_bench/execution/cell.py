@@ -167,8 +167,7 @@ def _realised(plan: Plan, parts: _Parts, greetings: Mapping[str, Greeting]) -> d
         "unused_samples": layout.partition.unused,
         "notes": list(parts.samples.manifest.notes),
         "structures": {
-            id_: dataclasses.asdict(s) | {"slm": model_name(plan, s.slm)}
-            for id_, s in plan.structures.items()
+            id_: dataclasses.asdict(s) | {"slm": model_name(plan, s.slm)} for id_, s in plan.structures.items()
         },
         "random_encoders": {party: sorted(names) for party, names in at_random.items()},
     }

@@ -99,7 +99,7 @@ def prepends_bos(tokenizer: Any) -> bool:
     if bos is None:
         return False
     with_special, without = (tokenizer("x", add_special_tokens=special)["input_ids"] for special in (True, False))
-    return with_special[:1] == [bos] and without[:1] != [bos]
+    return bool(with_special[:1] == [bos] and without[:1] != [bos])
 
 
 def is_given_bos(source: str) -> bool:

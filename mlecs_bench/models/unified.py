@@ -97,9 +97,10 @@ class UnifiedModel:
         return self.connector.soft_prompt(representation.fused)
 
     def supervise(self, soft: Float[Tensor, "b P H"], prompt: str, targets: Sequence[str]) -> Supervised:
-        """Return L_lb of `targets` after [opening ; soft tokens ; prompt] (Eq. 10): mean cross-entropy over answer tokens.
+        """Return L_lb of `targets` after [opening ; soft tokens ; prompt] (Eq. 10).
 
-        Row k of the logits predicts answer token k; the last row of a sample predicts its end-of-sequence token.
+        That is the mean cross-entropy over answer tokens. Row k of the logits predicts answer token k; the last row of
+        a sample predicts its end-of-sequence token.
         """
         answers = self.texts.answers(targets)
         length = answers.ids.shape[1]
