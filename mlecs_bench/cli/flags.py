@@ -41,12 +41,14 @@ SETTINGS = (
     click.option("--rounds", type=_POSITIVE, metavar="T", help="Rounds.  [default: the profile's]"),
     click.option("--steps", type=_POSITIVE, metavar="Q", help="Optimiser steps of a stage.  [default: the profile's]"),
     click.option("--batch-size", type=_POSITIVE, metavar="B", help="Samples of a step.  [default: the profile's]"),
+    click.option("--private-limit", metavar="N", help="Most training samples of a device, or all.  [default: the"
+                 " profile's]"),
+    click.option("--public-limit", metavar="N", help="Most public training samples, or all.  [default: the profile's]"),
+    click.option("--test-limit", metavar="N", help="Most test samples of a party, or all.  [default: the profile's]"),
     click.option("--seeds", metavar="S,S", help="Seeds, such as 27,34.  [default: the five of the protocol]"),
     click.option("--n-seeds", type=int, metavar="K", help="The first K of the protocol's five seeds."),
     click.option("--evaluate", type=click.Choice(["last", "all"]), help="Rounds to score."
                  f"  [default: {RunSpec.evaluate}]"),
-    click.option("--test-limit", type=_POSITIVE, metavar="N", help="Most test samples of a party that are scored."
-                 "  [default: the profile's]"),
     click.option("--min-modalities", type=click.IntRange(0, 1), metavar="K", help="Least modalities of a device."
                  f"  [default: {RunSpec.min_modalities}]"),
     click.option("--profile", metavar="NAME", help=f"Models and sizes.  [default: {RunSpec.profile}]"),

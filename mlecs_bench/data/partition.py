@@ -5,7 +5,6 @@ Both are pure functions of (data, seed, rate, N): nothing is stored on disk, and
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -120,19 +119,50 @@ def _rows_of(groups: Sequence[str], rows: Mapping[str, Sequence[int]]) -> tuple[
     return tuple(row for group in sorted(groups) for row in rows[group])
 
 
-def limit_tests(cut: Partition, limit: int, seed: int) -> Partition:
-    """Return the cut with at most `limit` test samples of every party; training samples stay.
+def limited(cut: Partition, private: int | None, public: int | None, seed: int) -> Partition:
+    """Leave every device at most `private` and the public part at most `public` training samples; None: all of them.
 
-    A party's are drawn from a stream of its own, in their order; a smaller limit takes some of a larger one's.
+    Which ones is drawn from the seed; testing samples stay. What is left out counts as unused.
     """
-    public = _limited(cut.public, limit, rng(seed, "test-limit", "public"))
-    devices = (_limited(part, limit, rng(seed, "test-limit", j)) for j, part in enumerate(cut.devices))
-    return dataclasses.replace(cut, public=public, devices=tuple(devices))
+    kept_public = _keep(cut.public, public, rng(seed, "public limit"))
+    kept = tuple(_keep(part, private, rng(seed, "private limit", j)) for j, part in enumerate(cut.devices))
+    dropped = _n_train((cut.public, *cut.devices)) - _n_train((kept_public, *kept))
+    return Partition(kept_public, kept, cut.unused + dropped)
 
 
-def _limited(part: Part, limit: int, stream: np.random.Generator) -> Part:
-    kept = sorted(int(i) for i in stream.permutation(len(part.test))[:limit])
-    return Part(part.train, tuple(part.test[i] for i in kept))
+def _keep(part: Part, limit: int | None, generator: np.random.Generator) -> Part:
+    """Return a part with at most `limit` of its training rows, in their order."""
+    if limit is None or len(part.train) <= limit:
+        return part
+    chosen = sorted(int(i) for i in generator.choice(len(part.train), size=limit, replace=False))
+    return Part(tuple(part.train[i] for i in chosen), part.test)
+
+
+def _n_train(parts: Sequence[Part]) -> int:
+    return sum(len(part.train) for part in parts)
+
+
+def limit_tests(cut: Partition, limit: int | None, seed: int) -> Partition:
+    """Leave every party at most `limit` test samples, in their order; None: all of them. Training samples stay.
+
+    Every party's are drawn from a stream of its own; a smaller limit takes some of a larger one's. What is left out
+    counts as unused.
+    """
+    public = _keep_tests(cut.public, limit, rng(seed, "test limit", "public"))
+    devices = tuple(_keep_tests(part, limit, rng(seed, "test limit", j)) for j, part in enumerate(cut.devices))
+    dropped = _n_test((cut.public, *cut.devices)) - _n_test((public, *devices))
+    return Partition(public, devices, cut.unused + dropped)
+
+
+def _keep_tests(part: Part, limit: int | None, generator: np.random.Generator) -> Part:
+    if limit is None or len(part.test) <= limit:
+        return part
+    chosen = sorted(int(i) for i in generator.permutation(len(part.test))[:limit])
+    return Part(part.train, tuple(part.test[i] for i in chosen))
+
+
+def _n_test(parts: Sequence[Part]) -> int:
+    return sum(len(part.test) for part in parts)
 
 
 def draw_masks(rates: Mapping[str, float], n_devices: int, seed: int, min_modalities: int = 1) -> Masks:

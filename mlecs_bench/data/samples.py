@@ -249,7 +249,13 @@ class Batch:
 class PartyData:
     """The samples `rows` of a dataset through `modalities` only: all that a party may ever see of it."""
 
-    def __init__(self, samples: Samples, rows: Sequence[int], modalities: Sequence[str], owner: str) -> None:
+    def __init__(
+        self,
+        samples: Samples,
+        rows: Sequence[int] | np.ndarray[Any, Any],
+        modalities: Sequence[str],
+        owner: str,
+    ) -> None:
         import numpy as np
 
         self._samples = samples
@@ -305,3 +311,34 @@ class PartyData:
     def ids(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> list[str]:
         """Return the sample ids of `rows`."""
         return [self._samples.ids[r] for r in self.check_rows(rows)]
+
+
+class PooledData(PartyData):
+    """The samples of several parties in one place, each through the modalities of the party that it comes from."""
+
+    def __init__(self, samples: Samples, shares: Sequence[PartyData], owner: str) -> None:
+        import numpy as np
+
+        names = {m for share in shares for m in share.modalities}
+        super().__init__(samples, np.concatenate([share.rows for share in shares]), sorted(names), owner)
+        self._held = {m: np.zeros(len(samples), dtype=bool) for m in self.modalities}
+        for share in shares:
+            for m in share.modalities:
+                self._held[m][share.rows] = True
+
+    def modality(self, name: str, rows: Sequence[int] | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return the values of one modality for `rows`, `(b, *shape)`; zeros where a sample's party lacks it.
+
+        Raises AccessError as `PartyData.modality`.
+        """
+        values = super().modality(name, rows)
+        values[~self._held[name][self.check_rows(rows)]] = 0
+        return values
+
+    def batch(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> Batch:
+        """Return `rows` through the modalities that their parties hold; any other is missing from the sample."""
+        import torch
+
+        batch = super().batch(rows)
+        held = {m: torch.from_numpy(self._held[m][batch.index]) for m in self.modalities}
+        return Batch(batch.index, batch.inputs, {m: batch.present[m] & held[m] for m in self.modalities})

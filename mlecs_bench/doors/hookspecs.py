@@ -53,6 +53,8 @@ class Needs:
       all.
     - proxy: every party gets `party.proxy`, a small language model of its own.
     - setup_steps: optimiser steps that the server takes in round 1 on top of its budget.
+    - pool: every party has the training data of all (`party.pool`), which no federation allows: the bound from above
+      that a federation can be held against.
     - prompt_suffix: a sentence put behind the dataset's prompt, in training and at test.
     """
 
@@ -63,6 +65,7 @@ class Needs:
     ranks: tuple[int, ...] = ()
     proxy: bool = False
     setup_steps: int = 0
+    pool: bool = False
     prompt_suffix: str = ""
 
 

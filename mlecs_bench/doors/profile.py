@@ -60,6 +60,12 @@ class Profile:
     steps: int
     batch_size: int
     tiny: bool
+    private_limit: int | None = None
+    """Training samples of a device; None: all that the partition gives it."""
+    public_limit: int | None = None
+    """Public training samples; None: all that the partition gives."""
+    test_limit: int | None = None
+    """Test samples of a party; None: all. Answers take most of a large model's time."""
     lora: LoraSettings = LoraSettings()
     connector_dropout: float = 0.1  # authors' script
     clip_norm: float = 1.0  # authors' script
@@ -73,8 +79,6 @@ class Profile:
     bertscore: str = "packaged"
     bertscore_samples: int | None = None
     """Test samples of a party that BERTScore sees, spread evenly; None for all. It costs 30 ms a pair on one core."""
-    test_limit: int | None = None
-    """Most test samples of a party, drawn from the seed; None for all. Answers take most of a large model's time."""
 
 
 def file_digest(path: Path | None) -> str | None:

@@ -13,8 +13,17 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from mlecs_bench.data.partition import Masks, Part, Partition, draw_masks, limit_tests, partition, rates_of
-from mlecs_bench.data.samples import PartyData, Samples
+from mlecs_bench.data.partition import (
+    Masks,
+    Part,
+    Partition,
+    draw_masks,
+    limit_tests,
+    limited,
+    partition,
+    rates_of,
+)
+from mlecs_bench.data.samples import PartyData, PooledData, Samples
 from mlecs_bench.doors.profile import Profile
 from mlecs_bench.federation.device import Device
 from mlecs_bench.federation.server import Server
@@ -50,8 +59,8 @@ class Layout:
 def lay_out(plan: Plan, seed: int, samples: Samples) -> Layout:
     """Return the layout of a seed, which depends on the plan, the seed and the samples' groups and strata alone."""
     cut = partition(samples.column("group"), samples.column("stratum"), plan.split, plan.n_devices, seed)
-    if plan.profile.test_limit is not None:
-        cut = limit_tests(cut, plan.profile.test_limit, seed)
+    cut = limited(cut, plan.profile.private_limit, plan.profile.public_limit, seed)
+    cut = limit_tests(cut, plan.profile.test_limit, seed)
     rates = rates_of(plan.rho, samples.manifest.modality_names)
     return Layout(cut, draw_masks(rates, plan.n_devices, seed, plan.min_modalities))
 
@@ -114,6 +123,7 @@ class Builder:
             "test": PartyData(self.samples, part.test, held, name),
             "prompt": self._prompt,
             "proxy": self._factory.proxy(name) if self.plan.needs.proxy else None,
+            "pool": self._pool(name, held) if self.plan.needs.pool else None,
         }
 
     @property
@@ -149,6 +159,20 @@ class Builder:
             **self._own("server", self.layout.partition.public, everything),
         )
 
+    def _pool(self, name: str, held: Sequence[str]) -> PooledData:
+        """Return the training samples of all parties through the modalities in `held`.
+
+        What the party that a sample comes from lacks is missing; a sample of which nothing is left is left out.
+        """
+        cut, everything = self.layout.partition, self.samples.manifest.modality_names
+        owners = [(cut.public, everything), *zip(cut.devices, self.layout.masks.devices, strict=True)]
+        shares = []
+        for part, owned in owners:
+            common = [m for m in held if m in owned]
+            if common or not held:
+                shares.append(PartyData(self.samples, part.train, common, name))
+        return PooledData(self.samples, shares, name)
+
     def check_lengths(self) -> None:
         """Raise UsageError when texts do not fit the positions of a backbone that is in use."""
         if not self._outline:
@@ -160,6 +184,7 @@ class _OwnWithoutModel(TypedDict):
     test: PartyData
     prompt: str
     proxy: UnifiedModel | None
+    pool: PartyData | None
 
 
 class ModelFactory:

@@ -16,7 +16,7 @@ from mlecs_bench.plan.training import Training
 class Own(TypedDict):
     """What every party is made with: its model, the prompt put to it, and the data it is trained and tested on.
 
-    `proxy` is there if the algorithm asked for one.
+    `proxy` and `pool` are there if the algorithm asked for one.
     """
 
     model: UnifiedModel
@@ -24,6 +24,7 @@ class Own(TypedDict):
     test: PartyData
     prompt: str
     proxy: NotRequired[UnifiedModel | None]
+    pool: NotRequired[PartyData | None]
 
 
 class Party:
@@ -42,6 +43,7 @@ class Party:
         self.test = own["test"]
         self.prompt = own["prompt"]
         self._proxy = own.get("proxy")
+        self._pool = own.get("pool")
         self.memory: dict[str, torch.Tensor] = {}
         self.start_round()
 
@@ -60,6 +62,16 @@ class Party:
         if self._proxy is None:
             raise PluginError(f"{self.id} has no proxy model; let the algorithm's needs say proxy=True")
         return self._proxy
+
+    @property
+    def pool(self) -> PartyData:
+        """The training data of all parties, through the modalities that this party and a sample's own both hold.
+
+        Raises PluginError unless the algorithm's needs name it.
+        """
+        if self._pool is None:
+            raise PluginError(f"{self.id} has no pool of all data; let the algorithm's needs say pool=True")
+        return self._pool
 
     def count_steps(self, stage: str, steps: int) -> None:
         """Count optimiser steps of the current round against a field of the budget."""

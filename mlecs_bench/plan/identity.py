@@ -104,7 +104,5 @@ def _training_identity(plan: Plan) -> dict[str, Any]:
     values: dict[str, Any] = dataclasses.asdict(plan.profile)
     for name in NOT_TRAINING:
         del values[name]
-    if plan.profile.test_limit is None:  # as before there was such a limit
-        del values["test_limit"]
     settings: dict[str, Any] = plain(values | {"budget": plan.rule})
     return settings

@@ -11,7 +11,7 @@ from mlecs_bench.data.partition import rates_of
 from mlecs_bench.doors.options import build_options, plain
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.plan import Plan
-from mlecs_bench.plan.spec import RunSpec
+from mlecs_bench.plan.spec import LIMITS, RunSpec
 from mlecs_bench.plan.structure import Deviations, canonical_devices, check_structures, structures
 from mlecs_bench.plan.training import training_of
 
@@ -96,8 +96,12 @@ def _deviations(spec: RunSpec) -> Deviations:
 
 def _overridden(profile: Profile, spec: RunSpec) -> Profile:
     """Return the profile with everything replaced that the spec names."""
-    names = ("slm", "llm", "batch_size", "dtype", "base_bits", "rounds", "steps", "test_limit")
+    names = ("slm", "llm", "batch_size", "dtype", "base_bits", "rounds", "steps")
     changes: dict[str, Any] = {name: getattr(spec, name) for name in names if getattr(spec, name) is not None}
+    for name in LIMITS:
+        limit = getattr(spec, name)
+        if limit is not None:
+            changes[name] = None if limit == "all" else limit
     if spec.device:
         changes["torch_device"] = spec.device
     if spec.slm or spec.llm or spec.device_slm:
@@ -112,6 +116,9 @@ def _overridden(profile: Profile, spec: RunSpec) -> Profile:
 def _variant(spec: RunSpec, own_options: Mapping[str, Any], *, other_split: bool) -> str:
     """Return in which settings a run departs from the defaults, beside those that a cell's name holds."""
     texts = [f"{name}={','.join(map(str, v)) if isinstance(v, list) else v}" for name, v in own_options.items()]
+    for name in LIMITS:
+        if getattr(spec, name) is not None:
+            texts.append(f"{name.replace('_', ' ')} {getattr(spec, name)}")
     if spec.n_devices != RunSpec.n_devices:
         texts.append(f"{spec.n_devices} devices")
     if spec.budget != RunSpec.budget:
@@ -120,6 +127,4 @@ def _variant(spec: RunSpec, own_options: Mapping[str, Any], *, other_split: bool
         texts.append(f"split {spec.split}")
     if spec.evaluate != RunSpec.evaluate:
         texts.append(f"evaluate {spec.evaluate}")
-    if spec.test_limit is not None:
-        texts.append(f"test limit {spec.test_limit}")
     return ", ".join(texts)

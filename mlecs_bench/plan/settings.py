@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlecs_bench.errors import UsageError
-from mlecs_bench.plan.spec import Rho, RunSpec
+from mlecs_bench.plan.spec import LIMITS, Rho, RunSpec
 from mlecs_bench.seeds import PROTOCOL_SEEDS
 
 SPEC_KEYS = tuple(field.name for field in dataclasses.fields(RunSpec))
@@ -65,6 +65,9 @@ def spec_of(settings: Mapping[str, Any]) -> RunSpec:
     values = {key: value for key, value in settings.items() if key in SPEC_KEYS}
     if "rho" in values:
         values["rho"] = parse_rho(values["rho"])
+    for name in LIMITS:
+        if values.get(name) not in (None, "all"):
+            values[name] = _whole(values[name], name)
     for name in ("device_rank", "device_encoder_width"):
         values[name] = {id_: _whole(size, f"{name} of {id_}") for id_, size in values.get(name, {}).items()}
     return RunSpec.from_mapping(values)

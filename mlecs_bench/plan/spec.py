@@ -14,12 +14,21 @@ from mlecs_bench.plan.training import BudgetRule
 from mlecs_bench.seeds import PROTOCOL_SEEDS
 
 Rho = float | Mapping[str, float]
+Limit = int | Literal["all"]
+LIMITS = ("private_limit", "public_limit", "test_limit")
+"""The settings of this type: the most samples of a kind."""
 
 
 def check_rate(rate: object, what: str) -> None:
     """Raise UsageError unless `rate` is a number in (0, 1]."""
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1:
         raise UsageError(f"{what} must be in (0, 1], got {rate}")
+
+
+def _check_limit(limit: object, what: str) -> None:
+    is_count = isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1
+    if limit not in (None, "all") and not is_count:
+        raise UsageError(f"{what} must be a whole number of at least 1, or all, got {limit}")
 
 
 def rho_text(rho: Rho) -> str:
@@ -33,13 +42,13 @@ def rho_text(rho: Rho) -> str:
 class RunSpec:
     """One run: an algorithm on a dataset at one rate, over one or more seeds.
 
-    None stands for "as the profile or the dataset says", which `resolve` looks up. `rho` is one rate or a
-    rate per modality. `steps` is q, the optimiser steps of one stage. `test_limit` is the most test samples of a party
-    that are scored. `data_dir` is where the user's files are; it is
-    not part of a record's identity, the digest of the data is. Nor are `gradient_checkpointing`, which changes memory
-    and speed alone, and `bertscore_model` (a folder, a hub id, "packaged" or "none"), whose weights are. `slm`, `llm`
-    and `proxy` are folders or hub ids; `device_slm`, `device_rank` and `device_encoder_width` say in what single
-    devices differ, by device id.
+    None stands for "as the profile or the dataset says", which `resolve` looks up. `rho` is one rate or a rate per
+    modality. `steps` is q, the optimiser steps of one stage. `private_limit` and `public_limit` are the most
+    training samples of a device and of the public part, `test_limit` the most test samples of a party; "all" leaves
+    every one. `data_dir` is where the user's files are; it is not part of a record's identity, the digest of the
+    data is. Nor are `gradient_checkpointing`, which changes memory and speed alone, and `bertscore_model` (a folder,
+    a hub id, "packaged" or "none"), whose weights are. `slm`, `llm` and `proxy` are folders or hub ids; `device_slm`,
+    `device_rank` and `device_encoder_width` say in what single devices differ, by device id.
     """
 
     algo: str
@@ -55,13 +64,15 @@ class RunSpec:
     split: str | None = None
     budget: BudgetRule = "paper"
     batch_size: int | None = None
+    private_limit: Limit | None = None
+    public_limit: Limit | None = None
+    test_limit: Limit | None = None
     dtype: Dtype | None = None
     base_bits: Literal[4, 8] | None = None
     gradient_checkpointing: bool = False
     bertscore_model: str | None = None
     evaluate: Literal["last", "all"] = "last"
     min_modalities: int = 1
-    test_limit: int | None = None
     slm: str | None = None
     llm: str | None = None
     proxy: str | None = None
@@ -78,11 +89,13 @@ class RunSpec:
             raise UsageError("rho names no modality; give one rate, or name=rate for each modality")
         for name, rate in rates.items():
             check_rate(rate, "rho" if name == "rho" else f"rho of {name}")
-        names = ("n_devices", "rounds", "steps", "batch_size", "test_limit", "threads")
+        names = ("n_devices", "rounds", "steps", "batch_size", "threads")
         counts = {name: getattr(self, name) for name in names}
         for name, count in counts.items():
             if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
                 raise UsageError(f"{name.replace('_', '-')} must be a whole number of at least 1, got {count}")
+        for name in LIMITS:
+            _check_limit(getattr(self, name), name.replace("_", "-"))
         for name, values in (("device-rank", self.device_rank), ("device-encoder-width", self.device_encoder_width)):
             for id_, size in values.items():
                 if isinstance(size, bool) or not isinstance(size, int) or size < 1:

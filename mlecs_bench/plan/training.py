@@ -20,13 +20,15 @@ BudgetRule = Literal["paper", "equal"]
 class Budget:
     """Optimiser steps per round: on a device's private data, on its public data, and at the server.
 
-    `setup`: steps that the server takes in round 1 alone, on top of the others.
+    `setup`: steps that the server takes in round 1 alone, on top of the others. `pooled`: steps of a device on the
+    training data of all parties, where the algorithm's needs name them.
     """
 
     private: int
     public: int
     server: int
     setup: int = 0
+    pooled: int = 0
 
     def allowed(self, stage: str, t: int) -> int:
         """Return the steps of `stage` in round t; raises PluginError for a name that is none of the fields."""
@@ -53,19 +55,21 @@ def training_of(profile: Profile, needs: Needs, rule: BudgetRule) -> Training:
     """Return the training settings of a profile; q = steps of one stage.
 
     Rule "paper": every algorithm takes q private steps per round, those with a public stage q more on the public data.
-    Rule "equal": those without take 2q private steps, so the total is the same.
+    Rule "equal": those without take 2q private steps, so the total is the same. One that has all data in one
+    place takes 2q steps there under either rule.
     """
     q = profile.steps
     public = q if needs.public_stage else 0
     private = q if needs.public_stage or rule == "paper" else 2 * q
     if not needs.private_stage:
         private = 0
+    pooled = 2 * q if needs.pool else 0
     return Training(
         learning_rates=profile.learning_rates,
         batch_size=profile.batch_size,
         clip_norm=profile.clip_norm,
         weight_decay=profile.weight_decay,
-        budget=Budget(private=private, public=public, server=q, setup=needs.setup_steps),
+        budget=Budget(private=private, public=public, server=q, setup=needs.setup_steps, pooled=pooled),
         rounds=profile.rounds,
         server_trains_encoders=profile.server_trains_encoders,
     )

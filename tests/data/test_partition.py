@@ -204,8 +204,9 @@ def test_a_test_limit_keeps_some_test_samples_in_their_order_and_all_training_sa
                 assert after.train == before.train
                 assert len(after.test) == min(limit, len(before.test))
                 assert [row for row in before.test if row in set(after.test)] == list(after.test)
-            assert limited.unused == cut.unused
-        assert limit_tests(cut, 10**6, seed) == cut
+            left_out = sum(len(part.test) for part in parts_of(cut)) - sum(len(p.test) for p in parts_of(limited))
+            assert limited.unused == cut.unused + left_out
+        assert limit_tests(cut, 10**6, seed) == limit_tests(cut, None, seed) == cut
 
 
 def test_a_smaller_test_limit_takes_some_of_a_larger_ones_and_another_seed_others():

@@ -96,7 +96,7 @@ def test_rates_for_no_modality_are_refused():
 
 
 def test_a_count_below_one_or_not_whole_is_refused():
-    for name in ("n_devices", "rounds", "steps", "batch_size", "test_limit", "threads"):
+    for name in ("n_devices", "rounds", "steps", "batch_size", "threads"):
         for count in (0, -1, 1.5, "3", True):
             flag = name.replace("_", "-")
             assert refusal(**{name: count}) == f"{flag} must be a whole number of at least 1, got {count}"
