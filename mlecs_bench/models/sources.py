@@ -36,6 +36,13 @@ KNOWN_CONFIGURATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "EleutherAI/gpt-j-6b": MappingProxyType(
             {"model_type": "gptj", "n_embd": 4096, "n_layer": 28, "n_head": 16, "rotary_dim": 64, "n_inner": None}
         ),
+        "HuggingFaceTB/SmolLM2-135M-Instruct": MappingProxyType(
+            {
+                **{"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30},
+                **{"num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152},
+                **{"max_position_embeddings": 8192, "tie_word_embeddings": True},
+            }
+        ),
     }
 )
 """The published sizes of the profiles' models: shapes are known without a hub. What is left out is the default of
