@@ -148,8 +148,10 @@ def _in_order(pieces: Sequence[_Piece]) -> list[_Piece]:
     first = 0 if numbers[0] == 0 else 1
     for expected, number in enumerate(numbers, start=first):
         if number != expected:
-            what = "is there twice" if number in numbers[: expected - first] else f"lacks part {expected}"
-            raise UsageError(f"{name} {what if 'lacks' in what else f'part {number} {what}'}; give every part once")
+            wrong = (
+                f"part {number} is there twice" if number in numbers[: expected - first] else f"part {expected} lacks"
+            )
+            raise UsageError(f"of {name}, {wrong}; give every part once")
     return ordered
 
 

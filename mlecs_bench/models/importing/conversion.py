@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub.errors import StrictDataclassError
+
+from mlecs_bench.errors import UsageError
+
+UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, AttributeError, StrictDataclassError)
+"""What is wrong in a stranger's file shows as any of these, from NumPy up to the configuration of a model."""
 
 
 @dataclass(frozen=True)
@@ -21,3 +29,9 @@ class Conversion:
     bos: bool | None
     done: tuple[str, ...]
     packages: tuple[str, ...]
+
+
+def unreadable(path: Path, wanted: str, error: Exception) -> UsageError:
+    """Return the error, in one line, of a file that cannot be read as what is wanted."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return UsageError(f"{path.name} cannot be read as {wanted} ({first}); take another")

@@ -15,8 +15,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from mlecs_bench.errors import UsageError
-from mlecs_bench.models.importing.conversion import Conversion
+from mlecs_bench.models.importing.conversion import UNREADABLE, Conversion, unreadable
 
 TYPES = (torch.float32, torch.int8, torch.int16, torch.int32, torch.float16, torch.bfloat16)
 """The types of variables, by their number in a file."""
@@ -100,9 +99,8 @@ def convert_whisper(path: Path, target: Path) -> Conversion:
     try:
         variables = read_variables(path)
         model = _whisper(variables)
-    except (ValueError, KeyError, RuntimeError, UnicodeDecodeError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"{path.name} cannot be read as a Whisper of CTranslate2 ({first}); take another") from error
+    except UNREADABLE as error:
+        raise unreadable(path, "a Whisper of CTranslate2", error) from error
     model.save_pretrained(target)
     WhisperFeatureExtractor(feature_size=model.config.num_mel_bins).save_pretrained(target)
     stored = sorted({str(value.dtype).removeprefix("torch.") for value in variables.values.values() if value.dim() > 1})

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mlecs_bench.errors import UsageError
-from mlecs_bench.models.importing.conversion import Conversion
+from mlecs_bench.models.importing.conversion import UNREADABLE, Conversion, unreadable
 from mlecs_bench.models.loading import check_loaded
 from mlecs_bench.models.sources import prepends_bos
 
@@ -33,10 +33,8 @@ def convert_gguf(path: Path, target: Path) -> Conversion:
     try:
         name, licence, quantisation = _metadata(path)
         model, tokenizer = _loaded(path)
-    # What is wrong in a stranger's file shows as any of these, from NumPy up to tokenizers.
-    except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, AttributeError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"{path.name} cannot be read as a language model in GGUF ({first}); take another") from error
+    except UNREADABLE as error:
+        raise unreadable(path, "a language model in GGUF", error) from error
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
     return Conversion(

