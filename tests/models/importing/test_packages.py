@@ -49,5 +49,5 @@ def test_a_published_package_becomes_the_model_that_it_is(pattern, tmp_path):
         backbone = Backbone(str(out), BaseSettings(torch.device("cpu")))
         backbone.add_adapter("d00", LoraSettings(), 0, "device")
         backbone.activate(("d00",), training=False)
-        asked = torch.tensor([backbone.tokenizer("The capital of France is")["input_ids"]])
-        assert backbone.generate(backbone.embed(asked), 3)[0].startswith("Paris")
+        asked = torch.tensor([backbone.tokenizer("The quick brown fox jumps over the lazy")["input_ids"]])
+        assert backbone.generate(backbone.embed(asked), 3)[0].startswith("dog")
