@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from mlecs_bench.blocks.server_optimiser import ServerOptimiser, adaptive_step
     from mlecs_bench.blocks.supervised import (
         ALL_PARTS,
+        Objective,
         Stage,
+        Terms,
+        minimise,
         server_parts,
         supervised_loss,
         train_on_private,
         train_stage,
     )
-    from mlecs_bench.blocks.transfer import Pool, transfer_loss
+    from mlecs_bench.blocks.transfer import Pool, pair_divergences, transfer_loss
     from mlecs_bench.data.samples import (
         Batch,
         DataRequest,
@@ -114,7 +117,10 @@ _HOMES = {
     ),
     "blocks.supervised": (
         "ALL_PARTS",
+        "Objective",
         "Stage",
+        "Terms",
+        "minimise",
         "server_parts",
         "supervised_loss",
         "train_on_private",
@@ -122,6 +128,7 @@ _HOMES = {
     ),
     "blocks.transfer": (
         "Pool",
+        "pair_divergences",
         "transfer_loss",
     ),
     "data.samples": (
@@ -303,6 +310,7 @@ __all__ = [
     "Needs",
     "NoOptions",
     "Number",
+    "Objective",
     "PairIndex",
     "PartyData",
     "Place",
@@ -331,6 +339,7 @@ __all__ = [
     "Supervised",
     "Table",
     "Tell",
+    "Terms",
     "TransferOptions",
     "UnifiedModel",
     "Unmatched",
@@ -356,8 +365,10 @@ __all__ = [
     "layer_count",
     "layer_of",
     "middle_layers",
+    "minimise",
     "open_prepared",
     "option",
+    "pair_divergences",
     "paired_difference",
     "proximal_term",
     "rank_weighted_mean",

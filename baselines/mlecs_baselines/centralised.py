@@ -54,7 +54,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
         summary="every model is trained on the private and public data of all: the bound from above, not a federation",
         build=Centralised,
         server_score=True,
-        needs=lambda _: Needs(private_stage=False, pool=True),
+        needs=lambda _: Needs(private_stages=0, pool=True),
         readings=(
             "A control row: the models, initial weights and steps of Standalone with public data, and everybody's "
             "data; what it has more is how much there is to gain by working together.",

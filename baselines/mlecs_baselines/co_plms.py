@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -20,17 +20,19 @@ from mlecs_bench.api import (
     Exchange,
     Message,
     Needs,
+    Objective,
     PartyData,
     Server,
     Stage,
     Supervised,
+    Terms,
     TransferOptions,
     UnifiedModel,
     held_tensors,
     hookimpl,
+    minimise,
     option,
     server_parts,
-    train_stage,
     transfer_between,
     weighted_mean,
     with_kind,
@@ -51,8 +53,13 @@ class CoPlmsOptions(TransferOptions):
 
     saml_data: Literal["private", "public"] = option(
         "private",
-        help="data of mutual learning on devices; private: the round's private steps are halved between tuning and "
-        "mutual learning, so that Co-PLMs takes no more private steps than others; public: a public stage",
+        help="data of mutual learning on devices; private: a second private stage; public: a public stage",
+        source="ours",
+    )
+    saml_steps: Literal["full", "half"] = option(
+        "full",
+        help="steps of the two private stages; full: each has those of a stage; half: they share those of one, so that "
+        "Co-PLMs takes no more private steps under budget paper than algorithms with one stage",
         source="ours",
     )
     order: Literal["dst-then-saml", "saml-then-dst"] = option(
@@ -69,6 +76,13 @@ class CoPlmsOptions(TransferOptions):
         super().__post_init__()
         if self.distill_steps < 0:
             raise ValueError(f"option 'distill_steps' must be at least 0, got {self.distill_steps}")
+        if self.saml_steps == "half" and self.saml_data == "public":
+            raise ValueError("option 'saml_steps' has no effect with saml_data=public, got half; leave it out")
+
+    @property
+    def private_stages(self) -> int:
+        """How many private stages a round has, by whose steps it is budgeted."""
+        return 2 if self.saml_data == "private" and self.saml_steps == "full" else 1
 
 
 class CoPlms:
@@ -109,62 +123,83 @@ class CoPlms:
             mean = weighted_mean({id_: message.of_kind(kind) for id_, message in uploads.items()}, weights)
             if mean:
                 model.load_part(part, mean)
-        trained = [(server.model, server_parts(server.training)), (server.proxy, SHARED)]
-        stage = Stage("saml", "server", t, server.training.budget.server, trained)
-        train_stage(server, server.train, stage, self.mutual_loss(server, server.train))
+        self.learn_at_server(server, t)
 
     def distil(self, server: Server) -> None:
-        """Train the proxy on D' by L_lb + λ KT(llm → dpm), once, with the server's LLM as it is as teacher."""
-        stage = Stage("distil", "setup", 1, server.training.budget.setup, [(server.proxy, SHARED)])
+        """Train the proxy on D' once, with the server's LLM as it is as teacher."""
         server.model.switch(training=False)
-
-        def loss(rows: Int64[np.ndarray, " b"]) -> Float[Tensor, ""]:
-            llm, proxy = forward(server, server.train, rows)
-            return proxy.loss + self.transfer((server.model, llm), (server.proxy, proxy))
-
-        train_stage(server, server.train, stage, loss)
+        minimise(server, self.distillation(server))
 
     def tune(self, device: Device, t: int) -> None:
-        """DST: minimise L_lb(D_j) of the SLM over all its parts, and of the proxy over ψ_j while δ_j rests."""
+        """DST."""
+        minimise(device, self.tuning(device, t))
 
-        def loss(rows: Int64[np.ndarray, " b"]) -> Float[Tensor, ""]:
-            slm, proxy = forward(device, device.train, rows)
-            return slm.loss + proxy.loss
+    def learn_mutually(self, device: Device, t: int) -> None:
+        """SAML on a device."""
+        minimise(device, self.mutual_learning(device, t))
+
+    def learn_at_server(self, server: Server, t: int) -> None:
+        """SAML at the server."""
+        minimise(server, self.servers_objective(server, t))
+
+    def distillation(self, server: Server) -> Objective:
+        """Return L_lb + λ KT(llm → dpm) on D' over the proxy."""
+
+        def terms(rows: Int64[np.ndarray, " b"]) -> Terms:
+            llm, proxy = forward(server, server.train, rows)
+            transferred = self.transfer((server.model, llm), (server.proxy, proxy), "into_proxy")
+            return Terms({"proxy": proxy.loss, **transferred})
+
+        stage = Stage("distil", "setup", 1, server.training.budget.setup, [(server.proxy, SHARED)])
+        return Objective(server.train, stage, terms)
+
+    def tuning(self, device: Device, t: int) -> Objective:
+        """Return DST: L_lb(D_j) of the SLM over all its parts, and of the proxy over ψ_j while δ_j rests."""
+
+        def terms(rows: Int64[np.ndarray, " b"]) -> Terms:
+            own, proxy = forward(device, device.train, rows)
+            return Terms({"own": own.loss, "proxy": proxy.loss})
 
         private = device.training.budget.private
         steps = private - private // 2 if self.options.saml_data == "private" else private
         stage = Stage("dst", "private", t, steps, [(device.model, ALL_PARTS), (device.proxy, TUNED)])
-        train_stage(device, device.train, stage, loss)
+        return Objective(device.train, stage, terms)
 
-    def learn_mutually(self, device: Device, t: int) -> None:
-        """SAML: L_slm = L_lb + λ KT(dpm → slm) over connector and φ_j, L_dpm = L_lb + λ KT(slm → dpm) over δ_j."""
+    def mutual_learning(self, device: Device, t: int) -> Objective:
+        """Return SAML: the mutual terms over connector and φ_j on one side, δ_j on the other."""
         budget = device.training.budget
         private = self.options.saml_data == "private"
         data, steps = (device.train, budget.private // 2) if private else (device.public, budget.public)
         trained = [(device.model, WITHOUT_ENCODERS), (device.proxy, SHARED)]
         stage = Stage("saml", self.options.saml_data, t, steps, trained)
-        train_stage(device, data, stage, self.mutual_loss(device, data))
+        return self._mutual(device, data, stage)
 
-    def mutual_loss(self, party: Device | Server, data: PartyData) -> Any:
-        """Return the sum of both models' losses of mutual learning as a function of rows of `data`.
+    def servers_objective(self, server: Server, t: int) -> Objective:
+        """Return SAML of LLM and proxy on D'."""
+        trained = [(server.model, server_parts(server.training)), (server.proxy, SHARED)]
+        stage = Stage("saml", "server", t, server.training.budget.server, trained)
+        return self._mutual(server, server.train, stage)
+
+    def _mutual(self, party: Device | Server, data: PartyData, stage: Stage) -> Objective:
+        """Return L_own + L_dpm with L_own = L_lb + λ KT(dpm → own) and L_dpm = L_lb + λ KT(own → dpm).
 
         Teachers are detached and the trained parameters disjoint, so the sum's gradients are those of each loss.
         """
 
-        def loss(rows: Int64[np.ndarray, " b"]) -> Float[Tensor, ""]:
-            own, proxy = forward(party, data, rows)
-            into_own = self.transfer((party.proxy, proxy), (party.model, own))
-            into_proxy = self.transfer((party.model, own), (party.proxy, proxy))
-            return own.loss + proxy.loss + into_own + into_proxy
+        def terms(rows: Int64[np.ndarray, " b"]) -> Terms:
+            one, other = forward(party, data, rows)
+            own, proxy = (party.model, one), (party.proxy, other)
+            into_own, into_proxy = self.transfer(proxy, own, "into_own"), self.transfer(own, proxy, "into_proxy")
+            return Terms({"own": one.loss, "proxy": other.loss, **into_own, **into_proxy})
 
-        return loss
+        return Objective(data, stage, terms)
 
     def transfer(
-        self, teacher: tuple[UnifiedModel, Supervised], student: tuple[UnifiedModel, Supervised]
-    ) -> Float[Tensor, ""] | float:
-        """Return λ KT(teacher → student)."""
+        self, teacher: tuple[UnifiedModel, Supervised], student: tuple[UnifiedModel, Supervised], name: str
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Return λ KT(teacher → student) as a term of that name, no term where λ is 0."""
         weight = self.options.kt_weight
-        return weight * transfer_between(teacher, student, self.options) if weight else 0.0
+        return {name: weight * transfer_between(teacher, student, self.options)} if weight else {}
 
     def _encoders(self, model: UnifiedModel, held: Sequence[str], wanted: bool) -> dict[str, Tensor]:
         if not (wanted and self.options.exchange_encoders):
@@ -198,6 +233,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
         ),
         server_score=True,
         needs=lambda options: Needs(
+            private_stages=options.private_stages,
             public_stage=options.saml_data == "public",
             same=("encoder",) if options.exchange_encoders else (),
             proxy=True,
@@ -219,11 +255,12 @@ def mlecs_algorithm() -> AlgorithmInfo:
             "DST trains the whole SLM side and ψ_j with δ_j at rest; SAML trains connector, φ_j and δ_j.",
             "Distillation runs once, on the public data, with the untrained LLM as teacher beside the labels; its "
             "steps come on top of the server's budget and are counted as setup.",
-            "Positions are paired where both tokenizers have read the same text; logits are pooled as in ML-ECS.",
+            "Positions are paired where both tokenizers have read the same text; logits are pooled and divergences "
+            "averaged over all aligned positions of a batch, as in ML-ECS (-o kt_reduction=sum: summed over the "
+            "positions of a sample, then averaged over samples).",
+            "DST and SAML are stages of q steps each, as the stages of every algorithm. On private data that makes 2 q "
+            "private steps: under --budget paper twice those of algorithms with one private stage, under --budget "
+            "equal the total that all have. -o saml_steps=half: under --budget paper the two share q private steps.",
             "The server adopts the averaged encoders as its own.",
-        ),
-        deviations=(
-            "Two full private stages would double Co-PLMs' private steps, so these are halved between DST and SAML: "
-            "q steps each under --budget equal, q / 2 under --budget paper. -o saml_data=public gives each q steps.",
         ),
     )

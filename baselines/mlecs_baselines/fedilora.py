@@ -93,19 +93,17 @@ class FediLora:
     def edit(self, device: Device, received: Mapping[str, Tensor]) -> None:
         """Pull the lora_A that is least similar to its tensor in `received` towards it, if it is below the threshold.
 
-        Logs `edit_similarity`, the least cosine, and `edited`: that tensor's position in the order of names, or -1.
+        Logs `edit_similarity`, the least cosine; `edits`, 1 where that tensor was edited, else 0; and `edit_strength`,
+        the global tensor's share in what it became, 0 without an edit.
         """
         own = device.model.part("lora")
         similarity = {name: cosine(own[name], received[name]) for name in sorted(received)}
         least = min(similarity, key=lambda name: similarity[name])
         edits = similarity[least] < self.options.edit_threshold
+        share = self._share(similarity[least]) if edits else 1.0
         if edits:
-            mixed = edited(own[least], received[least], self._share(similarity[least]))
-            device.model.load_part("lora", {**own, least: mixed})
-        device.logs |= {
-            "edit_similarity": similarity[least],
-            "edited": float(list(similarity).index(least)) if edits else -1.0,
-        }
+            device.model.load_part("lora", {**own, least: edited(own[least], received[least], share)})
+        device.logs |= {"edit_similarity": similarity[least], "edits": float(edits), "edit_strength": 1.0 - share}
 
     def _share(self, similarity: float) -> float:
         """Return the share that the local tensor keeps."""
@@ -163,6 +161,8 @@ def mlecs_algorithm() -> AlgorithmInfo:
             "Encoders and connector are trained and stay on the devices: the paper exchanges adapters only.",
             "Rank indices that no device of positive weight reaches keep their last values.",
             "Scores after local training are those of the edited adapter, since it is what the device keeps and sends.",
+            "Whether a device edited in a round (edits) and by how much (edit_strength, 1 - s) stands in every record "
+            "and in reports.",
         ),
         deviations=(
             "The published code drops the columns of B above the smallest rank for every device after the first, by "

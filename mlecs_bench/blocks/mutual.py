@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mlecs_bench.blocks.alignment import PairIndex, Unmatched, agreement, answer_pairs, vocabulary_map
-from mlecs_bench.blocks.transfer import Pool, transfer_loss
+from mlecs_bench.blocks.transfer import Pool, pair_divergences, transfer_loss
 from mlecs_bench.doors.options import option
 
 if TYPE_CHECKING:
@@ -26,6 +26,12 @@ class TransferOptions:
     """Options of the transfer between two language models; options of an algorithm that uses it inherit them."""
 
     kt_weight: float = option(1.0, help="λ of the knowledge-transfer losses", source="paper Eq. 15-16 (weight 1)")
+    kt_reduction: Literal["mean", "sum"] = option(
+        "mean",
+        help="mean: over all aligned positions of a batch, as L_lb is over tokens; sum: over the positions of a "
+        "sample, then the mean over samples",
+        source="paper Eq. 15-16 (both terms weigh 1 per token); FedMKT too averages over tokens",
+    )
     kt_pool: Literal["auto", "topk", "sorted", "avg", "none"] = option(
         "auto",
         help="how output logits are pooled before the divergence; auto: topk where 95 % of the two vocabularies "
@@ -61,9 +67,10 @@ def transfer_between(
     pairs = PairIndex.of([pairs_between(ours.tokenizer, theirs.tokenizer, text) for text in texts])
     table = map_between(ours.tokenizer, theirs.tokenizer, ours.vocab_size, theirs.vocab_size, options.kt_vocabulary)
     pool = pool_between(ours.tokenizer, theirs.tokenizer) if options.kt_pool == "auto" else options.kt_pool
-    return transfer_loss(
+    divergences = pair_divergences(
         teacher[1].logits, student[1].logits, pairs, pool=pool, k=options.kt_bins, vocabulary_map=table
     )
+    return transfer_loss(divergences, len(pairs), options.kt_reduction)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -77,7 +84,7 @@ def pool_between(one: Any, other: Any) -> Pool:
     """Return the pool for two tokenizers: topk compares token by token, which needs (nearly) one vocabulary.
 
     Where words are split differently, a map of tokens moves the teacher's mass to tokens that do not continue the
-    text in the student's own segmentation, and the student unlearns to write.
+    text in the student's own segmentation.
     """
     return "topk" if agreement(one, other) >= AGREEMENT_FOR_TOPK else "sorted"
 

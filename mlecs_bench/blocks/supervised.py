@@ -1,11 +1,11 @@
-"""One training stage: some parameters, some data, a fixed number of optimiser steps."""
+"""One training stage: some parameters, some data, a fixed number of optimiser steps, a loss of one or more terms."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,6 +47,39 @@ class Stage:
 Loss = Callable[[Int64[np.ndarray, " b"]], Float[Tensor, ""]]
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What a stage makes of one batch: the terms whose sum it minimises, weights included, and what it only watches."""
+
+    minimised: Mapping[str, Float[Tensor, ""]]
+    watched: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Float[Tensor, ""]:
+        """The sum of the terms."""
+        first, *others = self.minimised.values()
+        for term in others:
+            first = first + term
+        return first
+
+    def logged(self) -> dict[str, Tensor]:
+        """Return what is worth a log beside the total: each of several terms, and all that is watched."""
+        terms = self.minimised if len(self.minimised) > 1 else {}
+        return {name: value.detach() for name, value in (*terms.items(), *self.watched.items())}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a party minimises in one stage: the sum of the terms of batches of `data`.
+
+    Building one trains nothing, so the terms can also be looked at one by one.
+    """
+
+    data: PartyData
+    stage: Stage
+    terms: Callable[[Int64[np.ndarray, " b"]], Terms]
+
+
 def batches(n: int, size: int, steps: int, generator: np.random.Generator) -> list[Int64[np.ndarray, " b"]]:
     """Return `steps` batches of positions 0..n-1: passes shuffled, batches never short.
 
@@ -69,13 +102,14 @@ def train_stage(party: Party, data: PartyData, stage: Stage, loss: Loss) -> list
 
     The optimiser is new in every stage, as in the authors' script. Batch order and dropout follow streams named by
     party, round and stage, so neither other parties nor other algorithms can change them; a second stage of one budget
-    goes on with the first one's batches. Returns [] when there is nothing to train on. Raises MlecsError when a loss
-    is not finite, PluginError when models share a backbone or the data is the party's test data.
+    goes on with the first one's batches. Returns [] when there is nothing to train on, or nothing that could be
+    trained, such as the encoders of a device without modalities. Raises MlecsError when a loss is not finite,
+    PluginError when models share a backbone or the data is the party's test data.
     """
     _check_backbones(stage)
     if data is party.test:
         raise PluginError(f"stage {stage.name} trains {party.id} on its test data; that is for scores alone")
-    if stage.steps == 0 or len(data) == 0:
+    if stage.steps == 0 or len(data) == 0 or not any(model.parameters(parts) for model, parts in stage.models):
         return []
     taken = party.steps.get(stage.budget, 0)
     stream = rng(party.seed, "batches", party.id, stage.round, stage.budget)
@@ -100,6 +134,24 @@ def train_stage(party: Party, data: PartyData, stage: Stage, loss: Loss) -> list
         raise MlecsError(f"{party.id} diverged in stage {stage.name} of round {stage.round}: lower the learning rates")
     party.logs[stage.name] = sum(values) / len(values)
     return values
+
+
+def minimise(party: Party, objective: Objective) -> list[float]:
+    """Train a stage on its objective as `train_stage` does; return the losses.
+
+    Logs the mean of each of several terms, and of what is watched, as "stage/name" beside that of the whole loss.
+    """
+    seen: list[dict[str, Tensor]] = []
+
+    def loss(rows: Int64[np.ndarray, " b"]) -> Float[Tensor, ""]:
+        terms = objective.terms(rows)
+        seen.append(terms.logged())
+        return terms.total
+
+    losses = train_stage(party, objective.data, objective.stage, loss)
+    for name in seen[0] if losses else ():
+        party.logs[f"{objective.stage.name}/{name}"] = float(torch.stack([logged[name] for logged in seen]).mean())
+    return losses
 
 
 def _check_backbones(stage: Stage) -> None:

@@ -18,6 +18,7 @@ from mlecs_bench.blocks.alignment import PairIndex
 from mlecs_bench.errors import UsageError
 
 Pool = Literal["topk", "sorted", "avg", "none"]
+Reduction = Literal["mean", "sum"]
 
 REST_FLOOR = 1e-8
 """Least probability of the "rest" bin: it bounds what one bin can add to a divergence at 18.4 nats."""
@@ -27,7 +28,18 @@ class PoolError(UsageError, ValueError):
     """The pool asked for cannot compare these two models."""
 
 
-def transfer_loss(
+def transfer_loss(divergences: Float[Tensor, " n"], samples: int, reduction: Reduction = "mean") -> Float[Tensor, ""]:
+    """Return the knowledge-transfer loss (paper Eq. 14) of a batch of `samples` from the divergence of each pair.
+
+    mean: over all pairs of the batch. Eq. 15-16 sum L_lb and the transfer alike over samples and positions, so both
+      weigh 1 per token; L_lb is a mean over tokens, and so is this. A batch without a pair gives 0.
+    sum: over the positions of a sample, as Eq. 14 is printed, then the mean over samples: it grows with the length of
+      the answers, and does not depend on how much public data there is.
+    """
+    return divergences.sum() / (max(1, len(divergences)) if reduction == "mean" else samples)
+
+
+def pair_divergences(
     teacher_logits: Float[Tensor, "b S_u V_t"],
     student_logits: Float[Tensor, "b S_v V_s"],
     pairs: PairIndex,
@@ -35,14 +47,12 @@ def transfer_loss(
     pool: Pool,
     k: int,
     vocabulary_map: Int[Tensor, " V_t"] | None,
-) -> Float[Tensor, ""]:
-    """Return the knowledge-transfer loss in nats (paper Eq. 14): the student learns, the teacher does not.
+) -> Float[Tensor, " n"]:
+    """Return the divergence in nats of each of the n aligned pairs of a batch: one KLD of paper Eq. 14.
 
-    Both logits hold the rows that `pairs` counts: row 0 follows
-    the prompt. The teacher is the u side of `pairs`; take `pairs.swapped()` for the other direction. As printed, Eq. 14
-    sums over the positions of a sample. The paper's S = min(S1, S2) rows are here the aligned ones, which for one
-    tokenizer is the same. Eq. 15-16 also sum over all of D'; we take the mean over the samples of the batch, since the
-    loss would otherwise depend on how much public data there is.
+    The student learns, the teacher does not. Both logits hold the rows that `pairs` counts: row 0 follows the prompt.
+    The teacher is the u side of `pairs`; take `pairs.swapped()` for the other direction. The paper's S = min(S1, S2)
+    rows are here the aligned ones, which for one tokenizer is the same.
 
     Raises ValueError when the logits and the pairs are of different batches, PoolError as `pooled_kl`.
     """
@@ -57,8 +67,7 @@ def transfer_loss(
     sample, u, v = (index.to(student_logits.device) for index in found)
     teacher_rows = teacher_logits[sample, u]  # (n, V_t), n pairs in the whole batch
     student_rows = student_logits[sample, v]  # (n, V_s)
-    divergence = pooled_kl(teacher_rows, student_rows, pool, k, vocabulary_map)
-    return divergence.sum() / len(pairs)
+    return pooled_kl(teacher_rows, student_rows, pool, k, vocabulary_map)
 
 
 def pooled_kl(

@@ -43,9 +43,10 @@ class Exchange:
 class Needs:
     """What an algorithm needs of the federation it runs in, under given options.
 
-    - private_stage: devices take optimiser steps on their private data, as nearly every algorithm does.
-    - public_stage: devices take optimiser steps on the public data; `--budget equal` gives as many private steps more
-      to algorithms that do not.
+    - private_stages: how many stages of a round devices train on their private data, nearly always 1; 0 for none.
+      `--budget paper` gives each of them q steps.
+    - public_stage: devices take q optimiser steps on the public data. `--budget equal` gives all algorithms the same
+      total: q private and q public steps, or 2 q private ones, however many stages share them.
     - same: parts of the devices' models (of `ALL_PARTS`) that are averaged, so their tensors must have equal shapes on
       all devices, modality by modality. A federation that cannot give that is refused before training.
     - any_rank: adapters may differ in rank; "lora" in `same` then asks for equal shapes but for the rank.
@@ -58,7 +59,7 @@ class Needs:
     - prompt_suffix: a sentence put behind the dataset's prompt, in training and at test.
     """
 
-    private_stage: bool = True
+    private_stages: int = 1
     public_stage: bool = False
     same: tuple[str, ...] = ()
     any_rank: bool = False
@@ -231,9 +232,10 @@ class StudyInfo:
 
     `presets` maps names for `mlecs-bench sweep --preset` to study files. `sections(view)` adds sections to a report
     that asks for the study, for one setting at a time; they come first, and take the place of the report's own sections
-    that `replaces` names: scores, communication, curves, statistics. `algorithms` and `datasets` stand first in tables,
-    in this order; `candidate` is the algorithm that is held against the others. `sent` is what the study says of the
-    volume that an algorithm sends, by its name, and `sent_notes` explain it; `mlecs-bench comm --study` shows them.
+    that `replaces` names: scores, communication, curves, statistics, steps. `algorithms` and `datasets` stand first in
+    tables, in this order; `candidate` is the algorithm that is held against the others. `sent` is what the study says
+    of the volume that an algorithm sends, by its name, and `sent_notes` explain it; `mlecs-bench comm --study` shows
+    them.
     """
 
     title: str

@@ -54,15 +54,16 @@ class Training:
 def training_of(profile: Profile, needs: Needs, rule: BudgetRule) -> Training:
     """Return the training settings of a profile; q = steps of one stage.
 
-    Rule "paper": every algorithm takes q private steps per round, those with a public stage q more on the public data.
-    Rule "equal": those without take 2q private steps, so the total is the same. One that has all data in one
-    place takes 2q steps there under either rule.
+    Rule "paper": every stage of a device takes q steps, so an algorithm with two private stages takes 2q private steps,
+    and one with a public stage q more on the public data. Rule "equal": the total is 2q for all that train on private
+    data, of which a public stage takes q; two private stages share what is left. One that has all data in one place
+    takes 2q steps there under either rule.
     """
     q = profile.steps
     public = q if needs.public_stage else 0
-    private = q if needs.public_stage or rule == "paper" else 2 * q
-    if not needs.private_stage:
-        private = 0
+    private = q * needs.private_stages
+    if rule == "equal" and private:
+        private = 2 * q - public
     pooled = 2 * q if needs.pool else 0
     return Training(
         learning_rates=profile.learning_rates,

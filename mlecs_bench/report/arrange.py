@@ -204,7 +204,9 @@ def _arms(rows: Sequence[Row], defaults: Defaults) -> dict[str, Arm]:
         most = variants[max(sorted(variants), key=lambda key: weight[key])]
         usual = most | _known(flatten({"options": defaults.get(algo, {})}), most)
         for key, own in variants.items():
-            parts = [f"{_short(path)}={_bare(own.get(path, 'absent'))}" for path in own if own[path] != usual.get(path)]
+            # An option that a record lacks is one that it was made before: it must not pass for the default.
+            paths = [path for path in {**own, **usual} if own.get(path) != usual.get(path)]
+            parts = [f"{_short(path)}={_bare(own.get(path, 'absent'))}" for path in paths]
             label = f"{algo} ({', '.join(parts)})" if parts else algo
             arms[key] = Arm(key, label, algo)
     return arms

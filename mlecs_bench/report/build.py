@@ -19,6 +19,7 @@ from mlecs_bench.report.evidence import (
 from mlecs_bench.report.frame import EvalPoint, Row, build_rows, expected_seeds, honest_sentence
 from mlecs_bench.report.markdown import table_text
 from mlecs_bench.report.scores import Asked, score_tables
+from mlecs_bench.report.steps import steps_table
 from mlecs_bench.report.study import StudyView
 from mlecs_bench.report.table import Figure, Report, Section, Table
 
@@ -125,11 +126,16 @@ def _statistics(view: StudyView) -> Section:
     return _section(view, "Statistics", " ".join(filter(None, overall)), tests, [])
 
 
+def _steps(view: StudyView) -> Section:
+    return _section(view, "What the steps did", "", [steps_table(view.setting, view.suffix)], [])
+
+
 OWN_SECTIONS = {
     "scores": _scores,
     "communication": _communication,
     "curves": _curves,
     "statistics": _statistics,
+    "steps": _steps,
 }
 """What a report says of a setting, by the kinds that `StudyInfo.replaces` names."""
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from mlecs_bench.report.statistics import ALPHA
 
-Kind = Literal["score", "difference", "percent", "signed percent", "count", "p"]
+Kind = Literal["score", "difference", "percent", "signed percent", "count", "p", "quantity"]
 ABSENT = "-"
 Mark = Literal["best", "close", "sd", "missing", "published", "footnotes", "reference", "absent", "records"]
 
@@ -78,19 +78,24 @@ Content = Number | str
 """What a table holds at a place: a number, or words such as a verdict."""
 
 
+FORMATS: Mapping[Kind, str] = MappingProxyType(
+    {
+        "score": "{:.3f}",
+        "difference": "{:+.3f}",
+        "percent": "{:.2f} %",
+        "signed percent": "{:+.1f} %",
+        "count": "{:,.0f}",
+        "p": "{:.3f}",
+        "quantity": "{:.3g}",  # of any size, so it keeps digits instead of places
+    }
+)
+
+
 def plain_number(value: float, kind: Kind = "score") -> str:
     """Return a number with the digits of its kind."""
-    if kind == "difference":
-        return f"{value:+.3f}"
-    if kind == "percent":
-        return f"{value:.2f} %"
-    if kind == "signed percent":
-        return f"{value:+.1f} %"
-    if kind == "count":
-        return f"{value:,.0f}"
-    if kind == "p":
-        return "< 0.001" if value < 0.001 else f"{value:.3f}"
-    return f"{value:.3f}"
+    if kind == "p" and value < 0.001:
+        return "< 0.001"
+    return FORMATS[kind].format(value)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,8 @@ def _keeps_budget(subject: Subject, budget: str) -> None:
 
 
 _STEP_ADVICE = {
-    "private": "take device.training.budget.private steps (train_on_private does)",
+    "private": "take device.training.budget.private steps (train_on_private does), and let Needs.private_stages say by "
+    "how many stages",
     "public": "let Needs.public_stage say whether devices train on the public data, and take budget.public steps",
     "setup": "let Needs.setup_steps say how many steps the server takes in round 1 on top",
 }

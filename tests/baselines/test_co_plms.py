@@ -12,6 +12,7 @@ from mlecs_baselines.co_plms import CoPlms, CoPlmsOptions, forward, mlecs_algori
 from mlecs_bench.blocks.aggregate import weighted_mean
 from mlecs_bench.blocks.supervised import Stage, supervised_loss, train_on_private, train_stage
 from mlecs_bench.blocks.transfer import pooled_kl
+from mlecs_bench.doors.hookspecs import Needs
 from mlecs_bench.errors import UsageError
 from mlecs_bench.federation.build import Federation
 from mlecs_bench.federation.messages import Message, kind_of
@@ -90,16 +91,48 @@ def test_servers_mutual_learning_trains_its_model_and_the_shared_adapter(profile
 
 
 def test_steps_stay_within_the_budget_and_use_it_up(profile, samples):
-    for saml_data, steps in (("private", 1), ("public", 1), ("private", 5)):
-        given = options(saml_data=saml_data)
-        federation = federation_of(profile, samples, given=given, steps=steps)
+    cases = [
+        ({}, "paper", 3, {"private": 6}),
+        ({}, "equal", 3, {"private": 6}),
+        ({"saml_steps": "half"}, "paper", 1, {"private": 1}),
+        ({"saml_steps": "half"}, "paper", 5, {"private": 5}),
+        ({"saml_steps": "half"}, "equal", 3, {"private": 6}),
+        ({"saml_data": "public"}, "paper", 1, {"private": 1, "public": 1}),
+        ({"saml_data": "public"}, "equal", 2, {"private": 2, "public": 2}),
+    ]
+    for changes, budget, steps, taken in cases:
+        given = options(**changes)
+        federation = federation_of(profile, samples, given=given, steps=steps, budget=budget)
         algorithm = CoPlms(given)
         start(algorithm, federation)
         device = federation.devices[2]
         algorithm.local_update(device, 1)
-        public = {"public": steps} if saml_data == "public" else {}
-        assert device.steps == {"private": steps} | public
+        assert device.steps == taken
         device.check_budget(1)
+
+
+def test_each_stage_takes_q_steps_and_halved_ones_share_q(profile, samples):
+    for changes, budget, (dst, saml) in [
+        ({}, "paper", (3, 3)),
+        ({}, "equal", (3, 3)),
+        ({"saml_steps": "half"}, "paper", (2, 1)),
+        ({"saml_steps": "half"}, "equal", (3, 3)),
+        ({"saml_data": "public"}, "paper", (3, 3)),
+    ]:
+        given = options(**changes)
+        device = federation_of(profile, samples, given=given, steps=3, budget=budget).devices[0]
+        stages = [CoPlms(given).tuning(device, 1).stage, CoPlms(given).mutual_learning(device, 1).stage]
+        assert [stage.steps for stage in stages] == [dst, saml]
+
+
+def test_under_equal_budgets_devices_take_as_many_steps_as_those_of_one_stage(profile, samples):
+    info = mlecs_algorithm()
+    for changes in ({}, {"saml_steps": "half"}, {"saml_data": "public"}):
+        plans = [
+            toy.toy_plan(profile, needs, steps=5, budget="equal").training.budget
+            for needs in (info.needs(options(**changes)), Needs())
+        ]
+        assert [plan.private + plan.public for plan in plans] == [10, 10]
 
 
 @pytest.mark.parametrize("order", ["dst-then-saml", "saml-then-dst"])
@@ -146,9 +179,11 @@ def test_transfer_changes_both_sides_and_nothing_flows_through_the_representatio
         assert any(p.grad is not None and bool(p.grad.any()) for p in device.proxy.parameters(("soft_prompt",)))
 
 
-def test_mutual_loss_is_the_sum_of_its_parts_by_hand(still, samples):
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_mutual_loss_is_the_sum_of_its_parts_by_hand(reduction, still, samples):
     """With one tokenizer on both sides every row is paired, so the transfer is a plain loop over answer positions."""
-    federation = federation_of(still, samples, [toy.NAMES], kt := options(kt_weight=0.7, kt_pool="topk", kt_bins=5))
+    kt = options(kt_weight=0.7, kt_reduction=reduction, kt_pool="topk", kt_bins=5)
+    federation = federation_of(still, samples, [toy.NAMES], kt)
     device, rows = federation.devices[0], federation.devices[0].train.rows[:3]
     for key, p in device.model.part("lora").items():
         if key.endswith("lora_B"):
@@ -158,11 +193,12 @@ def test_mutual_loss_is_the_sum_of_its_parts_by_hand(still, samples):
         device.proxy.switch(training=False)
         own, proxy = forward(device, device.train, rows)
         transferred = 0.0
-        for i in range(3):
-            n = int(own.answers.mask[i].sum())
+        lengths = [int(n) for n in own.answers.mask.sum(dim=1)]
+        for i, n in enumerate(lengths):
             a, b = own.logits[i, :n], proxy.logits[i, :n]
-            transferred += float((pooled_kl(a, b, "topk", 5, None) + pooled_kl(b, a, "topk", 5, None)).sum()) / 3
-        found = CoPlms(kt).mutual_loss(device, device.train)(rows)
+            transferred += float((pooled_kl(a, b, "topk", 5, None) + pooled_kl(b, a, "topk", 5, None)).sum())
+        transferred /= sum(lengths) if reduction == "mean" else len(lengths)
+        found = CoPlms(kt).mutual_learning(device, 1).terms(rows).total
     assert transferred > 1e-4
     assert float(found) == pytest.approx(float(own.loss + proxy.loss) + 0.7 * transferred, rel=1e-4)
 
@@ -257,3 +293,11 @@ def test_options_are_checked():
         CoPlmsOptions(distill_steps=-1)
     with pytest.raises(ValueError, match="kt_weight"):
         CoPlmsOptions(kt_weight=-1)
+    with pytest.raises(ValueError, match="'saml_steps' has no effect with saml_data=public, got half; leave it out"):
+        CoPlmsOptions(saml_steps="half", saml_data="public")
+
+
+def test_needs_count_the_private_stages():
+    needs = mlecs_algorithm().needs
+    assert [needs(options(**changes)).private_stages for changes in ({}, {"saml_steps": "half"})] == [2, 1]
+    assert needs(options(saml_data="public")).private_stages == 1

@@ -195,7 +195,7 @@ def test_a_margin_of_half_the_layers_is_training_without_pull_bit_for_bit(profil
             logs.append(federation.devices[0].logs)
         assert not toy.differing(*ends)
         assert logs[0] == logs[1]
-        assert logs[0]["proximal"] == 0
+        assert logs[0]["private/proximal"] == 0
 
 
 def trained(deep_profile, samples, held, steps, mu):
@@ -235,8 +235,12 @@ def test_the_pull_adds_mu_lambda_times_the_distance_on_the_middle_layers_and_not
     distance = sum((one_step[name] - start[name]).double().square().sum().item() for name in middle)
     assert distance > 0
     term = mu / 2 * lambda_ * distance  # of the second step; that of the first is 0
-    assert device.logs["proximal"] == pytest.approx(term / 2, rel=1e-4)
-    assert device.logs["private"] > device.logs["proximal"] > 0
+    assert device.logs["private/proximal"] == pytest.approx(term / 2, rel=1e-4)
+    assert device.logs["private"] > device.logs["private/proximal"] > 0
+    terms = device.logs["private/supervised"] + device.logs["private/proximal"]
+    assert device.logs["private"] == pytest.approx(terms, rel=1e-6)
+    share = device.logs["private/proximal"] / device.logs["private"]
+    assert device.logs["private/proximal_share"] == pytest.approx(share)
 
 
 def test_the_pull_is_zero_at_the_start_of_every_round_since_it_is_towards_what_came_down(profile, samples):
@@ -251,7 +255,7 @@ def test_the_pull_is_zero_at_the_start_of_every_round_since_it_is_towards_what_c
             assert bool(toy.differing(initial, now)) == (round_ > 1)
             uploads = {device.id: update(algorithm, device, round_) for device in federation.devices}
             algorithm.aggregate(federation.server, uploads, round_)
-        assert [device.logs["proximal"] for device in federation.devices] == [0.0] * len(SETS)
+        assert [device.logs["private/proximal"] for device in federation.devices] == [0.0] * len(SETS)
 
 
 def test_a_strong_pull_keeps_the_adapter_near_and_leaves_the_rest_free(profile, samples):
@@ -277,7 +281,7 @@ def test_the_private_budget_is_taken_over_all_parts_and_no_other(profile, sample
     play(algorithm, federation, (1,))
     for device, state in zip(federation.devices, before, strict=True):
         assert device.steps == {"private": device.training.budget.private} == {"private": 2}
-        assert set(device.logs) == {"private", "proximal"}
+        assert set(device.logs) == {"private", *(f"private/{x}" for x in ("supervised", "proximal", "proximal_share"))}
         changed = {name.split("/")[1] for name in toy.differing(state, device.state())}
         assert changed == (set(supervised.ALL_PARTS) if device.modalities else {"soft_prompt", "lora"})
     assert federation.server.steps == {}

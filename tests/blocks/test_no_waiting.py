@@ -40,13 +40,13 @@ def take_one_step(party, data, stage, loss):
 
 
 STAGES = {
-    "private": ("standalone", "mlecs_bench.blocks.supervised", lambda a, s, d: a.local_update(d, 1)),
-    "ccl": ("ml-ecs", "mlecs_plugins.ml_ecs.ccl", lambda a, s, d: a.align(d, 1)),
-    "amt": ("ml-ecs", "mlecs_plugins.ml_ecs.amt", lambda a, s, d: a.tune(d, 1)),
-    "se-ccl": ("ml-ecs", "mlecs_plugins.ml_ecs.se_ccl", lambda a, s, d: a.transfer(s, 1)),
-    "dst": ("co-plms", "mlecs_baselines.co_plms", lambda a, s, d: a.tune(d, 1)),
-    "saml": ("co-plms", "mlecs_baselines.co_plms", lambda a, s, d: a.learn_mutually(d, 1)),
-    "fedmllm": ("fedmllm", "mlecs_baselines.fedmllm", lambda a, s, d: a.local_update(d, 1)),
+    "private": ("standalone", lambda a, s, d: a.local_update(d, 1)),
+    "ccl": ("ml-ecs", lambda a, s, d: a.align(d, 1)),
+    "amt": ("ml-ecs", lambda a, s, d: a.tune(d, 1)),
+    "se-ccl": ("ml-ecs", lambda a, s, d: a.transfer(s, 1)),
+    "dst": ("co-plms", lambda a, s, d: a.tune(d, 1)),
+    "saml": ("co-plms", lambda a, s, d: a.learn_mutually(d, 1)),
+    "fedmllm": ("fedmllm", lambda a, s, d: a.local_update(d, 1)),
 }
 
 
@@ -57,7 +57,7 @@ def test_no_step_waits_for_a_value_of_the_device(profile, samples):
 
 
 def take_stage(stage, profile, samples, monkeypatch):
-    algo, module, run = STAGES[stage]
+    algo, run = STAGES[stage]
     info = toy.ALGORITHMS[algo]
     federation = toy.toy_federation(profile, samples, needs=toy.needs_of(algo), rho=1.0, n_devices=1)
     server, device = federation.server, federation.devices[0]
@@ -68,6 +68,6 @@ def take_stage(stage, profile, samples, monkeypatch):
     on_meta(federation)
     # transformers itself looks, once in a forward pass, whether sequences are packed; ours never are.
     monkeypatch.setattr("transformers.masking_utils.find_packed_sequence_indices", lambda _: None)
-    monkeypatch.setattr(f"{module}.train_stage", take_one_step)
+    monkeypatch.setattr("mlecs_bench.blocks.supervised.train_stage", take_one_step)
     with pytest.raises(StepTakenError):
         run(algorithm, server, device)

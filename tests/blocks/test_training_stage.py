@@ -14,8 +14,11 @@ import toy
 from adamw import adamw_by_hand, quadratic
 from mlecs_bench.blocks.supervised import (
     ALL_PARTS,
+    Objective,
     Stage,
+    Terms,
     batches,
+    minimise,
     supervised_loss,
     train_on_private,
     train_stage,
@@ -116,6 +119,13 @@ def test_a_device_without_modalities_trains_its_constant_prompt_and_its_adapter(
     assert len(train(bare)) == 3
     assert "model/soft_prompt/constant" in toy.differing(before, bare.state())
     assert changed_parts(before, bare.state()) == {"soft_prompt", "lora"}
+
+
+def test_a_stage_over_parts_that_a_device_lacks_takes_no_step(bare):
+    before = bare.state()
+    assert train(bare, ("encoder",)) == []
+    assert not toy.differing(before, bare.state())
+    assert (bare.steps, bare.logs) == ({}, {})
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -379,3 +389,55 @@ def test_test_data_is_refused_for_training(device):
     with pytest.raises(PluginError, match="trains d00 on its test data; that is for scores alone"):
         train_stage(device, device.test, stage_of(device, steps=1), loss)
     assert device.steps == {}
+
+
+# ------------------------------------------------------------------------------------------- losses of several terms
+
+
+def objective_of(party, weights, watched=0):
+    """Return an objective whose terms are the supervised loss times each weight, which watches some numbers."""
+    supervised = supervised_loss(party.model, party.train, party.prompt)
+
+    def terms(rows):
+        minimised = {name: weight * supervised(rows) for name, weight in weights.items()}
+        return Terms(minimised, {f"seen{k}": torch.tensor(float(k + len(rows))) for k in range(watched)})
+
+    return Objective(party.train, stage_of(party), terms)
+
+
+def test_one_term_trains_as_its_loss_alone_bit_for_bit_and_logs_nothing_more(device):
+    start = device.state()
+    losses = train(device)
+    after = device.state()
+    device.load_state(start)
+    device.steps, device.logs = {}, {}
+    assert minimise(device, objective_of(device, {"only": 1.0})) == losses
+    assert not toy.differing(after, device.state())
+    assert device.logs == {"tune": pytest.approx(sum(losses) / len(losses))}
+
+
+def test_terms_are_added_up_and_logged_one_by_one(device):
+    losses = minimise(device, objective_of(device, {"a": 1.0, "b": 0.5, "c": 0.0}))
+    logs = device.logs
+    assert set(logs) == {"tune", "tune/a", "tune/b", "tune/c"}
+    assert logs["tune"] == pytest.approx(sum(losses) / 3, rel=1e-6)
+    assert logs["tune/a"] + logs["tune/b"] + logs["tune/c"] == pytest.approx(logs["tune"], rel=1e-6)
+    assert logs["tune/c"] == 0 < logs["tune/b"]
+
+
+def test_what_is_watched_is_logged_and_changes_nothing(device):
+    start = device.state()
+    minimise(device, objective_of(device, {"only": 1.0}))
+    after = device.state()
+    device.load_state(start)
+    device.steps, device.logs = {}, {}
+    minimise(device, objective_of(device, {"only": 1.0}, watched=2))
+    assert not toy.differing(after, device.state())
+    size = min(device.training.batch_size, len(device.train))
+    assert device.logs == {"tune": device.logs["tune"], "tune/seen0": size, "tune/seen1": size + 1}
+
+
+def test_an_objective_without_steps_logs_nothing(device):
+    objective = dataclasses.replace(objective_of(device, {"a": 1.0, "b": 1.0}), stage=stage_of(device, steps=0))
+    assert minimise(device, objective) == []
+    assert device.logs == {}

@@ -13,7 +13,7 @@ from scipy.stats import entropy
 
 from laws import for_all
 from mlecs_bench.blocks.alignment import PairIndex
-from mlecs_bench.blocks.transfer import REST_FLOOR, PoolError, pooled_kl, transfer_loss
+from mlecs_bench.blocks.transfer import REST_FLOOR, PoolError, pair_divergences, pooled_kl, transfer_loss
 from mlecs_bench.errors import MlecsError
 from mlecs_bench.seeds import rng
 
@@ -280,25 +280,78 @@ def test_pair_index_without_samples_is_refused_but_a_sample_may_have_no_pairs():
 PAIRS = [[(0, 0), (2, 1), (3, 2)], [(0, 0)], [(0, 0), (1, 2), (2, 3), (4, 4)]]
 
 
+REDUCTIONS = for_all("reduction", ["mean", "sum"])
+
+
+def loss_of(teacher, student, pairs: PairIndex, *, pool: str, k: int, reduction: str = "mean") -> torch.Tensor:
+    return transfer_loss(
+        pair_divergences(teacher, student, pairs, pool=pool, k=k, vocabulary_map=None), len(pairs), reduction
+    )
+
+
 @POOLS
 @SEEDS
-def test_loss_sums_over_positions_and_averages_over_samples(pool, seed):
+def test_each_pair_has_the_divergence_of_its_two_rows(pool, seed):
     teacher, student = random_logits(seed, "t", 3, 6, 20), random_logits(seed, "s", 3, 5, 20)
-    total = 0.0
-    for i, pairs in enumerate(PAIRS):
-        for a, b in pairs:
-            total += pooled_kl(teacher[i, a][None], student[i, b][None], pool, 6, None).item()
-    loss = transfer_loss(teacher, student, PairIndex.of(PAIRS), pool=pool, k=6, vocabulary_map=None)
-    assert loss.shape == ()
-    assert loss.item() == pytest.approx(total / 3, rel=1e-5)
+    expected = [
+        pooled_kl(teacher[i, a][None], student[i, b][None], pool, 6, None).item()
+        for i, pairs in enumerate(PAIRS)
+        for a, b in pairs
+    ]
+    found = pair_divergences(teacher, student, PairIndex.of(PAIRS), pool=pool, k=6, vocabulary_map=None)
+    assert found.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_mean_is_over_all_pairs_of_the_batch_and_sum_over_those_of_a_sample():
+    divergences = torch.tensor([0.5, 1.0, 3.0, 0.25, 2.0, 0.0, 1.25, 4.0])  # 3 + 1 + 4 pairs of three samples
+    assert transfer_loss(divergences, 3).item() == 12 / 8
+    assert transfer_loss(divergences, 3, "mean").item() == 12 / 8
+    assert transfer_loss(divergences, 3, "sum").item() == 12 / 3
+
+
+@POOLS
+@SEEDS
+def test_sum_is_the_mean_times_pairs_per_sample_in_value_and_gradient(pool, seed):
+    teacher = random_logits(seed, "t", 3, 6, 20)
+    found = {}
+    for reduction in ("mean", "sum"):
+        student = random_logits(seed, "s", 3, 5, 20).requires_grad_()
+        loss = loss_of(teacher, student, PairIndex.of(PAIRS), pool=pool, k=6, reduction=reduction)
+        loss.backward()
+        found[reduction] = (loss.detach(), student.grad)
+    for mean, total in zip(*found.values(), strict=True):
+        torch.testing.assert_close(total, mean * 8 / 3, rtol=1e-5, atol=1e-8)
+
+
+@POOLS
+@SEEDS
+def test_longer_answers_of_the_same_positions_leave_the_mean_and_stretch_the_sum(pool, seed):
+    teacher, student = random_logits(seed, "t", 3, 5, 20), random_logits(seed, "s", 3, 5, 20)
+    longer = PairIndex.of([[(a + 5 * turn, b + 5 * turn) for turn in range(4) for a, b in pairs] for pairs in PAIRS])
+    for reduction, factor in (("mean", 1.0), ("sum", 4.0)):
+        once = loss_of(teacher, student, PairIndex.of(PAIRS), pool=pool, k=6, reduction=reduction)
+        repeated = (teacher.repeat(1, 4, 1), student.repeat(1, 4, 1))
+        stretched = loss_of(*repeated, longer, pool=pool, k=6, reduction=reduction)
+        assert stretched.item() == pytest.approx(factor * once.item(), rel=1e-5)
+
+
+def test_in_the_mean_every_position_weighs_the_same_whatever_the_length_of_its_answer():
+    """A batch of one answer of 4 and one of 1 positions is the mean over the 5, not the mean of two means."""
+    teacher, student = random_logits(0, "t", 2, 4, 20), random_logits(0, "s", 2, 4, 20)
+    pairs = [[(k, k) for k in range(4)], [(0, 0)]]
+    both = loss_of(teacher, student, PairIndex.of(pairs), pool="topk", k=6).item()
+    long, short = (
+        loss_of(teacher[[i]], student[[i]], PairIndex.of([pairs[i]]), pool="topk", k=6).item() for i in (0, 1)
+    )
+    assert both == pytest.approx((4 * long + short) / 5, rel=1e-5)
 
 
 def test_swapped_pairs_transfer_in_the_other_direction():
     one, other = random_logits(0, "t", 3, 6, 20), random_logits(0, "s", 3, 5, 20)
-    back = transfer_loss(other, one, PairIndex.of(PAIRS).swapped(), pool="topk", k=6, vocabulary_map=None)
+    back = loss_of(other, one, PairIndex.of(PAIRS).swapped(), pool="topk", k=6)
     turned = PairIndex.of([[(b, a) for a, b in pairs] for pairs in PAIRS])
-    assert torch.equal(back, transfer_loss(other, one, turned, pool="topk", k=6, vocabulary_map=None))
-    there = transfer_loss(one, other, PairIndex.of(PAIRS), pool="topk", k=6, vocabulary_map=None)
+    assert torch.equal(back, loss_of(other, one, turned, pool="topk", k=6))
+    there = loss_of(one, other, PairIndex.of(PAIRS), pool="topk", k=6)
     assert abs(there.item() - back.item()) > 0.01
 
 
@@ -306,7 +359,7 @@ def test_swapped_pairs_transfer_in_the_other_direction():
 def test_only_paired_rows_of_the_student_get_gradients_and_the_teacher_none(pool):
     teacher = random_logits(0, "t", 3, 6, 20).requires_grad_()
     student = random_logits(0, "s", 3, 5, 20).requires_grad_()
-    transfer_loss(teacher, student, PairIndex.of(PAIRS), pool=pool, k=6, vocabulary_map=None).backward()
+    loss_of(teacher, student, PairIndex.of(PAIRS), pool=pool, k=6).backward()
     assert teacher.grad is None
     touched = {(i, row) for i, row in (student.grad.abs().sum(-1) > 0).nonzero().tolist()}
     assert touched == {(i, b) for i, pairs in enumerate(PAIRS) for _, b in pairs}
@@ -318,7 +371,7 @@ def test_identical_models_give_no_loss_and_no_gradient(pool, scale):
     logits = random_logits(0, "t", 3, 5, 40, scale=scale)
     student = logits.clone().requires_grad_()
     same = PairIndex.of([[(k, k) for k in range(n)] for n in (5, 2, 4)])
-    loss = transfer_loss(logits, student, same, pool=pool, k=6, vocabulary_map=None)
+    loss = loss_of(logits, student, same, pool=pool, k=6)
     loss.backward()
     assert abs(loss.item()) < 1e-6
     assert student.grad.abs().max() < 1e-6
@@ -332,27 +385,28 @@ def test_a_student_that_follows_the_gradient_reaches_the_teacher(pool):
     optimizer = torch.optim.Adam([student], lr=0.1)
     values = []
     for _ in range(200):
-        loss = transfer_loss(teacher, student, same, pool=pool, k=5, vocabulary_map=None)
+        loss = loss_of(teacher, student, same, pool=pool, k=5)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         values.append(loss.item())
-    assert values[0] > 0.1
+    assert values[0] > 0.03
     assert values[-1] < 1e-3 * values[0]
 
 
 def test_unused_rows_may_hold_anything():
     teacher, student = random_logits(0, "t", 3, 6, 20), random_logits(0, "s", 3, 5, 20)
     index = PairIndex.of(PAIRS)
-    loss = transfer_loss(teacher, student, index, pool="topk", k=6, vocabulary_map=None)
+    loss = loss_of(teacher, student, index, pool="topk", k=6)
     teacher[1, 1:], student[1, 1:] = math.nan, math.inf
-    assert torch.equal(loss, transfer_loss(teacher, student, index, pool="topk", k=6, vocabulary_map=None))
+    assert torch.equal(loss, loss_of(teacher, student, index, pool="topk", k=6))
 
 
 @POOLS
-def test_a_batch_without_pairs_costs_nothing(pool):
+@REDUCTIONS
+def test_a_batch_without_pairs_costs_nothing(pool, reduction):
     student = random_logits(0, "s", 2, 3, 20).requires_grad_()
-    loss = transfer_loss(student.detach(), student, PairIndex.of([[], []]), pool=pool, k=6, vocabulary_map=None)
+    loss = loss_of(student.detach(), student, PairIndex.of([[], []]), pool=pool, k=6, reduction=reduction)
     loss.backward()
     assert loss.item() == 0.0
     assert not student.grad.any()
@@ -365,7 +419,7 @@ def test_a_batch_without_pairs_costs_nothing(pool):
 )
 def test_logits_that_do_not_fit_the_pairs_are_refused(teacher_shape, student_shape, side):
     with pytest.raises(ValueError, match=rf"{side} logits must be \(3, at least 5, vocabulary\)"):
-        transfer_loss(
+        pair_divergences(
             torch.zeros(teacher_shape),
             torch.zeros(student_shape),
             PairIndex.of(PAIRS),

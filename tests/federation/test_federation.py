@@ -124,15 +124,25 @@ def test_device_cannot_read_foreign_samples_or_modalities(mixed):
 
 
 def test_budget_gives_every_stage_its_steps(profile):
-    cases = [("paper", True, 5, 5), ("paper", False, 5, 0), ("equal", True, 5, 5), ("equal", False, 10, 0)]
-    for budget, public_stage, private, public in cases:
-        training = toy.toy_plan(profile, Needs(public_stage=public_stage), steps=5, budget=budget).training
+    cases = [
+        ("paper", 1, True, 5, 5),
+        ("paper", 1, False, 5, 0),
+        ("paper", 2, False, 10, 0),
+        ("paper", 2, True, 10, 5),
+        ("equal", 1, True, 5, 5),
+        ("equal", 1, False, 10, 0),
+        ("equal", 2, False, 10, 0),
+        ("equal", 2, True, 5, 5),
+    ]
+    for budget, private_stages, public_stage, private, public in cases:
+        needs = Needs(private_stages=private_stages, public_stage=public_stage)
+        training = toy.toy_plan(profile, needs, steps=5, budget=budget).training
         assert training.budget == Budget(private=private, public=public, server=5)
 
 
 def test_algorithm_without_a_private_stage_gets_no_private_steps(profile):
     for budget in ["paper", "equal"]:
-        needs = Needs(private_stage=False, public_stage=True, setup_steps=3)
+        needs = Needs(private_stages=0, public_stage=True, setup_steps=3)
         training = toy.toy_plan(profile, needs, steps=5, budget=budget).training
         assert training.budget == Budget(private=0, public=5, server=5, setup=3)
 

@@ -91,7 +91,7 @@ def test_nothing_is_left_to_be_looked_up():
         assert (plan.rounds, plan.training.batch_size, plan.torch_device) == (profile.rounds, profile.batch_size, "cpu")
         budget, steps = plan.training.budget, profile.steps
         assert (budget.private, budget.public) == (
-            steps if plan.needs.private_stage else 0, steps if plan.needs.public_stage else 0,
+            steps * plan.needs.private_stages, steps if plan.needs.public_stage else 0,
         )  # fmt: skip  # a pair
         info = REGISTRY.dataset(plan.dataset.name).info
         assert (plan.split, plan.metrics) == (info.splits[0], tuple(info.metrics))
@@ -127,7 +127,7 @@ def test_equal_budgets_are_equal_for_all_algorithms_that_train_devices():
     for algo in ALGORITHMS:
         budget = plan_of(algo, budget="equal").training.budget
         totals[algo] = budget.private + budget.public
-    trained = {algo: total for algo, total in totals.items() if plan_of(algo).needs.private_stage}
+    trained = {algo: total for algo, total in totals.items() if plan_of(algo).needs.private_stages}
     assert set(trained.values()) == {2 * REGISTRY.profile("mini").info.steps}
 
 

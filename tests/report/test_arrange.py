@@ -105,6 +105,19 @@ def test_default_options_are_the_usual_ones_however_many_records_have_others():
     assert labels(setting) == ["a"]
 
 
+def test_records_from_before_an_option_never_pass_for_its_default():
+    before = [with_identity(make_record(algo="a", seed=s), algo={"options": {"tau": 1.0}}) for s in (27, 34)]
+    since = [
+        with_identity(make_record(algo="a", seed=s), algo={"options": {"tau": 1.0, "new": 3}}) for s in (27, 34, 46)
+    ]
+    for old, new, expected in [
+        (before, since, ["a", "a (new=absent)"]),
+        (before, since[:1], ["a", "a (new=3)"]),
+    ]:
+        (setting,) = settings_of([*old, *new], a={"tau": 1.0, "new": 3})
+        assert labels(setting) == expected
+
+
 def test_a_proxy_belongs_to_the_algorithm_and_not_to_the_setting():
     proxied = with_identity(make_record(algo="co-plms"), structure={"proxy": {"name": "mini", "digest": "e" * 64}})
     (setting,) = settings_of([make_record(), proxied])

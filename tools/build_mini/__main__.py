@@ -1,4 +1,4 @@
-"""Rebuild the embedded profile: python -m tools.build_mini [--out FOLDER]. Minutes on one CPU thread, no network."""
+"""Rebuild an embedded profile: python -m tools.build_mini [--profile NAME]. Minutes on one CPU thread, no network."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -30,10 +32,10 @@ from .language_models import (
     new_slm,
     pretrain,
 )
-from .segmentation import LLM_LONGEST, LLM_VOCABULARY, SLM_VOCABULARY, train_tokenizer
+from .segmentation import SHARED, SHORT, Segmentation, train_tokenizer
 from .texts import clip_pairs, tokenizer_texts
 
-PROFILE = Path(__file__).resolve().parents[2] / "plugins" / "mlecs_plugins" / "profiles" / "mini"
+PROFILES = Path(__file__).resolve().parents[2] / "plugins" / "mlecs_plugins" / "profiles"
 SEED, GATE_SEED = 1, 2
 GATE = 0.95
 
@@ -78,19 +80,32 @@ def build_encoders(folder: Path) -> dict[str, dict[str, float]]:
     return scores
 
 
-def build(folder: Path) -> None:
-    """Write the whole profile to the empty `folder`."""
+@dataclass(frozen=True)
+class Pair:
+    """An embedded profile: its folder, how each model splits words, and whether encoders belong to it."""
+
+    folder: str
+    segmentations: Mapping[str, Segmentation]
+    with_encoders: bool
+
+
+PAIRS = {
+    "mini": Pair("mini", {"slm": SHARED, "llm": SHARED}, with_encoders=True),
+    "mini-split": Pair("mini_split", {"slm": SHARED, "llm": SHORT}, with_encoders=False),
+}
+
+
+def build(name: str, folder: Path) -> None:
+    """Write the whole profile `name` to the empty `folder`."""
+    pair = PAIRS[name]
     texts = tokenizer_texts(SEED, 6000)
-    tokenizers = {
-        "slm": (train_tokenizer(texts, SLM_VOCABULARY, None), SLM_RECIPE),
-        "llm": (train_tokenizer(texts, LLM_VOCABULARY, LLM_LONGEST), LLM_RECIPE),
-    }
-    encoders = build_encoders(folder)
+    encoders = build_encoders(folder) if pair.with_encoders else {}
     models = []
-    for name, (tokenizer, recipe) in tokenizers.items():
-        models.append(build_model(name, tokenizer, recipe, folder))
+    for use, recipe in (("slm", SLM_RECIPE), ("llm", LLM_RECIPE)):
+        tokenizer = train_tokenizer(texts, pair.segmentations[use])
+        models.append(build_model(use, tokenizer, recipe, folder))
         print(models[-1], flush=True)
-    write_card(folder, SEED, models, encoders)
+    write_card(folder, name, SEED, models, encoders)
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
 
@@ -109,8 +124,10 @@ def replace(built: Path, target: Path) -> None:
 def main() -> int:
     """Build into a temporary folder beside the target, then exchange the two."""
     parser = argparse.ArgumentParser(prog="python -m tools.build_mini", description=__doc__)
-    parser.add_argument("--out", type=Path, default=PROFILE, help="where to write the profile")
-    target: Path = parser.parse_args().out.resolve()
+    parser.add_argument("--profile", choices=sorted(PAIRS), default="mini", help="which profile")
+    parser.add_argument("--out", type=Path, help="where to write it; by default where it belongs")
+    asked = parser.parse_args()
+    target: Path = (asked.out or PROFILES / PAIRS[asked.profile].folder).resolve()
     torch.set_num_threads(1)
     disable_progress_bar()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +135,7 @@ def main() -> int:
     part.chmod(0o755)
     start = time.process_time()
     try:
-        build(part)
+        build(asked.profile, part)
         replace(part, target)
     except GateError as error:
         print(error, file=sys.stderr)

@@ -10,14 +10,14 @@ from pathlib import Path
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
-_HEAD = """# Card of the embedded profile `mini`
+_HEAD = """# Card of the embedded profile `{name}`
 
-Two tiny causal language models with their tokenizers, and six tiny encoders. They stand in for large pretrained
+Two tiny causal language models with their tokenizers{and_encoders}. They stand in for large pretrained
 models, so that the whole benchmark runs on a CPU without any download. They know the texts of this project's
 generators and nothing else; they are of no use outside it.
 
-Licence: Apache-2.0. Everything was made by `python -m tools.build_mini` from generated data; no recorded person, no
-third-party text and no third-party weight is in it.
+Licence: Apache-2.0. Everything was made by `python -m tools.build_mini --profile {name}` from generated data; no
+recorded person, no third-party text and no third-party weight is in it.
 """
 
 _HOW = """## How
@@ -26,12 +26,17 @@ _HOW = """## How
   per slot of a clip (or "nothing known"), from a table that is thrown away; the text is the prompt in the template
   "Instruction: ... Output:" and the answer. Four fifths and more of the answers are summaries of clips in four styles,
   of which the style of the benchmark's summaries is the rarest (10 %); 12 % are postures (words, and digits in a fifth
-  of them). Some conditions are complete, others show what a set of modalities shows, or slots at random.
-- Encoders: pretrained on generated samples to name the slots that their modality shows (vast) or the posture
-  (ur-fall), through linear probes on their 64 outputs that are thrown away.
-- The pool is disjoint from the benchmark: its clips come from other random streams, and a combination of slot values
-  belongs to the pool or to the benchmark (sum of the indices modulo 5), never to both. The posture pool has its own
-  seed.
+  of them). Some conditions are complete, others show what a set of modalities shows, or slots at random. Half of the
+  batches begin at a random position, so that all 256 positions are learnt.
+"""
+_HOW_ENCODERS = """- Encoders of clips (vast): pretrained without labels to tell generated clips apart: two recordings
+  of one clip, with other noise and other slots left out, shall be more alike than recordings of two clips. The probes
+  of the table were fitted afterwards, and thrown away. Encoders of postures (ur-fall): pretrained on generated samples
+  to name the posture through a linear probe on their 64 outputs that is thrown away.
+"""
+_HOW_POOL = """- The pool is disjoint from the benchmark: its clips come from other random streams, and a combination of
+  slot values belongs to the pool or to the benchmark (sum of the indices modulo 5), never to both. The posture pool
+  has its own seed.
 - The gate: the build fails unless both language models name at least 95 % of the slots of complete conditions they
   have not seen, and answer at least 95 % of the posture questions.
 """
@@ -52,10 +57,12 @@ class ModelReport:
 
 
 def write_card(
-    folder: Path, seed: int, models: Sequence[ModelReport], encoders: Mapping[str, Mapping[str, float]]
+    folder: Path, name: str, seed: int, models: Sequence[ModelReport], encoders: Mapping[str, Mapping[str, float]]
 ) -> None:
     """Write CARD.md to `folder`; `encoders` holds, per encoder, the probe accuracies."""
-    parts = [_HEAD, _models_table(models), _encoders_table(encoders), _HOW, _versions(folder, seed)]
+    head = _HEAD.format(name=name, and_encoders=", and six tiny encoders" if encoders else "")
+    tables = [_models_table(models), *([_encoders_table(encoders)] if encoders else [])]
+    parts = [head, *tables, _HOW + (_HOW_ENCODERS if encoders else "") + _HOW_POOL, _versions(folder, seed)]
     (folder / "CARD.md").write_text("\n".join(parts))
 
 

@@ -19,11 +19,13 @@ from mlecs_plugins.datasets.vast.words import SLOT_NAMES, SLOTS
 
 from .texts import CONDITION_ROWS, POSITIONS, TEMPLATE, Pairs, clip_pairs, posture_pairs, pretraining_pairs
 
-N_POSITIONS = 128
+N_POSITIONS = 256
 BATCH = 32
 WARMUP = 0.05
 NOISE = 0.5
 """Noise on the condition vectors, as a share of their size: soft tokens will be near them, never at them."""
+ANYWHERE = 0.5
+"""How often the texts of a batch begin anywhere instead of at the first position."""
 IGNORED = -100
 
 
@@ -36,7 +38,7 @@ class Recipe:
 
 
 SLM_RECIPE = Recipe(steps=900, rate=3e-3)
-LLM_RECIPE = Recipe(steps=450, rate=3e-3)
+LLM_RECIPE = Recipe(steps=700, rate=3e-3)
 
 
 def new_slm(vocabulary: int, end: int) -> GPT2LMHeadModel:
@@ -91,10 +93,15 @@ class Conditioned(nn.Module):
             vectors = vectors + noise * size * torch.randn_like(vectors)
         return torch.cat([vectors, self.model.get_input_embeddings()(ids)], dim=1)
 
-    def loss(self, conditions: Tensor, ids: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean cross-entropy of the answer tokens; `labels` (b, L) is -100 elsewhere."""
+    def loss(self, conditions: Tensor, ids: Tensor, labels: Tensor, first: int) -> Tensor:
+        """Return the mean cross-entropy of the answer tokens; `labels` (b, L) is -100 elsewhere.
+
+        `first` is the number of the first position: where texts begin anywhere, every position is learnt.
+        """
         embeds = self.embed(conditions, ids, NOISE)
-        logits = self.model(inputs_embeds=embeds, attention_mask=torch.ones(embeds.shape[:2])).logits
+        positions = torch.arange(first, first + embeds.shape[1])[None]
+        mask = torch.ones(embeds.shape[:2])
+        logits = self.model(inputs_embeds=embeds, attention_mask=mask, position_ids=positions).logits
         predicted = logits[:, POSITIONS - 1 : -1].reshape(-1, logits.shape[-1])
         return nn.functional.cross_entropy(predicted, labels.reshape(-1), ignore_index=IGNORED)
 
@@ -141,9 +148,12 @@ def pretrain(model: Conditioned, tokenizer: PreTrainedTokenizerFast, recipe: Rec
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step / recipe.steps))
     losses = []
+    starts = rng(seed, "mini", "first positions")
     with torch_stream(seed, "mini", "pretraining noise"):
         for conditions, ids, labels in _batches(data, seed, recipe.steps):
-            loss = model.loss(conditions, ids, labels)
+            room = N_POSITIONS - POSITIONS - ids.shape[1]
+            first = int(starts.integers(0, room + 1)) if starts.random() < ANYWHERE else 0
+            loss = model.loss(conditions, ids, labels, first)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,29 +1,42 @@
-"""The two tokenizers: both byte-level BPE, so any text can be encoded, but with really different tokens.
+"""Tokenizers, all byte-level BPE, so any text can be encoded: one for both models, or two that split words differently.
 
-The small model's tokenizer has a token for most words of the domain. The large model's may not make a token longer
-than six bytes, so it splits words that the other keeps whole.
+GPT-2 and GPT-J share their tokens, and so do the two models of `mini`. Those of `mini-split` do not: the small one has
+a token for most words of the domain, the large one's may not be longer than six bytes, so it splits words that the
+other keeps whole.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 END = "<|endoftext|>"
-SLM_VOCABULARY = 880
-LLM_VOCABULARY, LLM_LONGEST = 720, 6
 
 
-def train_tokenizer(texts: list[str], vocabulary: int, longest: int | None) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer of at most `vocabulary` tokens of at most `longest` bytes each."""
+@dataclass(frozen=True)
+class Segmentation:
+    """At most so many tokens, of at most `longest` bytes each."""
+
+    vocabulary: int
+    longest: int | None = None
+
+
+SHARED = Segmentation(880)
+SHORT = Segmentation(720, longest=6)
+
+
+def train_tokenizer(texts: list[str], segmentation: Segmentation) -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE tokenizer that was trained on `texts`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
+        vocab_size=segmentation.vocabulary,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         special_tokens=[END],
-        max_token_length=longest,
+        max_token_length=segmentation.longest,
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mlecs_bench.api import Device, Message, Server, with_kind
+from mlecs_bench.api import Device, Message, Server, minimise, with_kind
 from mlecs_plugins.ml_ecs import amt, ccl, mma, se_ccl
 from mlecs_plugins.ml_ecs.anchors import anchor_message, keep_anchors
 from mlecs_plugins.ml_ecs.options import MlEcsOptions
@@ -53,11 +53,11 @@ class MlEcs:
 
     def align(self, device: Device, t: int) -> None:
         """CCL (section 3.1)."""
-        ccl.align(device, t, self.options.temperature)
+        minimise(device, ccl.objective(device, t, self.options))
 
     def tune(self, device: Device, t: int) -> None:
         """AMT (section 3.2)."""
-        amt.tune(device, t, self.options.amt_trains)
+        minimise(device, amt.objective(device, t, self.options))
 
     def weights(self, uploads: Mapping[str, Message]) -> dict[str, float]:
         """Weights of MMA before normalisation (Eq. 13)."""
@@ -65,4 +65,4 @@ class MlEcs:
 
     def transfer(self, server: Server, t: int) -> None:
         """SE-CCL (section 3.4)."""
-        se_ccl.transfer(server, t, self.options)
+        minimise(server, se_ccl.objective(server, t, self.options))

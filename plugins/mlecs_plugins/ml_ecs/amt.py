@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from mlecs_bench.api import Device, Stage, supervised_loss, train_stage
-
-CONNECTOR = ("projector", "fusion", "soft_prompt")
+from mlecs_bench.api import Device, Objective, Stage, Terms, supervised_loss
+from mlecs_plugins.ml_ecs.options import TuningOptions, parts_of
 
 
-def tune(device: Device, t: int, trains: Sequence[str]) -> None:
-    """Minimise L^amt(D_j) = L_lb(D_j) (Eq. 12) for the round's private steps over the parts named in `trains`."""
-    parts = [part for name in trains for part in (CONNECTOR if name == "connector" else (name,))]
-    stage = Stage("amt", "private", t, device.training.budget.private, [(device.model, parts)])
-    train_stage(device, device.train, stage, supervised_loss(device.model, device.train, device.prompt))
+def objective(device: Device, t: int, options: TuningOptions) -> Objective:
+    """Return L^amt(D_j) = L_lb(D_j) (Eq. 12), which takes the round's private steps over the parts in `amt_trains`."""
+    supervised = supervised_loss(device.model, device.train, device.prompt)
+    stage = Stage("amt", "private", t, device.training.budget.private, [(device.model, parts_of(options.amt_trains))])
+    return Objective(device.train, stage, lambda rows: Terms({"supervised": supervised(rows)}))

@@ -30,7 +30,8 @@ COMPONENTS: dict[Component, Sentences] = {
         ),
         readings=(
             "Anchors are paired with public samples by sample id; the ids travel once, in round 1.",
-            "Encoders rest in CCL, as in the first stage of the authors' script; connector and LoRA are trained.",
+            "Encoders rest in CCL, as in the first stage of the authors' script; connector and LoRA are trained. With "
+            "-o ccl_trains=encoder,connector,lora encoders are trained too; the paper does not say.",
             "A device without modalities minimises L_lb alone in CCL.",
         ),
         exchanges=(
@@ -81,11 +82,9 @@ COMPONENTS: dict[Component, Sentences] = {
             "Pooling is over the vocabulary, top K and a rest bin; between tokenizers that split words differently, "
             "logits are pooled by sorted probabilities, not by token.",
             "Positions are aligned where both models have read the same text.",
-        ),
-        deviations=(
-            "Knowledge transfer sums over aligned positions (Eq. 14) but averages over the samples of a batch, since "
-            "the sum over D' would depend on how much public data there is; beside a cross-entropy that averages over "
-            "tokens it weighs heavily, and costs the server's score on tiny models.",
+            "Eq. 15-16 sum L_lb and knowledge transfer alike over samples and positions, so both weigh 1 per token; "
+            "L_lb is a mean over tokens, hence the transfer is a mean over all aligned positions of a batch. "
+            "-o kt_reduction=sum sums over the positions of a sample, as Eq. 14 is printed, and averages over samples.",
         ),
     ),
     "round": Sentences(

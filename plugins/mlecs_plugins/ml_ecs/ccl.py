@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from mlecs_bench.api import Device, Representation, Stage, contrastive_loss, train_stage
+from mlecs_bench.api import Device, Objective, Representation, Stage, Terms, contrastive_loss
 from mlecs_plugins.ml_ecs.anchors import anchors_for
-
-TRAINED = ("projector", "fusion", "soft_prompt", "lora")
-"""The encoders rest in this stage, as in the first stage of the authors' script; the paper does not say."""
+from mlecs_plugins.ml_ecs.options import ContrastOptions, Trained, parts_of
 
 
 def stack_hidden(
@@ -23,32 +23,30 @@ def stack_hidden(
     return hidden, present
 
 
-def public_stage(device: Device, t: int) -> Stage:
-    """Return the round's stage on the public data."""
-    return Stage("ccl", "public", t, device.training.budget.public, [(device.model, TRAINED)])
+def public_stage(device: Device, t: int, trains: Sequence[Trained]) -> Stage:
+    """Return the round's stage on the public data, over the parts named in `trains`."""
+    return Stage("ccl", "public", t, device.training.budget.public, [(device.model, parts_of(trains))])
 
 
-def align(device: Device, t: int, temperature: float) -> None:
-    """Minimise L^ccl(D'_j) = L_lb(D'_j) + ½ (L^A2O + L^O2A) (Eq. 11) for the round's public steps.
+def objective(device: Device, t: int, options: ContrastOptions) -> Objective:
+    """Return L^ccl(D'_j) = L_lb(D'_j) + ½ (L^A2O + L^O2A) (Eq. 11), which takes the round's public steps.
 
     The anchors s' are constants. A device without modalities has nothing to align and minimises L_lb alone.
     """
     model, data = device.model, device.public
-    volumes: list[Tensor] = []
 
-    def loss(rows: Int64[np.ndarray, " b"]) -> Float[Tensor, ""]:
+    def terms(rows: Int64[np.ndarray, " b"]) -> Terms:
         batch = data.batch(rows)
         representation = model.represent(batch)
         soft = model.soft_prompt(representation, len(batch))
-        total = model.supervise(soft, device.prompt, data.targets(rows)).loss
-        if model.modalities:
-            hidden, present = stack_hidden(representation, model.modalities)
-            contrast, matched, mismatched = contrastive_loss(anchors_for(device, rows), hidden, temperature, present)
-            volumes.append(torch.stack([matched.detach(), mismatched.detach()]))
-            total = total + contrast
-        return total
+        supervised = model.supervise(soft, device.prompt, data.targets(rows)).loss
+        if not model.modalities:
+            return Terms({"supervised": supervised})
+        hidden, present = stack_hidden(representation, model.modalities)
+        contrast, matched, mismatched = contrastive_loss(
+            anchors_for(device, rows), hidden, options.temperature, present
+        )
+        volumes = {"volume_matched": matched, "volume_mismatched": mismatched}
+        return Terms({"supervised": supervised, "contrast": contrast}, watched=volumes)
 
-    train_stage(device, data, public_stage(device, t), loss)
-    if volumes:
-        matched, mismatched = torch.stack(volumes).mean(dim=0).tolist()
-        device.logs |= {"volume_matched": matched, "volume_mismatched": mismatched}
+    return Objective(data, public_stage(device, t, options.ccl_trains), terms)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mlecs_bench.api import (
+    Objective,
     Representation,
     Server,
     Stage,
     Supervised,
+    Terms,
     contrastive_loss,
     rng,
     server_parts,
-    train_stage,
     transfer_between,
 )
 from mlecs_plugins.ml_ecs.ccl import stack_hidden
@@ -25,37 +27,31 @@ SLM_TRAINED = ("soft_prompt", "lora")
 """φ^slm and the SLM's own soft-prompt generator; its input s is the server's and detached."""
 
 
-def transfer(server: Server, t: int, options: MlEcsOptions, *, contrasts: bool = True) -> None:
-    """Minimise L_llm (Eq. 15) and L_slm (Eq. 16) on D' from the same forward pass for the round's server steps.
+def objective(server: Server, t: int, options: MlEcsOptions, *, contrasts: bool = True) -> Objective:
+    """Return L_llm (Eq. 15) + L_slm (Eq. 16) on D' from one forward pass, which take the round's server steps.
 
     L_llm = L_lb + ½ (A2O + O2A) + λ KT(slm → llm) trains φ^s, connector and encoders of the server's model;
     L_slm = L_lb + λ KT(llm → slm) trains φ^slm and the SLM's soft-prompt generator. The two sets of parameters are
-    disjoint and teachers are detached, so one backward pass of the sum gives both gradients. Logs the mean of every
-    term: `llm` and `slm` (L_lb), `contrast` (left out unless `contrasts`), and `transfer` (both ways, without λ).
+    disjoint and teachers are detached, so one backward pass of the sum gives both gradients. Its terms: `llm` and `slm`
+    (L_lb), `contrast` (left out unless `contrasts`), `into_llm` and `into_slm` (λ KT, left out where λ is 0).
     """
     steps = server.training.budget.server
-    anchors = iter(draw_anchors(server, t, steps))
-    logged: list[dict[str, Tensor]] = []
+    anchors = itertools.cycle(draw_anchors(server, t, steps))
 
-    def loss(rows: Int64[np.ndarray, " b"]) -> Float[Tensor, ""]:
+    def terms(rows: Int64[np.ndarray, " b"]) -> Terms:
         seen, llm_side, slm_side = both_sides(server, rows)
-        terms = {"llm": llm_side.loss, "slm": slm_side.loss}
-        total = llm_side.loss + slm_side.loss
+        found = {"llm": llm_side.loss, "slm": slm_side.loss}
         if contrasts:
-            terms["contrast"] = contrast(seen, server.model.modalities, next(anchors), options)
-            total = total + terms["contrast"]
+            found["contrast"] = contrast(seen, server.model.modalities, next(anchors), options)
         if options.kt_weight:
             small, large = (server.slm, slm_side), (server.model, llm_side)
-            terms["transfer"] = transfer_between(small, large, options) + transfer_between(large, small, options)
-            total = total + options.kt_weight * terms["transfer"]
-        logged.append({name: term.detach() for name, term in terms.items()})
-        return total
+            found["into_llm"] = options.kt_weight * transfer_between(small, large, options)
+            found["into_slm"] = options.kt_weight * transfer_between(large, small, options)
+        return Terms(found)
 
     trained = server_parts(server.training, options.server_trains_encoders)
     stage = Stage("se-ccl", "server", t, steps, [(server.model, trained), (server.slm, SLM_TRAINED)])
-    train_stage(server, server.train, stage, loss)
-    if logged:
-        server.logs |= {name: float(torch.stack([terms[name] for terms in logged]).mean()) for name in logged[0]}
+    return Objective(server.train, stage, terms)
 
 
 def both_sides(server: Server, rows: Int64[np.ndarray, " b"]) -> tuple[Representation, Supervised, Supervised]:

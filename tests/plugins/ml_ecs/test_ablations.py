@@ -39,6 +39,7 @@ STEPS = {
     "ml-ecs/no-kt": set(),
 }
 """The methods of MlEcs that an ablation replaces; no-kt fixes an option."""
+TRANSFER = {"kt_weight", "kt_reduction", "kt_pool", "kt_bins", "kt_vocabulary"}
 UNEQUAL = [("audio",), ("text", "video"), toy.NAMES]
 
 
@@ -121,7 +122,9 @@ def test_an_ablation_differs_from_ml_ecs_and_sends_what_its_card_says(profile, s
         assert seen == {(e.kind, way) for e in info.exchanges for way in ways[e.direction]}
         assert outcome.metrics["server"] is not None
         ours = toy.ALGORITHMS["ml-ecs"].needs(MlEcsOptions())
-        assert info.needs(info.options()) == dataclasses.replace(ours, private_stage=algo != "ml-ecs/no-amt")
+        assert info.needs(info.options()) == dataclasses.replace(
+            ours, private_stages=0 if algo == "ml-ecs/no-amt" else 1
+        )
     for algo in INFOS:
         differs = toy.differing(ends[algo], ends["ml-ecs"])
         assert {name.split(":")[0] for name in differs} == {"server", "d00", "d01", "d02"}, algo
@@ -130,10 +133,10 @@ def test_an_ablation_differs_from_ml_ecs_and_sends_what_its_card_says(profile, s
 def test_options_without_effect_are_not_offered():
     cases = [
         ("ml-ecs/no-mma", set(), set()),
-        ("ml-ecs/no-se-ccl", {"kt_weight", "kt_pool", "kt_bins", "kt_vocabulary"}, set()),
+        ("ml-ecs/no-se-ccl", TRANSFER, set()),
         ("ml-ecs/no-ccl", set(), {"scope"}),
         ("ml-ecs/no-amt", {"amt_trains"}, set()),
-        ("ml-ecs/no-kt", {"kt_weight", "kt_pool", "kt_bins", "kt_vocabulary"}, set()),
+        ("ml-ecs/no-kt", TRANSFER, set()),
     ]
     for algo, missing, more in cases:
         rows = {row["name"]: row for row in option_rows(INFOS[algo].options)}
@@ -143,8 +146,10 @@ def test_options_without_effect_are_not_offered():
 
 
 def test_options_that_are_offered_arrive():
-    transfer = {"kt_weight": 2.5, "kt_pool": "sorted", "kt_bins": 3, "kt_vocabulary": "drop"}
-    common = {"temperature": 0.07, "server_trains_encoders": False}
+    transfer = {
+        "kt_weight": 2.5, "kt_reduction": "sum", "kt_pool": "sorted", "kt_bins": 3, "kt_vocabulary": "drop"
+    }  # fmt: skip  # names and values
+    common = {"temperature": 0.07, "ccl_trains": ("encoder", "lora"), "server_trains_encoders": False}
     amt = {"amt_trains": ("lora",)}
     everything = MlEcsOptions(**transfer, **common, **amt)
     assert no_mma.NoMma(everything).options == everything
@@ -157,6 +162,7 @@ def test_every_ablation_refuses_what_ml_ecs_refuses():
     cases = itertools.product(
         [
             ({"temperature": 0.0}, "temperature"),
+            ({"ccl_trains": ()}, "ccl_trains"),
             ({"kt_bins": 0}, "kt_bins"),
             ({"kt_weight": -1.0}, "kt_weight"),
             ({"amt_trains": ()}, "amt_trains"),
@@ -228,7 +234,7 @@ def test_without_se_ccl_anchors_are_still_sent_and_used(profile, samples):
     for t in (1, 2):
         assert all("fused/public" in m.tensors for m in algorithm.broadcast(federation.server, t).values())
         one_round(algorithm, federation, t)
-        assert all(0 < d.logs["volume_matched"] <= 1 for d in federation.devices)
+        assert all(0 < d.logs["ccl/volume_matched"] <= 1 for d in federation.devices)
 
 
 def test_without_se_ccl_the_servers_encoders_still_follow_the_option(profile, samples):
@@ -285,7 +291,7 @@ def test_scope_says_whether_the_server_contrasts(profile, samples, monkeypatch):
     kept = logs("devices")
     monkeypatch.setattr(se_ccl, "contrast", lambda *_: pytest.fail("the server contrasts"))
     dropped = logs("both")
-    assert set(kept) - set(dropped) == {"contrast"}
+    assert set(kept) - set(dropped) == {"se-ccl/contrast"}
     assert dropped["se-ccl"] < kept["se-ccl"]
 
 
@@ -295,6 +301,14 @@ def test_server_of_scope_both_is_that_of_ml_ecs_with_a_contrast_of_zero(profile,
     monkeypatch.setattr(se_ccl, "contrast", lambda *_: torch.zeros(()))
     MlEcs(MlEcsOptions()).transfer(theirs, 1)
     assert not toy.differing(ours.state(), theirs.state())
+
+
+def test_without_ccl_what_the_public_stage_trains_is_still_an_option(profile, samples):
+    device = federation_of(profile, samples).devices[1]
+    before = device.model.state()
+    no_ccl.NoCcl(no_ccl.NoCclOptions(ccl_trains=("encoder", "lora"))).align(device, 1)
+    moved = {name.split("/")[0] for name in toy.differing(before, device.model.state())}
+    assert moved == {"encoder", "lora"}
 
 
 def test_temperature_is_refused_where_nothing_is_contrasted():
@@ -332,7 +346,7 @@ def test_without_amt_what_ccl_leaves_is_uploaded_and_encoders_never_move(profile
     encoders = [{k: v.detach().clone() for k, v in d.model.part("encoder").items()} for d in ours.devices]
     uploads = one_round(no_amt.NoAmt(ServerOptions()), ours)
     for device, other, encoder in zip(ours.devices, theirs.devices, encoders, strict=True):
-        ccl.align(other, 1, 1.0)
+        MlEcs(MlEcsOptions()).align(other, 1)
         assert not toy.differing(uploads[device.id].of_kind("lora"), other.model.part("lora"))
         assert not toy.differing(device.model.state(), other.model.state())
         assert not toy.differing(encoder, device.model.part("encoder"))
@@ -360,17 +374,16 @@ def test_without_transfer_both_models_still_learn_and_nothing_passes_between_the
 
 def test_the_terms_that_the_server_logs_add_up_to_its_loss(profile, samples):
     cases = [
-        ("ml-ecs", {}, {"llm", "slm", "contrast", "transfer"}),
-        ("ml-ecs", {"kt_weight": 2.5}, {"llm", "slm", "contrast", "transfer"}),
-        ("ml-ecs/no-mma", {}, {"llm", "slm", "contrast", "transfer"}),
+        ("ml-ecs", {}, {"llm", "slm", "contrast", "into_llm", "into_slm"}),
+        ("ml-ecs", {"kt_weight": 2.5}, {"llm", "slm", "contrast", "into_llm", "into_slm"}),
+        ("ml-ecs/no-mma", {}, {"llm", "slm", "contrast", "into_llm", "into_slm"}),
         ("ml-ecs/no-kt", {}, {"llm", "slm", "contrast"}),
-        ("ml-ecs/no-ccl", {"scope": "both"}, {"llm", "slm", "transfer"}),
+        ("ml-ecs/no-ccl", {"scope": "both"}, {"llm", "slm", "into_llm", "into_slm"}),
     ]
     for algo, options, terms in cases:
         server = federation_of(profile, samples).server
         build(algo, **options).transfer(server, 1)
-        assert set(server.logs) == terms | {"se-ccl"}
-        weights = {"transfer": options.get("kt_weight", 1.0)}
-        total = sum(weights.get(name, 1.0) * server.logs[name] for name in terms)
+        assert set(server.logs) == {"se-ccl", *(f"se-ccl/{name}" for name in terms)}
+        total = sum(server.logs[f"se-ccl/{name}"] for name in terms)
         assert server.logs["se-ccl"] == pytest.approx(total, rel=1e-6)
-        assert all(server.logs[name] > 0 for name in terms)
+        assert all(value > 0 for value in server.logs.values())

@@ -71,6 +71,36 @@ def test_amt_trains_the_connector_when_asked_to(federation):
     assert parts_that_moved(before, device.state()) == {"encoder", "projector", "fusion", "soft_prompt", "lora"}
 
 
+@pytest.mark.parametrize(
+    ("trains", "moved"),
+    [
+        (("encoder", "connector", "lora"), {"encoder", "projector", "fusion", "soft_prompt", "lora"}),
+        (("connector",), {"projector", "fusion", "soft_prompt"}),
+        (("encoder",), {"encoder"}),
+        (("lora",), {"lora"}),
+    ],
+)
+def test_ccl_trains_what_it_is_told_to_and_nothing_else(trains, moved, federation):
+    algorithm = MlEcs(MlEcsOptions(ccl_trains=trains))
+    receive(algorithm, federation, 1)
+    for device in federation.devices:
+        before = device.state()
+        algorithm.align(device, 1)
+        assert parts_that_moved(before, device.state()) == moved
+
+
+def test_order_in_which_ccl_is_told_what_to_train_changes_no_more_than_the_last_bits(profile, samples):
+    states = []
+    for trains in (("connector", "lora"), ("lora", "connector")):
+        federation = toy.federation_of(profile, samples, [("text", "video")], rounds=1, steps=2)
+        algorithm = MlEcs(MlEcsOptions(ccl_trains=trains))
+        receive(algorithm, federation, 1)
+        algorithm.align(federation.devices[0], 1)
+        states.append(federation.devices[0].model.state())
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(tensor, states[1][name], rtol=1e-4, atol=1e-6)
+
+
 def test_stages_train_on_the_data_they_name(algorithm, federation):
     device = federation.devices[0]
     receive(algorithm, federation, 1)
@@ -261,7 +291,7 @@ def test_device_without_modalities_aligns_by_its_supervised_loss_alone(profile, 
     assert upload.scalars == {"num_modalities": 0}
     moved = {k.split("/")[1] for k in toy.differing(before, device.state())}
     assert moved == {"soft_prompt", "lora", "fused"}, "fused: the anchors are dropped after use"
-    assert "volume_matched" not in device.logs
+    assert set(device.logs) == {"ccl", "amt"}, "one term, no volumes"
 
 
 def uploads_of(counts: dict[str, int], seed: int = 0, scale: int = 1) -> dict[str, Message]:
@@ -330,8 +360,10 @@ def test_contrast_logs_matched_and_mismatched_volumes(algorithm, federation):
     receive(algorithm, federation, 1)
     device = federation.devices[1]
     algorithm.align(device, 1)
-    assert 0 < device.logs["volume_matched"] <= 1
-    assert 0 < device.logs["volume_mismatched"] <= 1
+    assert 0 < device.logs["ccl/volume_matched"] <= 1
+    assert 0 < device.logs["ccl/volume_mismatched"] <= 1
+    terms = device.logs["ccl/supervised"] + device.logs["ccl/contrast"]
+    assert device.logs["ccl"] == pytest.approx(terms, rel=1e-6)
 
 
 def test_temperature_acts_on_the_contrast(profile, samples):
@@ -352,6 +384,8 @@ def test_options_refuse_what_makes_no_sense():
         ({"kt_weight": -1.0}, "kt_weight"),
         ({"kt_weight": float("nan")}, "kt_weight"),
         ({"kt_bins": 0}, "kt_bins"),
+        ({"ccl_trains": ()}, "ccl_trains"),
+        ({"ccl_trains": ("lora", "lora")}, "ccl_trains"),
         ({"amt_trains": ()}, "amt_trains"),
         ({"amt_trains": ("lora", "lora")}, "amt_trains"),
     ]

@@ -15,6 +15,7 @@ import toy
 from mlecs_bench.blocks.alignment import PairIndex, answer_pairs, vocabulary_map
 from mlecs_bench.blocks.gram import contrastive_loss
 from mlecs_bench.blocks.mutual import pairs_between
+from mlecs_bench.blocks.supervised import minimise
 from mlecs_bench.blocks.transfer import pooled_kl
 from mlecs_bench.errors import UsageError
 from mlecs_bench.federation.build import Federation
@@ -52,28 +53,30 @@ def randomise_lora(model, seed: int = 0) -> None:
 
 
 def test_server_trains_its_whole_model_and_of_the_slm_only_lora_and_soft_prompt(server):
-    changed = moved(server, lambda: se_ccl.transfer(server, 1, MlEcsOptions()))
+    changed = moved(server, lambda: train(server, MlEcsOptions()))
     assert changed == {("model", part) for part in SERVER_PARTS} | {("slm", "soft_prompt"), ("slm", "lora")}
     assert server.steps == {"server": 2}
 
 
 def test_server_encoders_rest_when_told_to(server):
-    changed = moved(server, lambda: se_ccl.transfer(server, 1, MlEcsOptions(server_trains_encoders=False)))
+    changed = moved(server, lambda: train(server, MlEcsOptions(server_trains_encoders=False)))
     assert ("model", "encoder") not in changed
     assert ("model", "projector") in changed
 
 
 def test_server_encoders_follow_the_profile_otherwise(profile, samples):
     server = federation_of(dataclasses.replace(profile, server_trains_encoders=False), samples).server
-    assert ("model", "encoder") not in moved(server, lambda: se_ccl.transfer(server, 1, MlEcsOptions()))
+    assert ("model", "encoder") not in moved(server, lambda: train(server, MlEcsOptions()))
 
 
-def loss_of(server: Server, options: MlEcsOptions, monkeypatch) -> Callable:
+def train(server: Server, options: MlEcsOptions) -> None:
+    """Take the steps of SE-CCL in round 1."""
+    minimise(server, se_ccl.objective(server, 1, options))
+
+
+def loss_of(server: Server, options: MlEcsOptions, rows) -> torch.Tensor:
     """Return the loss that SE-CCL minimises in round 1, without training."""
-    caught = []
-    monkeypatch.setattr(se_ccl, "train_stage", lambda party, data, stage, loss: caught.append(loss))
-    se_ccl.transfer(server, 1, options)
-    return caught[0]
+    return se_ccl.objective(server, 1, options).terms(rows).total
 
 
 def gradients(server: Server, loss: Callable[[], torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -87,7 +90,7 @@ def gradients(server: Server, loss: Callable[[], torch.Tensor]) -> dict[str, tor
     return {k: torch.zeros_like(p) if g is None else g for (k, p), g in zip(named.items(), grads, strict=True)}
 
 
-def llm_loss(server: Server, rows, kt_weight: float) -> torch.Tensor:
+def llm_loss(server: Server, rows, options: MlEcsOptions) -> torch.Tensor:
     """Return Eq. 15 written out: supervised + contrast with the drawn anchor + λ KT(slm → llm), teacher constant."""
     batch, targets = server.train.batch(rows), server.train.targets(rows)
     seen = server.model.represent(batch)
@@ -101,41 +104,42 @@ def llm_loss(server: Server, rows, kt_weight: float) -> torch.Tensor:
     hidden = torch.stack([seen.hidden[m] for m in others], dim=1)[have]
     present = torch.stack([batch.present[m] for m in others], dim=1)[have]
     contrast = contrastive_loss(seen.hidden[anchor][have], hidden, 1.0, present).loss
-    return mine.loss + contrast + kt_weight * transferred(server, "slm", teacher, mine, targets)
+    return mine.loss + contrast + options.kt_weight * transferred(server, "slm", (teacher, mine), targets, options)
 
 
-def slm_loss(server: Server, rows, kt_weight: float) -> torch.Tensor:
+def slm_loss(server: Server, rows, options: MlEcsOptions) -> torch.Tensor:
     """Return Eq. 16 written out: supervised + λ KT(llm → slm), teacher and the server's s constant."""
     batch, targets = server.train.batch(rows), server.train.targets(rows)
     with torch.no_grad():
         seen = server.model.represent(batch)
         teacher = server.model.supervise(server.model.soft_prompt(seen, len(batch)), server.prompt, targets)
     mine = server.slm.supervise(server.slm.connector.soft_prompt(seen.fused), server.prompt, targets)
-    return mine.loss + kt_weight * transferred(server, "model", teacher, mine, targets)
+    return mine.loss + options.kt_weight * transferred(server, "model", (teacher, mine), targets, options)
 
 
-def transferred(server: Server, teacher_name: str, teacher, student, targets) -> torch.Tensor:
-    """Return Eq. 14 in a loop over samples and pairs: the sum over positions, the mean over samples."""
+def transferred(server: Server, teacher_name: str, sides, targets, options: MlEcsOptions) -> torch.Tensor:
+    """Return Eq. 14 in a loop over samples and pairs: the sum, by the number of pairs or by that of samples."""
+    teacher, student = sides
     other = {"slm": "model", "model": "slm"}[teacher_name]
     t, s = (getattr(server, name).backbone for name in (teacher_name, other))
     table = vocabulary_map(t.tokenizer, s.tokenizer, teacher_size=t.vocab_size, student_size=s.vocab_size)
-    total = torch.zeros(())
+    total, n_pairs = torch.zeros(()), 0
     for row, target in enumerate(targets):
         for u, v in answer_pairs(t.tokenizer, s.tokenizer, " " + target):
             rows = teacher.logits[row, u][None], student.logits[row, v][None]
-            total = total + pooled_kl(*rows, "topk", 128, table).sum()
-    return total / len(targets)
+            total, n_pairs = total + pooled_kl(*rows, "topk", 128, table).sum(), n_pairs + 1
+    return total / (n_pairs if options.kt_reduction == "mean" else len(targets))
 
 
-@pytest.mark.parametrize("kt_weight", [0.0, 1.0, 2.5])
-def test_one_backward_pass_gives_each_model_the_gradient_of_its_own_loss(kt_weight, server, monkeypatch):
+@pytest.mark.parametrize(("kt_weight", "kt_reduction"), [(0.0, "mean"), (1.0, "mean"), (2.5, "mean"), (1.0, "sum")])
+def test_one_backward_pass_gives_each_model_the_gradient_of_its_own_loss(kt_weight, kt_reduction, server):
     randomise_lora(server.model, 1)
     randomise_lora(server.slm, 2)
     rows = server.train.rows[:6]
-    options = MlEcsOptions(kt_weight=kt_weight, kt_pool="topk")
-    ours = gradients(server, lambda: loss_of(server, options, monkeypatch)(rows))
-    large = gradients(server, lambda: llm_loss(server, rows, kt_weight))
-    small = gradients(server, lambda: slm_loss(server, rows, kt_weight))
+    options = MlEcsOptions(kt_weight=kt_weight, kt_reduction=kt_reduction, kt_pool="topk")
+    ours = gradients(server, lambda: loss_of(server, options, rows))
+    large = gradients(server, lambda: llm_loss(server, rows, options))
+    small = gradients(server, lambda: slm_loss(server, rows, options))
     for name, gradient in ours.items():
         own, foreign = (large, small) if name.startswith("model/") else (small, large)
         torch.testing.assert_close(gradient, own[name], rtol=1e-3, atol=1e-6, msg=name)
@@ -143,11 +147,30 @@ def test_one_backward_pass_gives_each_model_the_gradient_of_its_own_loss(kt_weig
     assert any(g.any() for k, g in ours.items() if k.startswith("slm/lora"))
 
 
+def test_by_default_both_terms_are_means_over_tokens(server):
+    """Both reductions differ by the pairs per sample alone, so the mean takes out the length of the answers."""
+    rows = server.train.rows[:6]
+    targets = server.train.targets(rows)
+    tokenizers = (server.slm.backbone.tokenizer, server.model.backbone.tokenizer)
+    per_sample = sum(len(pairs_between(*tokenizers, " " + target)) for target in targets) / len(targets)
+    with torch.no_grad():
+        server.model.switch(training=False)
+        server.slm.switch(training=False)
+        mean, total = (
+            se_ccl.objective(server, 1, MlEcsOptions(**given)).terms(rows).minimised
+            for given in ({}, {"kt_reduction": "sum"})
+        )
+    assert per_sample > 2
+    for name, term in mean.items():
+        factor = per_sample if name.startswith("into_") else 1.0
+        assert float(total[name]) == pytest.approx(factor * float(term), rel=1e-5)
+
+
 def after_transfer(profile, samples, options: MlEcsOptions, change: str) -> dict[str, torch.Tensor]:
     """Return the server's state after SE-CCL that began with another adapter of the model or of its twin."""
     server = federation_of(profile, samples).server
     randomise_lora(getattr(server, change))
-    se_ccl.transfer(server, 1, options)
+    train(server, options)
     return server.state()
 
 
@@ -155,7 +178,7 @@ def test_slm_reaches_the_servers_model_through_knowledge_transfer_alone(profile,
     for kt_weight in [0.0, 1.0]:
         server = federation_of(profile, samples).server
         options = MlEcsOptions(kt_weight=kt_weight)
-        se_ccl.transfer(server, 1, options)
+        train(server, options)
         other = after_transfer(profile, samples, options, "slm")
         changed = {k for k in toy.differing(server.state(), other) if k.startswith("model/")}
         assert bool(changed) == (kt_weight > 0)
@@ -163,7 +186,7 @@ def test_slm_reaches_the_servers_model_through_knowledge_transfer_alone(profile,
 
 def test_without_transfer_the_divergence_is_not_even_computed(server, monkeypatch):
     monkeypatch.setattr(se_ccl, "transfer_between", lambda *_: pytest.fail("λ = 0"))
-    se_ccl.transfer(server, 1, MlEcsOptions(kt_weight=0.0))
+    train(server, MlEcsOptions(kt_weight=0.0))
     assert server.steps == {"server": server.training.budget.server}
 
 
@@ -178,28 +201,24 @@ def twins(profile, samples) -> Server:
 
 
 @pytest.mark.parametrize("pool", ["auto", "topk", "sorted", "avg", "none"])
-def test_identical_models_have_nothing_to_transfer(pool, twins, monkeypatch):
+def test_identical_models_have_nothing_to_transfer(pool, twins):
     rows = twins.train.rows[:5]
     with torch.no_grad():
         twins.model.switch(training=False)
         twins.slm.switch(training=False)
-        losses = [
-            float(loss_of(twins, MlEcsOptions(kt_weight=weight, kt_pool=pool), monkeypatch)(rows))
-            for weight in (0.0, 1.0)
-        ]
+        losses = [float(loss_of(twins, MlEcsOptions(kt_weight=weight, kt_pool=pool), rows)) for weight in (0.0, 1.0)]
         assert losses[1] == pytest.approx(losses[0], abs=1e-5)
         randomise_lora(twins.slm, 9)
         without, with_transfer = (
-            float(loss_of(twins, MlEcsOptions(kt_weight=weight, kt_pool=pool), monkeypatch)(rows))
-            for weight in (0.0, 1.0)
+            float(loss_of(twins, MlEcsOptions(kt_weight=weight, kt_pool=pool), rows)) for weight in (0.0, 1.0)
         )
-        assert with_transfer > without + 1e-4
+        assert with_transfer > without + 1e-5
 
 
-def test_identical_models_get_the_gradients_of_their_other_losses(twins, monkeypatch):
+def test_identical_models_get_the_gradients_of_their_other_losses(twins):
     rows = twins.train.rows[:5]
     plain, with_transfer = (
-        gradients(twins, lambda w=w: loss_of(twins, MlEcsOptions(kt_weight=w), monkeypatch)(rows)) for w in (0.0, 1.0)
+        gradients(twins, lambda w=w: loss_of(twins, MlEcsOptions(kt_weight=w), rows)) for w in (0.0, 1.0)
     )
     for name, gradient in with_transfer.items():
         torch.testing.assert_close(gradient, plain[name], rtol=1e-3, atol=1e-6, msg=name)
@@ -207,13 +226,13 @@ def test_identical_models_get_the_gradients_of_their_other_losses(twins, monkeyp
 
 def test_models_of_different_vocabularies_can_be_compared(server):
     for pool in ["auto", "topk", "sorted", "avg"]:
-        se_ccl.transfer(server, 1, MlEcsOptions(kt_pool=pool))
+        train(server, MlEcsOptions(kt_pool=pool))
         assert 0 < server.logs["se-ccl"] < 100
 
 
 def test_whole_distributions_of_different_vocabularies_are_refused_in_one_line(server):
     with pytest.raises(UsageError, match="one vocabulary") as caught:
-        se_ccl.transfer(server, 1, MlEcsOptions(kt_pool="none"))
+        train(server, MlEcsOptions(kt_pool="none"))
     assert "\n" not in str(caught.value)
 
 
@@ -265,13 +284,13 @@ def test_anchors_are_drawn_anew_for_every_batch(server, monkeypatch):
 
     original = se_ccl.contrast
     monkeypatch.setattr(se_ccl, "contrast", spy)
-    se_ccl.transfer(server, 1, MlEcsOptions())
+    train(server, MlEcsOptions())
     assert used == se_ccl.draw_anchors(server, 1, 2)
 
 
 def test_caches_do_not_keep_a_finished_cells_models_alive(profile, samples):
     federation = federation_of(profile, samples)
-    se_ccl.transfer(federation.server, 1, MlEcsOptions())
+    train(federation.server, MlEcsOptions())
     gone = [weakref.ref(m.backbone) for m in (federation.server.model, federation.server.slm)]
     del federation
     gc.collect()

@@ -8,21 +8,21 @@ from typing import Any
 
 from mlecs_bench.api import Metric
 
-from .words import SLOT_NAMES, SLOTS, SOURCES
+from .words import REDUNDANCY, SLOT_NAMES, SLOTS
 
 SLOT_COLUMNS = tuple(f"slot_{name}" for name in SLOT_NAMES)
 _SYNONYMS = {name: {words[0]: frozenset(words) for words in values} for name, values in SLOTS.items()}
 
 
 def slot_scores(columns: Mapping[str, Sequence[Any]], predictions: Sequence[str]) -> dict[str, Metric]:
-    """Return the share of slots that the predictions name, per source of the slots and in all.
+    """Return the share of slots that the predictions name, by how many modalities show them and in all.
 
     `columns` holds slot_<name> → the values' names (n,), `predictions` n texts. A slot is named when its value or
     a synonym of it is among the words of the prediction.
     """
     said = [frozenset(re.findall(r"[a-z]+", text.lower())) for text in predictions]
     share = {name: _share_named(name, columns[f"slot_{name}"], said) for name in SLOT_NAMES}
-    groups = {**SOURCES, "all": SLOT_NAMES}
+    groups = {**REDUNDANCY, "all": SLOT_NAMES}
     return {
         f"slots_{group}": Metric(sum(share[name] for name in names) / len(names), len(said))
         for group, names in groups.items()

@@ -11,13 +11,13 @@ from mlecs_bench.api import DataRequest, Manifest, Modality, Prepared, features_
 
 from . import captions, signals
 from .copies import SUBTITLE, subtitles_of
-from .words import SLOT_NAMES, SLOTS, SUBTITLE_WORDS
+from .words import SHOWN_BY, SLOT_NAMES, SLOTS, SUBTITLE_WORDS
 
 if TYPE_CHECKING:
     import datasets
     import numpy as np
 
-VERSION = "2"
+VERSION = "3"
 DATA_SEED = 2602
 N_SAMPLES = 9680
 PROMPT = "Summarize the clip."
@@ -94,8 +94,10 @@ def digest() -> str:
         "slots": SLOTS,
         "subtitle_words": SUBTITLE_WORDS,
         "summaries": [captions.STYLES[captions.CLIP_STYLE].templates, captions.LIKED_SHARE],
-        "vision": [signals.COLOURS, signals.SHAPES, signals.MOTIONS, signals.PIXEL_NOISE, signals.TEXTURE_SWING],
-        "audio": [signals.LEVEL, signals.SOUND_NOISE],
+        "shown": [SHOWN_BY, signals.HIDDEN],
+        "vision": [signals.COLOURS, signals.SHAPES, signals.MOTIONS, signals.TINTS],
+        "pixels": [signals.PIXEL_NOISE, signals.TEXTURE_SWING],
+        "audio": [signals.LEVEL, signals.SOUND_NOISE, signals.STEP_BANDS],
         "subtitle": [signals.WORD_SHARES, signals.WORD_CONFUSION],
     }
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()

@@ -85,20 +85,18 @@ SLOTS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
 
 SLOT_NAMES = tuple(SLOTS)
 
-SOURCES: Mapping[str, tuple[str, ...]] = {
-    "vision": ("object", "colour", "action"),
-    "audio": ("sound",),
-    "subtitle": ("topic", "tone"),
-    "shared": ("place", "voice"),
-}
-"""Which slots only one modality shows; place is shown by vision and audio, voice by audio and subtitle."""
-
 SHOWN_BY: Mapping[str, tuple[str, ...]] = {
-    "audio": ("place", "sound", "voice"),
-    "subtitle": ("voice", "topic", "tone"),
-    "vision": ("object", "colour", "action", "place"),
+    "audio": ("action", "place", "sound", "voice"),
+    "subtitle": ("object", "place", "sound", "voice", "topic", "tone"),
+    "vision": ("object", "colour", "action", "place", "tone"),
 }
-"""Modality → all slots it shows."""
+"""Modality → all slots it shows. Most slots are shown by several, so one modality can make up for another."""
+
+REDUNDANCY: Mapping[str, tuple[str, ...]] = {
+    count: tuple(name for name in SLOT_NAMES if sum(name in slots for slots in SHOWN_BY.values()) == n)
+    for n, count in enumerate(("one", "two", "three"), start=1)
+}
+"""How many modalities show a slot → these slots."""
 
 _TOPIC_WORDS = (
     "pan oven salt flour butter dough",
@@ -126,6 +124,36 @@ _VOICE_WORDS = (
     "please dear hush softly",
     "ugh cough grr heck",
 )
+_OBJECT_WORDS = (
+    "bark leash fetch bone",
+    "purr whiskers meow claw",
+    "steering tyre fuel garage",
+    "sail anchor deck harbour",
+    "wings nest feather chirp",
+    "beard sir uncle brother",
+    "aunt sister mrs daughter",
+    "saddle gallop stable hoof",
+)
+_PLACE_WORDS = (
+    "sand waves towel seagull",
+    "trees moss trail pine",
+    "stove sink plate fridge",
+    "crossing sidewalk traffic corner",
+    "desk printer meeting laptop",
+    "crowd seats scoreboard bleachers",
+    "cactus camel mirage dust",
+    "barn tractor hay fence",
+)
+_SOUND_WORDS = (
+    "guitar drum chorus tune",
+    "umbrella puddle wet cloud",
+    "tickle amusing grin hilarious",
+    "lightning storm flash bang",
+    "church tower ring steeple",
+    "piston exhaust gear throttle",
+    "kite blow gale leaf",
+    "bravo encore ovation audience",
+)
 _FILLER_WORDS = (
     "the a and so then we you it is was to of in on for with that this here there now today again also just very "
     "one two more some all look see go come make take get let say tell show know think want need have do can will "
@@ -140,18 +168,24 @@ def _ids(groups: tuple[str, ...], first: int) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(range(start, start + size)) for start, size in zip(starts, sizes, strict=True))
 
 
-SUBTITLE_WORDS = ("", *" ".join((*_TOPIC_WORDS, *_TONE_WORDS, *_VOICE_WORDS, _FILLER_WORDS)).split())
+_HINTS = {
+    "topic": _TOPIC_WORDS,
+    "tone": _TONE_WORDS,
+    "voice": _VOICE_WORDS,
+    "object": _OBJECT_WORDS,
+    "place": _PLACE_WORDS,
+    "sound": _SOUND_WORDS,
+}
+_COUNTS = [sum(len(group.split()) for group in groups) for groups in _HINTS.values()]
+_FIRST = [1 + sum(_COUNTS[:i]) for i in range(len(_COUNTS) + 1)]
+
+SUBTITLE_WORDS = ("", *" ".join((*(group for groups in _HINTS.values() for group in groups), _FILLER_WORDS)).split())
 """The word of each subtitle id; id 0 is padding."""
 
-_N_TOPIC, _N_TONE, _N_VOICE = (
-    sum(len(g.split()) for g in groups) for groups in (_TOPIC_WORDS, _TONE_WORDS, _VOICE_WORDS)
-)
 SUBTITLE_IDS: Mapping[str, tuple[tuple[int, ...], ...]] = {
-    "topic": _ids(_TOPIC_WORDS, 1),
-    "tone": _ids(_TONE_WORDS, 1 + _N_TOPIC),
-    "voice": _ids(_VOICE_WORDS, 1 + _N_TOPIC + _N_TONE),
+    name: _ids(groups, first) for (name, groups), first in zip(_HINTS.items(), _FIRST[:-1], strict=True)
 }
 """Slot → value → the ids of the subtitle words that hint at it."""
 
-FILLER_IDS = _ids((_FILLER_WORDS,), 1 + _N_TOPIC + _N_TONE + _N_VOICE)[0]
+FILLER_IDS = _ids((_FILLER_WORDS,), _FIRST[-1])[0]
 """The ids of subtitle words that hint at nothing."""

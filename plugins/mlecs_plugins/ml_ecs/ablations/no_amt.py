@@ -30,13 +30,13 @@ def mlecs_algorithm() -> AlgorithmInfo:
         summary="ML-ECS whose devices upload what contrastive alignment on the public data has left",
         build=NoAmt,
         options=ServerOptions,
-        needs=lambda _: Needs(private_stage=False, public_stage=True, same=("lora",)),
+        needs=lambda _: Needs(private_stages=0, public_stage=True, same=("lora",)),
     )
     return about(
         info,
         readings=(
             OURS,
             "Devices take half the steps of ML-ECS, since nothing replaces those on the private data.",
-            "The devices' encoders are never trained, since they rest in CCL.",
+            "The devices' encoders are never trained, since they rest in CCL unless -o ccl_trains names them.",
         ),
     )

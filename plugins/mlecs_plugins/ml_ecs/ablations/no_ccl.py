@@ -6,7 +6,17 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from mlecs_bench.api import AlgorithmInfo, Device, Message, Server, hookimpl, option, supervised_loss, train_stage
+from mlecs_bench.api import (
+    AlgorithmInfo,
+    Device,
+    Message,
+    Server,
+    hookimpl,
+    minimise,
+    option,
+    supervised_loss,
+    train_stage,
+)
 from mlecs_plugins.ml_ecs import ccl, se_ccl
 from mlecs_plugins.ml_ecs.ablations import OURS, about
 from mlecs_plugins.ml_ecs.algorithm import MlEcs
@@ -44,11 +54,11 @@ class NoCcl(MlEcs):
     def align(self, device: Device, t: int) -> None:
         """Train what CCL trains, without the contrast."""
         loss = supervised_loss(device.model, device.public, device.prompt)
-        train_stage(device, device.public, ccl.public_stage(device, t), loss)
+        train_stage(device, device.public, ccl.public_stage(device, t, self.options.ccl_trains), loss)
 
     def transfer(self, server: Server, t: int) -> None:
         """SE-CCL, with the server's contrast unless that is dropped too."""
-        se_ccl.transfer(server, t, self.options, contrasts=self.scope == "devices")
+        minimise(server, se_ccl.objective(server, t, self.options, contrasts=self.scope == "devices"))
 
 
 @hookimpl
@@ -65,7 +75,8 @@ def mlecs_algorithm() -> AlgorithmInfo:
         info,
         readings=(
             OURS,
-            "Devices take the same steps on the same public batches, for L_lb alone; nothing but LoRA travels down.",
+            "Devices take the same steps on the same public batches over the same parts (-o ccl_trains), for L_lb "
+            "alone; nothing but LoRA travels down.",
             "The server keeps the contrast of SE-CCL: -o scope=both drops it too.",
         ),
     )
