@@ -1,7 +1,7 @@
 """The profile `pocket`: a real language model of 135 M parameters on devices and server, for any CPU or small GPU.
 
 The rule of its rounds, which no ranking enters: Standalone has plateaued, or a seed of ML-ECS, which has the most
-stages, takes a quarter of an hour of one CPU thread. The second is reached first. One thread takes 0.9 s (UR-FALL) to
+stages, takes a quarter of an hour of one CPU thread. The second decides. One thread takes 0.9 s (UR-FALL) to
 1.4 s (captions) for a step of a device and 2.6 to 3.2 s for one of SE-CCL; so 5 rounds of 10 steps with three devices
 are 7 to 9 minutes of training, and the answers to 64 test samples a party 2 to 6 more. `docs/real-models.md` has the
 figures, and the variant with another language model at the server.
