@@ -45,6 +45,7 @@ SETTINGS = (
     click.option("--private-limit", metavar="N", help="Most training samples of a device, or all.  [default: the"
                  " profile's]"),
     click.option("--public-limit", metavar="N", help="Most public training samples, or all.  [default: the profile's]"),
+    click.option("--test-limit", metavar="N", help="Most test samples of a party, or all.  [default: the profile's]"),
     click.option("--seeds", metavar="S,S", help="Seeds, such as 27,34.  [default: the five of the protocol]"),
     click.option("--n-seeds", type=int, metavar="K", help="The first K of the protocol's five seeds."),
     click.option("--evaluate", type=click.Choice(["last", "all"]), help="Rounds to score."

@@ -21,6 +21,7 @@ _QUIET_LIBRARIES = {
     "HF_HUB_OFFLINE": "1",  # nothing is downloaded while a command runs
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",  # the live view shows progress
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",  # tokenizers warns when a process forks after using threads
 }
@@ -39,6 +40,7 @@ COMMANDS = {
     "show": LazyCommand("mlecs_bench.cli.show:show", "Show the card of a plugin."),
     "doctor": LazyCommand("mlecs_bench.cli.doctor:doctor", "Check that this machine has what a run needs."),
     "data": LazyCommand("mlecs_bench.cli.data:data", "List, verify and prepare data."),
+    "models": LazyCommand("mlecs_bench.cli.models:models", "Turn model files of packages into folders of models."),
     "run": LazyCommand("mlecs_bench.cli.run:run", "Run one algorithm on one dataset at one rate."),
     "sweep": LazyCommand("mlecs_bench.cli.sweep:sweep", "Run many cells: a preset, a study file or lists."),
     "status": LazyCommand("mlecs_bench.cli.status:status", "Show how far the sweeps of FOLDER are."),

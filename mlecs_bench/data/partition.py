@@ -142,6 +142,29 @@ def _n_train(parts: Sequence[Part]) -> int:
     return sum(len(part.train) for part in parts)
 
 
+def limit_tests(cut: Partition, limit: int | None, seed: int) -> Partition:
+    """Leave every party at most `limit` test samples, in their order; None: all of them. Training samples stay.
+
+    Every party's are drawn from a stream of its own; a smaller limit takes some of a larger one's. What is left out
+    counts as unused.
+    """
+    public = _keep_tests(cut.public, limit, rng(seed, "test limit", "public"))
+    devices = tuple(_keep_tests(part, limit, rng(seed, "test limit", j)) for j, part in enumerate(cut.devices))
+    dropped = _n_test((cut.public, *cut.devices)) - _n_test((public, *devices))
+    return Partition(public, devices, cut.unused + dropped)
+
+
+def _keep_tests(part: Part, limit: int | None, generator: np.random.Generator) -> Part:
+    if limit is None or len(part.test) <= limit:
+        return part
+    chosen = sorted(int(i) for i in generator.permutation(len(part.test))[:limit])
+    return Part(part.train, tuple(part.test[i] for i in chosen))
+
+
+def _n_test(parts: Sequence[Part]) -> int:
+    return sum(len(part.test) for part in parts)
+
+
 def draw_masks(rates: Mapping[str, float], n_devices: int, seed: int, min_modalities: int = 1) -> Masks:
     """Draw M_j: device j holds modality m with probability rates[m], independently (paper, section 4.1).
 

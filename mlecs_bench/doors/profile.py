@@ -64,6 +64,8 @@ class Profile:
     """Training samples of a device; None: all that the partition gives it."""
     public_limit: int | None = None
     """Public training samples; None: all that the partition gives."""
+    test_limit: int | None = None
+    """Test samples of a party; None: all. Answers take most of a large model's time."""
     lora: LoraSettings = LoraSettings()
     connector_dropout: float = 0.1  # authors' script
     clip_norm: float = 1.0  # authors' script

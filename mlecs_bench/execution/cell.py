@@ -25,7 +25,7 @@ from mlecs_bench.federation.evaluation import evaluator_of
 from mlecs_bench.federation.fleet import FleetRequest, Recipe, build_host, named_fleet, open_samples
 from mlecs_bench.federation.processes import use_exact_kernels, use_threads
 from mlecs_bench.models.memory import memory_ran_out
-from mlecs_bench.plan.identity import model_identity
+from mlecs_bench.plan.identity import model_name
 from mlecs_bench.records.names import option_words
 from mlecs_bench.records.provenance import now, provenance
 from mlecs_bench.records.results import SCHEMA, find_record, read_record, write_record
@@ -173,8 +173,7 @@ def _realised(plan: Plan, parts: _Parts, greetings: Mapping[str, Greeting]) -> d
         "unused_samples": layout.partition.unused,
         "notes": list(parts.samples.manifest.notes),
         "structures": {
-            id_: dataclasses.asdict(s) | {"slm": model_identity(plan, s.slm)["name"]}
-            for id_, s in plan.structures.items()
+            id_: dataclasses.asdict(s) | {"slm": model_name(plan, s.slm)} for id_, s in plan.structures.items()
         },
         "random_encoders": {party: sorted(names) for party, names in at_random.items()},
     }

@@ -13,7 +13,16 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from mlecs_bench.data.partition import Masks, Part, Partition, draw_masks, limited, partition, rates_of
+from mlecs_bench.data.partition import (
+    Masks,
+    Part,
+    Partition,
+    draw_masks,
+    limit_tests,
+    limited,
+    partition,
+    rates_of,
+)
 from mlecs_bench.data.samples import PartyData, PooledData, Samples
 from mlecs_bench.doors.profile import Profile
 from mlecs_bench.federation.device import Device
@@ -51,6 +60,7 @@ def lay_out(plan: Plan, seed: int, samples: Samples) -> Layout:
     """Return the layout of a seed, which depends on the plan, the seed and the samples' groups and strata alone."""
     cut = partition(samples.column("group"), samples.column("stratum"), plan.split, plan.n_devices, seed)
     cut = limited(cut, plan.profile.private_limit, plan.profile.public_limit, seed)
+    cut = limit_tests(cut, plan.profile.test_limit, seed)
     rates = rates_of(plan.rho, samples.manifest.modality_names)
     return Layout(cut, draw_masks(rates, plan.n_devices, seed, plan.min_modalities))
 

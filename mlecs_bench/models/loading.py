@@ -48,7 +48,7 @@ def load_base(source: str, settings: BaseSettings) -> tuple[Any, Any, Any]:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(f"cannot load a causal language model from '{source}': {first}") from error
-    _check_loaded(source, report["missing_keys"], tokenizer, config.vocab_size)
+    check_loaded(source, report["missing_keys"], tokenizer, config.vocab_size)
     # A checkpoint may bring its own decoding (repetition penalty, sampling): greedy means greedy for all.
     model.generation_config = GenerationConfig()
     at_rest(model.requires_grad_(False))
@@ -86,7 +86,7 @@ def _placement(source: str, settings: BaseSettings) -> dict[str, Any]:
     return {"quantization_config": config, "device_map": {"": settings.torch_device}}
 
 
-def _check_loaded(source: str, missing: Collection[str], tokenizer: Any, vocab_size: int) -> None:
+def check_loaded(source: str, missing: Collection[str], tokenizer: Any, vocab_size: int) -> None:
     """Raise UsageError for what transformers lets pass: weights drawn at random, a tokenizer that cannot serve."""
     if missing:
         raise UsageError(f"'{source}' lacks {len(missing)} weights, such as {min(missing)}; save the whole model")

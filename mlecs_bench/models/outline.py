@@ -19,6 +19,7 @@ LORA_TARGETS: dict[str, tuple[str, ...]] = {
     "gpt2": ("c_attn", "c_proj"),
     "gptj": ("q_proj", "k_proj", "v_proj", "out_proj", "fc_out"),
     "llama": ("q_proj", "k_proj", "v_proj", "o_proj", "down_proj"),
+    "gemma3_text": ("q_proj", "k_proj", "v_proj", "o_proj", "down_proj"),
 }
 """Adapted projections by architecture: those of attention and the one out of the MLP, as {c_attn, c_proj} on GPT-2."""
 

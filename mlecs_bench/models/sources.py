@@ -36,6 +36,13 @@ KNOWN_CONFIGURATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "EleutherAI/gpt-j-6b": MappingProxyType(
             {"model_type": "gptj", "n_embd": 4096, "n_layer": 28, "n_head": 16, "rotary_dim": 64, "n_inner": None}
         ),
+        "HuggingFaceTB/SmolLM2-135M-Instruct": MappingProxyType(
+            {
+                **{"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30},
+                **{"num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152},
+                **{"max_position_embeddings": 8192, "tie_word_embeddings": True},
+            }
+        ),
     }
 )
 """The published sizes of the profiles' models: shapes are known without a hub. What is left out is the default of
@@ -91,6 +98,31 @@ def pretrained(source: str) -> tuple[str, dict[str, Any]]:
         return str(Path(source).expanduser()), {"local_files_only": True}
     repository, _ = _split(source)
     return repository, {"revision": _commit(source)}
+
+
+def prepends_bos(tokenizer: Any) -> bool:
+    """Say whether a tokenizer of transformers puts its BOS token before a text by itself, as it does with "x"."""
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        return False
+    with_special, without = (tokenizer("x", add_special_tokens=special)["input_ids"] for special in (True, False))
+    return bool(with_special[:1] == [bos] and without[:1] != [bos])
+
+
+def is_given_bos(source: str) -> bool:
+    """Say whether the model at `source` reads a BOS token first; raises UsageError where it has no tokenizer."""
+    return _is_given_bos(source, content_id(source))
+
+
+@lru_cache(maxsize=32)
+def _is_given_bos(source: str, _content: str) -> bool:
+    from transformers import AutoTokenizer
+
+    name, where = pretrained(source)
+    try:
+        return prepends_bos(AutoTokenizer.from_pretrained(name, **where))
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UsageError(f"cannot load the tokenizer of '{source}': {_first_line(error)}") from error
 
 
 def configuration(source: str) -> Any:

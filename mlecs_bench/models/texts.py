@@ -1,9 +1,14 @@
-"""Prompt and answers as token ids of one tokenizer: every text is tokenised once per process."""
+"""Prompt and answers as token ids of one tokenizer: every text is tokenised once per process.
+
+A model reads [opening ; soft tokens ; prompt ; answer]. The opening is the BOS token where the model's own tokenizer
+prepends one: such models have never read a text without it. Prompt and answer bring no special token of their own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,6 +16,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from mlecs_bench.models.placement import moved
+from mlecs_bench.models.sources import prepends_bos
 
 PROMPT_TEMPLATE = "Instruction: {prompt} Output:"
 """Plain words, so that no backbone needs new tokens whose frozen embeddings would be random."""
@@ -50,6 +56,12 @@ class Texts:
         self._torch_device = torch_device
         self._answers: dict[str, tuple[int, ...]] = {}
         self._prompts: dict[str, Tensor] = {}
+
+    @cached_property
+    def opening(self) -> Int64[Tensor, " o"]:
+        """The ids that the model reads before anything else: BOS where its own tokenizer prepends one, else none."""
+        ids = [self._tokenizer.bos_token_id] if prepends_bos(self._tokenizer) else []
+        return torch.tensor(ids, dtype=torch.long, device=self._torch_device)
 
     def prompt(self, prompt: str) -> Int64[Tensor, " p"]:
         """Return the ids of the prompt in its template."""

@@ -97,19 +97,26 @@ class UnifiedModel:
         return self.connector.soft_prompt(representation.fused)
 
     def supervise(self, soft: Float[Tensor, "b P H"], prompt: str, targets: Sequence[str]) -> Supervised:
-        """Return L_lb of `targets` after [soft tokens ; prompt] (Eq. 10): mean cross-entropy over answer tokens.
+        """Return L_lb of `targets` after [opening ; soft tokens ; prompt] (Eq. 10).
 
-        Row k of the logits predicts answer token k; the last row of a sample predicts its end-of-sequence token.
+        That is the mean cross-entropy over answer tokens. Row k of the logits predicts answer token k; the last row of
+        a sample predicts its end-of-sequence token.
         """
         answers = self.texts.answers(targets)
         length = answers.ids.shape[1]
         ids = torch.cat([self._prompt_ids(prompt, len(targets)), answers.ids[:, :-1]], dim=1)
-        embeds = torch.cat([soft, self.backbone.embed(ids)], dim=1)
-        logits = self.backbone.logits(embeds, keep=length)
+        logits = self.backbone.logits(self._embeds(soft, ids), keep=length)
         # Padding stands behind every answer, so no real position attends to it; it only has to be left out here.
         predicted = logits.flatten(0, 1).index_select(0, answers.positions)
         loss = nn.functional.cross_entropy(predicted, answers.ids.flatten().index_select(0, answers.positions))
         return Supervised(loss, logits, answers)
+
+    def _embeds(self, soft: Float[Tensor, "b P H"], ids: Int64[Tensor, "b s"]) -> Float[Tensor, "b S H"]:
+        """Return the inputs [opening ; soft tokens ; ids] of the backbone."""
+        parts = [soft, self.backbone.embed(ids)]
+        if len(self.texts.opening):
+            parts.insert(0, self.backbone.embed(self.texts.opening).expand(len(soft), -1, -1))
+        return torch.cat(parts, dim=1)
 
     def _prompt_ids(self, prompt: str, b: int) -> Int64[Tensor, "{b} p"]:
         return self.texts.prompt(prompt).expand(b, -1)
@@ -124,7 +131,7 @@ class UnifiedModel:
         self.switch(training=False)
         soft = self.soft_prompt(self.represent(batch), len(batch))
         ids = self._prompt_ids(prompt, len(batch))
-        return self.backbone.generate(torch.cat([soft, self.backbone.embed(ids)], dim=1), max_new_tokens)
+        return self.backbone.generate(self._embeds(soft, ids), max_new_tokens)
 
     def switch(self, training: bool) -> None:
         """Make this model's adapter the active one and set dropout on (training) or off."""
@@ -198,13 +205,15 @@ class UnifiedModel:
 
 
 def check_length(backbone: AnyBackbone, texts: Texts, longest: tuple[str, int], soft_tokens: int) -> None:
-    """Raise UsageError unless soft tokens and the `longest` (prompt, answer tokens) fit a backbone's positions."""
+    """Raise UsageError unless all inputs, with the `longest` (prompt, answer tokens), fit a backbone's positions."""
     prompt, answer = longest
-    needed = soft_tokens + len(texts.prompt(prompt)) + answer
+    opening = len(texts.opening)
+    needed = opening + soft_tokens + len(texts.prompt(prompt)) + answer
     if needed > backbone.max_positions:
         raise UsageError(
             f"'{backbone.source}' has {backbone.max_positions} positions but {needed} are needed "
-            f"({soft_tokens} soft tokens, prompt, {answer} answer tokens); choose a longer model"
+            f"({'BOS, ' if opening else ''}{soft_tokens} soft tokens, prompt, {answer} answer tokens); choose a longer "
+            "model"
         )
 
 

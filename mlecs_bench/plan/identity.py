@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlecs_bench.data.partition import rates_of
 from mlecs_bench.doors.options import identifying, plain
 from mlecs_bench.doors.profile import file_digest
-from mlecs_bench.models.sources import content_id, source_name
+from mlecs_bench.models.sources import content_id, is_given_bos, source_name
 
 if TYPE_CHECKING:
     from mlecs_bench.data.samples import Manifest
@@ -87,10 +87,18 @@ def _structure_identity(plan: Plan) -> dict[str, Any]:
     }
 
 
-def model_identity(plan: Plan, source: str) -> dict[str, str | None]:
-    """Return name and digest of a language model; the profile's own goes by the profile's name."""
-    name = plan.profile.name if source in plan.profile_models else source_name(source)
-    return {"name": name, "digest": content_id(source)}
+def model_identity(plan: Plan, source: str) -> dict[str, Any]:
+    """Return name and digest of a language model, and that it is given a BOS token, if it is.
+
+    The digest does not tell the latter: it is of the model, and what is put before its inputs is of this version.
+    """
+    bos = {"bos": True} if is_given_bos(source) else {}
+    return {"name": model_name(plan, source), "digest": content_id(source)} | bos
+
+
+def model_name(plan: Plan, source: str) -> str:
+    """Return what a language model is called; the profile's own goes by the profile's name."""
+    return plan.profile.name if source in plan.profile_models else source_name(source)
 
 
 def _training_identity(plan: Plan) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from mlecs_bench.seeds import PROTOCOL_SEEDS
 
 Rho = float | Mapping[str, float]
 Limit = int | Literal["all"]
-LIMITS = ("private_limit", "public_limit")
-"""The settings that hold a limit."""
+LIMITS = ("private_limit", "public_limit", "test_limit")
+"""The settings of this type: the most samples of a kind."""
 
 
 def check_rate(rate: object, what: str) -> None:
@@ -44,11 +44,11 @@ class RunSpec:
 
     None stands for "as the profile or the dataset says", which `resolve` looks up. `rho` is one rate or a rate per
     modality. `steps` is q, the optimiser steps of one stage. `private_limit` and `public_limit` are the most
-    training samples of a device and of the public part; "all" leaves every one. `data_dir` is where the user's
-    files are; it is not part of a record's identity, the digest of the data is. Nor are `gradient_checkpointing`,
-    which changes memory and speed alone, and `bertscore_model` (a folder, a hub id, "packaged" or "none"), whose
-    weights are. `slm`, `llm` and `proxy` are folders or hub ids; `device_slm`, `device_rank` and
-    `device_encoder_width` say in what single devices differ, by device id.
+    training samples of a device and of the public part, `test_limit` the most test samples of a party; "all" leaves
+    every one. `data_dir` is where the user's files are; it is not part of a record's identity, the digest of the
+    data is. Nor are `gradient_checkpointing`, which changes memory and speed alone, and `bertscore_model` (a folder,
+    a hub id, "packaged" or "none"), whose weights are. `slm`, `llm` and `proxy` are folders or hub ids; `device_slm`,
+    `device_rank` and `device_encoder_width` say in what single devices differ, by device id.
     """
 
     algo: str
@@ -66,6 +66,7 @@ class RunSpec:
     batch_size: int | None = None
     private_limit: Limit | None = None
     public_limit: Limit | None = None
+    test_limit: Limit | None = None
     dtype: Dtype | None = None
     base_bits: Literal[4, 8] | None = None
     gradient_checkpointing: bool = False

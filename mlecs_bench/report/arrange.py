@@ -210,7 +210,8 @@ def _setting(members: Sequence[Row], label: str, arms: Mapping[str, Arm], data: 
     training = members[0].identity["training"]
     profile = members[0].identity["profile"]
     plan = f"{training['rounds']} rounds x {training['steps']} steps"
-    about = f"profile {profile['name']}, budget {training['budget']}, {plan}"
+    scored = f", at most {training['test_limit']} test samples of a party" if training.get("test_limit") else ""
+    about = f"profile {profile['name']}, budget {training['budget']}, {plan}{scored}"
     return Setting(label, about, is_tiny(members[0]), rows, curves)
 
 

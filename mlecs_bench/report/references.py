@@ -19,7 +19,10 @@ from mlecs_bench.report.frame import SERVER, Row, SeedMean, Stat, cells_of, fram
 
 EVAL_POINT = "reference"
 """Stands for the point of evaluation of a device's score, since there is no training."""
-DECIDED_BY = (("dataset", "digest"), ("dataset", "split"), ("training", "bertscore_samples"))
+DECIDED_BY = (
+    *(("dataset", "digest"), ("dataset", "split")),
+    *(("training", "bertscore_samples"), ("training", "test_limit")),
+)
 """Parts of an identity that can differ in one block and decide a reference; the scorers are those of the table."""
 OWN_NAMES = frozenset(MOST_FREQUENT.values())
 TOLERANCE = 1e-6

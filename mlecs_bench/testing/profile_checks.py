@@ -31,6 +31,7 @@ WHOLE = (
     "batch_size",
     "generation_batch",
 )
+LIMITS = ("bertscore_samples", "private_limit", "public_limit", "test_limit")
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
 
@@ -58,12 +59,9 @@ def numbers(given: Given) -> None:
         _expect(
             isinstance(value, int) and not isinstance(value, bool) and value > 0, name, value, "a whole number above 0"
         )
-    _expect(
-        p.bertscore_samples is None or p.bertscore_samples > 0,
-        "bertscore_samples",
-        p.bertscore_samples,
-        "None or above 0",
-    )
+    for name in LIMITS:
+        limit = getattr(p, name)
+        _expect(limit is None or limit > 0, name, limit, "None or above 0")
     _expect(isinstance(p.lora.rank, int) and p.lora.rank > 0, "lora.rank", p.lora.rank, "a whole number above 0")
     above = {"lora.alpha": p.lora.alpha, "clip_norm": p.clip_norm}
     above |= {f"learning_rates.{name}": rate for name, rate in plain(p.learning_rates).items()}

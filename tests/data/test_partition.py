@@ -14,6 +14,7 @@ from laws import for_all
 from mlecs_bench.data.partition import (
     Partition,
     draw_masks,
+    limit_tests,
     limited,
     partition,
     rates_of,
@@ -193,6 +194,36 @@ def test_sequences_go_where_their_names_send_them_whatever_the_order_of_samples(
     for a, b in zip(parts_of(one), parts_of(other), strict=True):
         assert sequences_of(a.train, mixed) == sequences_of(b.train, ordered)
         assert sequences_of(a.test, mixed) == sequences_of(b.test, ordered)
+
+
+@for_all("seed", PROTOCOL_SEEDS)
+def test_a_test_limit_keeps_some_test_samples_in_their_order_and_all_training_samples(seed):
+    groups, strata = ur_fall()
+    for cut in (split_frames(900, 4, seed), split_sequences(groups, strata, 4, seed)):
+        for limit in (1, 7, 30):
+            limited = limit_tests(cut, limit, seed)
+            for before, after in zip(parts_of(cut), parts_of(limited), strict=True):
+                assert after.train == before.train
+                assert len(after.test) == min(limit, len(before.test))
+                assert [row for row in before.test if row in set(after.test)] == list(after.test)
+            left_out = sum(len(part.test) for part in parts_of(cut)) - sum(len(p.test) for p in parts_of(limited))
+            assert limited.unused == cut.unused + left_out
+        assert limit_tests(cut, 10**6, seed) == limit_tests(cut, None, seed) == cut
+
+
+def test_a_smaller_test_limit_takes_some_of_a_larger_ones_and_another_seed_others():
+    cut = split_frames(4_000, 3, 27)
+    small, large = (parts_of(limit_tests(cut, limit, 27)) for limit in (10, 60))
+    assert all(set(one.test) < set(other.test) for one, other in zip(small, large, strict=True))
+    assert small != parts_of(limit_tests(cut, 10, 34))
+
+
+def test_every_test_sample_is_equally_likely_to_be_kept():
+    cut, kept = split_frames(400, 1, 0), Counter()
+    for seed in range(1_500):
+        kept.update(limit_tests(cut, 10, seed).devices[0].test)
+    assert set(kept) == set(cut.devices[0].test)
+    assert stats.chisquare([kept[row] for row in cut.devices[0].test]).pvalue > 1e-3
 
 
 def test_the_named_splits_are_the_functions_and_another_name_is_refused():

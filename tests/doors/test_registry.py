@@ -106,7 +106,7 @@ def test_first_party_plugins_enter_by_the_same_door(site):
     for kind, names in {
         "algorithm": {"ml-ecs", "standalone", "multi-fedavg"},
         "dataset": {"vast", "ur-fall"},
-        "profile": {"mini", "small", "paper"},
+        "profile": {"mini", "small", "paper", "pocket"},
         "workers": {"in-process", "processes"},
         "fleet": {"in-process", "processes"},
         "metric": {"rouge_lsum", "rouge_lsum_sentences", "bertscore", "f1_macro", "f1_weighted"},

@@ -88,6 +88,18 @@ def test_cut_and_masks_follow_the_seed_and_not_the_algorithm(profile, samples):
         assert tuple(d.modalities for d in one.devices) == one.layout.masks.devices
 
 
+def test_a_test_limit_follows_the_seed_and_not_the_algorithm_and_changes_no_training_sample(profile, samples):
+    whole = toy.toy_federation(profile, samples)
+    one = toy.toy_federation(profile, samples, test_limit=2)
+    other = toy.toy_federation(profile, samples, public_stage=False, algo="standalone", test_limit=2)
+    assert one.layout == other.layout
+    assert one.layout.masks == whole.layout.masks
+    for before, after in zip((whole.server, *whole.devices), (one.server, *one.devices), strict=True):
+        assert before.train.rows.tolist() == after.train.rows.tolist()
+        assert len(after.test) == 2 < len(before.test)
+        assert set(after.test.rows.tolist()) < set(before.test.rows.tolist())
+
+
 def test_parties_share_the_public_rows_and_nothing_else(mixed):
     public = set(mixed.server.train.rows.tolist())
     held_out = set(mixed.server.test.rows.tolist())

@@ -14,11 +14,11 @@ from mlecs_bench.models import sources
 from mlecs_bench.models.outline import backbone_shape
 
 REGISTRY = Registry.installed()
-MINI, SMALL, PAPER = (REGISTRY.profile(name).info for name in ("mini", "small", "paper"))
+MINI, SMALL, PAPER, POCKET = (REGISTRY.profile(name).info for name in ("mini", "small", "paper", "pocket"))
 
 
 def test_the_models_of_every_profile_are_known_without_a_hub():
-    for profile in (SMALL, PAPER):
+    for profile in (SMALL, PAPER, POCKET):
         for source in (profile.slm, profile.llm):
             assert backbone_shape(source, None).adapted
 
@@ -26,6 +26,11 @@ def test_the_models_of_every_profile_are_known_without_a_hub():
 def test_published_sizes_are_those_of_the_architectures_own_presets():
     assert sources.configuration("EleutherAI/gpt-j-6b").to_dict() == GPTJConfig().to_dict()
     assert sources.configuration("openai-community/gpt2").to_dict() == GPT2Config().to_dict()
+
+
+def test_the_published_size_of_smollm2_is_that_of_its_package():
+    shape = backbone_shape(POCKET.slm, None)
+    assert (shape.n_parameters, shape.vocab_size, shape.max_positions) == (134_515_008, 49_152, 8_192)
 
 
 def hub_copy(root: Path, repository: str, checkpoint: str, commit: str) -> None:

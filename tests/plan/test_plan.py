@@ -229,6 +229,7 @@ def test_all_that_can_change_a_number_changes_the_identity_and_nothing_else_does
                 "base_bits": 8,
                 "evaluate": "all",
                 "min_modalities": 0,
+                "test_limit": 5,
                 "llm": checkpoints["llama"],
                 "threads": 2,
             }.items()

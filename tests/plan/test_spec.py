@@ -38,6 +38,7 @@ FULL = spec(
     budget="equal",
     evaluate="all",
     min_modalities=0,
+    test_limit=64,
     slm="a",
     llm="b",
     proxy="c",

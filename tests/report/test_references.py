@@ -122,6 +122,7 @@ def test_what_decides_a_reference_tells_its_rows_apart():
         ("dataset", "split", "sequence", "frame"),
         ("dataset", "digest", "e" * 64, "a" * 64),
         ("training", "bertscore_samples", 64, "absent"),
+        ("training", "test_limit", 64, "absent"),
     ):
         other = with_identity(with_references(make_record()), **{part: {name: value}})
         records = [with_references(make_record()), changed(other, "d00", 0.9)]

