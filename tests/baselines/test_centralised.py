@@ -146,7 +146,7 @@ def test_every_part_of_a_device_learns_and_the_servers_encoders_if_the_profile_s
 
 def test_the_card_names_it_as_a_bound_and_no_method_of_a_paper():
     info = toy.ALGORITHMS["centralised"]
-    assert (info.paper, info.exchanges, info.server_score) == ("none", (), True)
+    assert (info.paper, info.exchanges, info.server_score) == ("none: a control row of ours", (), True)
     assert "not a federation" in info.summary
     assert Needs(private_stages=0, pool=True) == NEEDS
 

@@ -82,16 +82,17 @@ def build_encoders(folder: Path) -> dict[str, dict[str, float]]:
 
 @dataclass(frozen=True)
 class Pair:
-    """An embedded profile: its folder, how each model splits words, and whether encoders belong to it."""
+    """An embedded profile: its folder, how each model of its own splits words, and whether it has own encoders."""
 
     folder: str
     segmentations: Mapping[str, Segmentation]
     with_encoders: bool
 
 
+RECIPES = {"slm": SLM_RECIPE, "llm": LLM_RECIPE}
 PAIRS = {
     "mini": Pair("mini", {"slm": SHARED, "llm": SHARED}, with_encoders=True),
-    "mini-split": Pair("mini_split", {"slm": SHARED, "llm": SHORT}, with_encoders=False),
+    "mini-split": Pair("mini_split", {"llm": SHORT}, with_encoders=False),
 }
 
 
@@ -101,9 +102,8 @@ def build(name: str, folder: Path) -> None:
     texts = tokenizer_texts(SEED, 6000)
     encoders = build_encoders(folder) if pair.with_encoders else {}
     models = []
-    for use, recipe in (("slm", SLM_RECIPE), ("llm", LLM_RECIPE)):
-        tokenizer = train_tokenizer(texts, pair.segmentations[use])
-        models.append(build_model(use, tokenizer, recipe, folder))
+    for use, segmentation in pair.segmentations.items():
+        models.append(build_model(use, train_tokenizer(texts, segmentation), RECIPES[use], folder))
         print(models[-1], flush=True)
     write_card(folder, name, SEED, models, encoders)
     for path in folder.rglob("*"):

@@ -13,7 +13,6 @@ MINI_SPLIT = dataclasses.replace(
     MINI,
     name="mini-split",
     summary="as mini, but SLM and LLM have tokenizers of their own, which agree in a third of their ids",
-    slm=str(FOLDER / "slm"),
     llm=str(FOLDER / "llm"),
 )
 
