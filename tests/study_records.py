@@ -112,12 +112,14 @@ def write_records(folder: Path, records: Iterable[Record]) -> Path:
 
 
 def table_rows(markdown: str) -> list[dict[str, str]]:
-    """Read the tables of a Markdown text back: header to cell."""
+    """Read the tables of a text back, lines as mappings of header to cell; one that stands upright is laid down."""
     rows = []
     for block in re.findall(r"(?:^\|.*\n?)+", markdown, flags=re.MULTILINE):
         header, _, *lines = (
             [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]] for line in block.strip().splitlines()
         )
+        if lines and (header[0], lines[0][0]) == ("algorithm", "rho"):
+            header, *lines = (list(column) for column in zip(header, *lines, strict=True))
         rows += [dict(zip(header, cells, strict=True)) for cells in lines]
     return rows
 

@@ -9,6 +9,8 @@ from mlecs_bench.report.table import ABSENT, Claim, Content, Figure, Line, Numbe
 
 CLAIM_HEADERS = ("where", "claim", "printed", "measured", "verdict", "reason")
 EMPTY = "This table has no lines."
+MANY_COLUMNS, FEW_LINES = 8, 6
+"""A table of more columns and at most so many lines stands upright in a terminal, which is never wide enough."""
 
 _INLINE = (
     (r"([\\`*\[|~$])", r"\\\1"),
@@ -69,6 +71,8 @@ def _figure_parts(figure: Figure) -> list[str]:
 def _grid(table: Table, plain: bool) -> str:
     if not table.lines:
         return EMPTY
+    if plain and len(table.columns) > MANY_COLUMNS and len(table.lines) <= FEW_LINES:
+        return _upright(table)
     shown, between = (_plain, " ") if plain else (_inline, " / ")
     headers = [*map(shown, table.left), *(shown(between.join(filter(None, path))) for path in table.columns)]
     columns = zip(*(line.contents for line in table.lines), strict=True)
@@ -76,6 +80,19 @@ def _grid(table: Table, plain: bool) -> str:
     content = _plain_content if plain else _content
     rows = [[*_labels(line, shown), *map(content, line.contents)] for line in table.lines]
     return _tabulated(rows, headers, align, "github" if plain else "pipe")
+
+
+def _upright(table: Table) -> str:
+    """Return a table for the terminal with a column for each of its lines, under the last label, and a row for each
+    of its columns.
+    """
+    labels = [_labels(line, _plain) for line in table.lines]
+    rows = [[_plain(name), *(label[i] for label in labels)] for i, name in enumerate(table.left[:-1])]
+    for i, path in enumerate(table.columns):
+        heading = _plain(" ".join(filter(None, path)))
+        rows.append([heading, *(_plain_content(line.contents[i]) for line in table.lines)])
+    headers = [_plain(table.left[-1]), *(label[-1] for label in labels)]
+    return _tabulated(rows, headers, ["left", *["right"] * len(labels)], "github")
 
 
 def _is_words(column: Iterable[Content | None]) -> bool:

@@ -183,7 +183,7 @@ LEGEND: Mapping[Mark, str] = MappingProxyType(
         "best": "Bold: best of its column in its block, of the rows with most seeds.",
         "close": "Underlined: not distinguishable from the best by a paired t-test at level "
         f"{ALPHA:g}, corrected (Holm) for the rows of the block.",
-        "repeats": f"Equals sign ({REPEATED}): on every seed the number to its left, as where nothing is received.",
+        "repeats": f"Equals sign ({REPEATED}): on every seed the number before it, as where nothing is received.",
     }
 )
 

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -397,6 +398,22 @@ def test_a_repeated_number_is_an_equals_sign_to_read_and_a_number_to_compute_wit
     assert re.search(r"\| 0.250 ± 0.012 \| = \|", re.sub(" +", " ", table_text(table)))
     assert "& = \\\\" in table_latex(table)
     for text in (table_markdown(table), table_text(table), table_latex(table)):
-        assert "on every seed the number to its left" in text
+        assert "on every seed the number before it" in text
     rows = list(csv.DictReader(io.StringIO(table_csv(table, {}))))
     assert [row["value"] for row in rows] == ["0.25", "0.25"]
+
+
+def test_a_wide_table_of_few_lines_stands_upright_in_a_terminal_with_every_number_of_it():
+    columns = tuple((f"score{i}", point) for i in range(5) for point in ("local", "received"))
+    numbers = [[Number(100 * line + i) for i in range(10)] for line in range(2)]
+    lines = tuple(Line(("0.5", f"algo{i}"), tuple(row)) for i, row in enumerate(numbers))
+    table = replace(TABLE, left=("rho", "algorithm"), columns=columns, lines=lines)
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table_text(table).splitlines() if row[:1] == "|"]
+    assert rows[0] == ["algorithm", "algo0", "algo1"]
+    assert rows[2] == ["rho", "0.5", "0.5"]
+    assert rows[3:] == [[" ".join(columns[i]), f"{i}.000", f"{100 + i}.000"] for i in range(10)]
+    narrow = replace(
+        table, columns=columns[:2], lines=tuple(replace(line, contents=line.contents[:2]) for line in lines)
+    )
+    assert "| rho" in table_text(narrow)
+    assert "score0 local" in table_text(narrow).partition("\n|-")[0]

@@ -157,7 +157,7 @@ def test_what_is_the_same_at_both_points_on_every_seed_is_printed_once():
     sends, silent = table_rows(text)
     assert [silent[f"rouge_lsum {stat} received"] for stat in ("avg", "best", "worst")] == ["="] * 3
     assert "=" not in sends.values()
-    assert "- Equals sign (=): on every seed the number to its left" in text
+    assert "- Equals sign (=): on every seed the number before it" in text
     assert "(=)" not in build_table(scored("a"), BOTH_POINTS)
     swapped = still(scored("b"))  # the same mean and spread, of other seeds
     values = [copy.deepcopy(r["metrics"]["client"]["local"]) for r in swapped]

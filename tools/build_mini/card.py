@@ -12,13 +12,15 @@ PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
 _HEAD = """# Card of the embedded profile `{name}`
 
-Two tiny causal language models with their tokenizers{and_encoders}. They stand in for large pretrained
-models, so that the whole benchmark runs on a CPU without any download. They know the texts of this project's
-generators and nothing else; they are of no use outside it.
+{what} for large pretrained models, so that the whole benchmark runs on a CPU without any
+download. They know the texts of this project's generators and nothing else; they are of no use outside it.
 
 Licence: Apache-2.0. Everything was made by `python -m tools.build_mini --profile {name}` from generated data; no
 recorded person, no third-party text and no third-party weight is in it.
 """
+
+_WHOLE = "Two tiny causal language models with their tokenizer, and six tiny encoders. They stand in"
+_LLM_ALONE = "A tiny causal language model with a tokenizer of its own, beside the rest of `mini`. They stand in"
 
 _HOW = """## How
 
@@ -60,7 +62,7 @@ def write_card(
     folder: Path, name: str, seed: int, models: Sequence[ModelReport], encoders: Mapping[str, Mapping[str, float]]
 ) -> None:
     """Write CARD.md to `folder`; `encoders` holds, per encoder, the probe accuracies."""
-    head = _HEAD.format(name=name, and_encoders=", and six tiny encoders" if encoders else "")
+    head = _HEAD.format(name=name, what=_WHOLE if encoders else _LLM_ALONE)
     tables = [_models_table(models), *([_encoders_table(encoders)] if encoders else [])]
     parts = [head, *tables, _HOW + (_HOW_ENCODERS if encoders else "") + _HOW_POOL, _versions(folder, seed)]
     (folder / "CARD.md").write_text("\n".join(parts))

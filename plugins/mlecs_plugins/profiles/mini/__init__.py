@@ -9,7 +9,8 @@ from mlecs_bench.api import LearningRates, Profile, hookimpl
 FOLDER = Path(__file__).parent
 MINI = Profile(
     name="mini",
-    summary="embedded: GPT-2 type SLM (d96, 2 layers), GPT-J type LLM (d128, 4 layers), tiny pretrained encoders",
+    summary="embedded: GPT-2 type SLM (d96, 2 layers), GPT-J type LLM (d128, 4 layers), tiny pretrained encoders; few "
+    "training samples (128 of a device, 64 public), so that data and not steps are scarce",
     slm=str(FOLDER / "slm"),
     llm=str(FOLDER / "llm"),
     encoders=FOLDER / "encoders.safetensors",
