@@ -6,13 +6,17 @@ import json
 import statistics
 import sys
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from hand_made import make_record, score, with_identity
+from mlecs_bench.doors.profile import file_digest
+from mlecs_bench.models.sources import content_id
+from mlecs_plugins.datasets.vast import synthetic
+from mlecs_plugins.profiles.mini import MINI
 from tools import regime
 
 SEEDS = (100, 101, 102, 103, 104)
@@ -207,7 +211,25 @@ def test_the_command_prints_a_table_and_its_exit_code_says_whether_all_is_met(tm
     assert call(None) == (2, "", "no records; run the study first\n")
 
 
-@pytest.mark.skipif(not (regime.FOLDER / "records").is_dir(), reason="the study has not been run")
-def test_the_regime_of_this_repository_meets_every_criterion():
+def test_the_regime_of_this_repository_meets_every_criterion_but_those_known_to_be_unmet():
     criteria = regime.criteria(regime.read_records(regime.FOLDER))
-    assert [(c.name, c.found) for c in criteria if not c.met] == []
+    unmet = [c for c in criteria if not c.met]
+    assert [(c.name, c.found) for c in unmet if not c.why_not] == []
+    assert len(unmet) == len(regime.KNOWN), "what is met is not to be excused"
+    assert (regime.FOLDER / "criteria.md").read_text() == regime.as_markdown(criteria) + "\n"
+
+
+def test_the_regime_was_measured_with_the_models_data_and_budget_of_today():
+    """Whoever changes one of these has to hold the regime against the criteria again, before any other study."""
+    records = [record.values["identity"] for record in regime.read_records(regime.FOLDER)]
+    own = (MINI.private_limit, MINI.steps)
+    usual = [r for r in records if (r["training"]["private_limit"], r["training"]["steps"]) == own]
+    assert len(usual) == len(records) - 2 * len(SEEDS)
+    for identity in usual:
+        training, profile = identity["training"], identity["profile"]
+        assert identity["dataset"]["digest"] == synthetic.digest()
+        assert (training["rounds"], training["public_limit"]) == (MINI.rounds, MINI.public_limit)
+        assert training["learning_rates"] == asdict(MINI.learning_rates)
+        assert (training["batch_size"], training["clip_norm"]) == (MINI.batch_size, MINI.clip_norm)
+        assert [profile[use]["digest"] for use in ("slm", "llm")] == [content_id(MINI.slm), content_id(MINI.llm)]
+        assert profile["encoders"] == file_digest(MINI.encoders)
