@@ -1,6 +1,6 @@
 """Hold the records of results/regime against the criteria of a regime that may judge collaboration.
 
-`python -m tools.regime [FOLDER]` prints a Markdown table, one line a criterion, and exits with 1 when one is not met and
+`python -m tools.regime [FOLDER]` prints a Markdown table, a line a criterion, and exits with 1 when one is not met and
 not known to be unmet (`KNOWN`). results/regime/criteria.md is what it prints.
 A regime is the stand-in of VAST and the budget of profile mini. Only rows that send nothing were run to fix it, on
 seeds that no study uses; every difference is one of runs of one seed, and sd is that of these differences (ddof 1).
