@@ -18,10 +18,12 @@ Licence: Apache-2.0. Everything was made by `python -m tools.build_mini --profil
 recorded person, no third-party text and no third-party weight is in it.
 """
 
-_WHOLE = """Two tiny causal language models with their tokenizer, and six tiny encoders. They stand in for large pretrained
+_WHOLE = """\
+Two tiny causal language models with their tokenizer, and six tiny encoders. They stand in for large pretrained
 models, so that the whole benchmark runs on a CPU without any download. They know the texts of this project's
 generators and nothing else; they are of no use outside it."""
-_LLM_ALONE = """A tiny causal language model with a tokenizer of its own; all else is that of `mini`. It knows the texts of this
+_LLM_ALONE = """\
+A tiny causal language model with a tokenizer of its own; all else is that of `mini`. It knows the texts of this
 project's generators and nothing else; it is of no use outside it."""
 
 _HOW = """## How
