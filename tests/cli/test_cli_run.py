@@ -16,6 +16,7 @@ from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.execution import jobs, protocol, sweep
 from mlecs_bench.plan.plan import plan_from_json
+from mlecs_plugins.profiles.mini import MINI
 
 RUN = ["run", "--algo", "alpha", "--dataset", "toy", "--rho", "0.5"]
 
@@ -128,7 +129,8 @@ def test_a_wrong_request_is_refused_in_one_line(call):
 def test_a_run_prints_the_row_the_traffic_the_place_and_the_caveat(call, tmp_path):
     code, out, _ = call(*RUN, "--n-seeds", "2")
     assert code == 0
-    assert "| 0.5   | 3         | alpha" in out
+    table = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in out.splitlines() if line[:1] == "|"}
+    assert (table["algorithm"], table["rho"], table["devices"]) == ("alpha", "0.5", "3")
     assert "fused  down              45 parameters             180 bytes" in out
     assert "lora   up                20 parameters              80 bytes" in out
     assert "  one way: 6.500 %\n" in out
@@ -252,7 +254,7 @@ def test_the_view_is_closed_however_a_run_ends(monkeypatch, call, fake_run):
 
 
 def test_a_limit_reaches_the_plan_as_a_number_and_all_lifts_it(call, tmp_path):
-    for text, limit in (("7", 7), ("'7'", 7), ("all", None), ("null", None)):
+    for text, limit in (("7", 7), ("'7'", 7), ("all", None), ("null", MINI.private_limit)):
         values = dry(call, *write(tmp_path / "c.yaml", f"private_limit: {text}\n"), *RUN[1:])
         assert values["profile"]["private_limit"] == limit, text
     command = write(tmp_path / "c.yaml", "private_limit: 7\n")
