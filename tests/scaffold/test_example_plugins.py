@@ -24,6 +24,7 @@ from mlecs_bench.doors.registry import PLUGINS_VARIABLE, Registry
 from mlecs_bench.errors import DataError, UsageError
 from mlecs_bench.federation.messages import Message
 from mlecs_bench.scaffold import project_files
+from study_records import table_rows
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = [
@@ -252,6 +253,6 @@ def test_the_examples_run_together_and_are_reported(tmp_path):
         "--n-devices 2 --quiet\nmlecs-bench report"
     )
     assert done.returncode == 0, done.stdout
-    rows = [line.split() for line in done.stdout.splitlines() if "| fedprox " in line]
+    rows = [row for row in table_rows(done.stdout) if row["algorithm"] == "fedprox"]
     assert len(rows) == 2
     assert rows[0] == rows[1]
