@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         server_parts,
         supervised_loss,
         train_on_private,
+        train_server,
         train_stage,
     )
     from mlecs_bench.blocks.transfer import Pool, pair_divergences, transfer_loss
@@ -129,6 +130,7 @@ _HOMES = {
         "server_parts",
         "supervised_loss",
         "train_on_private",
+        "train_server",
         "train_stage",
     ),
     "blocks.transfer": (
@@ -412,6 +414,7 @@ __all__ = [
     "torch_generator",
     "torch_stream",
     "train_on_private",
+    "train_server",
     "train_stage",
     "transfer_between",
     "transfer_loss",

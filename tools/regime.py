@@ -24,6 +24,7 @@ from mlecs_plugins.datasets.vast.words import REDUNDANCY, SLOT_NAMES
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "regime"
 METRIC = "rouge_lsum"
+N_SEEDS = 5
 RATES = (0.5, 0.7, 0.8)
 GAIN_SD, MODALITY_SD, FAR_SD, DATA_SD = 5.0, 2.0, 5.0, 2.0
 SECONDS = 4 * 60.0
@@ -229,6 +230,8 @@ def _data_limited(records: Sequence[Record], usual: Sequence[Record]) -> list[Cr
 
 def _time(usual: Sequence[Record]) -> Criterion:
     """The slowest row at one rate: its CPU seconds over five seeds, on two cores."""
+    if any(len(_pick(usual, "public", rate)) != N_SEEDS for rate in RATES):
+        raise ValueError(f"a row has not {N_SEEDS} seeds; run the study to its end")
     totals = [
         sum(sum(record.values["cost"]["seconds"].values()) for record in _pick(usual, row, rate)) / 2
         for row in ("standalone", "public", "centralised")

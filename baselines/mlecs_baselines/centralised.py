@@ -15,8 +15,8 @@ from mlecs_bench.api import (
     Server,
     Stage,
     hookimpl,
-    server_parts,
     supervised_loss,
+    train_server,
     train_stage,
 )
 
@@ -42,9 +42,7 @@ class Centralised:
 
     def aggregate(self, server: Server, uploads: Mapping[str, Message], t: int) -> None:
         """Minimise L_lb over the server's model on the pool."""
-        parts = server_parts(server.training)
-        stage = Stage("server", "server", t, server.training.budget.server, [(server.model, parts)])
-        train_stage(server, server.pool, stage, supervised_loss(server.model, server.pool, server.prompt))
+        train_server(server, server.pool, t)
 
 
 BOUND = Control(

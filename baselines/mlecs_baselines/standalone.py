@@ -16,9 +16,9 @@ from mlecs_bench.api import (
     Stage,
     hookimpl,
     option,
-    server_parts,
     supervised_loss,
     train_on_private,
+    train_server,
     train_stage,
 )
 
@@ -58,9 +58,7 @@ class Standalone:
 
     def aggregate(self, server: Server, uploads: Mapping[str, Message], t: int) -> None:
         """Minimise L_lb(D') over the server's model."""
-        parts = server_parts(server.training)
-        stage = Stage("server", "server", t, server.training.budget.server, [(server.model, parts)])
-        train_stage(server, server.train, stage, supervised_loss(server.model, server.train, server.prompt))
+        train_server(server, server.train, t)
 
 
 WITH_PUBLIC = Control(

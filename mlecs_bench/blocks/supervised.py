@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlecs_bench.data.samples import PartyData
     from mlecs_bench.federation.device import Device
     from mlecs_bench.federation.party import Party
+    from mlecs_bench.federation.server import Server
     from mlecs_bench.models.unified import UnifiedModel
     from mlecs_bench.plan.training import Training
 
@@ -187,6 +188,12 @@ def train_on_private(device: Device, t: int) -> list[float]:
     """Minimise L_lb(D_j) over all of the device's parts for the round's private steps; return the losses."""
     stage = Stage("private", "private", t, device.training.budget.private, [(device.model, ALL_PARTS)])
     return train_stage(device, device.train, stage, supervised_loss(device.model, device.train, device.prompt))
+
+
+def train_server(server: Server, data: PartyData, t: int) -> list[float]:
+    """Minimise L_lb over the server's model on `data` for the round's server steps; return the losses."""
+    stage = Stage("server", "server", t, server.training.budget.server, [(server.model, server_parts(server.training))])
+    return train_stage(server, data, stage, supervised_loss(server.model, data, server.prompt))
 
 
 def server_parts(training: Training, trains_encoders: bool | None = None) -> tuple[str, ...]:
