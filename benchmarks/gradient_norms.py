@@ -29,6 +29,7 @@ from mlecs_bench.blocks.supervised import Objective, batches
 from mlecs_bench.blocks.transfer import Reduction
 from mlecs_bench.data.samples import DataRequest, Samples
 from mlecs_bench.doors.registry import Registry
+from mlecs_bench.errors import MlecsError
 from mlecs_bench.federation.build import Federation, build_federation
 from mlecs_bench.federation.device import Device
 from mlecs_bench.federation.messages import Message
@@ -241,6 +242,11 @@ def cell(found: Sequence[Pull], *, with_cosine: bool) -> str:
     return f"{norm} ({statistics.fmean(pull.cosine for pull in found):+.2f})" if with_cosine else norm
 
 
+def _spec(args: argparse.Namespace, algorithm: str) -> RunSpec:
+    options = parse_pairs(args.option, "option")
+    return RunSpec(algorithm, args.dataset, args.rho, profile=args.profile, options=options, device="cpu")
+
+
 def main() -> None:
     """Print one table per algorithm."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -257,13 +263,14 @@ def main() -> None:
         parser.error(f"'{unknown[0]}' is not measured; choose from {', '.join(METERED)}")
     torch.set_num_threads(1)
     registry = Registry.installed()
+    try:
+        plans = [resolve(_spec(args, algorithm), registry) for algorithm in args.algorithms]
+    except MlecsError as error:
+        parser.error(str(error))
     with tempfile.TemporaryDirectory() as folder:
         info = registry.dataset(args.dataset).info
         samples = Samples.open(info.prepare(DataRequest(None, Path(folder), info.options())))
-        for algorithm in args.algorithms:
-            options = parse_pairs(args.option, "option")
-            spec = RunSpec(algorithm, args.dataset, args.rho, profile=args.profile, options=options, device="cpu")
-            plan = resolve(spec, registry)
+        for algorithm, plan in zip(args.algorithms, plans, strict=True):
             meter = Meter(args.rounds)
             federation = build_federation(plan, args.seed, samples, registry)
             play(METERED[algorithm](plan.options, meter), federation, max(args.rounds))

@@ -19,7 +19,7 @@ MINI = Profile(
     hidden_width=64,
     fused_width=64,
     learning_rates=LearningRates(encoder=1e-4, connector=2e-3, lora=2e-3),  # chosen with Standalone alone
-    rounds=10,  # time budget of the profile: five seeds in four minutes on two cores
+    rounds=10,  # Standalone has plateaued by then: criterion (d) of tools/regime.py
     steps=20,
     batch_size=8,
     tiny=True,
