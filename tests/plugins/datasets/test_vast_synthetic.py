@@ -53,7 +53,7 @@ def test_the_benchmark_is_the_same_every_time(clips):
 
 def test_a_changed_generator_needs_a_new_version(clips):
     made = "\n".join(clips.summaries).encode() + clips.inputs["subtitle"].tobytes()
-    assert (synthetic.VERSION, hashlib.sha256(made).hexdigest()[:16]) == ("3", "a2673b5e1e3a8e42")
+    assert (synthetic.VERSION, hashlib.sha256(made).hexdigest()[:16]) == ("4", "1c3d8d95ca0b44e6")
 
 
 @for_all("modality", synthetic.MODALITIES)
@@ -94,11 +94,13 @@ def shown():
     return found
 
 
-def test_pictures_and_sound_leave_every_slot_out_in_a_fifth_of_the_clips(shown):
-    assert signals.HIDDEN == 0.2
+def test_pictures_leave_every_slot_out_in_three_tenths_of_the_clips_and_sound_in_a_fifth(shown):
+    there_of = {"vision": 0.7, "audio": 0.8}
+    assert pytest.approx(there_of) == {modality: 1 - share for modality, share in signals.HIDDEN.items()}
     for (modality, name), there in shown.items():
         if modality != "subtitle":
-            assert scipy.stats.binomtest(int(there.sum()), len(there), 0.8).pvalue > 1e-4, (modality, name)
+            expected = there_of[modality]
+            assert scipy.stats.binomtest(int(there.sum()), len(there), expected).pvalue > 1e-4, (modality, name)
 
 
 def test_a_subtitle_leaves_a_slot_out_where_none_of_its_words_is_a_true_hint(shown):
@@ -177,7 +179,7 @@ def test_subtitle_words_are_distinct_and_have_one_meaning():
     assert all(len(SUBTITLE_IDS[name]) == len(SLOTS[name]) for name in SUBTITLE_IDS)
 
 
-def test_subtitles_hint_at_every_slot_as_often_as_they_should_and_nine_times_in_ten_at_the_clips_value():
+def test_subtitles_hint_at_every_slot_as_often_as_they_should_and_mostly_at_the_clips_value():
     slots = synthetic.draw_slots(rng(8, "hints"), 1_500, for_pool=False)
     ids = signals.draw_subtitle(slots, rng(8, "words"))
     n_words = int((ids != 0).sum())

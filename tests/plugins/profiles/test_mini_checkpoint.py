@@ -217,7 +217,8 @@ def test_clip_encoders_read_most_of_their_own_slots_less_than_perfectly_and_noth
         assert sum(read[name] > 1.5 * chance[name] for name in own) >= len(own) - 1
         assert 0.45 < np.mean([read[name] for name in own]) < 0.75
         if modality.name != "subtitle":
-            best = {name: 1 - signals.HIDDEN * (1 - chance[name]) for name in own}  # the rest can only be guessed
+            hidden = signals.HIDDEN[modality.name]
+            best = {name: 1 - hidden * (1 - chance[name]) for name in own}  # the rest can only be guessed
             assert all(read[name] < best[name] + 4.5 * np.sqrt(0.16 / n_tested) for name in own)
 
 

@@ -22,7 +22,7 @@ N_FRAMES, SIZE, CHANNELS = 4, 16, 3
 N_BANDS, N_TICKS = 24, 24
 N_WORDS = 24
 
-HIDDEN = 0.2
+HIDDEN = {"vision": 0.3, "audio": 0.2}
 """How often a clip's pictures, or its sound, do not show a slot; subtitles leave slots out by having few words."""
 PIXEL_NOISE = 24
 TEXTURE_SWING = 26
@@ -55,12 +55,12 @@ TINTS = ((16, 0, -16), (-16, 0, 16), (18, -12, -12), (-12, 18, -12), (-14, -14, 
 """Tone → what it adds to the background's RGB."""
 
 SOUND_NOISE = 1.0
-LEVEL = 0.8
+LEVEL = 1.4
 STEP_BANDS = (2, 6, 10, 14, 18, 22)
 """Action → the band in which steps are heard."""
-WORD_SHARES = {"topic": 0.15, "tone": 0.12, "voice": 0.1, "object": 0.1, "place": 0.1, "sound": 0.1}
+WORD_SHARES = {"topic": 0.16, "tone": 0.13, "voice": 0.11, "object": 0.12, "place": 0.12, "sound": 0.12}
 """How likely a subtitle word hints at each slot; the rest is filler."""
-WORD_CONFUSION = 0.1
+WORD_CONFUSION = 0.08
 """The share of hints that point to a random value instead of the clip's."""
 
 
@@ -69,7 +69,7 @@ def _shown(slots: Slots, modality: str, generator: np.random.Generator) -> dict[
     import numpy as np
 
     names = SHOWN_BY[modality]
-    hidden = generator.random((len(names), len(slots["object"]))) < HIDDEN
+    hidden = generator.random((len(names), len(slots["object"]))) < HIDDEN[modality]
     return {name: np.where(h, len(SLOTS[name]), slots[name]) for name, h in zip(names, hidden, strict=True)}
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import datasets
     import numpy as np
 
-VERSION = "3"
+VERSION = "4"
 DATA_SEED = 2602
 N_SAMPLES = 9680
 PROMPT = "Summarize the clip."
