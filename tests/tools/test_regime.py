@@ -33,6 +33,7 @@ class World:
     """
 
     gain: float = 0.1
+    gain_of_many: float = 0.1
     worth: dict[str, float] = field(default_factory=lambda: dict.fromkeys(NAMES, 0.05))
     last_gain: float = 0.001
     reference: float = 0.3
@@ -52,6 +53,10 @@ class World:
         for held in (h for n in (1, 2, 3) for h in _subsets(n)):
             rho = {m: 1.0 if m in held else ABSENT for m in NAMES}
             made += self.row("standalone", rho, 0.3 + sum(self.worth[m] for m in held), public=True)
+        rho = dict.fromkeys(NAMES, regime.MANY_RATE)
+        for algo, middle, public in (("standalone", 0.6, True), ("centralised", 0.6 + self.gain_of_many, False)):
+            rows = self.row(algo, rho, middle, public=public)
+            made += [with_identity(record, n_devices=regime.MANY) for record in rows]
         rho = dict.fromkeys(NAMES, 0.7)
         made += self.row("standalone", rho, 0.57 + self.from_data, private_limit=4 * LIMIT)
         made += self.row("standalone", rho, 0.57 + self.from_steps, steps=2 * STEPS)
@@ -98,7 +103,7 @@ def test_a_good_regime_meets_every_criterion():
     assert [c.name for c in criteria.values() if not c.met] == []
     letters = [name[:3] for name in criteria]
     assert {letter: letters.count(letter) for letter in letters} == {
-        "(a)": 3, "(b)": 9, "(c)": 1, "(d)": 3, "(e)": 3, "(f)": 2, "(g)": 1,
+        "(a)": 4, "(b)": 9, "(c)": 1, "(d)": 3, "(e)": 3, "(f)": 2, "(g)": 1,
     }  # fmt: skip  # how many criteria
 
 
@@ -109,6 +114,7 @@ def test_every_criterion_falls_with_what_it_looks_at_and_with_nothing_else(monke
     for change, expected in (
         ({"gain": 0.001}, {"(a) centralised above standalone with public data"}),
         ({"gain": -0.1}, {"(a) centralised above standalone with public data"}),
+        ({"gain_of_many": 0.001}, {"(a) centralised above standalone with public data"}),
         ({"worth": worthless}, {f"(b) subtitle beside {h}" for h in ("audio", "vision", "audio and vision")}),
         ({"last_gain": 0.05}, {"(d) standalone gains less in the last fifth of the rounds than its sd over seeds"}),
         ({"reference": 0.55}, {"(e) standalone above the best trivial reference"}),
@@ -170,6 +176,7 @@ def test_a_study_without_a_row_is_refused_by_name():
     for keep, message in (
         (lambda i: i["algo"]["name"] != "centralised", "no record of centralised at rho 0.5; run the study first"),
         (lambda i: i["rho"] != equal, "no record of centralised at rho 0.5; run the study first"),
+        (lambda i: i["n_devices"] != regime.MANY, "no record of centralised at rho 0.5; run the study first"),
         (lambda i: min(i["rho"].values()) > ABSENT, "no record of public at rho {'audio': "),
         (lambda i: i["training"]["private_limit"] == LIMIT, "no record of standalone at rho 0.7; run the study first"),
         (lambda i: i["training"]["steps"] == STEPS, "no record of standalone at rho 0.7; run the study first"),
@@ -201,7 +208,7 @@ def test_the_command_prints_a_table_and_its_exit_code_says_whether_all_is_met(tm
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[:2] == ["| criterion | found | met |", "|---|---|---|"]
-    assert len(lines) == 2 + 22
+    assert len(lines) == 2 + 23
     assert all(line.startswith("| (") and line.endswith("| yes |") for line in lines[2:])
     code, out, err = call(World(seconds=100.0))
     assert (code, err) == (1, "")
