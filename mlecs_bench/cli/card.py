@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mlecs_bench.doors.hookspecs import AlgorithmInfo, Control, DatasetInfo, EncoderInfo, MetricInfo, Needs, StudyInfo
-from mlecs_bench.doors.options import NoOptions, default_text, option_rows, plain
+from mlecs_bench.doors.options import NoOptions, option_rows
 from mlecs_bench.doors.profile import Profile
+from mlecs_bench.doors.profile_settings import setting_rows
 from mlecs_bench.doors.registry import Kind, Loaded, Registry
 
 Card = dict[str, Any]
 
 EXCHANGE_COLUMNS = ("kind", "direction", "size", "meaning")
 OPTION_COLUMNS = ("name", "type", "default", "help", "source")
-SETTING_COLUMNS = ("name", "value")
+SETTING_COLUMNS = ("name", "value", "source")
 
 
 def cards_of(name: str, registry: Registry, kind: Kind | None = None) -> list[Card]:
@@ -98,19 +99,7 @@ def _of_encoder(info: EncoderInfo) -> Card:
 
 
 def _of_profile(info: Profile) -> Card:
-    return {"settings": _setting_rows(plain(info))}
-
-
-def _setting_rows(values: Mapping[str, Any], inside: str = "") -> list[dict[str, str]]:
-    """Return one row per number of a profile, those of its parts under names such as lora.rank."""
-    rows: list[dict[str, str]] = []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            rows += _setting_rows(value, f"{name}.")
-        elif inside or name not in ("name", "summary"):
-            text = ",".join(map(str, value)) if isinstance(value, list) else default_text(value)
-            rows.append({"name": inside + name, "value": text})
-    return rows
+    return {"settings": setting_rows(info)}
 
 
 def _of_study(info: StudyInfo) -> Card:
@@ -156,7 +145,8 @@ def card_text(card: Card) -> str:
     if card.get("exchanges"):
         lines += ["", "Exchanges:", *_columns(card["exchanges"], EXCHANGE_COLUMNS)]
     if card.get("settings"):
-        lines += ["", "Settings:", *_columns(card["settings"], SETTING_COLUMNS)]
+        rows = [{**row, "source": f"[{row['source']}]"} for row in card["settings"]]
+        lines += ["", "Settings (--set name=value):", *_columns(rows, SETTING_COLUMNS)]
     if card["options"]:
         flag = "-o" if card["kind"] == "algorithm" else "--data-option"
         rows = [{**row, "source": f"[{row['source']}]" if row["source"] else ""} for row in card["options"]]
