@@ -131,6 +131,7 @@ def train_stage(party: Party, data: PartyData, stage: Stage, loss: Loss) -> list
                 torch.nn.utils.clip_grad_norm_(parameters, party.training.clip_norm)
             optimiser.step()
             losses.append(value.detach())
+            del value  # and with it the graph, which a loss scale retains, before the next one is built
     party.count_steps(stage.budget, stage.steps)
     values: list[float] = torch.stack(losses).tolist()
     if not all(map(math.isfinite, values)):

@@ -100,6 +100,11 @@ def identifying(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def is_list(hint: Any) -> bool:
+    """Say whether one value of the annotation `hint` is a list itself."""
+    return any(typing.get_origin(part) is tuple for part in (hint, *typing.get_args(hint)))
+
+
 def parse_value(value: object, hint: Any) -> Any:
     """Return `value` as the annotation `hint` asks for; raises ValueError naming what was expected."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)

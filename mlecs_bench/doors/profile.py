@@ -92,12 +92,12 @@ class Profile:
     summary: str = setting(can_be_set=False)
     slm: str = setting(range_=NAMED)
     llm: str = setting(range_=NAMED)
-    encoders: Path | None = setting()
+    encoders: Path | None = setting()  # noqa: RUF009  # a field
     soft_tokens: int = setting(range_=WHOLE)
     encoder_width: int = setting(range_=WHOLE)
     hidden_width: int = setting(range_=WHOLE)
     fused_width: int = setting(range_=WHOLE)
-    learning_rates: LearningRates = setting()
+    learning_rates: LearningRates = setting()  # noqa: RUF009  # a field
     rounds: int = setting(range_=WHOLE)
     steps: int = setting(range_=WHOLE)
     batch_size: int = setting(range_=WHOLE)
@@ -114,8 +114,8 @@ class Profile:
     weight_decay: float = setting(0.0, source="authors' script", range_=NOT_NEGATIVE)
     server_trains_encoders: bool = setting(True, source="ours: the paper does not say")
     torch_device: str = setting("cpu", source="ours: every machine has one", range_=DEVICE)
-    dtype: Dtype = setting("float32", source="ours: every device computes it")
-    base_bits: BaseBits | None = setting(None, source="ours: nothing is quantised")
+    dtype: Dtype = setting("float32", source="ours: every device computes it")  # noqa: RUF009  # a field
+    base_bits: BaseBits | None = setting(None, source="ours: nothing is quantised")  # noqa: RUF009  # a field
     gradient_checkpointing: bool = setting(False, source="ours: changes no number", changes_numbers=False)
     generation_batch: int = setting(128, source="ours: changes no number", range_=WHOLE, changes_numbers=False)
     bertscore: str = setting("packaged", source="ours: needs no download", range_=NAMED)

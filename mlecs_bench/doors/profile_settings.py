@@ -36,11 +36,6 @@ class ProfileSetting:
             raise ValueError(self.range.says + (", or none" if type(None) in typing.get_args(self.hint) else ""))
         return found
 
-    @property
-    def is_list(self) -> bool:
-        """Whether one value is a list itself."""
-        return any(typing.get_origin(part) is tuple for part in (self.hint, *typing.get_args(self.hint)))
-
 
 @cache
 def profile_settings() -> Mapping[str, ProfileSetting]:
@@ -112,7 +107,9 @@ def departures(chosen: Profile, own: Profile) -> dict[str, Any]:
     return {
         name: plain(value_of(chosen, name))
         for name, found in profile_settings().items()
-        if found.can_be_set and found.changes_numbers and value_of(chosen, name) != value_of(own, name)
+        if found.can_be_set
+        and found.changes_numbers
+        and value_of(chosen, name) != value_of(own, name)
         and name not in LOOKED_UP
     }
 
@@ -131,7 +128,7 @@ def replaced(profile: Profile, values: Mapping[str, Any], source: str) -> Profil
     if "encoder_width" in changes and profile.encoders is not None and "encoders" not in changes:
         raise UsageError(
             f"the pretrained encoders of profile '{profile.name}' are {profile.encoder_width} wide, so encoder_width "
-            f"cannot be {changes['encoder_width']}; with the setting encoders=none, encoders of any width start at random"
+            f"cannot be {changes['encoder_width']}; with encoders=none set, too, encoders of any width start at random"
         )
     own = {name: value for name, value in changes.items() if "." not in name}
     inner: dict[str, dict[str, Any]] = {}

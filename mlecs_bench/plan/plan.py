@@ -28,12 +28,11 @@ class Plan:
 
     `rates` is rho by modality. `profile` has every override in it, `profile_models` are its own SLM and LLM from before
     them. `structures` are those of the devices, by id. `proxy` is the model of the proxies, None where the algorithm
-    has none. `training` holds the budget in steps, `rule` how it was counted;
-    with local epochs it holds passes, of which each party makes steps when it knows its samples. `metrics` names the scores, headline
-    first. `own_options` are those of the algorithm that depart from its defaults, `own_settings` those of the profile
-    that depart from its own and can change a number, as JSON values (of files their last name); `variant` says in which settings the run departs
-    from the usual. `data_dir` is where the user's files are,
-    None for the stand-in.
+    has none. `training` holds the budget in steps, `rule` how it was counted; with local epochs it holds passes, of
+    which each party makes steps when it knows its samples. `metrics` names the scores, headline first. `own_options`
+    are those of the algorithm that depart from its defaults, `own_settings` those of the profile that depart from its
+    own and can change a number, as JSON values (of files their last name); `variant` says in which settings the run
+    departs from the usual. `data_dir` is where the user's files are, None for the stand-in.
     """
 
     algorithm: PluginRef

@@ -13,6 +13,7 @@ from mlecs_bench.doors.profile_settings import departures, parsed_setting, repla
 from mlecs_bench.errors import UsageError
 from mlecs_bench.models.sources import source_name
 from mlecs_bench.plan.plan import Plan
+from mlecs_bench.plan.profiles import FILES, profile_named
 from mlecs_bench.plan.spec import LIMITS, PROFILE_FIELDS, RunSpec
 from mlecs_bench.plan.structure import Deviations, canonical_devices, check_structures, structures
 from mlecs_bench.plan.training import training_of
@@ -22,16 +23,13 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.profile import Profile
     from mlecs_bench.doors.registry import Loaded, Registry
 
-FILES = ("slm", "llm", "encoders")
-"""Settings of a profile that lead to files."""
-
 
 def resolve(spec: RunSpec, registry: Registry) -> Plan:
     """Return the plan of `spec`; raises UsageError for what cannot be, PluginError for a plugin that cannot be loaded.
 
     A GPU that is asked for has to be there.
     """
-    profile = registry.profile(spec.profile)
+    profile = profile_named(spec.profile, registry)
     plan = planned(spec, registry.algorithm(spec.algo), registry.dataset(spec.dataset), profile)
     if plan.torch_device != "cpu":  # torch is imported only when a GPU is asked for
         from mlecs_bench.models.placement import check_dtype, torch_device
@@ -102,9 +100,9 @@ def _deviations(spec: RunSpec) -> Deviations:
 
 
 def chosen_profile(own: Profile, spec: RunSpec) -> Profile:
-    """Return the profile with everything replaced that the spec names; raises UsageError where it names one thing twice.
+    """Return the profile with everything replaced that the spec names.
 
-    A flag and an entry of `set` may name the same field if they say the same.
+    Raises UsageError for a flag and an entry of `set` that say different things of one field.
     """
     asked = {PROFILE_FIELDS[name]: _as_field(name, getattr(spec, name)) for name in _given(spec)}
     for name, value in spec.set.items():

@@ -56,8 +56,9 @@ class RunSpec:
 
     None stands for "as the profile or the dataset says", which `resolve` looks up. `rho` is one rate or a rate per
     modality. `steps` is q, the optimiser steps of one stage; `local_epochs` counts passes over a party's samples
-    instead. `set` holds settings of the profile by dotted name, such as `lora.rank`. `private_limit` and `public_limit` are the most
-    training samples of a device and of the public part, `test_limit` the most test samples of a party; "all" leaves
+    instead. `set` holds settings of the profile by dotted name, such as `lora.rank`. `private_limit` and
+    `public_limit` are the most training samples of a device and of the public part, `test_limit` the most test samples
+    of a party; "all" leaves
     every one. `data_dir` is where the user's files are; it is not part of a record's identity, the digest of the
     data is. Nor are `gradient_checkpointing`, which changes memory and speed alone, and `bertscore_model` (a folder,
     a hub id, "packaged" or "none"), whose weights are. `slm`, `llm` and `proxy` are folders or hub ids; `device_slm`,
