@@ -80,7 +80,7 @@ def read_file(path: Path) -> SettingsFile:
         values = {key: value for key, value in values["spec"].items() if value is not None}
     if not isinstance(values, dict):
         raise UsageError(f"{path} must hold settings as 'name: value', got {type(values).__name__}")
-    settings = usual_names(values)
+    settings = usual_names(values, str(path))
     known = (*SPEC_KEYS, "n_seeds", *PLACE_KEYS)
     for key in settings:
         if key not in known:

@@ -55,7 +55,7 @@ def _inside(settings: Settings, find_registry: Callable[[], Registry]) -> Iterat
 
 
 def _takes_list(key: str, name: str, settings: Settings, find_registry: Callable[[], Registry]) -> bool:
-    """Say whether one value of an option is a list; of an unknown one it may be, and whoever reads it will refuse it."""
+    """Say whether one value of an option is a list; of an unknown one it may be: whoever reads it refuses it."""
     if key == "set":
         return name not in profile_settings() or is_list(profile_settings()[name].hint)
     if key not in ("options", "data_options"):

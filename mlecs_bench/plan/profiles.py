@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".yaml", ".yml")
 FILES = ("slm", "llm", "encoders")
 """Settings that lead to files."""
+RANDOM = {"encoders": "left out: they start at random"}
 OWN_KEYS = ("extends", "summary", "tiny", "sources")
 """What a file may say beside settings."""
 
@@ -123,7 +124,7 @@ def _complete(typed: Mapping[str, Any]) -> Profile:
         for group, kind in groups.items()
     }
     own = {name: value for name, value in typed.items() if "." not in name}
-    return Profile(**{"encoders": None, **own, **parts, "name": "", "summary": "", "tiny": False})
+    return Profile(**{"encoders": None, **own, **parts, "name": "", "summary": "", "tiny": False, "sources": RANDOM})
 
 
 def _at(folder: Path, name: str, value: Any) -> Any:

@@ -50,13 +50,16 @@ def _refuse_repeated_names(node: Any) -> None:
             _refuse_repeated_names(item)
 
 
-def usual_names(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with underscores for dashes, and n_devices for its other name, n_clients."""
+def usual_names(settings: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Return settings with underscores for dashes, and n_devices for its other name, n_clients.
+
+    Raises UsageError for one that is given under two names; `what` is what it calls the file.
+    """
     found: dict[str, Any] = {}
     for name, value in settings.items():
         usual = ALIASES.get(str(name).replace("-", "_"), str(name).replace("-", "_"))
         if usual in found:
-            raise UsageError(f"the setting '{usual}' stands there twice, again as '{name}'; give it once")
+            raise UsageError(f"{what}: the setting '{usual}' stands there twice, again as '{name}'; give it once")
         found[usual] = value
     return found
 

@@ -178,7 +178,7 @@ def _block(block: Any, name: str, what: str) -> dict[str, Any]:
     """Return the settings of one block under their usual names; raises UsageError for any other."""
     if not isinstance(block, dict):
         raise UsageError(f"'{name}' in {what} must hold settings as 'name: value', got {block!r}")
-    settings = usual_names(block)
+    settings = usual_names(block, what)
     _check_keys(settings, BLOCK_KEYS, f"'{name}' in {what}")
     for key in MAPPING_KEYS:
         if not isinstance(settings.get(key, {}), dict):
