@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
+from click.shell_completion import CompletionItem
 
 from mlecs_bench.cli.config import CACHE_VARIABLE, DEFAULT_OUT
 from mlecs_bench.cli.verbose import verbose_flag
@@ -43,6 +44,10 @@ class Values(click.ParamType[Any]):
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
         """Return how choices are written; other flags say it themselves."""
         return self._of.get_metavar(param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return how choices are completed."""
+        return self._of.shell_complete(ctx, param, incomplete)
 
 
 def _names(kind: Kind) -> Callable[[click.Context, click.Parameter, str], list[str]]:

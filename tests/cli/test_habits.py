@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import runpy
 import sys
 from functools import partial
 from pathlib import Path
@@ -102,11 +102,12 @@ def test_ls_is_list_and_is_not_shown_twice(call):
     assert list(COMMANDS) == cli.list_commands(click.Context(cli))
 
 
-def test_the_package_is_the_command():
-    # A process of its own: what `python -m` finds is decided by the interpreter.
-    done = subprocess.run([sys.executable, "-m", "mlecs_bench", "--version"], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("mlecs-bench, version ")
+def test_the_package_is_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["python -m mlecs_bench", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("mlecs_bench", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("mlecs-bench, version ")
 
 
 def test_v_lets_libraries_speak_before_or_behind_the_command(call, monkeypatch):

@@ -455,5 +455,5 @@ def test_the_study_in_the_docs_is_one(monkeypatch, tmp_path):
     page = (Path(__file__).parent.parent.parent / "docs" / "sweeps.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
     specs = read_study(written(tmp_path, example)).specs()
-    assert len(specs) == 2 * 2 * 2 * 2 + 2
+    assert len(specs) == 2 * 2 * 2 * 2 + 2 + 2 * 2 * 2
     assert {len(spec.seeds) for spec in specs} == {5, 2}
