@@ -8,8 +8,7 @@ from torch import nn
 
 import toy
 from mlecs_bench.blocks.loss_scale import START, LossScale
-from mlecs_bench.blocks.supervised import ALL_PARTS, supervised_loss, train_stage
-from mlecs_bench.blocks.supervised import Stage
+from mlecs_bench.blocks.supervised import ALL_PARTS, Stage, supervised_loss, train_stage
 from mlecs_bench.errors import MlecsError
 
 

@@ -330,7 +330,11 @@ WRONG_FILES = (
     ("c.yaml", "private_limit: 0", "private-limit must be a whole number of at least 1, or all, got 0"),
     ("c.yaml", "private-limit: 2.5", "private-limit must be a whole number of at least 1, or all, got 2.5"),
     ("c.yaml", "public_limit: true", "public-limit must be a whole number of at least 1, or all, got True"),
-    ("c.yaml", "public_limit: [4, 8]", "c.yaml stands for 2 runs, and run takes one; for all of them: mlecs-bench sweep --study "),
+    (
+        "c.yaml",
+        "public_limit: [4, 8]",
+        "c.yaml stands for 2 runs, and run takes one; for all of them: mlecs-bench sweep --study ",
+    ),
     ("c.yaml", "budget: half", "budget must be paper or equal, got half"),
 )
 

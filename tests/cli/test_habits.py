@@ -252,6 +252,7 @@ def test_the_script_of_every_shell_names_the_command(call, monkeypatch, capsys):
             call("run")
         assert ended.value.code == 0
         assert "_MLECS_BENCH_COMPLETE" in capsys.readouterr().out
-    assert "eval \"$(_MLECS_BENCH_COMPLETE=bash_source mlecs-bench)\"" in (
-        Path(__file__).parents[2] / "docs" / "settings.md"
-    ).read_text()
+    assert (
+        'eval "$(_MLECS_BENCH_COMPLETE=bash_source mlecs-bench)"'
+        in (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
+    )
