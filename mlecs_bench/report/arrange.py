@@ -301,5 +301,5 @@ def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _setting_name(path: str) -> str:
-    """Return what users call a part of an identity: a number of the profile as `--set` does, others by their last name."""
+    """Return what users call a part of an identity: a number of the profile as `--set` does, else the last name."""
     return path.removeprefix("training.") if path.startswith("training.") else path.rsplit(".", maxsplit=1)[-1]

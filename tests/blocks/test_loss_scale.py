@@ -1,4 +1,4 @@
-"""float16: gradients through a scaled loss are those of float32, small ones are not lost, large ones do not overflow."""
+"""float16: gradients through a scaled loss are those of float32, however small or large the loss is."""
 
 from __future__ import annotations
 

@@ -127,9 +127,8 @@ def test_run_with_lists_points_to_sweep(call):
     for flag, value in (("--algo", "alpha,beta"), ("--rho", "0.5,0.7"), ("--steps", "10,20"), ("--n-devices", "3,5")):
         code, out, err = call(*RUN, flag, value)
         assert (code, out) == (2, "")
-        assert err == (
-            f"error: run takes one value of {flag}, got '{value}'; for all of them: mlecs-bench sweep {flag} {value} ...\n"
-        )
+        assert err.startswith(f"error: run takes one value of {flag}, got '{value}'; for all of them: ")
+        assert err.endswith(f": mlecs-bench sweep {flag} {value} ...\n")
 
 
 @pytest.fixture

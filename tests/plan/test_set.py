@@ -57,9 +57,8 @@ def test_every_setting_that_differs_makes_another_record_and_names_it(profile, c
     usual, elsewhere = plan_with(own), {"bertscore"}
     keys, labels = {key_of(usual)}, {""}
     for name in settable():
-        plan = plan_with(own, set={name: other_value(own, name, checkpoints)}) if name != "encoder_width" else plan_with(
-            own, set={name: 4, "encoders": None}
-        )  # fmt: skip  # the encoders have a width
+        without = {"encoders": None} if name == "encoder_width" else {}  # the encoders have a width
+        plan = plan_with(own, set={name: other_value(own, name, checkpoints)} | without)
         assert value_of(plan.profile, name) != value_of(own, name)
         if profile_settings()[name].changes_numbers and name not in elsewhere:
             keys.add(key_of(plan))
@@ -130,9 +129,7 @@ def test_widths_that_an_algorithm_holds_against_each_other_must_be_one(profile):
 
 def test_targets_that_no_layer_has_are_refused_with_those_there_are(profile):
     plan = plan_with(profile, set={"lora.targets": "q_proj,v_proj"})
-    with pytest.raises(
-        UsageError, match=r"has no layer called q_proj or v_proj, as lora.targets says; usual are c_attn"
-    ):
+    with pytest.raises(UsageError, match=r"has no layer called q_proj or v_proj, as lora.targets says; usual are"):
         check_models(plan, made.dataset().info)
 
 

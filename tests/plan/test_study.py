@@ -163,7 +163,7 @@ def test_an_option_that_is_a_list_is_swept_by_lists_of_lists():
 def test_lists_of_what_is_unknown_are_left_to_who_looks_it_up():
     assert found_in({"options": {"nu": [1, 2]}}, "nu") == [([1, 2],)]
     assert found_in({"algo": "broken", "options": {"mu": [1, 2]}}, "mu") == [([1, 2],)]
-    with pytest.raises(UsageError, match="block 'b0': a profile has no setting 'lora.rnak'"):
+    with pytest.raises(UsageError, match=r"block 'b0': a profile has no setting 'lora.rnak'"):
         found_in({"set": {"lora.rnak": [1, 2]}})
 
 
@@ -181,9 +181,9 @@ def test_a_flag_replaces_a_number_of_the_profile_however_the_study_names_it():
         return [(s.steps, s.local_epochs, s.batch_size, s.rounds, dict(s.set)) for s in study.overlaid(flags).specs()]
 
     assert told({"batch_size": 8, "rounds": 1}) == [(3, None, 8, 1, {}), (None, None, 8, 1, {"local_epochs": 2})]
-    assert told({"set": {"rounds": "7"}}) == [
-        (3, None, None, None, {"batch_size": 4, "rounds": 7}), (None, None, None, None, {"local_epochs": 2, "rounds": 7}),
-    ]  # fmt: skip  # two runs
+    assert [(rounds, own) for *_, rounds, own in told({"set": {"rounds": "7"}})] == [
+        (None, {"batch_size": 4, "rounds": 7}), (None, {"local_epochs": 2, "rounds": 7}),
+    ]  # fmt: skip  # of two runs
     assert told({"steps": 9}) == [(9, None, None, None, {"batch_size": 4}), (9, None, None, 5, {})]
     assert told({"local_epochs": 1})[0] == (None, 1, None, None, {"batch_size": 4})
 
