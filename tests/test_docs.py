@@ -35,8 +35,9 @@ def test_readme_shows_commands():
 
 @pytest.mark.parametrize(("page", "command"), ALL_COMMANDS)
 def test_every_command_in_the_docs_parses(page, command):
-    name, *args = shlex.split(command)[1:]
-    subcommand = cli.get_command(click.Context(cli), name)
+    context = click.Context(cli)
+    _, arguments, _ = cli.make_parser(context).parse_args(shlex.split(command)[1:])
+    name, subcommand, args = cli.resolve_command(context, arguments)
     assert subcommand is not None, f"{page}: no command {name}"
     subcommand.make_context(name, args, resilient_parsing=False)
 

@@ -26,6 +26,7 @@ FLOORS = (
     {"testing", "scaffold"},
     {"cli"},
     {"api"},
+    {"__main__"},
 )
 """Folders and files of mlecs_bench, from the ground up: each imports only itself and what is on floors below."""
 HARNESS, PUBLIC = "mlecs_bench", "mlecs_bench.api"

@@ -17,6 +17,7 @@ import click
 
 from mlecs_bench.cli.config import default_cache_dir
 from mlecs_bench.doors.options import identifying, plain
+from mlecs_bench.doors.profile_settings import flat, settable
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.execution.jobs import Execution
 from mlecs_bench.execution.protocol import run
@@ -24,9 +25,6 @@ from mlecs_bench.federation.evaluation import spread
 from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.records.results import REPRODUCIBLE, Record, canonical_json, read_records
-
-TRAINING = ("rounds", "steps", "batch_size", "dtype", "base_bits", "budget")
-"""Settings of a spec that stand under `training` in an identity."""
 
 
 @click.command()
@@ -52,7 +50,7 @@ def main(folders: Sequence[Path], cells: int, data_dir: str | None, out: Path, f
 
 def spec_of_record(identity: Mapping[str, Any], data_dir: str | None, registry: Registry) -> RunSpec:
     """Return the spec of a record's cell; models other than the profile's own are not named by a record."""
-    data, structure = identity["dataset"], identity["structure"]
+    data, structure, training = identity["dataset"], identity["structure"], identity["training"]
     options = registry.dataset(data["name"]).info.options
     usual = plain(identifying(options, plain(options())))
     return RunSpec(
@@ -72,7 +70,8 @@ def spec_of_record(identity: Mapping[str, Any], data_dir: str | None, registry: 
         data_dir=None if data["synthetic"] else data_dir,
         device=identity["numerics"]["device"],
         threads=identity["numerics"]["threads"],
-        **{name: identity["training"][name] for name in TRAINING},
+        budget=training["budget"],
+        set={name: value for name, value in flat(training).items() if name in settable()},
     )
 
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from mlecs_bench.blocks.loss_scale import LossScale
 from mlecs_bench.errors import MlecsError, PluginError
 from mlecs_bench.seeds import rng, torch_stream
 
@@ -121,14 +122,16 @@ def train_stage(party: Party, data: PartyData, stage: Stage, loss: Loss) -> list
         for model, parts in stage.models:
             stack.enter_context(model.only_trainable(parts))
         optimiser, clipped = _optimiser(party, stage)
+        backward = _backward(stage)
         for positions in order:
             value = loss(data.rows[positions])
             optimiser.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            backward(value)
             for parameters in clipped:
                 torch.nn.utils.clip_grad_norm_(parameters, party.training.clip_norm)
             optimiser.step()
             losses.append(value.detach())
+            del value  # and with it the graph, which a loss scale retains, before the next one is built
     party.count_steps(stage.budget, stage.steps)
     values: list[float] = torch.stack(losses).tolist()
     if not all(map(math.isfinite, values)):
@@ -160,6 +163,13 @@ def _check_backbones(stage: Stage) -> None:
     if len({id(model.backbone) for model, _ in stage.models}) < len(stage.models):
         names = " and ".join(model.name for model, _ in stage.models)
         raise PluginError(f"stage {stage.name} trains {names} on one backbone; give each a stage of its own")
+
+
+def _backward(stage: Stage) -> Callable[[Float[Tensor, ""]], None]:
+    """Return the backward pass of a stage: torch's own, but for models of float16, whose losses are scaled."""
+    if any(model.backbone.needs_loss_scale for model, _ in stage.models):
+        return LossScale([p for model, parts in stage.models for p in model.parameters(parts)]).backward
+    return torch.Tensor.backward
 
 
 def _optimiser(party: Party, stage: Stage) -> tuple[torch.optim.Optimizer, list[list[torch.nn.Parameter]]]:

@@ -7,28 +7,41 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mlecs_bench.doors.hookspecs import AlgorithmInfo, Control, DatasetInfo, EncoderInfo, MetricInfo, Needs, StudyInfo
-from mlecs_bench.doors.options import NoOptions, default_text, option_rows, plain
+from mlecs_bench.doors.options import NoOptions, option_rows
 from mlecs_bench.doors.profile import Profile
+from mlecs_bench.doors.profile_settings import setting_rows
 from mlecs_bench.doors.registry import Kind, Loaded, Registry
+from mlecs_bench.plan.profiles import is_profile_file, profile_named
 
 Card = dict[str, Any]
 
 EXCHANGE_COLUMNS = ("kind", "direction", "size", "meaning")
 OPTION_COLUMNS = ("name", "type", "default", "help", "source")
-SETTING_COLUMNS = ("name", "value")
+SETTING_COLUMNS = ("name", "value", "source")
 
 
 def cards_of(name: str, registry: Registry, kind: Kind | None = None) -> list[Card]:
-    """Return the cards of everything called `name`, or of the `kind` alone; raises UsageError when there is nothing."""
+    """Return the cards of everything called `name`, or of the `kind` alone; raises UsageError when there is nothing.
+
+    A name that ends in .yaml is the file of a profile.
+    """
+    if is_profile_file(name) and kind in (None, "profile"):
+        return [_card("profile", profile_named(name, registry), name)]
     return [_card(one, registry.load(one, name)) for one in ([kind] if kind else registry.kinds_of(name))]
 
 
-def _card(kind: Kind, loaded: Loaded[Any]) -> Card:
-    """Return what every card has, around the facts of its kind."""
+def _card(kind: Kind, loaded: Loaded[Any], use: str = "") -> Card:
+    """Return what every card has, around the facts of its kind; `use` is what flags call it, if not by its name."""
     head = {"name": loaded.name, "kind": kind, "distribution": loaded.distribution, "version": loaded.version}
     words = _words(loaded.info)
     options = option_rows(getattr(loaded.info, "options", NoOptions))
-    return {**head, **words, **FACTS[kind](loaded.info), "use": USES[kind].format(name=loaded.name), "options": options}
+    return {
+        **head,
+        **words,
+        **FACTS[kind](loaded.info),
+        "use": USES[kind].format(name=use or loaded.name),
+        "options": options,
+    }
 
 
 def _words(info: Any) -> dict[str, str]:
@@ -70,6 +83,7 @@ def needs_sentences(needs: Needs) -> list[str]:
         f"{needs.private_stages} private stages on the devices": needs.private_stages > 1,
         "a proxy model on every party": needs.proxy,
         "the training data of all parties on every party": needs.pool,
+        "hidden_width equal to fused_width": needs.one_width,
         f"{needs.setup_steps} steps of the server before round 1": needs.setup_steps,
         f"the prompt followed by '{needs.prompt_suffix}'": needs.prompt_suffix,
     }
@@ -98,19 +112,7 @@ def _of_encoder(info: EncoderInfo) -> Card:
 
 
 def _of_profile(info: Profile) -> Card:
-    return {"settings": _setting_rows(plain(info))}
-
-
-def _setting_rows(values: Mapping[str, Any], inside: str = "") -> list[dict[str, str]]:
-    """Return one row per number of a profile, those of its parts under names such as lora.rank."""
-    rows: list[dict[str, str]] = []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            rows += _setting_rows(value, f"{name}.")
-        elif inside or name not in ("name", "summary"):
-            text = ",".join(map(str, value)) if isinstance(value, list) else default_text(value)
-            rows.append({"name": inside + name, "value": text})
-    return rows
+    return {"settings": setting_rows(info)}
 
 
 def _of_study(info: StudyInfo) -> Card:
@@ -148,7 +150,7 @@ USES: Mapping[Kind, str] = {
 
 def card_text(card: Card) -> str:
     """Return a card as text."""
-    origin = f"{card['kind']}, {card['distribution']} {card['version']}"
+    origin = f"{card['kind']}, {card['distribution']} {card['version']}".rstrip()
     title = f": {card['title']}" if card["title"] else ""
     lines = [f"{card['name']}{title} ({origin})", "", card["summary"]]
     facts = {label: _fact(card[key]) for key, label in _FACTS.items() if key in card}
@@ -156,7 +158,8 @@ def card_text(card: Card) -> str:
     if card.get("exchanges"):
         lines += ["", "Exchanges:", *_columns(card["exchanges"], EXCHANGE_COLUMNS)]
     if card.get("settings"):
-        lines += ["", "Settings:", *_columns(card["settings"], SETTING_COLUMNS)]
+        rows = [{**row, "source": f"[{row['source']}]"} for row in card["settings"]]
+        lines += ["", "Settings (--set name=value):", *_columns(rows, SETTING_COLUMNS)]
     if card["options"]:
         flag = "-o" if card["kind"] == "algorithm" else "--data-option"
         rows = [{**row, "source": f"[{row['source']}]" if row["source"] else ""} for row in card["options"]]

@@ -11,6 +11,7 @@ import click
 
 from mlecs_bench.cli.config import CACHE_VARIABLE, default_cache_dir
 from mlecs_bench.cli.data import shown_progress
+from mlecs_bench.cli.verbose import verbose_flag
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.files import writable
@@ -24,9 +25,17 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--profile", default="paper", show_default=True, metavar="NAME", help="Models and sizes.")
+@click.option("--profile", default="paper", show_default=True, metavar="NAME", help="Models and sizes, or a YAML file.")
 @click.option("--algo", metavar="A,B", help="Algorithms.  [default: all that are installed, without ablations]")
-@click.option("--n-devices", default=str(RunSpec.n_devices), show_default=True, metavar="N,N", help="Devices.")
+@click.option(
+    "--n-devices",
+    "--n-clients",
+    "n_devices",
+    default=str(RunSpec.n_devices),
+    show_default=True,
+    metavar="N,N",
+    help="Devices.",
+)
 @click.option(
     "--rank", metavar="R,R", help="LoRA ranks, where the algorithm has none of its own.  [default: the profile's]"
 )
@@ -35,6 +44,7 @@ if TYPE_CHECKING:
 @click.option("--data-dir", metavar="DIR", help="Your own data.  [default: none, a stand-in as large as the paper's]")
 @click.option("--rho", default="1", show_default=True, metavar="RATE", help="Rate at which devices hold a modality.")
 @click.option("--rounds", type=click.IntRange(min=1), metavar="T", help="Rounds.  [default: the profile's]")
+@click.option("--set", multiple=True, metavar="NAME=VALUE", help="A number of the profile; repeatable.")
 @click.option("--slm", metavar="MODEL", help="Another small language model: folder or hub id.")
 @click.option("--llm", metavar="MODEL", help="Another large language model: folder or hub id.")
 @click.option(
@@ -46,6 +56,7 @@ if TYPE_CHECKING:
 @click.option("--study", metavar="NAME", help="A study whose words on volumes stand beside ours, such as paper.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
+@verbose_flag
 def comm(
     algo: str | None, n_devices: str, rank: str | None, study: str | None, as_json: bool, quiet: bool, **given: Any
 ) -> None:
@@ -72,7 +83,10 @@ def comm(
         llm=given["llm"],
         device="cpu",
         bertscore_model="none",
+        set=parse_pairs(given["set"], "--set"),
     )
+    if rank and "lora.rank" in base.set:
+        raise UsageError(f"--rank {rank} and --set lora.rank={base.set['lora.rank']} name one thing; give one of them")
     specs = [dataclasses.replace(base, algo=name.strip(), n_devices=n) for n in counts for name in names]
     rows = _counted(specs, ranks, registry, cache_dir, quiet)
     from mlecs_bench.report.transmission import transmission_json, transmission_text

@@ -1,21 +1,22 @@
-"""What `mlecs-bench run` was asked to do: flags and a file become one `Request`; the flags win."""
+"""What `run` and `sweep` were asked to do: flags and a file of settings or of a study; the flags win."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlecs_bench.errors import UsageError, did_you_mean
-from mlecs_bench.plan.settings import MAPPING_KEYS, SPEC_KEYS, chosen_seeds, read_yaml, spec_of
+from mlecs_bench.plan.settings import MAPPING_KEYS, SPEC_KEYS, read_yaml, usual_names
 from mlecs_bench.plan.spec import RunSpec
+from mlecs_bench.plan.study import Study, study_of
 
 DEFAULT_OUT = "results/scratch"
 CACHE_VARIABLE = "MLECS_BENCH_CACHE"
-OTHER_KEYS = ("n_seeds", "out", "workers", "fleet", "cache_dir")
+PLACE_KEYS = ("out", "workers", "fleet", "cache_dir")
 
 
 @dataclass(frozen=True)
@@ -50,38 +51,62 @@ def default_cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "mlecs-bench"
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Return the settings in a YAML or JSON file; raises UsageError for an unreadable file or an unknown key.
+@dataclass(frozen=True)
+class SettingsFile:
+    """What a file asks for: runs, which for a file of settings are one block, and where and how to execute them."""
 
-    Keys are the names of the flags, with dashes or underscores; `options` and `data_options` are mappings. What
-    `--dry-run` or `--json` has printed is read, too.
+    study: Study = field(default_factory=lambda: Study("", "", {"": {}}))
+    places: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+
+
+def read_file(path: Path) -> SettingsFile:
+    """Return what a YAML or JSON file asks for; raises UsageError for an unreadable file or an unknown key.
+
+    A file with blocks is a study. In any other keys are the names of the flags, with dashes or underscores; `options`,
+    `data_options` and `set` are mappings, and lists are swept over. What `--dry-run` or `--json` has printed is read,
+    too.
     """
     try:
         text = path.read_text(encoding="utf-8")
         values = json.loads(text) if path.suffix == ".json" else read_yaml(text)
     except OSError as error:
-        raise UsageError(f"cannot read the config file {path}: {error.strerror}") from error
+        raise UsageError(f"cannot read the file {path}: {error.strerror}") from error
     except ValueError as error:
         raise UsageError(f"{path} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
+    if isinstance(values, dict) and "blocks" in values:
+        return SettingsFile(study_of(values, str(path)), path=path)
     if isinstance(values, dict) and {"spec", "plan"} <= values.keys():  # what --dry-run and --json print
         values = {key: value for key, value in values["spec"].items() if value is not None}
     if not isinstance(values, dict):
         raise UsageError(f"{path} must hold settings as 'name: value', got {type(values).__name__}")
-    settings = {str(key).replace("-", "_"): value for key, value in values.items()}
-    known = SPEC_KEYS + OTHER_KEYS
+    settings = usual_names(values, str(path))
+    known = (*SPEC_KEYS, "n_seeds", *PLACE_KEYS)
     for key in settings:
         if key not in known:
             raise UsageError(f"{path} has an unknown setting '{key}'. {did_you_mean(key, known)}")
     for key in MAPPING_KEYS:
         if not isinstance(settings.get(key, {}), dict):
             raise UsageError(f"'{key}' in {path} must be a mapping of names to values, got {settings[key]!r}")
-    return settings
+    places = {key: settings.pop(key) for key in PLACE_KEYS if key in settings}
+    return SettingsFile(Study("", "", {"": settings}), places, path)
 
 
-def build_request(settings: Mapping[str, Any]) -> Request:
-    """Return the request that `settings` describe; raises UsageError naming the first thing that is wrong."""
-    seeds = chosen_seeds(settings.get("seeds"), settings.get("n_seeds"))
-    return Request(spec_of({**settings, "seeds": seeds}), places_of(settings))
+def build_request(flags: Mapping[str, Any], file: SettingsFile = SettingsFile()) -> Request:
+    """Return the one run that flags and a file describe; raises UsageError naming the first thing that is wrong."""
+    settings = {key: value for key, value in flags.items() if key not in PLACE_KEYS}
+    specs = file.study.overlaid(settings).specs()
+    if len(specs) != 1:
+        raise UsageError(
+            f"{file.path} stands for {len(specs)} runs, and run takes one; for all of them: mlecs-bench sweep --study "
+            f"{file.path}"
+        )
+    return Request(specs[0], places_of(with_flags_first(file.places, flags)))
+
+
+def with_flags_first(places: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the places that a file names, and in their stead those that flags name."""
+    return {**places, **{key: flags[key] for key in PLACE_KEYS if flags.get(key) is not None}}
 
 
 def places_of(settings: Mapping[str, Any], default_out: Path | str = DEFAULT_OUT) -> Places:

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from mlecs_bench.cli.config import CACHE_VARIABLE, default_cache_dir
+from mlecs_bench.cli.key_value import KeyValueGroup
 from mlecs_bench.cli.progress import make_view
 from mlecs_bench.data.samples import MANIFEST_FILE, DataRequest, Prepared, Samples, open_prepared
 from mlecs_bench.doors.events import Event
@@ -41,7 +42,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 _QUIET = click.option("--quiet", is_flag=True, help="Show no progress.")
 
 
-@click.group()
+@click.group(cls=KeyValueGroup)
 def data() -> None:
     """List, verify and prepare data."""
 

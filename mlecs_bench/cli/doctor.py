@@ -20,6 +20,7 @@ from mlecs_bench import __version__
 from mlecs_bench.cli.config import CACHE_VARIABLE, DEFAULT_OUT, default_cache_dir
 from mlecs_bench.doors.registry import KINDS, OWN_DISTRIBUTION, PLUGINS_VARIABLE, Registry
 from mlecs_bench.errors import MlecsError
+from mlecs_bench.plan.profiles import profile_named
 from mlecs_bench.plan.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def _memory(name: str) -> Iterator[Finding]:
     """Yield the memory that three devices and modalities need, on every device that a run could use."""
     from mlecs_bench.models.memory import GIB, advice, available_memory, estimate_memory
 
-    profile, topic = Registry.installed().profile(name).info, f"memory of profile {name}"
+    profile, topic = profile_named(name, Registry.installed()).info, f"memory of profile {name}"
     import torch
 
     estimate = estimate_memory(profile, RunSpec.n_devices, N_MODALITIES)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import click
 
 from mlecs_bench import __version__
+from mlecs_bench.cli.key_value import KeyValueGroup
+from mlecs_bench.cli.verbose import verbose_flag
 from mlecs_bench.errors import MlecsError, did_you_mean
 
 INTERRUPTED = 130
@@ -54,7 +56,11 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
+ALIASES = {"ls": "list"}
+"""Other names of commands, which `--help` leaves out."""
+
+
+class LazyGroup(KeyValueGroup):
     """A group whose commands are named in `COMMANDS` and imported on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -63,9 +69,10 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return a command, or None when there is none of that name."""
-        if cmd_name not in COMMANDS:
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name not in COMMANDS:
             return None
-        module, _, attribute = COMMANDS[cmd_name].target.partition(":")
+        module, _, attribute = COMMANDS[name].target.partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
@@ -73,7 +80,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that `args` start with; raises click's UsageError with the nearest name."""
-        if args and args[0] not in COMMANDS and not ctx.resilient_parsing:
+        if args and args[0] not in (*COMMANDS, *ALIASES) and not ctx.resilient_parsing:
             raise click.UsageError(f"No such command '{args[0]}'. {did_you_mean(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 
@@ -85,6 +92,7 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, prog_name="mlecs-bench")
+@verbose_flag
 def cli() -> None:
     """Benchmark collaborative multimodal learning between edge devices and a cloud server."""
 

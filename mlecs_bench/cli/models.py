@@ -10,11 +10,12 @@ from typing import Any
 import click
 
 from mlecs_bench.cli.data import shown_progress
+from mlecs_bench.cli.key_value import KeyValueGroup
 
 SHA256_DIGITS = 64
 
 
-@click.group()
+@click.group(cls=KeyValueGroup)
 def models() -> None:
     """Turn model files of packages into folders of models."""
 

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlecs_bench.cli.config import Request, build_request, read_config
+from mlecs_bench.cli.config import Request, SettingsFile, build_request, read_file
 from mlecs_bench.cli.defaults import known_cards
-from mlecs_bench.cli.flags import ONE_RUN, PLACES, SETTINGS, parsed, with_flags
+from mlecs_bench.cli.flags import ONE_RUN, PLACES, SETTINGS, parsed, settings_file, with_flags
 from mlecs_bench.cli.outcome import honest_line, transmitted, transmitted_text
 from mlecs_bench.cli.progress import make_view
 from mlecs_bench.doors.registry import Registry
-from mlecs_bench.plan.settings import merged
 from mlecs_bench.plan.spec import RunSpec, rho_text
 
 if TYPE_CHECKING:
@@ -26,14 +25,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @with_flags(ONE_RUN, SETTINGS, PLACES)
-@click.option("--config", type=click.Path(path_type=Path), help="YAML or JSON file of these settings; flags win.")
+@settings_file
 @click.option("--dry-run", is_flag=True, help="Print the plan as JSON and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @click.option("--quiet", is_flag=True, help="Show no progress, only errors and the result.")
 @click.pass_context
-def run(ctx: click.Context, /, config: Path | None, dry_run: bool, as_json: bool, quiet: bool, **flags: Any) -> None:
+def run(ctx: click.Context, /, file: Path | None, dry_run: bool, as_json: bool, quiet: bool, **flags: Any) -> None:
     """Run one algorithm on one dataset at one rate."""
-    request = build_request(merged(read_config(config) if config else {}, parsed(flags)))
+    request = build_request(parsed(flags), read_file(file) if file else SettingsFile())
     if dry_run:
         click.echo(json.dumps(_asked_and_planned(request.spec, _planned(request)), indent=2))
         return

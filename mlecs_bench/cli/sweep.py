@@ -13,14 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlecs_bench.cli.config import DEFAULT_OUT, Places, places_of
-from mlecs_bench.cli.flags import GRID, PLACES, SETTINGS, parsed, with_flags
+from mlecs_bench.cli.config import (
+    DEFAULT_OUT,
+    PLACE_KEYS,
+    Places,
+    SettingsFile,
+    places_of,
+    read_file,
+    with_flags_first,
+)
+from mlecs_bench.cli.flags import GRID, LISTS, PLACES, parsed, settings_file, with_flags
 from mlecs_bench.cli.outcome import honest_line
 from mlecs_bench.cli.progress import cell_name, make_view
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.settings import DEVICE_KEYS
-from mlecs_bench.plan.study import Study, default_folder, keep_study, preset, read_study
+from mlecs_bench.plan.study import Study, default_folder, keep_study, preset
 from mlecs_bench.records.failures import reason_of
 
 if TYPE_CHECKING:
@@ -29,7 +37,6 @@ if TYPE_CHECKING:
     from mlecs_bench.plan.spec import RunSpec
 
 Cells = list[tuple["CellRef", "CellResult"]]
-_PLACES = ("out", "workers", "fleet", "cache_dir")
 SHOWN_FAILURES = 10
 
 
@@ -56,8 +63,8 @@ class Sweep:
     metavar="NAME",
     help="A study that comes with a plugin, such as table1; mlecs-bench show paper lists those of the paper.",
 )
-@click.option("--study", "study_file", type=click.Path(path_type=Path), metavar="FILE", help="A study file (YAML).")
-@with_flags(GRID, SETTINGS, PLACES)
+@settings_file
+@with_flags(GRID, LISTS, PLACES)
 @click.option("--retry", type=click.Choice(["failed"]), help="Run cells again that have failed before.")
 @click.option("--dry-run", is_flag=True, help="List the cells and what is there of them, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
@@ -85,24 +92,24 @@ def sweep(ctx: click.Context, /, dry_run: bool, as_json: bool, quiet: bool, **fl
 
 def _asked(flags: dict[str, Any]) -> Sweep:
     """Return the request that the flags describe; raises UsageError."""
-    name, file, retry = (flags.pop(key) for key in ("preset_name", "study_file", "retry"))
-    if name and file:
+    name, path, retry = (flags.pop(key) for key in ("preset_name", "file", "retry"))
+    if name and path:
         raise UsageError("--preset and --study exclude each other; give one of them")
-    places = {key: flags.pop(key) for key in _PLACES}
+    places = {key: flags.pop(key) for key in PLACE_KEYS}
     settings = _lists(parsed(flags))
     given = {key: value for key, value in settings.items() if value not in (None, {}, [])}
-    if not name and not file and not {"algo", "dataset", "rho"} <= given.keys():
+    if not name and not path and not {"algo", "dataset", "rho"} <= given.keys():
         raise UsageError("name what to run: --preset NAME, --study FILE, or --algo, --dataset and --rho")
-    study = preset(name, Registry.installed()) if name else read_study(file) if file else Study("", "", {"": {}})
-    specs = study.overlaid(given).specs()
+    file = SettingsFile(preset(name, Registry.installed())) if name else read_file(path) if path else SettingsFile()
+    specs = file.study.overlaid(given).specs()
     if "data_dir" in given and len({spec.dataset for spec in specs}) > 1:
         raise UsageError("--data-dir is one folder and the sweep has several datasets; name one with --dataset")
-    default = Path("results") / name if name else default_folder(file) if file else Path(DEFAULT_OUT)
+    default = Path("results") / name if name else default_folder(path) if path else Path(DEFAULT_OUT)
     return Sweep(
-        study=study,
+        study=file.study,
         specs=specs,
-        whole=bool(name or file) and not given.keys() - {"data_dir", "device", "threads"},
-        places=places_of(places, default),
+        whole=bool(name or path) and not given.keys() - {"data_dir", "device", "threads"},
+        places=places_of(with_flags_first(file.places, places), default),
         retry_failed=retry == "failed",
     )
 
@@ -119,7 +126,16 @@ def _lists(settings: dict[str, Any]) -> dict[str, Any]:
         raise UsageError(f"n-devices must be whole numbers with commas, got {settings['n_devices']}") from None
     rates = [[text] if "=" in text else text.split(",") for text in values["rho"]]
     values["rho"] = [rate for part in rates for rate in part]
+    for key in ("options", "data_options", "set"):
+        values[key] = {name: _listed(text) for name, text in values[key].items()}
     return {key: value for key, value in values.items() if value or key not in DEVICE_KEYS}
+
+
+def _listed(text: str) -> str | list[Any]:
+    """Return the values that commas part; semicolons part values that are lists themselves."""
+    if ";" in text:
+        return [[part.strip() for part in one.split(",")] for one in text.split(";")]
+    return [part.strip() for part in text.split(",")] if "," in text else text
 
 
 def _execute(asked: Sweep, quiet: bool) -> Cells:

@@ -56,6 +56,8 @@ class Needs:
     - setup_steps: optimiser steps that the server takes in round 1 on top of its budget.
     - pool: every party has the training data of all (`party.pool`), which no federation allows: the bound from above
       that a federation can be held against.
+    - one_width: fused representations are held against hidden ones, so a profile's hidden_width and fused_width must be
+      equal.
     - prompt_suffix: a sentence put behind the dataset's prompt, in training and at test.
     """
 
@@ -68,6 +70,7 @@ class Needs:
     setup_steps: int = 0
     pool: bool = False
     prompt_suffix: str = ""
+    one_width: bool = False
 
 
 @dataclass(frozen=True)

@@ -100,12 +100,18 @@ def identifying(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def is_list(hint: Any) -> bool:
+    """Say whether one value of the annotation `hint` is a list itself."""
+    return any(typing.get_origin(part) is tuple for part in (hint, *typing.get_args(hint)))
+
+
 def parse_value(value: object, hint: Any) -> Any:
     """Return `value` as the annotation `hint` asks for; raises ValueError naming what was expected."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
-        if value in args:
-            return value
+        for one in args:
+            if value == one or (isinstance(value, str) and value == str(one)):
+                return one
         raise ValueError("one of " + ", ".join(str(a) for a in args))
     if origin in (Union, types.UnionType):
         return _parse_optional(value, args)
@@ -146,6 +152,8 @@ def _parse_scalar(value: object, hint: Any) -> Any:
         return _number(int, value)
     if hint is str and isinstance(value, str):
         return value
+    if hint is Path and isinstance(value, str | Path):
+        return Path(value).expanduser()
     raise ValueError(_type_name(hint))
 
 
@@ -160,7 +168,7 @@ def _number(kind: type[int] | type[float], value: str | int | float) -> int | fl
 
 
 def _type_name(hint: Any) -> str:
-    return {int: "an integer", float: "a number", str: "a text"}.get(hint, str(hint))
+    return {int: "an integer", float: "a number", str: "a text", Path: "a path"}.get(hint, str(hint))
 
 
 def option_rows(cls: type[Any]) -> list[dict[str, str]]:

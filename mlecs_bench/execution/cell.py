@@ -76,7 +76,7 @@ def run_cell(job: Job, registry: Registry, tell: Tell) -> Path:
     with cell_lock(folder):
         existing = find_record(out, job.identity)
         if existing is None:
-            existing = write_record(out, _compute(job, registry, folder, tell), option_words(job.plan.own_options))
+            existing = write_record(out, _compute(job, registry, folder, tell), option_words(job.plan.departures))
         remove_checkpoint(folder)
     return existing
 

@@ -72,7 +72,7 @@ class Dispatcher:
         if result.record is not None:
             remove_failure(out, job.identity)
         elif not result.skipped:
-            write_failure(out, job.identity, str(result.error), option_words(job.plan.own_options))
+            write_failure(out, job.identity, str(result.error), option_words(job.plan.departures))
         self.results[job.key] = result
         return True
 

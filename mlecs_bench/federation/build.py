@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, TypedDict
 
 import torch
@@ -113,10 +113,12 @@ class Builder:
         """
         return self._factory.random_encoders
 
-    @cached_property
-    def _training(self) -> Training:
+    def _training(self, private: int, pool: PartyData | None) -> Training:
+        """Return the training of a party with so many private samples, which only the layout knows."""
         training = self.plan.training
-        return dataclasses.replace(training, budget=Budget(0, 0, 0)) if self._outline else training
+        if self._outline:
+            return dataclasses.replace(training, budget=Budget(0, 0, 0), counts="steps")
+        return training.in_steps(private, len(self.layout.partition.public.train), 0 if pool is None else len(pool))
 
     def _own(self, name: str, part: Part, held: Sequence[str]) -> _OwnWithoutModel:
         return {
@@ -136,13 +138,14 @@ class Builder:
         """Return one device."""
         j = self.plan.device_ids.index(id_)
         held, cut = self.layout.masks.devices[j], self.layout.partition
+        own = self._own(id_, cut.devices[j], held)
         return Device(
             id_,
             self.seed,
-            self._training,
+            self._training(len(cut.devices[j].train), own["pool"]),
             model=self._factory.device_model(id_, self.plan.structures[id_], held),
             public=PartyData(self.samples, cut.public.train, held, id_),
-            **self._own(id_, cut.devices[j], held),
+            **own,
         )
 
     def server(self) -> Server:
@@ -150,14 +153,15 @@ class Builder:
         everything = self.samples.manifest.modality_names
         ranks = {id_: structure.rank for id_, structure in self.plan.structures.items()}
         held = dict(zip(self.plan.device_ids, self.layout.masks.devices, strict=True))
+        own = self._own("server", self.layout.partition.public, everything)
         return Server(
             self.seed,
-            self._training,
+            self._training(0, own["pool"]),
             model=self._factory.server_model(),
             make_slm=partial(self._factory.server_slm, max(ranks.values())),
             devices={id_: [m for m in everything if m in names] for id_, names in held.items()},
             ranks=ranks,
-            **self._own("server", self.layout.partition.public, everything),
+            **own,
         )
 
     def _pool(self, name: str, held: Sequence[str]) -> PooledData:

@@ -95,6 +95,11 @@ class Backbone:
                 found[short] = parameter
         return found
 
+    @property
+    def needs_loss_scale(self) -> bool:
+        """Whether small gradients would vanish on their way back through the base: in the range of float16 they do."""
+        return self.settings.dtype == torch.float16
+
     def activate(self, names: Sequence[str], training: bool) -> None:
         """Let the adapters `names` together act on the next forward passes, with their dropout in training."""
         if self._active != tuple(names):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,10 @@ def load_base(source: str, settings: BaseSettings) -> tuple[Any, Any, Any]:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # the run has its own progress view
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that a run on a CPU does not use
+    if os.environ.get("TRANSFORMERS_VERBOSITY") == "error":
+        logging.getLogger("bitsandbytes").setLevel(
+            logging.ERROR
+        )  # it warns of kernels that a run on a CPU does not use
     check_files(source)
     name, where = pretrained(source)
     try:

@@ -12,7 +12,7 @@ from mlecs_bench.errors import MlecsError
 from mlecs_bench.models.outline import BackboneShape, backbone_shape
 
 GIB = 2**30
-FLOAT_BYTES = {"float32": 4, "bfloat16": 2}
+FLOAT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 TRAINED_BYTES = 16
 """Bytes of a trained parameter while it is trained: its value, its gradient and AdamW's two moments, all float32."""
 KEPT_BYTES = 4
@@ -108,7 +108,8 @@ def advice(profile: Profile, n_devices: int, n_modalities: int, available: int) 
     )
     flags: list[str] = []
     for flag, change in changes:
-        if all(getattr(profile, name) == value for name, value in change.items()):
+        halved = "dtype" in change and FLOAT_BYTES[profile.dtype] == 2
+        if halved or all(getattr(profile, name) == value for name, value in change.items()):
             continue
         profile = dataclasses.replace(profile, **change)  # type: ignore[arg-type]  # the fields' own types
         flags = [other for other in flags if other.split()[0] != flag.split()[0]] + [flag]

@@ -93,6 +93,8 @@ class BackboneOutline:
     nothing.
     """
 
+    needs_loss_scale = False
+
     def __init__(self, source: str) -> None:
         shape = backbone_shape(source, None)
         self.source = source

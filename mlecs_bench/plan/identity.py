@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NOT_TRAINING = (
     *("name", "summary", "slm", "llm", "encoders", "tiny", "torch_device"),
-    *("generation_batch", "gradient_checkpointing", "bertscore"),
+    *("generation_batch", "gradient_checkpointing", "bertscore", "sources"),
 )
 """Fields of a profile that stand elsewhere in an identity, or that change no number."""
 NO_ENCODERS: Mapping[str, str] = MappingProxyType({})
@@ -103,7 +103,7 @@ def model_name(plan: Plan, source: str) -> str:
 
 def _training_identity(plan: Plan) -> dict[str, Any]:
     values: dict[str, Any] = dataclasses.asdict(plan.profile)
-    for name in NOT_TRAINING:
+    for name in (*NOT_TRAINING, "local_epochs" if plan.profile.local_epochs is None else "steps"):
         del values[name]
     settings: dict[str, Any] = plain(values | {"budget": plan.rule})
     return settings

@@ -28,10 +28,11 @@ class Plan:
 
     `rates` is rho by modality. `profile` has every override in it, `profile_models` are its own SLM and LLM from before
     them. `structures` are those of the devices, by id. `proxy` is the model of the proxies, None where the algorithm
-    has none. `training` holds the budget in steps, `rule` how it was counted. `metrics` names the scores, headline
-    first. `own_options` are those of the algorithm that depart from its defaults, as JSON values; `variant` says in
-    which settings the run departs from the usual. `data_dir` is where the user's files are,
-    None for the stand-in.
+    has none. `training` holds the budget in steps, `rule` how it was counted; with local epochs it holds passes, of
+    which each party makes steps when it knows its samples. `metrics` names the scores, headline first. `own_options`
+    are those of the algorithm that depart from its defaults, `own_settings` those of the profile that depart from its
+    own and can change a number, as JSON values (of files their last name); `variant` says in which settings the run
+    departs from the usual. `data_dir` is where the user's files are, None for the stand-in.
     """
 
     algorithm: PluginRef
@@ -58,6 +59,7 @@ class Plan:
     torch_device: str
     threads: int
     own_options: Mapping[str, Any]
+    own_settings: Mapping[str, Any]
     variant: str
 
     @property
@@ -79,6 +81,11 @@ class Plan:
     def rho_text(self) -> str:
         """The rates as they are written on the command line."""
         return rho_text(self.rho)
+
+    @property
+    def departures(self) -> dict[str, Any]:
+        """The options and settings of the run that are not the usual ones of its algorithm and profile."""
+        return {**self.own_options, **self.own_settings}
 
     def models(self) -> list[str]:
         """Return the language models that are loaded, each once."""

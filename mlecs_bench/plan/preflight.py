@@ -28,10 +28,25 @@ def check_models(plan: Plan, info: DatasetInfo) -> None:
     """
     for source in plan.models():
         check_files(source)
+        _check_targets(source, plan.profile.lora.targets)
     n_modalities = len(info.modalities)
     found = memory_of(plan, n_modalities)
     if found is not None and found[0].weights + found[0].trained > found[1]:
         raise UsageError(_too_much(plan, n_modalities, found))
+
+
+def _check_targets(source: str, targets: tuple[str, ...] | None) -> None:
+    """Raise UsageError for targets of LoRA that a model has none of; to look takes its shapes, but no weights."""
+    if targets is None:
+        return
+    from mlecs_bench.models.outline import backbone_shape
+
+    everything = backbone_shape(source, targets)
+    if not everything.adapted:
+        own = sorted({name.rpartition(".")[2] for name in backbone_shape(source, None).adapted})
+        raise UsageError(
+            f"'{source}' has no layer called {' or '.join(targets)}, as lora.targets says; usual are {','.join(own)}"
+        )
 
 
 def memory_warning(plan: Plan, info: DatasetInfo) -> str | None:

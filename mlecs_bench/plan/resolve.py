@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.data.partition import rates_of
-from mlecs_bench.doors.options import build_options, plain
+from mlecs_bench.doors.options import build_options, default_text, plain
+from mlecs_bench.doors.profile_settings import departures, parsed_setting, replaced
 from mlecs_bench.errors import UsageError
+from mlecs_bench.models.sources import source_name
 from mlecs_bench.plan.plan import Plan
-from mlecs_bench.plan.spec import LIMITS, RunSpec
+from mlecs_bench.plan.profiles import FILES, profile_named
+from mlecs_bench.plan.spec import LIMITS, PROFILE_FIELDS, RunSpec
 from mlecs_bench.plan.structure import Deviations, canonical_devices, check_structures, structures
 from mlecs_bench.plan.training import training_of
 
@@ -26,12 +29,12 @@ def resolve(spec: RunSpec, registry: Registry) -> Plan:
 
     A GPU that is asked for has to be there.
     """
-    profile = registry.profile(spec.profile)
+    profile = profile_named(spec.profile, registry)
     plan = planned(spec, registry.algorithm(spec.algo), registry.dataset(spec.dataset), profile)
     if plan.torch_device != "cpu":  # torch is imported only when a GPU is asked for
-        from mlecs_bench.models.placement import torch_device
+        from mlecs_bench.models.placement import check_dtype, torch_device
 
-        torch_device(plan.torch_device)
+        check_dtype(torch_device(plan.torch_device), plan.profile.dtype)
     return plan
 
 
@@ -41,7 +44,7 @@ def planned(
     """Return the plan of `spec` with these plugins, as `resolve` does."""
     deviations = _deviations(spec)
     own = profile.info
-    chosen = _overridden(own, spec)
+    chosen = chosen_profile(own, spec)
     options = build_options(algorithm.info.options, spec.options, f"algorithm '{algorithm.name}'")
     data_options = build_options(dataset.info.options, spec.data_options, f"dataset '{dataset.name}'")
     split = spec.split or dataset.info.splits[0]
@@ -53,6 +56,7 @@ def planned(
         raise UsageError(f"algorithm '{algorithm.name}' uses no proxy model, got proxy {spec.proxy}; leave it out")
     usual = plain(algorithm.info.options())
     own_options = {name: value for name, value in plain(options).items() if value != usual[name]}
+    own_settings = _own_settings(chosen, own)
     found = structures(spec.n_devices, deviations, chosen, needs)
     check_structures(found, needs, chosen)
     return Plan(
@@ -80,7 +84,8 @@ def planned(
         torch_device=chosen.torch_device,
         threads=spec.threads,
         own_options=own_options,
-        variant=_variant(spec, own_options, _own_limits(chosen, own), other_split=split != dataset.info.splits[0]),
+        own_settings=own_settings,
+        variant=_variant(spec, own_options, own_settings, other_split=split != dataset.info.splits[0]),
     )
 
 
@@ -94,35 +99,53 @@ def _deviations(spec: RunSpec) -> Deviations:
     )
 
 
-def _overridden(profile: Profile, spec: RunSpec) -> Profile:
-    """Return the profile with everything replaced that the spec names."""
-    names = ("slm", "llm", "batch_size", "dtype", "base_bits", "rounds", "steps")
-    changes: dict[str, Any] = {name: getattr(spec, name) for name in names if getattr(spec, name) is not None}
-    for name in LIMITS:
-        limit = getattr(spec, name)
-        if limit is not None:
-            changes[name] = None if limit == "all" else limit
-    if spec.device:
-        changes["torch_device"] = spec.device
-    if spec.slm or spec.llm or spec.device_slm:
-        # Another backbone is not tiny because the profile's is: only the profile's own are marked so.
-        changes["tiny"] = False
-    if spec.bertscore_model:
-        changes["bertscore"] = spec.bertscore_model
-    checkpointing = profile.gradient_checkpointing or spec.gradient_checkpointing
-    return dataclasses.replace(profile, gradient_checkpointing=checkpointing, **changes)
+def chosen_profile(own: Profile, spec: RunSpec) -> Profile:
+    """Return the profile with everything replaced that the spec names.
+
+    Raises UsageError for a flag and an entry of `set` that say different things of one field.
+    """
+    asked = {PROFILE_FIELDS[name]: _as_field(name, getattr(spec, name)) for name in _given(spec)}
+    for name, value in spec.set.items():
+        found = parsed_setting(name, value)
+        if name in asked and asked[name] != found:
+            flag = next(flag for flag, field in PROFILE_FIELDS.items() if field == name).replace("_", "-")
+            raise UsageError(f"--{flag} {default_text(asked[name])} and --set {name}={value} differ; give one of them")
+        asked[name] = found
+    chosen = replaced(own, asked, "given with the run")
+    models_given = spec.slm or spec.llm or spec.device_slm or (chosen.slm, chosen.llm) != (own.slm, own.llm)
+    # Another backbone is not tiny because the profile's is: only the profile's own are marked so.
+    return dataclasses.replace(chosen, tiny=False) if models_given else chosen
 
 
-def _own_limits(chosen: Profile, own: Profile) -> list[str]:
-    """Return the limits that are not the profile's own, in words."""
-    limits = {name: getattr(chosen, name) for name in LIMITS if getattr(chosen, name) != getattr(own, name)}
-    return [f"{name.replace('_', ' ')} {'all' if limit is None else limit}" for name, limit in limits.items()]
+def _given(spec: RunSpec) -> list[str]:
+    """Return the settings of a spec that take the place of a profile's and were given."""
+    return [name for name in PROFILE_FIELDS if getattr(spec, name) not in (None, False, "")]
 
 
-def _variant(spec: RunSpec, own_options: Mapping[str, Any], limits: Sequence[str], *, other_split: bool) -> str:
+def _as_field(name: str, value: Any) -> Any:
+    """Return a setting of a spec as the profile has it, where None stands for all samples."""
+    return None if name in LIMITS and value == "all" else value
+
+
+def _own_settings(chosen: Profile, own: Profile) -> dict[str, Any]:
+    """Return the settings that are not the profile's own and can change a number; of files the last name."""
+    found = departures(chosen, own)
+    return {name: source_name(value) if value and name in FILES else value for name, value in found.items()}
+
+
+def _own_setting(name: str, value: Any) -> str:
+    """Return in words that a setting of the profile is another one."""
+    if name in LIMITS:
+        return f"{name.replace('_', ' ')} {'all' if value is None else value}"
+    return f"{name}={default_text(tuple(value) if isinstance(value, list) else value)}"
+
+
+def _variant(
+    spec: RunSpec, own_options: Mapping[str, Any], own_settings: Mapping[str, Any], *, other_split: bool
+) -> str:
     """Return in which settings a run departs from the defaults, beside those that a cell's name holds."""
     texts = [f"{name}={','.join(map(str, v)) if isinstance(v, list) else v}" for name, v in own_options.items()]
-    texts += limits
+    texts += [_own_setting(name, value) for name, value in own_settings.items()]
     if spec.n_devices != RunSpec.n_devices:
         texts.append(f"{spec.n_devices} devices")
     if spec.budget != RunSpec.budget:

@@ -6,13 +6,18 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from mlecs_bench.doors.profile_settings import flat
 from mlecs_bench.errors import UsageError
-from mlecs_bench.plan.spec import LIMITS, Rho, RunSpec
+from mlecs_bench.plan.spec import LIMITS, PROFILE_FIELDS, Rho, RunSpec
 from mlecs_bench.seeds import PROTOCOL_SEEDS
 
 SPEC_KEYS = tuple(field.name for field in dataclasses.fields(RunSpec))
 DEVICE_KEYS = ("device_slm", "device_rank", "device_encoder_width")
-MAPPING_KEYS = ("options", "data_options", *DEVICE_KEYS)
+MAPPING_KEYS = ("options", "data_options", "set", *DEVICE_KEYS)
+ALIASES = {"n_clients": "n_devices"}
+"""Other names of settings."""
+INSTEAD_OF = {"local_epochs": "steps", "steps": "local_epochs"}
+"""Settings of a profile of which one takes the place of the other."""
 
 
 def read_yaml(text: str) -> Any:
@@ -45,19 +50,63 @@ def _refuse_repeated_names(node: Any) -> None:
             _refuse_repeated_names(item)
 
 
+def usual_names(settings: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Return settings with underscores for dashes, and n_devices for its other name, n_clients.
+
+    Raises UsageError for one that is given under two names; `what` is what it calls the file.
+    """
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        usual = ALIASES.get(str(name).replace("-", "_"), str(name).replace("-", "_"))
+        if usual in found:
+            raise UsageError(f"{what}: the setting '{usual}' stands there twice, again as '{name}'; give it once")
+        found[usual] = value
+    return found
+
+
 def merged(config: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a file overlaid with the flags that were given (None or empty: not given).
 
-    Options are overlaid name by name. A flag for the seeds replaces both ways of naming them.
+    Options are overlaid name by name. A flag for the seeds replaces both ways of naming them, and one for a number of
+    the profile whatever the file says of that number: in `set`, by its own name, or of what takes its place.
     """
     given = {key: value for key, value in flags.items() if value is not None and value != {}}
-    settings = dict(config)
-    if "seeds" in given or "n_seeds" in given:
-        settings = {key: value for key, value in settings.items() if key not in ("seeds", "n_seeds")}
+    settings = not_replaced(config, given)
     settings.update(given)
     for key in MAPPING_KEYS:
-        settings[key] = {**config.get(key, {}), **given.get(key, {})}
+        settings[key] = {**named(settings_of(config, key), key), **named(given.get(key, {}), key)}
+    replaced_names = _replaced_fields(given)
+    settings["set"] = {
+        name: value
+        for name, value in settings["set"].items()
+        if name not in replaced_names or name in named(given.get("set", {}), "set")
+    }
     return settings
+
+
+def settings_of(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return one of the mappings among settings, empty where there is none."""
+    found: Mapping[str, Any] = config.get(key) or {}
+    return found
+
+
+def named(values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return a mapping among settings by name; those of a profile may be nested, and are named with dots."""
+    return flat(values) if key == "set" else dict(values)
+
+
+def not_replaced(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that stay beside those that were `given`; of options and the like single names go."""
+    gone = {key for key, field in PROFILE_FIELDS.items() if field in _replaced_fields(given)}
+    if "seeds" in given or "n_seeds" in given:
+        gone |= {"seeds", "n_seeds"}
+    return {key: value for key, value in settings.items() if key not in gone}
+
+
+def _replaced_fields(given: Mapping[str, Any]) -> set[str]:
+    """Return the profile's fields that settings name, and those whose place they take."""
+    fields = {PROFILE_FIELDS[key] for key in given if key in PROFILE_FIELDS} | set(named(given.get("set", {}), "set"))
+    return fields | {INSTEAD_OF[field] for field in fields if field in INSTEAD_OF}
 
 
 def spec_of(settings: Mapping[str, Any]) -> RunSpec:

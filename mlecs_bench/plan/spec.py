@@ -6,9 +6,12 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, get_args
 
+from mlecs_bench.doors.options import plain
 from mlecs_bench.doors.profile import Dtype
+from mlecs_bench.doors.profile_settings import flat, parsed_setting
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.training import BudgetRule
 from mlecs_bench.seeds import PROTOCOL_SEEDS
@@ -17,6 +20,15 @@ Rho = float | Mapping[str, float]
 Limit = int | Literal["all"]
 LIMITS = ("private_limit", "public_limit", "test_limit")
 """The settings of this type: the most samples of a kind."""
+PROFILE_FIELDS: Mapping[str, str] = MappingProxyType(
+    {
+        **{name: name for name in ("slm", "llm", "rounds", "steps", "local_epochs", "batch_size", *LIMITS)},
+        **{name: name for name in ("dtype", "base_bits", "gradient_checkpointing")},
+        "bertscore_model": "bertscore",
+        "device": "torch_device",
+    }
+)
+"""Settings of a spec that take the place of a profile's, and what the profile calls them."""
 
 
 def check_rate(rate: object, what: str) -> None:
@@ -43,8 +55,10 @@ class RunSpec:
     """One run: an algorithm on a dataset at one rate, over one or more seeds.
 
     None stands for "as the profile or the dataset says", which `resolve` looks up. `rho` is one rate or a rate per
-    modality. `steps` is q, the optimiser steps of one stage. `private_limit` and `public_limit` are the most
-    training samples of a device and of the public part, `test_limit` the most test samples of a party; "all" leaves
+    modality. `steps` is q, the optimiser steps of one stage; `local_epochs` counts passes over a party's samples
+    instead. `set` holds settings of the profile by dotted name, such as `lora.rank`. `private_limit` and
+    `public_limit` are the most training samples of a device and of the public part, `test_limit` the most test samples
+    of a party; "all" leaves
     every one. `data_dir` is where the user's files are; it is not part of a record's identity, the digest of the
     data is. Nor are `gradient_checkpointing`, which changes memory and speed alone, and `bertscore_model` (a folder,
     a hub id, "packaged" or "none"), whose weights are. `slm`, `llm` and `proxy` are folders or hub ids; `device_slm`,
@@ -82,6 +96,8 @@ class RunSpec:
     data_dir: str | None = None
     device: str | None = None
     threads: int = 1
+    local_epochs: int | None = None
+    set: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rates = self.rho if isinstance(self.rho, Mapping) else {"rho": self.rho}
@@ -89,7 +105,7 @@ class RunSpec:
             raise UsageError("rho names no modality; give one rate, or name=rate for each modality")
         for name, rate in rates.items():
             check_rate(rate, "rho" if name == "rho" else f"rho of {name}")
-        names = ("n_devices", "rounds", "steps", "batch_size", "threads")
+        names = ("n_devices", "rounds", "steps", "local_epochs", "batch_size", "threads")
         counts = {name: getattr(self, name) for name in names}
         for name, count in counts.items():
             if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
@@ -101,12 +117,14 @@ class RunSpec:
                 if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                     raise UsageError(f"{name} of {id_} must be a whole number of at least 1, got {size}")
         self._check_choices()
+        asked = {name: plain(parsed_setting(name, value)) for name, value in flat(self.set).items()}
+        object.__setattr__(self, "set", asked)  # one spelling and one type, so that equal specs are equal
 
     def _check_choices(self) -> None:
         if self.budget not in ("paper", "equal"):
             raise UsageError(f"budget must be paper or equal, got {self.budget}")
-        if self.dtype not in (None, "float32", "bfloat16"):
-            raise UsageError(f"dtype must be float32 or bfloat16, got {self.dtype}")
+        if self.dtype not in (None, *get_args(Dtype)):
+            raise UsageError(f"dtype must be {' or '.join(get_args(Dtype))}, got {self.dtype}")
         if self.base_bits not in (None, 4, 8) or isinstance(self.base_bits, bool):
             raise UsageError(f"base-bits must be 4 or 8, got {self.base_bits}")
         if not isinstance(self.gradient_checkpointing, bool):

@@ -69,12 +69,18 @@ def structures(n_devices: int, deviations: Deviations, profile: Profile, needs: 
 
 
 def check_structures(devices: Mapping[str, Structure], needs: Needs, profile: Profile) -> None:
-    """Raise UsageError when a part that the algorithm averages cannot have one shape on the server and all devices.
+    """Raise UsageError when a part that the algorithm averages cannot have one shape on the server and all devices,
+    or when widths differ that the algorithm needs to be one.
 
     The server holds averages in its model of the devices' kind (`server.slm`): the profile's SLM and encoder width,
     and the largest of the devices' ranks. Which modalities a seed gives to a device does not matter here, so all
     seeds of a run are refused alike.
     """
+    if needs.one_width and profile.hidden_width != profile.fused_width:
+        raise UsageError(
+            "the algorithm holds fused representations against hidden ones, so hidden_width and fused_width must be "
+            f"equal, got {profile.hidden_width} and {profile.fused_width}; set both"
+        )
     server = Structure(profile.slm, max(s.rank for s in devices.values()), profile.encoder_width)
     for part in needs.same:
         for id_, structure in devices.items():

@@ -14,26 +14,32 @@ blocks:
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import PluginError, UsageError, did_you_mean
 from mlecs_bench.files import write_text
-from mlecs_bench.plan.settings import MAPPING_KEYS, SPEC_KEYS, chosen_seeds, merged, read_yaml, spec_of
+from mlecs_bench.plan.grid import LOCAL_KEYS, combinations
+from mlecs_bench.plan.settings import (
+    MAPPING_KEYS,
+    SPEC_KEYS,
+    chosen_seeds,
+    merged,
+    named,
+    read_yaml,
+    spec_of,
+    usual_names,
+)
 from mlecs_bench.plan.spec import RunSpec
 
-GRID_KEYS = ("rho", "n_devices", "dataset", "algo", "budget", "split")
-"""Settings that may be lists, in the order in which their combinations are run: the last one changes fastest."""
 FILE_KEYS = ("title", "about", "report", "settings", "blocks")
 BLOCK_KEYS = (*SPEC_KEYS, "n_seeds")
-LOCAL_KEYS = ("data_dir", "device", "threads")
-"""Settings of a machine: a copy of a study that stays with its records has them as $VARIABLES only."""
 STUDY_FILE = "study.yaml"
 
 
@@ -52,33 +58,32 @@ class Study:
 
     def overlaid(self, flags: Mapping[str, Any]) -> Study:
         """Return the study with settings replaced, in all blocks, by the flags that were given."""
-        blocks = {name: _not_replaced(block, flags) for name, block in self.blocks.items()}
+        blocks = {name: _beside(block, flags) for name, block in self.blocks.items()}
         return replace(self, blocks=blocks, settings=merged(self.settings, flags))
 
-    def specs(self) -> list[RunSpec]:
-        """Return one spec per combination of the lists, block by block, each once; raises UsageError."""
+    def specs(self, registry: Registry | None = None) -> list[RunSpec]:
+        """Return one spec per combination of the lists, block by block, each once; raises UsageError.
+
+        `registry` (None: the installed plugins) says of options with lists whether a list is one value.
+        """
+        find_registry = cache(lambda: registry or Registry.installed())
         found: dict[str, RunSpec] = {}
         for name, block in self.blocks.items():
-            for spec in self._specs_of(name, block):
-                found.setdefault(spec.to_json(), spec)
+            where = f"block '{name}': " if name else ""  # flags alone have one block, without a name
+            try:
+                for spec in self._specs_of(block, find_registry):
+                    found.setdefault(spec.to_json(), spec)
+            except UsageError as error:
+                raise UsageError(f"{where}{error}") from error
         return list(found.values())
 
-    def _specs_of(self, name: str, block: Mapping[str, Any]) -> Iterator[RunSpec]:
-        where = f"block '{name}': " if name else ""  # flags alone have one block, without a name
-        settings = merged(_without_seeds(self.settings, block), block)
+    def _specs_of(self, block: Mapping[str, Any], find_registry: Callable[[], Registry]) -> Iterator[RunSpec]:
+        settings = merged(self.settings, block)
         if settings.get("data_dir"):
             settings["data_dir"] = expanded(str(settings["data_dir"]))
         seeds = chosen_seeds(settings.pop("seeds", None), settings.pop("n_seeds", None))
-        grid = {key: _listed(settings.pop(key)) for key in GRID_KEYS if key in settings}
-        for key, values in grid.items():
-            if not values:
-                raise UsageError(f"{where}names no {key}; give at least one")
-        for combination in itertools.product(*grid.values()):
-            own = dict(zip(grid, combination, strict=True))
-            try:
-                yield spec_of({**settings, **own, "seeds": seeds})
-            except UsageError as error:
-                raise UsageError(f"{where}{error}") from error
+        for own in combinations(settings, find_registry):
+            yield spec_of({**own, "seeds": seeds})
 
     def to_yaml(self) -> str:
         """Return the study as `read_study` reads it, without the settings of a machine."""
@@ -87,7 +92,7 @@ class Study:
         def kept(values: Mapping[str, Any]) -> dict[str, Any]:
             return {k: v for k, v in values.items() if v != {} and (k not in LOCAL_KEYS or "$" in str(v))}
 
-        blocks = {name: kept(block) for name, block in self.blocks.items()}
+        blocks = {name or "runs": kept(block) for name, block in self.blocks.items()}  # a file of settings has no name
         report = self.report[0] if len(self.report) == 1 else self.report
         values = {
             "title": self.title,
@@ -100,21 +105,16 @@ class Study:
         return str(yaml.safe_dump(plain, sort_keys=False, width=110, allow_unicode=True))
 
 
-def _not_replaced(block: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+def _beside(block: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the flags that were given leave of a block; of options and the like they replace single names."""
-    given = {key: value for key, value in flags.items() if value is not None}
-    left = _without_seeds(block, flags)
+    given = {key: value for key, value in flags.items() if value is not None and value != {}}
+    left = merged(block, given)
+    found = {key: value for key, value in left.items() if key not in given and key not in MAPPING_KEYS}
     for key in MAPPING_KEYS:
-        if key in left:
-            left[key] = {name: value for name, value in left[key].items() if name not in given.get(key, {})}
-    return {key: value for key, value in left.items() if key in MAPPING_KEYS or key not in given}
-
-
-def _without_seeds(settings: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `settings` without both ways of naming seeds, where `by` names them in either."""
-    names = ("seeds", "n_seeds")
-    replaced = any(by.get(name) is not None for name in names)
-    return {key: value for key, value in settings.items() if not (replaced and key in names)}
+        own = {name: value for name, value in left[key].items() if name not in named(given.get(key, {}), key)}
+        if own or key in block:
+            found[key] = own
+    return found
 
 
 def _listed(value: Any) -> list[Any]:
@@ -154,10 +154,11 @@ def read_study(path: Path) -> Study:
         raise UsageError(f"cannot read the study file {path}: {error.strerror}") from error
     except ValueError as error:
         raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    return _study(values, str(path))
+    return study_of(values, str(path))
 
 
-def _study(values: Any, what: str) -> Study:
+def study_of(values: Any, what: str) -> Study:
+    """Return the study that the values of a file describe; `what` is what errors call it. Raises UsageError."""
     blocks = values.get("blocks") if isinstance(values, dict) else None
     if not isinstance(blocks, dict) or not blocks:
         got = "nothing of that name" if blocks is None else f"{type(blocks).__name__} {json.dumps(blocks)[:40]}"
@@ -168,16 +169,21 @@ def _study(values: Any, what: str) -> Study:
     report = _listed(values.get("report") or [])
     if not all(isinstance(name, str) for name in report):
         raise UsageError(f"'report' in {what} must name studies, got {json.dumps(values['report'])[:40]}")
-    settings = values.get("settings") or {}
-    for name, block in [("settings", settings), *values["blocks"].items()]:
-        if not isinstance(block, dict):
-            raise UsageError(f"'{name}' in {what} must hold settings as 'name: value', got {block!r}")
-        _check_keys(block, BLOCK_KEYS, f"'{name}' in {what}")
-        for key in MAPPING_KEYS:
-            if not isinstance(block.get(key, {}), dict):
-                raise UsageError(f"'{key}' of '{name}' in {what} must be a mapping of names to values")
-    blocks = {str(name): dict(block) for name, block in values["blocks"].items()}
-    return Study(str(values.get("title") or ""), str(values.get("about") or ""), blocks, dict(settings), tuple(report))
+    settings = _block(values.get("settings") or {}, "settings", what)
+    found = {str(name): _block(block, name, what) for name, block in blocks.items()}
+    return Study(str(values.get("title") or ""), str(values.get("about") or ""), found, settings, tuple(report))
+
+
+def _block(block: Any, name: str, what: str) -> dict[str, Any]:
+    """Return the settings of one block under their usual names; raises UsageError for any other."""
+    if not isinstance(block, dict):
+        raise UsageError(f"'{name}' in {what} must hold settings as 'name: value', got {block!r}")
+    settings = usual_names(block, what)
+    _check_keys(settings, BLOCK_KEYS, f"'{name}' in {what}")
+    for key in MAPPING_KEYS:
+        if not isinstance(settings.get(key, {}), dict):
+            raise UsageError(f"'{key}' of '{name}' in {what} must be a mapping of names to values")
+    return settings
 
 
 def _check_keys(values: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mlecs_bench.doors.profile import LearningRates
-from mlecs_bench.errors import PluginError
+from mlecs_bench.errors import PluginError, UsageError
 
 if TYPE_CHECKING:
     from mlecs_bench.doors.hookspecs import Needs
@@ -20,6 +20,7 @@ BudgetRule = Literal["paper", "equal"]
 class Budget:
     """Optimiser steps per round: on a device's private data, on its public data, and at the server.
 
+    Of a plan that counts epochs these are passes over a party's samples, which `Training.in_steps` makes steps of.
     `setup`: steps that the server takes in round 1 alone, on top of the others. `pooled`: steps of a device on the
     training data of all parties, where the algorithm's needs name them.
     """
@@ -40,7 +41,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class Training:
-    """How a stage is trained: the same for every party and algorithm."""
+    """How a stage is trained: the same for every party and algorithm.
+
+    `counts` says what the budget counts: optimiser steps or, in a plan, passes over samples that are not dealt yet.
+    """
 
     learning_rates: LearningRates
     batch_size: int
@@ -49,6 +53,27 @@ class Training:
     budget: Budget
     rounds: int
     server_trains_encoders: bool
+    counts: Literal["steps", "epochs"] = "steps"
+
+    def in_steps(self, private: int, public: int, pooled: int) -> Training:
+        """Return the settings of a party with so many private, public and pooled training samples, counted in steps.
+
+        A pass is as many steps as there are full batches, one where there are fewer samples than a batch, and none
+        without samples.
+        """
+        if self.counts == "steps":
+            return self
+        budget = Budget(
+            private=self.budget.private * self._steps_of_a_pass(private),
+            public=self.budget.public * self._steps_of_a_pass(public),
+            server=self.budget.server * self._steps_of_a_pass(public),
+            setup=self.budget.setup,
+            pooled=self.budget.pooled * self._steps_of_a_pass(pooled),
+        )
+        return dataclasses.replace(self, budget=budget, counts="steps")
+
+    def _steps_of_a_pass(self, n: int) -> int:
+        return n // min(n, self.batch_size) if n else 0
 
 
 def training_of(profile: Profile, needs: Needs, rule: BudgetRule) -> Training:
@@ -58,8 +83,15 @@ def training_of(profile: Profile, needs: Needs, rule: BudgetRule) -> Training:
     and one with a public stage q more on the public data. Rule "equal": the total is 2q for all that train on private
     data, of which a public stage takes q; two private stages share what is left. One that has all data in one place
     takes 2q steps there under either rule.
+
+    With local epochs q is a number of passes over the samples of the stage, which differs in steps from party to party
+    and from private to public samples; so no total can be equal, and rule "equal" is refused with a UsageError.
     """
-    q = profile.steps
+    q = profile.steps if profile.local_epochs is None else profile.local_epochs
+    if profile.local_epochs is not None and rule == "equal":
+        raise UsageError(
+            f"budget equal counts steps, and local-epochs {q} does not; give --steps, or --budget paper with epochs"
+        )
     public = q if needs.public_stage else 0
     private = q * needs.private_stages
     if rule == "equal" and private:
@@ -73,4 +105,5 @@ def training_of(profile: Profile, needs: Needs, rule: BudgetRule) -> Training:
         budget=Budget(private=private, public=public, server=q, setup=needs.setup_steps, pooled=pooled),
         rounds=profile.rounds,
         server_trains_encoders=profile.server_trains_encoders,
+        counts="steps" if profile.local_epochs is None else "epochs",
     )

@@ -209,7 +209,8 @@ def _setting(members: Sequence[Row], label: str, arms: Mapping[str, Arm], data: 
             rows[place] = row
     training = members[0].identity["training"]
     profile = members[0].identity["profile"]
-    plan = f"{training['rounds']} rounds x {training['steps']} steps"
+    stage = f"{training['steps']} steps" if "steps" in training else f"{training['local_epochs']} local epochs"
+    plan = f"{training['rounds']} rounds x {stage}"
     scored = f", at most {training['test_limit']} test samples of a party" if training.get("test_limit") else ""
     about = f"profile {profile['name']}, budget {training['budget']}, {plan}{scored}"
     return Setting(label, about, is_tiny(members[0]), rows, curves)
@@ -296,4 +297,9 @@ def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     flat = [flatten(setting) for setting in settings]
     paths = sorted({path for values in flat for path in values})
     differing = [path for path in paths if len({values.get(path) for values in flat}) > 1]
-    return [", ".join(f"{path.split('.')[-1]} {_bare(v.get(path, 'absent'))}" for path in differing) for v in flat]
+    return [", ".join(f"{_setting_name(path)} {_bare(v.get(path, 'absent'))}" for path in differing) for v in flat]
+
+
+def _setting_name(path: str) -> str:
+    """Return what users call a part of an identity: a number of the profile as `--set` does, else the last name."""
+    return path.removeprefix("training.") if path.startswith("training.") else path.rsplit(".", maxsplit=1)[-1]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
 
 from mlecs_bench.doors.hookspecs import AlgorithmInfo, Needs
 from mlecs_bench.doors.options import plain, rebuilt
-from mlecs_bench.doors.profile import BaseBits, Dtype, Profile
+from mlecs_bench.doors.profile import Profile
+from mlecs_bench.doors.profile_settings import profile_settings, sources_of, value_of
 from mlecs_bench.doors.registry import Loaded
 from mlecs_bench.plan.resolve import planned
 from mlecs_bench.plan.spec import RunSpec
@@ -21,18 +19,6 @@ from mlecs_bench.testing.card_checks import check_texts
 from mlecs_bench.testing.verdict import fail
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-WHOLE = (
-    "soft_tokens",
-    "encoder_width",
-    "hidden_width",
-    "fused_width",
-    "rounds",
-    "steps",
-    "batch_size",
-    "generation_batch",
-)
-LIMITS = ("bertscore_samples", "private_limit", "public_limit", "test_limit")
-DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
 
 @dataclass(frozen=True)
@@ -52,41 +38,28 @@ def card(given: Given) -> None:
 
 
 def numbers(given: Given) -> None:
-    """Every number is in its range: sizes and counts above 0, rates finite and above 0, dropouts below 1."""
-    p = given.profile
-    for name in WHOLE:
-        value = getattr(p, name)
-        _expect(
-            isinstance(value, int) and not isinstance(value, bool) and value > 0, name, value, "a whole number above 0"
-        )
-    for name in LIMITS:
-        limit = getattr(p, name)
-        _expect(limit is None or limit > 0, name, limit, "None or above 0")
-    _expect(isinstance(p.lora.rank, int) and p.lora.rank > 0, "lora.rank", p.lora.rank, "a whole number above 0")
-    above = {"lora.alpha": p.lora.alpha, "clip_norm": p.clip_norm}
-    above |= {f"learning_rates.{name}": rate for name, rate in plain(p.learning_rates).items()}
-    for name, value in above.items():
-        _expect(math.isfinite(value) and value > 0, name, value, "a finite number above 0")
-    for name, value in {"lora.dropout": p.lora.dropout, "connector_dropout": p.connector_dropout}.items():
-        _expect(0 <= value < 1, name, value, "from 0 to below 1")
-    _expect(math.isfinite(p.weight_decay) and p.weight_decay >= 0, "weight_decay", p.weight_decay, "at least 0")
+    """Every setting has its type and is in its range: sizes above 0, rates finite and above 0, known choices."""
+    for name, setting in profile_settings().items():
+        value = value_of(given.profile, name)
+        try:
+            as_type = setting.parsed(value)
+        except ValueError as error:
+            fail(f"'{name}' is {error}", f"it is {value!r}", "correct the profile")
+        if as_type != value or isinstance(value, bool) != isinstance(as_type, bool):
+            fail(f"'{name}' is a {type(as_type).__name__}", f"it is {value!r}", "correct the profile")
 
 
-def choices(given: Given) -> None:
-    """Settings with a choice have one that exists: dtype, base_bits, torch_device."""
-    p = given.profile
-    allowed: Mapping[str, tuple[Any, tuple[Any, ...]]] = {
-        "dtype": (p.dtype, get_args(Dtype)),
-        "base_bits": (p.base_bits, (None, *get_args(BaseBits))),
-    }
-    for name, (value, known) in allowed.items():
-        _expect(value in known, name, value, f"one of {', '.join(map(str, known))}")
-    _expect(DEVICE.fullmatch(p.torch_device) is not None, "torch_device", p.torch_device, "cpu, cuda or cuda:N")
-
-
-def _expect(holds: bool, name: str, value: object, wanted: str) -> None:
-    if not holds:
-        fail(f"'{name}' is {wanted}", f"it is {value!r}", "correct the profile")
+def sources(given: Given) -> None:
+    """Every number says where it comes from: a default by itself, any other in `sources`."""
+    told = sources_of(given.profile)
+    lacking = [name for name, source in told.items() if not source.strip()]
+    if lacking:
+        advice = f'write sources={{"{lacking[0]}": "the paper\'s section, or ours and why"}}'
+        fail("every number has a source", f"'{lacking[0]}' has none", advice)
+    groups = {name.partition(".")[0] for name in told}
+    unknown = sorted(given.profile.sources.keys() - told.keys() - groups)
+    if unknown:
+        fail("sources are of numbers that a profile has", f"'{unknown[0]}' is none", "correct its name")
 
 
 def models(given: Given) -> None:
@@ -118,10 +91,11 @@ def plans(given: Given) -> None:
     spec = RunSpec("any", toy.DATASET, rho=0.5, profile=given.name, device="cpu")
     loaded = Loaded(given.name, given.profile, "unknown", "0")
     plan = planned(spec, Loaded("any", info, "unknown", "0"), toy.dataset(), loaded)
-    if (plan.rounds, plan.training.budget.private) != (given.profile.rounds, given.profile.steps):
-        happened = f"{plan.rounds} rounds of {plan.training.budget.private} steps were planned"
-        fail("a plan has the profile's rounds and steps", happened, "look at rounds and steps")
+    wanted = given.profile.rounds, given.profile.local_epochs or given.profile.steps
+    if (plan.rounds, plan.training.budget.private) != wanted:
+        happened = f"{plan.rounds} rounds of {plan.training.budget.private} {plan.training.counts} were planned"
+        fail("a plan has the profile's rounds and steps", happened, "look at rounds, steps and local_epochs")
     plan.to_json()
 
 
-PROFILE_CHECKS = (card, numbers, choices, models, to_json, plans)
+PROFILE_CHECKS = (card, numbers, sources, models, to_json, plans)

@@ -114,7 +114,7 @@ WRONG = (
     ([*RUN, "--proxy", "folder"], "algorithm 'alpha' uses no proxy model, got proxy folder; leave it out"),
     ([*RUN, "--profile", "maxi"], "no profile 'maxi'. Did you mean 'mini'?"),
     ([*RUN, "--algo", "alfa"], "no algorithm 'alfa'. Did you mean 'alpha'?"),
-    ([*RUN, "--config", "no-such-file.yaml"], "cannot read the config file no-such-file.yaml: No such file"),
+    ([*RUN, "--config", "no-such-file.yaml"], "cannot read the file no-such-file.yaml: No such file"),
 )
 
 
@@ -330,7 +330,11 @@ WRONG_FILES = (
     ("c.yaml", "private_limit: 0", "private-limit must be a whole number of at least 1, or all, got 0"),
     ("c.yaml", "private-limit: 2.5", "private-limit must be a whole number of at least 1, or all, got 2.5"),
     ("c.yaml", "public_limit: true", "public-limit must be a whole number of at least 1, or all, got True"),
-    ("c.yaml", "public_limit: [4, 8]", "public-limit must be a whole number of at least 1, or all, got [4, 8]"),
+    (
+        "c.yaml",
+        "public_limit: [4, 8]",
+        "c.yaml stands for 2 runs, and run takes one; for all of them: mlecs-bench sweep --study ",
+    ),
     ("c.yaml", "budget: half", "budget must be paper or equal, got half"),
 )
 

@@ -55,6 +55,8 @@ FULL = spec(
     data_dir="data",
     device="cuda:0",
     threads=2,
+    local_epochs=2,
+    set={"lora": {"rank": "16", "targets": ("c_attn",)}, "learning_rates.lora": 1e-3},
 )
 
 
@@ -98,7 +100,7 @@ def test_rates_for_no_modality_are_refused():
 
 
 def test_a_count_below_one_or_not_whole_is_refused():
-    for name in ("n_devices", "rounds", "steps", "batch_size", "threads"):
+    for name in ("n_devices", "rounds", "steps", "local_epochs", "batch_size", "threads"):
         for count in (0, -1, 1.5, "3", True):
             flag = name.replace("_", "-")
             assert refusal(**{name: count}) == f"{flag} must be a whole number of at least 1, got {count}"
@@ -121,7 +123,7 @@ def test_a_limit_is_a_number_of_samples_or_all():
 WRONG = (
     ("budget", "half", "budget must be paper or equal, got half"),
     ("budget", None, "budget must be paper or equal, got None"),
-    ("dtype", "float16", "dtype must be float32 or bfloat16, got float16"),
+    ("dtype", "float8", "dtype must be float32 or bfloat16 or float16, got float8"),
     ("base_bits", 16, "base-bits must be 4 or 8, got 16"),
     ("base_bits", True, "base-bits must be 4 or 8, got True"),
     ("gradient_checkpointing", "yes", "gradient-checkpointing must be true or false, got yes"),

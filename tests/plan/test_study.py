@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from mlecs_bench.errors import UsageError
+from mlecs_bench.doors.options import option
+from mlecs_bench.errors import PluginError, UsageError
 from mlecs_bench.plan.study import Study, default_folder, expanded, keep_study, read_study
 
 PROTOCOL = (27, 34, 46, 52, 93)
@@ -100,6 +104,88 @@ def test_an_empty_list_is_refused():
     for key in ("rho", "n_devices", "dataset", "algo", "budget", "split"):
         with pytest.raises(UsageError, match=f"block 'b0': names no {key}; give at least one"):
             study_of({**ONE, key: []}).specs()
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Options of a made-up algorithm: one value of `trains` is a list."""
+
+    mu: float = option(0.1, help="h", source="ours")
+    trains: tuple[str, ...] = option(("lora",), help="h", source="ours")
+
+
+@dataclass(frozen=True)
+class Lister:
+    """A registry that knows one algorithm and one dataset."""
+
+    def algorithm(self, name):
+        if name == "broken":
+            raise PluginError("it cannot be loaded")
+        return SimpleNamespace(info=SimpleNamespace(options=Listing))
+
+    dataset = algorithm
+
+
+def found_in(block, *names: str) -> list[tuple]:
+    """Return the values of single options and settings of every run of a block."""
+    specs = study_of({**ONE, **block}).specs(Lister())
+    return [tuple({**vars(s), **s.options, **s.data_options, **s.set}[name] for name in names) for s in specs]
+
+
+def test_lists_sweep_anything_in_the_order_in_which_it_is_written():
+    block = {
+        "set": {"lora": {"rank": [4, 8]}, "learning_rates.lora": ["1e-3", 0.002]},
+        "steps": [10, 20],
+        "options": {"mu": [0.01, 0.1]},
+        "rho": [0.5, 0.7],
+        "dtype": ["float32", "float16"],
+    }
+    names = ("rho", "steps", "dtype", "mu", "lora.rank", "learning_rates.lora")
+    axes = ((0.5, 0.7), (10, 20), ("float32", "float16"), (0.01, 0.1), (4, 8), (1e-3, 2e-3))
+    assert found_in(block, *names) == list(itertools.product(*axes))
+
+
+def test_an_option_that_is_a_list_is_swept_by_lists_of_lists():
+    for written_as, meant in (
+        (["encoder", "lora"], [["encoder", "lora"]]),
+        ([["encoder"], ["encoder", "lora"]], [["encoder"], ["encoder", "lora"]]),
+        (["encoder", ["encoder", "lora"]], ["encoder", ["encoder", "lora"]]),
+        ("encoder,lora", ["encoder,lora"]),
+    ):
+        for key in ("options", "data_options"):
+            assert found_in({key: {"trains": written_as}}, "trains") == [(one,) for one in meant]
+    targets = found_in({"set": {"lora.targets": ["c_attn", "c_proj"]}}, "lora.targets")
+    assert targets == [(["c_attn", "c_proj"],)]
+    several = found_in({"set": {"lora.targets": [["c_attn"], ["c_attn", "c_proj"], None]}}, "lora.targets")
+    assert several == [(["c_attn"],), (["c_attn", "c_proj"],), (None,)]
+
+
+def test_lists_of_what_is_unknown_are_left_to_who_looks_it_up():
+    assert found_in({"options": {"nu": [1, 2]}}, "nu") == [([1, 2],)]
+    assert found_in({"algo": "broken", "options": {"mu": [1, 2]}}, "mu") == [([1, 2],)]
+    with pytest.raises(UsageError, match=r"block 'b0': a profile has no setting 'lora.rnak'"):
+        found_in({"set": {"lora.rnak": [1, 2]}})
+
+
+def test_an_empty_list_anywhere_is_refused():
+    for block, what in (({"steps": []}, "steps"), ({"options": {"mu": []}}, "options mu")):
+        with pytest.raises(UsageError, match=f"block 'b0': names no {what}; give at least one"):
+            found_in(block)
+
+
+def test_a_flag_replaces_a_number_of_the_profile_however_the_study_names_it():
+    """By its flag, in `set`, or by what it takes the place of: epochs that of steps."""
+    study = study_of({**ONE, "steps": 3, "set": {"batch_size": 4}}, {**ONE, "set": {"local_epochs": 2}, "rounds": 5})
+
+    def told(flags):
+        return [(s.steps, s.local_epochs, s.batch_size, s.rounds, dict(s.set)) for s in study.overlaid(flags).specs()]
+
+    assert told({"batch_size": 8, "rounds": 1}) == [(3, None, 8, 1, {}), (None, None, 8, 1, {"local_epochs": 2})]
+    assert [(rounds, own) for *_, rounds, own in told({"set": {"rounds": "7"}})] == [
+        (None, {"batch_size": 4, "rounds": 7}), (None, {"local_epochs": 2, "rounds": 7}),
+    ]  # fmt: skip  # of two runs
+    assert told({"steps": 9}) == [(9, None, None, None, {"batch_size": 4}), (9, None, None, 5, {})]
+    assert told({"local_epochs": 1})[0] == (None, 1, None, None, {"batch_size": 4})
 
 
 WRONG_BLOCKS = (
@@ -242,10 +328,7 @@ WRONG_FILES = (
     ("block: {}\nblocks: {b: {algo: a}}", "has an unknown key 'block'. Did you mean 'blocks'?"),
     ("blocks: {b: {algos: a}}", "'b' in {path} has an unknown key 'algos'. Did you mean 'algo'?"),
     ("blocks: {b: {algo: a}, c: {1: a}}", "'c' in {path} has an unknown key '1'. Known: "),
-    (
-        "settings: {n-seeds: 1}\nblocks: {b: {algo: a}}",
-        "'settings' in {path} has an unknown key 'n-seeds'. Did you mean 'n_seeds'?",
-    ),
+    ("blocks: {b: {n-devices: 3, n_clients: 4}}", "the setting 'n_devices' stands there twice, again as 'n_clients'"),
     ("settings: {out: o}\nblocks: {settings: {algo: a}}", "'settings' in {path} has an unknown key 'out'"),
     (
         "settings: [a]\nblocks: {b: {algo: a}}",
@@ -372,5 +455,5 @@ def test_the_study_in_the_docs_is_one(monkeypatch, tmp_path):
     page = (Path(__file__).parent.parent.parent / "docs" / "sweeps.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
     specs = read_study(written(tmp_path, example)).specs()
-    assert len(specs) == 2 * 2 * 2 * 2 + 2
+    assert len(specs) == 2 * 2 * 2 * 2 + 2 + 2 * 2 * 2
     assert {len(spec.seeds) for spec in specs} == {5, 2}

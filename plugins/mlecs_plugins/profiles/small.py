@@ -13,6 +13,7 @@ SMALL = dataclasses.replace(
     summary="distilgpt2 on devices, gpt2-medium at the server, bfloat16, a GPU; else as the paper's",
     slm="distilbert/distilgpt2",
     llm="openai-community/gpt2-medium",
+    sources={**PAPER.sources, "slm": "ours: a small GPT-2", "llm": "ours: a larger GPT-2"},
 )
 
 

@@ -14,6 +14,7 @@ MINI_SPLIT = dataclasses.replace(
     name="mini-split",
     summary="as mini, but SLM and LLM have tokenizers of their own, which agree in a third of their ids",
     llm=str(FOLDER / "llm"),
+    sources={**MINI.sources, "llm": "ours: trained by tools/build_mini with a tokenizer of its own"},
 )
 
 
