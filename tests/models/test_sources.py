@@ -61,7 +61,7 @@ def hub(tmp_path, monkeypatch, checkpoints):
 def test_a_hub_id_stands_for_the_commit_it_resolves_to(hub):
     assert sources.content_id("somebody/tiny") == f"somebody/tiny@{hub}"
     assert sources.content_id(f"somebody/tiny@{hub}") == f"somebody/tiny@{hub}"
-    assert sources.pretrained("somebody/tiny") == ("somebody/tiny", {"revision": hub})
+    assert sources.pretrained("somebody/tiny") == ("somebody/tiny", {"revision": hub, "trust_remote_code": False})
 
 
 def test_a_folders_identity_changes_with_any_of_its_files_and_not_with_its_place(checkpoints, tmp_path):
