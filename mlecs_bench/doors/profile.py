@@ -14,7 +14,9 @@ BaseBits = Literal[4, 8]
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Low-rank adapters (paper Eq. 1-2). `targets` None: {c_attn, c_proj} or the same projections elsewhere."""
+    """Low-rank adapters (paper Eq. 1-2). `targets` are ends of modules' names, or "all-linear"; None: {c_attn, c_proj} or
+    the same projections elsewhere, by the table in models/projections.py.
+    """
 
     rank: int = 8  # paper, section 4.3
     alpha: float = 16  # authors' script

@@ -11,7 +11,14 @@ import torch
 
 from mlecs_bench.doors.profile import BaseBits
 from mlecs_bench.errors import UsageError
-from mlecs_bench.models.sources import LOADING_ERRORS, check_files, prepends_bos, pretrained, stored_configuration
+from mlecs_bench.models.sources import (
+    LOADING_ERRORS,
+    check_files,
+    first_line,
+    prepends_bos,
+    pretrained,
+    stored_configuration,
+)
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,18 @@ def check_complete(source: str, missing: Collection[str]) -> None:
     """Raise UsageError for weights that transformers would draw at random."""
     if missing:
         raise UsageError(f"'{source}' lacks {len(missing)} weights, such as {min(missing)}; save the whole model")
+
+
+def check_stored_tokenizer(source: str, vocab_size: int) -> None:
+    """Raise UsageError unless the tokenizer at `source` can be loaded and serves a model of `vocab_size`."""
+    from transformers import AutoTokenizer
+
+    name, where = pretrained(source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **where)
+    except LOADING_ERRORS as error:
+        raise UsageError(f"cannot load the tokenizer of '{source}': {first_line(error)}") from error
+    check_tokenizer(source, tokenizer, vocab_size)
 
 
 def check_tokenizer(source: str, tokenizer: Any, vocab_size: int) -> None:

@@ -91,17 +91,23 @@ def content_id(source: str) -> str:
 
 def folder_digest(folder: Path) -> str:
     """Return the sha256 over the files of a saved model that decide what it computes."""
+    files = digested_files(folder)
+    if not any(path.suffix in WEIGHT_SUFFIXES for path in files):
+        raise DataError(f"{folder} holds no weights (*.safetensors); save the model there first")
+    digest = hashlib.sha256()
+    for path in files:
+        found = path.stat()
+        digest.update(path.name.encode() + b"\0" + _file_sha256(path, found.st_size, found.st_mtime_ns))
+    return digest.hexdigest()
+
+
+def digested_files(folder: Path) -> list[Path]:
+    """Return the files of a saved model that decide what it computes, in order."""
     files = {path for pattern in DIGESTED_FILES for path in folder.glob(pattern)}
     settings = folder / "tokenizer_config.json"
     if settings.is_file() and not _says_nothing_new(settings):
         files.add(settings)
-    if not any(path.suffix in WEIGHT_SUFFIXES for path in files):
-        raise DataError(f"{folder} holds no weights (*.safetensors); save the model there first")
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        found = path.stat()
-        digest.update(path.name.encode() + b"\0" + _file_sha256(path, found.st_size, found.st_mtime_ns))
-    return digest.hexdigest()
+    return sorted(files)
 
 
 def _says_nothing_new(settings: Path) -> bool:
