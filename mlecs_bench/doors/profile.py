@@ -14,8 +14,10 @@ BaseBits = Literal[4, 8]
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Low-rank adapters (paper Eq. 1-2). `targets` are ends of modules' names, or "all-linear"; None: {c_attn, c_proj} or
-    the same projections elsewhere, by the table in models/projections.py.
+    """Low-rank adapters (paper Eq. 1-2).
+
+    `targets` are ends of modules' names, or "all-linear"; None: {c_attn, c_proj} or the same projections elsewhere, by
+    the table in models/projections.py.
     """
 
     rank: int = 8  # paper, section 4.3

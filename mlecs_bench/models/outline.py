@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mlecs_bench.doors.profile import LoraSettings
 from mlecs_bench.errors import PluginError, UsageError
 from mlecs_bench.models.projections import LORA_TARGETS, NOT_CAUSAL, Widths, adapted_modules, family_of, linear_modules
-from mlecs_bench.models.sources import LOADING_ERRORS, configuration, first_line
+from mlecs_bench.models.sources import configuration, first_line
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _whole_shape(source: str) -> BackboneShape:
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except LOADING_ERRORS as error:
+    except Exception as error:  # noqa: BLE001  # transformers may raise anything for a damaged folder
         raise UsageError(f"'{source}' is no causal language model: {first_line(error)}") from error
     check_causal(source, model)
     sizes, linear = LanguageSizes.of(model), linear_modules(model)

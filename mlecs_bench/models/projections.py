@@ -50,6 +50,8 @@ LORA_TARGETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Adapted projections by family (`model_type` of the text model), as the endings of the modules' names that PEFT takes:
 query, key, value and output of attention and the one out of the MLP, which is what {c_attn, c_proj} means on GPT-2."""
+SETTLED = ("gpt2", "gptj", "llama", "gemma3_text")
+"""Families whose targets have always been these: identities of records do not name them."""
 ALL_LINEAR = "all-linear"
 """What a user may name instead of endings: every linear layer but the output's, as in PEFT."""
 NOT_CAUSAL: Mapping[str, str] = MappingProxyType(

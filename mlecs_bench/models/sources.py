@@ -29,10 +29,6 @@ PLAIN_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 PLAIN_SETTINGS = {"backend", "clean_up_tokenization_spaces", "model_max_length", "padding_side"}
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """The names of weights in the order in which transformers looks for them, each with an index for shards."""
-LOADING_ERRORS = (
-    *(OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, ImportError, RuntimeError),
-)
-"""What transformers raises for a folder that it cannot load."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
 """One of these is there if a folder has any tokenizer; whether it can serve is seen when it is loaded."""
@@ -172,7 +168,7 @@ def _is_given_bos(source: str, _content: str) -> bool:
     name, where = pretrained(source)
     try:
         return prepends_bos(AutoTokenizer.from_pretrained(name, **where))
-    except LOADING_ERRORS as error:
+    except Exception as error:  # noqa: BLE001  # transformers may raise anything for a damaged folder
         raise UsageError(f"cannot load the tokenizer of '{source}': {first_line(error)}") from error
 
 
@@ -199,7 +195,7 @@ def stored_configuration(source: str) -> Any:
         text = config.get_text_config()
         if text.pad_token_id is not None and not 0 <= text.pad_token_id < text.vocab_size:
             text.pad_token_id = None
-    except LOADING_ERRORS as error:
+    except Exception as error:  # noqa: BLE001  # transformers may raise anything for a damaged folder
         raise UsageError(
             f"cannot read a causal language model's configuration from '{source}': {first_line(error)}"
         ) from error
@@ -297,5 +293,6 @@ def _fetched_commit(repository: str, revision: str | None) -> str:
 
 def first_line(error: BaseException) -> str:
     """Return the first sentence of an error's first line."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]  # "field 'x':" and what is wrong with it
     return line.partition(". ")[0].rstrip(".")

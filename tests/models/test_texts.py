@@ -13,15 +13,16 @@ from mlecs_bench.errors import DataError, UsageError
 from mlecs_bench.models.loading import check_tokenizer
 from mlecs_bench.models.texts import Texts
 
+SIZE = 300
 CAPTIONS = ("a <eos> red", "<eos>", "sad<pad><pad>", "<pad>", "a <mask> thing </s>", "a red thing")
 
 
 @pytest.fixture
 def tokenizer(tmp_path):
-    """A tokenizer whose pad and mask tokens lie outside a vocabulary of 330."""
-    found = toy.byte_level_tokenizer(tmp_path, 330)
+    """A tokenizer whose pad and mask tokens lie outside the vocabulary of its model."""
+    found = toy.byte_level_tokenizer(tmp_path, 300)
     found.add_special_tokens({"pad_token": "<pad>", "mask_token": "<mask>"})
-    assert found.pad_token_id == 330
+    assert found.pad_token_id == SIZE
     return found
 
 
@@ -32,7 +33,7 @@ def test_special_tokens_in_captions_and_prompts_are_their_characters(tokenizer):
         kept = ids[mask].tolist()
         assert kept.count(tokenizer.eos_token_id) == 1
         assert kept[-1] == tokenizer.eos_token_id
-        assert max(kept) < 330, "nothing that the model has no row for"
+        assert max(kept) < SIZE, "nothing that the model has no row for"
         assert tokenizer.decode(kept[:-1], skip_special_tokens=True) == f" {caption}"
     assert tokenizer.decode(texts.prompt("Say <eos>.")) == "Instruction: Say <eos>. Output:"
 
@@ -60,7 +61,7 @@ def test_a_tokenizer_that_cannot_read_it_otherwise_is_told_of_in_one_line():
 
 
 def test_tokens_beyond_the_model_are_refused_only_where_a_text_could_hold_them(tokenizer):
-    check_tokenizer("m", tokenizer, 330)
+    check_tokenizer("m", tokenizer, SIZE)
     tokenizer.add_tokens(["thing"])
-    with pytest.raises(UsageError, match="has 333 tokens, its model 330"):
-        check_tokenizer("m", tokenizer, 330)
+    with pytest.raises(UsageError, match="has 303 tokens, its model 300"):
+        check_tokenizer("m", tokenizer, SIZE)

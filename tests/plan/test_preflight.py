@@ -60,7 +60,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: (f / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["strange.Own", null]}}'),
         "tokenizer of",
     ),
-    "both directions": (lambda f: edit_config(f, model_type="xlnet"), "reads a text in both directions"),
+    "field": (lambda f: edit_config(f, n_layer="two"), "Validation error for field 'n_layer': TypeError"),
+    "both directions": (
+        lambda f: edit_config(f, model_type="xlnet", summary_activation="tanh"),
+        "reads a text in both directions",
+    ),
     "no end": (lambda f: (f / "tokenizer_config.json").write_text("{}"), "tokenizer of"),
     "encoder": (lambda f: edit_config(f, model_type="bert"), "says is_decoder false"),
 }
@@ -79,9 +83,10 @@ def test_what_another_save_left_beside_whole_weights_does_no_harm(checkpoints, t
     copy = Path(shutil.copytree(checkpoints["gpt2"], tmp_path / "model"))
     for name in ("pytorch_model.bin.index.json", "model.safetensors.index.json"):
         (copy / name).write_text(json.dumps({"weight_map": {"a": "gone"}}))
-    edit_config(copy, auto_map={"AutoModelForCausalLM": "own.Model"}, pad_token_id=330)  # transformers has the family
+    size = json.loads((copy / "config.json").read_text())["vocab_size"]
+    edit_config(copy, auto_map={"AutoModelForCausalLM": "own.Model"}, pad_token_id=size)  # transformers has the family
     preflight.check_models(plan_of(slm=str(copy)), VAST)
-    assert Backbone(str(copy), BaseSettings(torch.device("cpu"))).vocab_size == 330
+    assert Backbone(str(copy), BaseSettings(torch.device("cpu"))).vocab_size == size
 
 
 def test_a_family_whose_targets_are_pefts_own_is_named(tmp_path):
