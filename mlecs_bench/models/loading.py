@@ -60,7 +60,7 @@ def load_base(source: str, settings: BaseSettings) -> tuple[Any, Any]:
         )
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # noqa: BLE001  # transformers may raise anything for a damaged folder
+    except Exception as error:  # transformers may raise anything for a damaged folder
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(f"cannot load a causal language model from '{source}': {first}") from error
     check_complete(source, report["missing_keys"])
@@ -114,7 +114,7 @@ def check_stored_tokenizer(source: str, vocab_size: int) -> None:
     name, where = pretrained(source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **where)
-    except Exception as error:  # noqa: BLE001  # transformers may raise anything for a damaged folder
+    except Exception as error:  # transformers may raise anything for a damaged folder
         raise UsageError(f"cannot load the tokenizer of '{source}': {first_line(error)}") from error
     check_tokenizer(source, tokenizer, vocab_size)
 

@@ -88,7 +88,7 @@ def _whole_shape(source: str) -> BackboneShape:
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except Exception as error:  # noqa: BLE001  # transformers may raise anything for a damaged folder
+    except Exception as error:  # transformers may raise anything for a damaged folder
         raise UsageError(f"'{source}' is no causal language model: {first_line(error)}") from error
     check_causal(source, model)
     sizes, linear = LanguageSizes.of(model), linear_modules(model)

@@ -168,7 +168,7 @@ def _is_given_bos(source: str, _content: str) -> bool:
     name, where = pretrained(source)
     try:
         return prepends_bos(AutoTokenizer.from_pretrained(name, **where))
-    except Exception as error:  # noqa: BLE001  # transformers may raise anything for a damaged folder
+    except Exception as error:  # transformers may raise anything for a damaged folder
         raise UsageError(f"cannot load the tokenizer of '{source}': {first_line(error)}") from error
 
 
@@ -195,7 +195,7 @@ def stored_configuration(source: str) -> Any:
         text = config.get_text_config()
         if text.pad_token_id is not None and not 0 <= text.pad_token_id < text.vocab_size:
             text.pad_token_id = None
-    except Exception as error:  # noqa: BLE001  # transformers may raise anything for a damaged folder
+    except Exception as error:  # transformers may raise anything for a damaged folder
         raise UsageError(
             f"cannot read a causal language model's configuration from '{source}': {first_line(error)}"
         ) from error
@@ -294,5 +294,5 @@ def _fetched_commit(repository: str, revision: str | None) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first sentence of an error's first line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]  # "field 'x':" and what is wrong with it
+    line = f"{lines[0]} {lines[1].strip()}" if lines[0].endswith(":") and lines[1:] else lines[0]  # "field 'x':" and what is wrong with it
     return line.partition(". ")[0].rstrip(".")
