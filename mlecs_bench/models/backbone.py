@@ -18,7 +18,7 @@ from mlecs_bench.models.checkpointing import Recomputation, check_recomputation,
 from mlecs_bench.models.loading import BaseSettings, at_rest, load_base
 from mlecs_bench.models.outline import BackboneOutline, LanguageSizes, check_causal
 from mlecs_bench.models.projections import LORA_TARGETS, adapted_modules, linear_modules
-from mlecs_bench.models.trial import TOKENS, decoded_as_read, is_causal, trial_inputs
+from mlecs_bench.models.trial import NEAR, NEAR_IN_FEW_BITS, TOKENS, computes, decoded_as_read, is_causal, trial_inputs
 from mlecs_bench.seeds import torch_generator
 
 
@@ -58,6 +58,10 @@ class Backbone:
         self._adapters: dict[str, dict[str, nn.Parameter]] = {}
         self._dropouts: dict[str, list[nn.Module]] = {}
         inputs = trial_inputs(self.hidden_size, self.torch_device)
+        if settings.bits is not None and not computes(self._whole_logits, inputs):
+            raise UsageError(
+                f"'{source}' ({self.model_type}) cannot be computed with base-bits {settings.bits}; leave it out"
+            )
         if self.model_type not in LORA_TARGETS:
             self._try_unknown(inputs)
         if settings.checkpointing:
@@ -69,12 +73,13 @@ class Backbone:
 
     def _try_unknown(self, inputs: Float32[Tensor, "b s H"]) -> None:
         """Refuse a model that sees what it has to predict, and decode without a cache whose answers are others."""
-        if not is_causal(self._whole_logits, inputs):
+        near = NEAR if self.settings.bits is None else NEAR_IN_FEW_BITS
+        if not is_causal(self._whole_logits, inputs, near):
             raise UsageError(f"'{self.source}' ({self.model_type}) sees what it has to predict; give a causal model")
         if self._decodes_embeddings:
             found = self._cached(inputs, TOKENS, output_logits=True, return_dict_in_generate=True)
             decoded = found.sequences, torch.stack(found.logits, dim=1).float()
-            self._decodes_embeddings = decoded_as_read(self._whole_logits, self.embed, inputs, decoded)
+            self._decodes_embeddings = decoded_as_read(self._whole_logits, self.embed, inputs, decoded, near)
 
     def add_adapter(self, name: str, settings: LoraSettings, seed: int, role: str) -> None:
         """Add a LoRA adapter: A from the streams ("init", "lora", role, tensor) of `seed`, B = 0.

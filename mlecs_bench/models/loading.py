@@ -32,6 +32,10 @@ class BaseSettings:
     checkpointing: bool = False
 
 
+QUANTISED = ("Linear8bitLt", "Linear4bit")
+"""The layers of bitsandbytes. Linear layers of a family's own (Falcon) are passed over."""
+
+
 def load_base(source: str, settings: BaseSettings) -> tuple[Any, Any]:
     """Return model (frozen, in evaluation mode, on its device) and tokenizer of a folder or hub id.
 
@@ -64,6 +68,10 @@ def load_base(source: str, settings: BaseSettings) -> tuple[Any, Any]:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(f"cannot load a causal language model from '{source}': {first}") from error
     check_complete(source, report["missing_keys"])
+    if settings.bits and not any(type(module).__name__ in QUANTISED for module in model.modules()):
+        raise UsageError(
+            f"'{source}' ({config.model_type}) has no layers that bitsandbytes quantises; leave --base-bits out"
+        )
     check_tokenizer(source, tokenizer, config.get_text_config().vocab_size)
     model.generation_config = greedy
     at_rest(model.requires_grad_(False))

@@ -99,9 +99,14 @@ def _whole_shape(source: str) -> BackboneShape:
         n_layers=text.num_hidden_layers,
         n_heads=getattr(text, "num_attention_heads", 0),  # a Mamba has none
         n_loaded=sum(p.numel() for p in model.parameters()),
-        quantised=sum(map(math.prod, linear.values())),
+        quantised=sum(math.prod(linear[name]) for name in linear if _is_quantised(model.get_submodule(name))),
         adapted=linear,
     )
+
+
+def _is_quantised(module: nn.Module) -> bool:
+    """Say whether bitsandbytes would quantise a linear layer: it passes over those of a family's own (Falcon)."""
+    return type(module).__name__ in ("Linear", "Conv1D")
 
 
 def is_encoder(config: Any) -> bool:

@@ -294,5 +294,7 @@ def _fetched_commit(repository: str, revision: str | None) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first sentence of an error's first line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    line = f"{lines[0]} {lines[1].strip()}" if lines[0].endswith(":") and lines[1:] else lines[0]  # "field 'x':" and what is wrong with it
+    line = (
+        f"{lines[0]} {lines[1].strip()}" if lines[0].endswith(":") and lines[1:] else lines[0]
+    )  # "field 'x':" and what is wrong with it
     return line.partition(". ")[0].rstrip(".")

@@ -42,6 +42,10 @@ def _check_families(plan: Plan) -> None:
 
     for source in plan.models():
         shape = backbone_shape(source, plan.profile.lora.targets)
+        if plan.profile.base_bits is not None and not shape.quantised:
+            raise UsageError(
+                f"'{source}' ({shape.model_type}) has no layers that bitsandbytes quantises; leave --base-bits out"
+            )
         if is_folder(source):  # of a hub id it might have to be fetched
             check_stored_tokenizer(source, shape.vocab_size)
 

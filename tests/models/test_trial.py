@@ -7,10 +7,20 @@ import torch
 
 from mlecs_bench.errors import UsageError
 from mlecs_bench.models.checkpointing import Recomputation, check_recomputation
-from mlecs_bench.models.trial import decoded_as_read, is_causal, trial_inputs
+from mlecs_bench.models.trial import computes, decoded_as_read, is_causal, trial_inputs
 
 INPUTS = trial_inputs(4, torch.device("cpu"))
 ROWS = torch.eye(4)
+
+
+def test_what_cannot_be_computed_or_is_not_finite_is_seen():
+    def unfit(embeds: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("expected scalar type Float but found Char")
+
+    assert computes(torch.tanh, INPUTS)
+    assert not computes(unfit, INPUTS)
+    assert not computes(lambda embeds: embeds / 0, INPUTS)
+    assert not computes(lambda embeds: embeds.abs().mul(0).sqrt(), INPUTS), "a gradient that is no number"
 
 
 def running_sum(embeds: torch.Tensor) -> torch.Tensor:

@@ -89,6 +89,13 @@ def test_what_another_save_left_beside_whole_weights_does_no_harm(checkpoints, t
     assert Backbone(str(copy), BaseSettings(torch.device("cpu"))).vocab_size == size
 
 
+def test_bits_that_would_quantise_nothing_are_refused(tmp_path):
+    falcon = zoo.save("falcon", tmp_path / "falcon")
+    preflight.check_models(plan_of(slm=falcon), VAST)
+    with pytest.raises(UsageError, match=r"\(falcon\) has no layers that bitsandbytes quantises"):
+        preflight.check_models(plan_of(slm=falcon, base_bits=8), VAST)
+
+
 def test_a_family_whose_targets_are_pefts_own_is_named(tmp_path):
     rwkv = zoo.save("rwkv", tmp_path / "rwkv")
     (note,) = preflight.family_notes(plan_of(slm=rwkv))
