@@ -48,7 +48,7 @@ def load_base(source: str, settings: BaseSettings) -> tuple[Any, Any]:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that a run on a CPU does not use
     check_files(source)
     name, where = pretrained(source)
-    config = stored_configuration(source)
+    config, placement = stored_configuration(source), _placement(source, settings)
     # A checkpoint may bring its own decoding (repetition penalty, sampling): greedy means greedy for all.
     greedy = GenerationConfig()
     try:
@@ -56,7 +56,7 @@ def load_base(source: str, settings: BaseSettings) -> tuple[Any, Any]:
         model, report = AutoModelForCausalLM.from_pretrained(
             name,
             **where,
-            **_placement(source, settings),
+            **placement,
             config=config,
             dtype=settings.dtype,
             generation_config=greedy,
