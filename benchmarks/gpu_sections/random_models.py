@@ -37,15 +37,15 @@ def random_weights(texts: Sequence[str]) -> Iterator[None]:
     """Within the block every language model is made from its configuration; its tokenizer has learnt `texts`."""
     tokenizer = filled_tokenizer(tuple(texts))
 
-    def load(source: str, settings: BaseSettings) -> tuple[Any, Any, Any]:
-        return (*random_model(source, settings), tokenizer)
+    def load(source: str, settings: BaseSettings) -> tuple[Any, Any]:
+        return random_model(source, settings), tokenizer
 
     with mock.patch("mlecs_bench.models.backbone.load_base", load):
         yield
 
 
-def random_model(source: str, settings: BaseSettings) -> tuple[Any, Any]:
-    """Return configuration and model of a source, as `load_base` does, with weights from a stream of their own."""
+def random_model(source: str, settings: BaseSettings) -> Any:
+    """Return the model of a source, as `load_base` does, with weights from a stream of its own."""
     config = configuration(source)
     with torch.device(settings.torch_device), torch_stream(0, "benchmark", config.model_type):
         model = AutoModelForCausalLM.from_config(config, dtype=settings.dtype)
@@ -58,7 +58,7 @@ def random_model(source: str, settings: BaseSettings) -> tuple[Any, Any]:
         )
     model.generation_config = GenerationConfig()
     at_rest(model.requires_grad_(False))
-    return config, model
+    return model
 
 
 @cache

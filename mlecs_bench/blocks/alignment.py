@@ -18,6 +18,7 @@ from jaxtyping import Bool, Int, Int16, Int32, Int64
 from torch import Tensor
 
 from mlecs_bench.errors import DataError
+from mlecs_bench.models.texts import as_data
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -97,7 +98,7 @@ def token_spans(tokenizer: PreTrainedTokenizerFast, text: str) -> tuple[list[str
     The pieces of a byte-level tokenizer spell the text's bytes, so their spans are counted from them. Its offset
     mapping trims spaces, and gives a lone space at the start the span (0, 0), as if it had read nothing.
     """
-    encoded = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
+    encoded = as_data(tokenizer, text, return_offsets_mapping=True)
     pieces: list[str] = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
     spans: list[Span] = [(int(start), int(stop)) for start, stop in encoded["offset_mapping"]]
     if _is_byte_level(tokenizer):

@@ -52,7 +52,11 @@ def setting(
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Low-rank adapters (paper Eq. 1-2). `targets` None: {c_attn, c_proj} or the same projections elsewhere."""
+    """Low-rank adapters (paper Eq. 1-2).
+
+    `targets` are ends of modules' names, or "all-linear"; None: {c_attn, c_proj} or the same projections elsewhere, by
+    the table in models/projections.py.
+    """
 
     rank: int = setting(8, source="paper, section 4.3", range_=WHOLE)
     alpha: float = setting(16, source="authors' script", range_=RATE)

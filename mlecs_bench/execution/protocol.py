@@ -25,7 +25,7 @@ from mlecs_bench.files import writable
 from mlecs_bench.metrics.scorers import check_metrics
 from mlecs_bench.models.encoders import encoder_origins
 from mlecs_bench.plan.identity import identity
-from mlecs_bench.plan.preflight import check_models, visible_gpus, workers_that_fit
+from mlecs_bench.plan.preflight import check_models, family_notes, visible_gpus, workers_that_fit
 from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.records.failures import remove_failure, write_failure
 from mlecs_bench.records.names import USUAL
@@ -138,8 +138,13 @@ def plan_jobs(
     """
     writable(execution.cache_dir, "--cache-dir")
     check_places(execution, registry)
+    told: set[str] = set()
     for plan in plans:
         check_models(plan, registry.dataset(plan.dataset.name).info)
+        for text in family_notes(plan):
+            if text not in told:
+                tell_all(observers, Event("note", values={"text": text}), plan)
+                told.add(text)
         request = MetricRequest((), execution.cache_dir, plan.profile.bertscore, plan.torch_device)
         check_metrics(plan.metrics, request, registry)
     prepared: dict[str, Prepared] = {}

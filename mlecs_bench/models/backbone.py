@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from inspect import signature
 from typing import Any
 
 import torch
@@ -12,9 +13,12 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from mlecs_bench.doors.profile import LoraSettings
-from mlecs_bench.errors import DataError
+from mlecs_bench.errors import DataError, UsageError
+from mlecs_bench.models.checkpointing import Recomputation, check_recomputation, recompute_layers
 from mlecs_bench.models.loading import BaseSettings, at_rest, load_base
-from mlecs_bench.models.outline import BackboneOutline, targets_of
+from mlecs_bench.models.outline import BackboneOutline, LanguageSizes, check_causal
+from mlecs_bench.models.projections import LORA_TARGETS, adapted_modules, linear_modules
+from mlecs_bench.models.trial import NEAR, NEAR_IN_FEW_BITS, TOKENS, computes, decoded_as_read, is_causal, trial_inputs
 from mlecs_bench.seeds import torch_generator
 
 
@@ -23,28 +27,59 @@ class Backbone:
 
     The base stays in evaluation mode: its weights are frozen, and only the adapters' own dropout is switched on in
     training. With `settings.checkpointing` every layer's activations are recomputed in the backward pass, for the
-    same gradients bit for bit on a CPU. In a base of 16 bits everything between the embeddings and the logits is
-    computed in that dtype (autocast), while adapters, gradients and optimiser states stay in float32.
+    same gradients bit for bit on a CPU; whether they are is tried when a model is loaded. In a base of 16 bits
+    everything between the embeddings and the logits is computed in that dtype (autocast), while adapters, gradients and
+    optimiser states stay in float32. `hidden_size` is the width of the inputs; `max_positions` None means no limit.
     """
 
     def __init__(self, source: str, settings: BaseSettings) -> None:
         self.source = source
         self.settings = settings
         self.torch_device = settings.torch_device
-        config, model, tokenizer = load_base(source, settings)
-        self.model_type: str = config.model_type
-        self.hidden_size: int = config.hidden_size
-        self.vocab_size: int = config.vocab_size
-        self.max_positions: int = config.max_position_embeddings
-        self.n_parameters = sum(p.numel() for p in model.parameters())
+        model, tokenizer = load_base(source, settings)
+        check_causal(source, model)
+        sizes = LanguageSizes.of(model)
+        self.model_type = sizes.model_type
+        self.hidden_size = sizes.hidden_size
+        self.vocab_size = sizes.vocab_size
+        self.max_positions = sizes.max_positions
+        self.n_parameters = sizes.n_parameters
         self.tokenizer: Any = tokenizer
         self.eos_id: int = tokenizer.eos_token_id
         self._base: Any = model
-        self._layers = _checkpointed_layers(model) if settings.checkpointing else []
+        # Found before adapters are wrapped around them, which hides what they are.
+        self._linear = linear_modules(model)
+        self._transposed = any(type(module).__name__ == "Conv1D" for module in model.modules())
+        self._forward_keywords = {"use_cache": False} if "use_cache" in signature(model.forward).parameters else {}
+        self._decodes_embeddings = "inputs_embeds" in signature(model.prepare_inputs_for_generation).parameters
+        self._recomputation = recompute_layers(model) if settings.checkpointing else Recomputation()
         self._peft: Any = None
         self._active: tuple[str, ...] = ()
         self._adapters: dict[str, dict[str, nn.Parameter]] = {}
         self._dropouts: dict[str, list[nn.Module]] = {}
+        inputs = trial_inputs(self.hidden_size, self.torch_device)
+        if settings.bits is not None and not computes(self._whole_logits, inputs):
+            raise UsageError(
+                f"'{source}' ({self.model_type}) cannot be computed with base-bits {settings.bits}; leave it out"
+            )
+        if self.model_type not in LORA_TARGETS:
+            self._try_unknown(inputs)
+        if settings.checkpointing:
+            exact = settings.torch_device.type == "cpu"
+            check_recomputation(source, self._recomputation, self._whole_logits, inputs, exact=exact)
+
+    def _whole_logits(self, embeds: Float[Tensor, "b S H"]) -> Float32[Tensor, "b S V"]:
+        return self.logits(embeds, keep=embeds.shape[1])
+
+    def _try_unknown(self, inputs: Float32[Tensor, "b s H"]) -> None:
+        """Refuse a model that sees what it has to predict, and decode without a cache whose answers are others."""
+        near = NEAR if self.settings.bits is None else NEAR_IN_FEW_BITS
+        if not is_causal(self._whole_logits, inputs, near):
+            raise UsageError(f"'{self.source}' ({self.model_type}) sees what it has to predict; give a causal model")
+        if self._decodes_embeddings:
+            found = self._cached(inputs, TOKENS, output_logits=True, return_dict_in_generate=True)
+            decoded = found.sequences, torch.stack(found.logits, dim=1).float()
+            self._decodes_embeddings = decoded_as_read(self._whole_logits, self.embed, inputs, decoded, near)
 
     def add_adapter(self, name: str, settings: LoraSettings, seed: int, role: str) -> None:
         """Add a LoRA adapter: A from the streams ("init", "lora", role, tensor) of `seed`, B = 0.
@@ -58,8 +93,8 @@ class Backbone:
             lora_alpha=settings.alpha,
             lora_dropout=settings.dropout,
             bias="none",
-            target_modules=list(targets_of(self.model_type, settings.targets)) or "all-linear",
-            fan_in_fan_out=self.model_type == "gpt2",
+            target_modules=list(adapted_modules(self.model_type, self._linear, settings.targets, self.source)),
+            fan_in_fan_out=self._transposed,
             task_type="CAUSAL_LM",
         )
         with warnings.catch_warnings():
@@ -108,9 +143,7 @@ class Backbone:
         for name in names:
             for module in self._dropouts[name]:
                 module.train(training)
-        for layer in self._layers:
-            # Of a layer alone, not of the modules in it: it recomputes, and its dropout stays off as in evaluation.
-            layer.training = training
+        self._recomputation.on = training
 
     def embed(self, ids: Int64[Tensor, "*batch"]) -> Float[Tensor, "*batch {self.hidden_size}"]:
         """Return the input embeddings of token ids."""
@@ -120,9 +153,11 @@ class Backbone:
     def logits(self, embeds: Float[Tensor, "b S H"], keep: int) -> Float32[Tensor, "b {keep} V"]:
         """Return the logits of the last `keep` positions of inputs, in float32."""
         with self._autocast():
-            logits: Tensor = self._peft(
-                inputs_embeds=embeds.to(self.settings.dtype), logits_to_keep=keep, use_cache=False
-            ).logits
+            # Adapters are wrapped around layers of the base itself, so it is called without PEFT, whose own model
+            # refuses the embeddings of some families.
+            # Copied, since a family (CTRL) scales its inputs in place.
+            inputs = embeds.to(self.settings.dtype, copy=True)
+            logits: Tensor = self._base(inputs_embeds=inputs, logits_to_keep=keep, **self._forward_keywords).logits
         return logits[:, -keep:].float()
 
     def _autocast(self) -> AbstractContextManager[object]:
@@ -131,28 +166,35 @@ class Backbone:
 
     @torch.no_grad()
     def generate(self, embeds: Float[Tensor, "b S H"], max_new_tokens: int) -> list[str]:
-        """Return greedy continuations of inputs as text, decoded with a key-value cache."""
+        """Return greedy continuations of inputs as text, decoded with a cache where the family allows it."""
+        ids: Tensor = (self._cached if self._decodes_embeddings else self._uncached)(embeds, max_new_tokens)
+        texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    @torch.no_grad()
+    def _cached(self, embeds: Float[Tensor, "b S H"], max_new_tokens: int, **wanted: bool) -> Any:
+        """Return what transformers' generate does: ids, or all that is `wanted` of it."""
         with self._autocast():
-            ids = self._peft.generate(
+            return self._base.generate(
                 inputs_embeds=embeds.to(self.settings.dtype),
                 attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 pad_token_id=self.eos_id,
                 eos_token_id=self.eos_id,
+                **wanted,
             )
-        texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        return [text.strip() for text in texts]
 
-
-def _checkpointed_layers(model: Any) -> list[nn.Module]:
-    """Switch gradient checkpointing on and return the layers that do it while their own `training` is true."""
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    # transformers 5 has renamed it; earlier versions know the old name alone.
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
-    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    def _uncached(self, embeds: Float[Tensor, "b S H"], max_new_tokens: int) -> Int64[Tensor, "b n"]:
+        """Return ids from a full forward pass per token; a row that has ended is filled up with the end token."""
+        ids = torch.empty(len(embeds), 0, dtype=torch.long, device=embeds.device)
+        ended = torch.zeros(len(embeds), dtype=torch.bool, device=embeds.device)
+        while ids.shape[1] < max_new_tokens and not bool(ended.all()):
+            following = self.logits(torch.cat([embeds, self.embed(ids).to(embeds.dtype)], dim=1), keep=1)[:, -1]
+            chosen = following.argmax(dim=-1).masked_fill(ended, self.eos_id)
+            ended |= chosen == self.eos_id
+            ids = torch.cat([ids, chosen[:, None]], dim=1)
+        return ids
 
 
 def _kaiming_uniform(shape: torch.Size, generator: torch.Generator) -> Float32[Tensor, "r n_in"]:

@@ -12,7 +12,13 @@ import torch
 
 from mlecs_bench.doors.profile import BaseBits
 from mlecs_bench.errors import UsageError
-from mlecs_bench.models.sources import check_files, pretrained
+from mlecs_bench.models.sources import (
+    check_files,
+    first_line,
+    prepends_bos,
+    pretrained,
+    stored_configuration,
+)
 
 
 @dataclass(frozen=True)
@@ -27,13 +33,16 @@ class BaseSettings:
     checkpointing: bool = False
 
 
-def load_base(source: str, settings: BaseSettings) -> tuple[Any, Any, Any]:
-    """Return configuration, model (frozen, in evaluation mode, on its device) and tokenizer of a folder or hub id.
+QUANTISED = ("Linear8bitLt", "Linear4bit")
+"""The layers of bitsandbytes. Linear layers of a family's own (Falcon) are passed over."""
+
+
+def load_base(source: str, settings: BaseSettings) -> tuple[Any, Any]:
+    """Return model (frozen, in evaluation mode, on its device) and tokenizer of a folder or hub id.
 
     Raises UsageError in one line. Attention is the architecture's fastest exact one (SDPA where it has one).
     """
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # the run has its own progress view
@@ -43,20 +52,34 @@ def load_base(source: str, settings: BaseSettings) -> tuple[Any, Any, Any]:
         )  # it warns of kernels that a run on a CPU does not use
     check_files(source)
     name, where = pretrained(source)
+    config, placement = stored_configuration(source), _placement(source, settings)
+    # A checkpoint may bring its own decoding (repetition penalty, sampling): greedy means greedy for all.
+    greedy = GenerationConfig()
     try:
-        config = AutoConfig.from_pretrained(name, **where)
         tokenizer = AutoTokenizer.from_pretrained(name, **where)
         model, report = AutoModelForCausalLM.from_pretrained(
-            name, **where, **_placement(source, settings), dtype=settings.dtype, output_loading_info=True
+            name,
+            **where,
+            **placement,
+            config=config,
+            dtype=settings.dtype,
+            generation_config=greedy,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # transformers may raise anything for a damaged folder
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(f"cannot load a causal language model from '{source}': {first}") from error
-    check_loaded(source, report["missing_keys"], tokenizer, config.vocab_size)
-    # A checkpoint may bring its own decoding (repetition penalty, sampling): greedy means greedy for all.
-    model.generation_config = GenerationConfig()
+    check_complete(source, report["missing_keys"])
+    if settings.bits and not any(type(module).__name__ in QUANTISED for module in model.modules()):
+        raise UsageError(
+            f"'{source}' ({config.model_type}) has no layers that bitsandbytes quantises; leave --base-bits out"
+        )
+    check_tokenizer(source, tokenizer, config.get_text_config().vocab_size)
+    model.generation_config = greedy
     at_rest(model.requires_grad_(False))
-    return config, model if settings.bits else model.to(settings.torch_device), tokenizer
+    return model if settings.bits else model.to(settings.torch_device), tokenizer
 
 
 def at_rest(model: Any) -> None:
@@ -90,16 +113,35 @@ def _placement(source: str, settings: BaseSettings) -> dict[str, Any]:
     return {"quantization_config": config, "device_map": {"": settings.torch_device}}
 
 
-def check_loaded(source: str, missing: Collection[str], tokenizer: Any, vocab_size: int) -> None:
-    """Raise UsageError for what transformers lets pass: weights drawn at random, a tokenizer that cannot serve."""
+def check_complete(source: str, missing: Collection[str]) -> None:
+    """Raise UsageError for weights that transformers would draw at random."""
     if missing:
         raise UsageError(f"'{source}' lacks {len(missing)} weights, such as {min(missing)}; save the whole model")
+
+
+def check_stored_tokenizer(source: str, vocab_size: int) -> None:
+    """Raise UsageError unless the tokenizer at `source` can be loaded and serves a model of `vocab_size`."""
+    from transformers import AutoTokenizer
+
+    name, where = pretrained(source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **where)
+    except Exception as error:  # transformers may raise anything for a damaged folder
+        raise UsageError(f"cannot load the tokenizer of '{source}': {first_line(error)}") from error
+    check_tokenizer(source, tokenizer, vocab_size)
+
+
+def check_tokenizer(source: str, tokenizer: Any, vocab_size: int) -> None:
+    """Raise UsageError for a tokenizer that transformers lets pass and that cannot serve a model of `vocab_size`."""
     if tokenizer.eos_token_id is None:
         raise UsageError(f"the tokenizer of '{source}' has no end-of-sequence token; add eos_token to its config")
     if not tokenizer.is_fast:
         raise UsageError(f"the tokenizer of '{source}' has no character offsets; save a fast one (tokenizer.json)")
     if not tokenizer("Output:", add_special_tokens=False)["input_ids"]:  # an empty one, for a folder without any
         raise UsageError(f"'{source}' holds no usable tokenizer; save tokenizer.json beside the model")
-    n_tokens = max(tokenizer.vocab_size, tokenizer.eos_token_id + 1)
+    # Special tokens but these two never enter a model, so those that an unused pad or mask token adds do no harm.
+    ids = [tokenizer.eos_token_id, *([tokenizer.bos_token_id] if prepends_bos(tokenizer) else [])]
+    ids += [id_ for id_, token in tokenizer.added_tokens_decoder.items() if not token.special]
+    n_tokens = max(tokenizer.vocab_size, *(id_ + 1 for id_ in ids))
     if n_tokens > vocab_size:
         raise UsageError(f"the tokenizer of '{source}' has {n_tokens} tokens, its model {vocab_size}; save its own")

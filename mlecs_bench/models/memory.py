@@ -72,9 +72,9 @@ def estimate_memory(profile: Profile, n_devices: int, n_modalities: int, sources
 def _weight_bytes(shape: BackboneShape, profile: Profile) -> int:
     size = FLOAT_BYTES[profile.dtype]
     if profile.base_bits is None:
-        return shape.n_parameters * size
+        return shape.n_loaded * size
     quantised = 1.0 if profile.base_bits == 8 else NF4_BYTES
-    return int(shape.quantised * quantised) + (shape.n_parameters - shape.quantised) * size
+    return int(shape.quantised * quantised) + (shape.n_loaded - shape.quantised) * size
 
 
 def _trained_parameters(shape: BackboneShape, profile: Profile, n_modalities: int) -> int:
@@ -88,10 +88,11 @@ def _trained_parameters(shape: BackboneShape, profile: Profile, n_modalities: in
 def _activation_bytes(shape: BackboneShape, profile: Profile) -> int:
     """Return what the backward pass of one batch needs, attention scores of eager attention included."""
     size, b = FLOAT_BYTES[profile.dtype], profile.batch_size
-    tokens = min(profile.soft_tokens + 2 * ANSWER_TOKENS, shape.max_positions)
+    tokens = profile.soft_tokens + 2 * ANSWER_TOKENS
+    tokens = min(tokens, shape.max_positions or tokens)
     widths = LAYER_WIDTHS * size + FLOAT_WIDTHS * FLOAT_BYTES["float32"]
-    layer = b * tokens * (widths * shape.hidden_size + 2 * size * shape.n_heads * tokens)
-    kept = b * tokens * size * shape.hidden_size
+    layer = b * tokens * (widths * shape.layer_width + 2 * size * shape.n_heads * tokens)
+    kept = b * tokens * size * shape.layer_width
     layers = layer + shape.n_layers * kept if profile.gradient_checkpointing else shape.n_layers * layer
     logits = LOGIT_COPIES * 4 * b * min(ANSWER_TOKENS, tokens) * shape.vocab_size
     return layers + logits

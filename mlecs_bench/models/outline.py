@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,77 +15,116 @@ from torch import Tensor, nn
 
 from mlecs_bench.doors.profile import LoraSettings
 from mlecs_bench.errors import PluginError, UsageError
-from mlecs_bench.models.sources import configuration
-
-LORA_TARGETS: dict[str, tuple[str, ...]] = {
-    "gpt2": ("c_attn", "c_proj"),
-    "gptj": ("q_proj", "k_proj", "v_proj", "out_proj", "fc_out"),
-    "llama": ("q_proj", "k_proj", "v_proj", "o_proj", "down_proj"),
-    "gemma3_text": ("q_proj", "k_proj", "v_proj", "o_proj", "down_proj"),
-}
-"""Adapted projections by architecture: those of attention and the one out of the MLP, as {c_attn, c_proj} on GPT-2."""
-
-
-def targets_of(model_type: str, chosen: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the endings of the adapted modules' names; empty for an architecture without a list: all linear layers."""
-    return tuple(chosen or LORA_TARGETS.get(model_type, ()))
+from mlecs_bench.models.projections import LORA_TARGETS, NOT_CAUSAL, Widths, adapted_modules, family_of, linear_modules
+from mlecs_bench.models.sources import configuration, first_line
 
 
 @dataclass(frozen=True)
-class BackboneShape:
-    """The sizes of a language model: H, vocabulary V, positions, layers, attention heads, parameters.
+class LanguageSizes:
+    """What a run asks of a language model, of its text part alone where it also reads pictures or sound.
 
-    `adapted` are the modules that LoRA adapts, with their widths (in, out), by name; `quantised` is the number of
-    parameters in linear layers, which is what quantisation shrinks.
+    `hidden_size` is H, the width of its inputs; that of the layers may be another. `max_positions` is None where texts
+    may be of any length.
     """
 
     model_type: str
     hidden_size: int
     vocab_size: int
-    max_positions: int
+    max_positions: int | None
+    n_parameters: int
+
+    @classmethod
+    def of(cls, model: Any) -> LanguageSizes:
+        """Return the sizes of a model of transformers, loaded or on the meta device."""
+        text = model.config.get_text_config()
+        positions = next((n for name in POSITIONS if (n := getattr(text, name, None))), None)
+        parts = [part for part in (model.get_decoder(), model.get_output_embeddings()) if part is not None]
+        parameters = {id(p): p.numel() for part in parts for p in part.parameters()}
+        return cls(
+            model_type=family_of(model.config),
+            hidden_size=model.get_input_embeddings().weight.shape[1],
+            vocab_size=text.vocab_size,
+            max_positions=positions if positions and positions > 0 else None,
+            n_parameters=sum(parameters.values()),
+        )
+
+
+POSITIONS = ("max_position_embeddings", "max_seq_len")
+"""Where configurations say how many positions a model has; MPT has a name of its own."""
+
+
+@dataclass(frozen=True)
+class BackboneShape(LanguageSizes):
+    """The sizes of a language model, of its layers and attention heads too, known from its configuration alone.
+
+    `adapted` are the modules that LoRA adapts, with their widths (in, out), by name; `quantised` is the number of
+    parameters in linear layers, which is what quantisation shrinks; `n_loaded` counts towers that no text passes too.
+    """
+
+    layer_width: int
     n_layers: int
     n_heads: int
-    n_parameters: int
+    n_loaded: int
     quantised: int
-    adapted: Mapping[str, tuple[int, int]]
+    adapted: Mapping[str, Widths]
+
+
+def backbone_shape(source: str, targets: tuple[str, ...] | None) -> BackboneShape:
+    """Return the shape of the backbone at `source` from its configuration alone; no weights are read.
+
+    `targets` are the endings of the modules to adapt, None for those of its family. Raises UsageError, in one line, for
+    what no run can use.
+    """
+    shape = _whole_shape(source)
+    return dataclasses.replace(shape, adapted=adapted_modules(shape.model_type, shape.adapted, targets, source))
 
 
 @lru_cache(maxsize=32)
-def backbone_shape(source: str, targets: tuple[str, ...] | None) -> BackboneShape:
-    """Return the shape of the backbone at `source` from its configuration alone; no weights are read."""
+def _whole_shape(source: str) -> BackboneShape:
+    """Return the shape of the backbone at `source` as if every linear layer were adapted."""
     from transformers import AutoModelForCausalLM
 
     config = configuration(source)
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except (ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UsageError(f"'{source}' is no causal language model: {first}") from error
-    endings = targets_of(config.model_type, targets)
-    head = model.get_output_embeddings()
-    linear = {n: m for n, m in model.named_modules() if _is_linear(m) and m is not head}
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # transformers may raise anything for a damaged folder
+        raise UsageError(f"'{source}' is no causal language model: {first_line(error)}") from error
+    check_causal(source, model)
+    sizes, linear = LanguageSizes.of(model), linear_modules(model)
+    text = config.get_text_config()
     return BackboneShape(
-        model_type=config.model_type,
-        hidden_size=config.hidden_size,
-        vocab_size=config.vocab_size,
-        max_positions=config.max_position_embeddings,
-        n_layers=config.num_hidden_layers,
-        n_heads=config.num_attention_heads,
-        n_parameters=sum(p.numel() for p in model.parameters()),
-        quantised=sum(m.weight.numel() for m in linear.values()),
-        adapted={n: _widths(m) for n, m in linear.items() if not endings or n.rsplit(".", 1)[-1] in endings},
+        **vars(sizes),
+        layer_width=text.hidden_size,
+        n_layers=text.num_hidden_layers,
+        n_heads=getattr(text, "num_attention_heads", 0),  # a Mamba has none
+        n_loaded=sum(p.numel() for p in model.parameters()),
+        quantised=sum(math.prod(linear[name]) for name in linear if _is_quantised(model.get_submodule(name))),
+        adapted=linear,
     )
 
 
-def _is_linear(module: Any) -> bool:
-    return getattr(module, "weight", None) is not None and type(module).__name__ in ("Linear", "Conv1D")
+def _is_quantised(module: nn.Module) -> bool:
+    """Say whether bitsandbytes would quantise a linear layer: it passes over those of a family's own (Falcon)."""
+    return type(module).__name__ in ("Linear", "Conv1D")
 
 
-def _widths(module: Any) -> tuple[int, int]:
-    """Return (in, out); GPT-2's Conv1D stores its weight transposed."""
-    one, other = module.weight.shape
-    return (one, other) if type(module).__name__ == "Conv1D" else (other, one)
+def is_encoder(config: Any) -> bool:
+    """Say whether a family that has a switch for reading as a decoder does has it off; some decoders have it too."""
+    return getattr(config, "is_decoder", None) is False
+
+
+def check_causal(source: str, model: Any) -> None:
+    """Raise UsageError for a model of transformers' causal ones that is none, or whose parts cannot be told apart."""
+    reason = NOT_CAUSAL.get(family_of(model.config))
+    if reason is None and family_of(model.config) not in LORA_TARGETS and is_encoder(model.config):
+        reason = "its config.json says is_decoder false, so it reads a text in both directions"
+    if reason is None and not isinstance(model.get_input_embeddings(), nn.Embedding):
+        reason = "it has no table of input embeddings, between which soft tokens could stand"
+    if reason is None and not any(isinstance(module, nn.ModuleList) for module in model.get_decoder().modules()):
+        reason = "it has no list of layers"
+    if reason is not None:
+        raise UsageError(f"'{source}' ({family_of(model.config)}) cannot be used: {reason}; give a causal model")
 
 
 class BackboneOutline:
@@ -96,7 +137,7 @@ class BackboneOutline:
     needs_loss_scale = False
 
     def __init__(self, source: str) -> None:
-        shape = backbone_shape(source, None)
+        shape = _whole_shape(source)
         self.source = source
         self.torch_device = torch.device("meta")
         self.model_type = shape.model_type

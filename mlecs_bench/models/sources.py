@@ -16,7 +16,19 @@ from typing import Any
 
 from mlecs_bench.errors import DataError, UsageError
 
-DIGESTED_FILES = ("config.json", "tokenizer.json", "*.safetensors", "*.bin")
+DIGESTED_FILES = (
+    *("config.json", "tokenizer.json", "*.safetensors", "*.bin", "*.index.json"),
+    *("special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt"),
+    *("*.model", "*.tiktoken", "tekken.json", "bpe.codes"),
+)
+"""What decides what a model computes. tokenizer_config.json joins them unless it says what they say already.
+
+What loading passes over is left out: generation_config.json, since all models decode greedily, and chat templates."""
+PLAIN_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
+"""Tokenizer classes that are tokenizer.json and nothing else."""
+PLAIN_SETTINGS = {"backend", "clean_up_tokenization_spaces", "model_max_length", "padding_side"}
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+"""The names of weights in the order in which transformers looks for them, each with an index for shards."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
 """One of these is there if a folder has any tokenizer; whether it can serve is seen when it is loaded."""
@@ -75,7 +87,7 @@ def content_id(source: str) -> str:
 
 def folder_digest(folder: Path) -> str:
     """Return the sha256 over the files of a saved model that decide what it computes."""
-    files = sorted({path for pattern in DIGESTED_FILES for path in folder.glob(pattern)})
+    files = digested_files(folder)
     if not any(path.suffix in WEIGHT_SUFFIXES for path in files):
         raise DataError(f"{folder} holds no weights (*.safetensors); save the model there first")
     digest = hashlib.sha256()
@@ -83,6 +95,38 @@ def folder_digest(folder: Path) -> str:
         found = path.stat()
         digest.update(path.name.encode() + b"\0" + _file_sha256(path, found.st_size, found.st_mtime_ns))
     return digest.hexdigest()
+
+
+def digested_files(folder: Path) -> list[Path]:
+    """Return the files of a saved model that decide what it computes, in order."""
+    files = {path for pattern in DIGESTED_FILES for path in folder.glob(pattern)}
+    settings = folder / "tokenizer_config.json"
+    if settings.is_file() and not _says_nothing_new(settings):
+        files.add(settings)
+    return sorted(files)
+
+
+def _says_nothing_new(settings: Path) -> bool:
+    """Say whether a tokenizer_config.json adds nothing to config.json and tokenizer.json, which are digested anyway.
+
+    That is so for a tokenizer without a class of its own whose end-of-sequence token is the model's.
+    """
+    try:
+        values, config, tokenizer = (
+            json.loads((settings.parent / name).read_text(encoding="utf-8"))
+            for name in (settings.name, "config.json", "tokenizer.json")
+        )
+        eos = values.pop("eos_token")
+        ids = [token["id"] for token in tokenizer["added_tokens"] if token["content"] == eos]
+        return bool(
+            ids == [config["eos_token_id"]]
+            and values.pop("pad_token", eos) == eos
+            and values.pop("tokenizer_class") in PLAIN_TOKENIZERS
+            and not values.get("clean_up_tokenization_spaces")
+            and values.keys() <= PLAIN_SETTINGS
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 @lru_cache(maxsize=256)
@@ -93,11 +137,14 @@ def _file_sha256(path: Path, _size: int, _changed: int) -> bytes:
 
 
 def pretrained(source: str) -> tuple[str, dict[str, Any]]:
-    """Return what `from_pretrained` needs to load exactly the content that `content_id` names: a name and keywords."""
+    """Return what `from_pretrained` needs to load exactly the content that `content_id` names: a name and keywords.
+
+    Code that comes with a model is never run, and nobody is asked whether it should be.
+    """
     if is_folder(source):
-        return str(Path(source).expanduser()), {"local_files_only": True}
+        return str(Path(source).expanduser()), {"local_files_only": True, "trust_remote_code": False}
     repository, _ = _split(source)
-    return repository, {"revision": _commit(source)}
+    return repository, {"revision": _commit(source), "trust_remote_code": False}
 
 
 def prepends_bos(tokenizer: Any) -> bool:
@@ -121,8 +168,8 @@ def _is_given_bos(source: str, _content: str) -> bool:
     name, where = pretrained(source)
     try:
         return prepends_bos(AutoTokenizer.from_pretrained(name, **where))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UsageError(f"cannot load the tokenizer of '{source}': {_first_line(error)}") from error
+    except Exception as error:  # transformers may raise anything for a damaged folder
+        raise UsageError(f"cannot load the tokenizer of '{source}': {first_line(error)}") from error
 
 
 def configuration(source: str) -> Any:
@@ -132,13 +179,27 @@ def configuration(source: str) -> Any:
     if not is_folder(source) and _split(source)[0] in KNOWN_CONFIGURATIONS:
         sizes = dict(KNOWN_CONFIGURATIONS[_split(source)[0]])
         return AutoConfig.for_model(**sizes)
+    return stored_configuration(source)
+
+
+def stored_configuration(source: str) -> Any:
+    """Return the configuration that a source holds, as its model is built with it. Raises UsageError in one line.
+
+    A pad id outside the vocabulary is dropped: nothing here is ever padded with it, and no model could be built.
+    """
+    from transformers import AutoConfig
+
     name, keywords = pretrained(source)
     try:
-        return AutoConfig.from_pretrained(name, **keywords)
-    except (OSError, ValueError, KeyError) as error:
+        config = AutoConfig.from_pretrained(name, **keywords)
+        text = config.get_text_config()
+        if text.pad_token_id is not None and not 0 <= text.pad_token_id < text.vocab_size:
+            text.pad_token_id = None
+    except Exception as error:  # transformers may raise anything for a damaged folder
         raise UsageError(
-            f"cannot read a causal language model's configuration from '{source}': {_first_line(error)}"
+            f"cannot read a causal language model's configuration from '{source}': {first_line(error)}"
         ) from error
+    return config
 
 
 def check_files(source: str) -> None:
@@ -152,15 +213,48 @@ def check_files(source: str) -> None:
     folder = Path(source).expanduser()
     if not (folder / "config.json").is_file():
         raise UsageError(f"{source} holds no config.json; give a folder saved by transformers' save_pretrained")
-    weights = {path.name for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES}
-    if not weights:
-        raise UsageError(f"{source} holds no weights (*.safetensors); save the model there first")
-    for index in sorted(folder.glob("*.index.json")):
-        lacking = sorted(_shards(index) - weights)
-        if lacking:
-            raise UsageError(f"{source} lacks {lacking[0]}, which {index.name} names; copy all files of the model")
+    if (folder / "adapter_config.json").is_file():
+        raise UsageError(
+            f"{source} holds an adapter (adapter_config.json), which would be trained beside another; merge it into "
+            "its model with peft's merge_and_unload and save that, or take the file away"
+        )
+    _check_code(source, folder / "config.json")
+    _check_weights(source, folder)
     if not any(path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)):
         raise UsageError(f"{source} holds no tokenizer; save tokenizer.json beside the model")
+
+
+def _check_code(source: str, config: Path) -> None:
+    """Raise UsageError for a model whose code comes with it; a damaged configuration is judged where it is read."""
+    try:
+        values = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if isinstance(values, dict) and "auto_map" in values:
+        from transformers import CONFIG_MAPPING
+
+        if values.get("model_type") not in CONFIG_MAPPING:
+            raise UsageError(
+                f"{source} needs code of its own (auto_map in config.json), which is never run, whatever the flags; "
+                "give a model of a family that transformers has"
+            )
+
+
+def _check_weights(source: str, folder: Path) -> None:
+    """Raise UsageError unless the weights that would be loaded are all there; other files may be of another save."""
+    present = {path.name for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES}
+    if not present:
+        raise UsageError(f"{source} holds no weights (*.safetensors); save the model there first")
+    for name in WEIGHT_FILES:
+        index = folder / f"{name}.index.json"
+        if name in present:
+            return
+        if index.is_file():
+            lacking = sorted(_shards(index) - present)
+            if lacking:
+                raise UsageError(f"{source} lacks {lacking[0]}, which {index.name} names; copy all files of the model")
+            return
+    raise UsageError(f"{source} holds weights under other names ({min(present)}); save them as {WEIGHT_FILES[0]}")
 
 
 def _shards(index: Path) -> set[str]:
@@ -190,13 +284,17 @@ def _fetched_commit(repository: str, revision: str | None) -> str:
         path = Path(hf_hub_download(repository, "config.json", revision=revision))
     except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
         raise UsageError(
-            f"cannot get '{repository}' from the hub ({_first_line(error)}); run once with network, or give the folder "
+            f"cannot get '{repository}' from the hub ({first_line(error)}); run once with network, or give the folder "
             "of a saved model (--slm, --llm)"
         ) from error
     # The cache keeps a file of a commit under snapshots/<commit>/.
     return path.parent.name
 
 
-def _first_line(error: BaseException) -> str:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+def first_line(error: BaseException) -> str:
+    """Return the first sentence of an error's first line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = (
+        f"{lines[0]} {lines[1].strip()}" if lines[0].endswith(":") and lines[1:] else lines[0]
+    )  # "field 'x':" and what is wrong with it
     return line.partition(". ")[0].rstrip(".")

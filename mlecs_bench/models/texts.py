@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from mlecs_bench.errors import DataError
 from mlecs_bench.models.placement import moved
 from mlecs_bench.models.sources import prepends_bos
 
@@ -25,6 +26,26 @@ PROMPT_TEMPLATE = "Instruction: {prompt} Output:"
 def prompt_text(prompt: str) -> str:
     """Return the text between soft prompt and answer."""
     return PROMPT_TEMPLATE.format(prompt=prompt)
+
+
+def as_data(tokenizer: Any, text: str | list[str], **settings: bool) -> Any:
+    """Tokenise data as ordinary text: a "</s>" in a caption is its characters, and ends nothing.
+
+    Raises DataError where a tokenizer spells a token of its own with such characters all the same.
+    """
+    found = tokenizer(text, add_special_tokens=False, split_special_tokens=True, **settings)
+    ids = found["input_ids"]
+    rows = zip(text, ids, strict=True) if isinstance(text, list) else [(text, ids)]
+    own = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    for row, row_ids in rows:
+        hidden = own.intersection(row_ids)
+        if hidden:
+            token = tokenizer.convert_ids_to_tokens(min(hidden))
+            raise DataError(
+                f"the text {row[:60]!r} holds '{token}', which the tokenizer can only read as its own special token; "
+                "write it otherwise in the data, or choose another model"
+            )
+    return found
 
 
 def answer_text(target: str) -> str:
@@ -66,7 +87,7 @@ class Texts:
     def prompt(self, prompt: str) -> Int64[Tensor, " p"]:
         """Return the ids of the prompt in its template."""
         if prompt not in self._prompts:
-            ids = self._tokenizer(prompt_text(prompt), add_special_tokens=False)["input_ids"]
+            ids = as_data(self._tokenizer, prompt_text(prompt))["input_ids"]
             self._prompts[prompt] = torch.tensor(ids, dtype=torch.long, device=self._torch_device)
         return self._prompts[prompt]
 
@@ -74,7 +95,7 @@ class Texts:
         """Tokenise the targets that are new, all in one call."""
         new = [t for t in dict.fromkeys(targets) if t not in self._answers]
         if new:
-            encoded = self._tokenizer([answer_text(t) for t in new], add_special_tokens=False)["input_ids"]
+            encoded = as_data(self._tokenizer, [answer_text(t) for t in new])["input_ids"]
             self._answers.update({t: (*ids, self._eos) for t, ids in zip(new, encoded, strict=True)})
 
     def answers(self, targets: Sequence[str]) -> Answers:

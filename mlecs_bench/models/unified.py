@@ -209,7 +209,7 @@ def check_length(backbone: AnyBackbone, texts: Texts, longest: tuple[str, int], 
     prompt, answer = longest
     opening = len(texts.opening)
     needed = opening + soft_tokens + len(texts.prompt(prompt)) + answer
-    if needed > backbone.max_positions:
+    if backbone.max_positions is not None and needed > backbone.max_positions:
         raise UsageError(
             f"'{backbone.source}' has {backbone.max_positions} positions but {needed} are needed "
             f"({'BOS, ' if opening else ''}{soft_tokens} soft tokens, prompt, {answer} answer tokens); choose a longer "

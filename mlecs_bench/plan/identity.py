@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlecs_bench.data.partition import rates_of
 from mlecs_bench.doors.options import identifying, plain
 from mlecs_bench.doors.profile import file_digest
+from mlecs_bench.models.projections import SETTLED
 from mlecs_bench.models.sources import content_id, is_given_bos, source_name
 
 if TYPE_CHECKING:
@@ -88,12 +89,22 @@ def _structure_identity(plan: Plan) -> dict[str, Any]:
 
 
 def model_identity(plan: Plan, source: str) -> dict[str, Any]:
-    """Return name and digest of a language model, and that it is given a BOS token, if it is.
+    """Return name and digest of a language model, that it is given a BOS token, if it is, and what LoRA adapts in it.
 
-    The digest does not tell the latter: it is of the model, and what is put before its inputs is of this version.
+    The digest does not tell the latter two: it is of the model, and what is done with it is of this version. Adapted
+    layers are left out where the settings name them, and for the families in which they have always been the same.
     """
     bos = {"bos": True} if is_given_bos(source) else {}
-    return {"name": model_name(plan, source), "digest": content_id(source)} | bos
+    return {"name": model_name(plan, source), "digest": content_id(source)} | bos | _adapted(plan, source)
+
+
+def _adapted(plan: Plan, source: str) -> dict[str, Any]:
+    from mlecs_bench.models.outline import backbone_shape
+
+    shape = backbone_shape(source, plan.profile.lora.targets)
+    if plan.profile.lora.targets is not None or shape.model_type in SETTLED:
+        return {}
+    return {"lora": sorted({name.rpartition(".")[2] for name in shape.adapted})}
 
 
 def model_name(plan: Plan, source: str) -> str:

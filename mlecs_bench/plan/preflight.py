@@ -21,32 +21,50 @@ SMALL_BYTES = 64 * 2**20
 
 
 def check_models(plan: Plan, info: DatasetInfo) -> None:
-    """Raise UsageError unless every model of a plan has its files, and all fit into the memory.
+    """Raise UsageError unless every model of a plan is whole and of a family that runs, and all fit into the memory.
 
     Of the memory only what cannot work is refused: frozen weights and trained parameters alone are more than the
     device has. `info` is the dataset's.
     """
     for source in plan.models():
         check_files(source)
-        _check_targets(source, plan.profile.lora.targets)
+    _check_families(plan)
     n_modalities = len(info.modalities)
     found = memory_of(plan, n_modalities)
     if found is not None and found[0].weights + found[0].trained > found[1]:
         raise UsageError(_too_much(plan, n_modalities, found))
 
 
-def _check_targets(source: str, targets: tuple[str, ...] | None) -> None:
-    """Raise UsageError for targets of LoRA that a model has none of; to look takes its shapes, but no weights."""
-    if targets is None:
-        return
+def _check_families(plan: Plan) -> None:
+    """Raise UsageError for a model that no run could use, by its configuration and its tokenizer."""
+    from mlecs_bench.models.loading import check_stored_tokenizer
     from mlecs_bench.models.outline import backbone_shape
 
-    everything = backbone_shape(source, targets)
-    if not everything.adapted:
-        own = sorted({name.rpartition(".")[2] for name in backbone_shape(source, None).adapted})
-        raise UsageError(
-            f"'{source}' has no layer called {' or '.join(targets)}, as lora.targets says; usual are {','.join(own)}"
-        )
+    for source in plan.models():
+        shape = backbone_shape(source, plan.profile.lora.targets)
+        if plan.profile.base_bits is not None and not shape.quantised:
+            raise UsageError(
+                f"'{source}' ({shape.model_type}) has no layers that bitsandbytes quantises; leave --base-bits out"
+            )
+        if is_folder(source):  # of a hub id it might have to be fetched
+            check_stored_tokenizer(source, shape.vocab_size)
+
+
+def family_notes(plan: Plan) -> list[str]:
+    """Return a line for every family of the plan's models whose LoRA targets are PEFT's, which are no table's."""
+    from mlecs_bench.models.outline import backbone_shape
+    from mlecs_bench.models.projections import LORA_TARGETS
+
+    if plan.profile.lora.targets is not None:
+        return []
+    shapes = {shape.model_type: shape for shape in (backbone_shape(source, None) for source in plan.models())}
+    return [
+        f"models of the family '{family}' are adapted where PEFT does by default "
+        f"({', '.join(dict.fromkeys(name.rpartition('.')[2] for name in shape.adapted))}), which may be less than what "
+        "the families in docs/models.md have; --set lora.targets=... names others"
+        for family, shape in shapes.items()
+        if family not in LORA_TARGETS
+    ]
 
 
 def memory_warning(plan: Plan, info: DatasetInfo) -> str | None:

@@ -10,18 +10,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForCausalLM, GPT2Config, MistralConfig
+from transformers import AutoModelForCausalLM, GPT2Config
 from transformers.models.gpt2 import GPT2LMHeadModel
-from transformers.models.mistral import MistralForCausalLM
 
 import toy
 from laws import for_all
 from mlecs_bench.doors.profile import LoraSettings
 from mlecs_bench.errors import DataError, UsageError
-from mlecs_bench.models import outline as outline_module
+from mlecs_bench.models import projections
 from mlecs_bench.models.backbone import Backbone, load_adapter
 from mlecs_bench.models.loading import BaseSettings
-from mlecs_bench.models.outline import LORA_TARGETS, backbone_shape
+from mlecs_bench.models.outline import backbone_shape
+from mlecs_bench.models.projections import LORA_TARGETS
 
 ON_CPU = BaseSettings(torch.device("cpu"))
 KINDS = ("gpt2", "gptj", "llama")
@@ -167,15 +167,26 @@ def test_adapted_projections_are_those_of_the_architecture(kind, checkpoints):
     assert len(modules) == 2 * per_layer
 
 
-def test_unknown_architecture_adapts_every_linear_layer_but_the_output(tmp_path):
-    tokenizer = toy.byte_level_tokenizer(tmp_path)
-    config = MistralConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2
-    )
-    model = MistralForCausalLM(config)
-    model.save_pretrained(tmp_path)
-    linear = {name for name, m in model.named_modules() if isinstance(m, nn.Linear) and name != "lm_head"}
-    assert {key.rpartition(".")[0] for key in adapted(tmp_path).adapter("d00")} == linear
+def test_a_family_without_an_entry_gets_pefts_own_targets_or_is_refused_in_one_line(checkpoints, monkeypatch):
+    monkeypatch.setattr(projections, "LORA_TARGETS", {})
+    borrowed = backbone_shape(checkpoints["llama"], None).adapted
+    assert {name.rpartition(".")[2] for name in borrowed} == {"q_proj", "v_proj"}
+    monkeypatch.setattr(projections, "borrowed_targets", lambda _: None)
+    with pytest.raises(UsageError, match=r"--set lora.targets=\.\.\., such as q_proj,k_proj") as caught:
+        backbone_shape(checkpoints["llama"], None)
+    assert "\n" not in str(caught.value)
+
+
+def test_targets_that_a_user_names_are_adapted_and_one_that_names_nothing_is_refused(checkpoints):
+    for targets, endings in ((("v_proj",), {"v_proj"}), (("mlp.up_proj", "o_proj"), {"up_proj", "o_proj"})):
+        found = {name.rpartition(".")[2] for name in backbone_shape(checkpoints["llama"], targets).adapted}
+        adapted_ones = {key.rpartition(".")[0] for key in adapted(checkpoints["llama"], targets=targets).adapter("d00")}
+        assert found == endings == {name.rpartition(".")[2] for name in adapted_ones}
+    everything = set(backbone_shape(checkpoints["llama"], ("all-linear",)).adapted)
+    model = AutoModelForCausalLM.from_pretrained(checkpoints["llama"])
+    assert everything == {n for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"}
+    with pytest.raises(UsageError, match=r"lora.targets names c_attn, and no linear layer.*it has q_proj"):
+        backbone_shape(checkpoints["llama"], ("v_proj", "c_attn"))
 
 
 def test_initial_adapter_depends_on_the_seed_alone(checkpoints):
@@ -275,8 +286,8 @@ def save_gpt2(folder: Path, **settings: int) -> None:
 
 BROKEN = {
     "no-config": (lambda f: (f / "config.json").unlink(), "holds no config.json"),
-    "bad-config": (lambda f: (f / "config.json").write_text("{"), "cannot load"),
-    "unknown-type": (lambda f: edit_json(f / "config.json", model_type="nonsense"), "cannot load"),
+    "bad-config": (lambda f: (f / "config.json").write_text("{"), "cannot read"),
+    "unknown-type": (lambda f: edit_json(f / "config.json", model_type="nonsense"), "cannot read"),
     "no-weights": (lambda f: (f / "model.safetensors").unlink(), "holds no weights"),
     "corrupt-weights": (lambda f: (f / "model.safetensors").write_bytes(b"hello"), "cannot load"),
     "wrong-shape": (lambda f: edit_weights(f, lambda k, t: t[:4] if "wte" in k else t), "cannot load"),
@@ -362,12 +373,3 @@ def test_shape_read_from_the_configuration_is_that_of_the_adapters(checkpoints, 
     }
     assert shape.adapted == found
     assert (shape.model_type, shape.hidden_size) == (backbone.model_type, backbone.hidden_size)
-
-
-def test_shape_of_an_architecture_without_a_list_is_of_all_linear_layers(checkpoints, monkeypatch):
-    monkeypatch.delitem(outline_module.LORA_TARGETS, "llama")
-    backbone_shape.cache_clear()
-    backbone = adapted(checkpoints["llama"])
-    found = {key.rpartition(".")[0] for key in backbone.adapter("d00")}
-    assert set(backbone_shape(str(checkpoints["llama"]), None).adapted) == found
-    backbone_shape.cache_clear()

@@ -11,7 +11,7 @@ import torch
 
 from mlecs_bench.errors import UsageError
 from mlecs_bench.models.importing.conversion import UNREADABLE, Conversion, unreadable
-from mlecs_bench.models.loading import check_loaded
+from mlecs_bench.models.loading import check_complete, check_tokenizer
 from mlecs_bench.models.sources import prepends_bos
 
 
@@ -77,7 +77,8 @@ def _loaded(path: Path) -> tuple[Any, Any]:
     dequantised, report = AutoModelForCausalLM.from_pretrained(
         path.parent, **where, dtype=torch.float32, output_loading_info=True
     )
-    check_loaded(path.name, report["missing_keys"], tokenizer, config.vocab_size)
+    check_complete(path.name, report["missing_keys"])
+    check_tokenizer(path.name, tokenizer, config.vocab_size)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(dequantised.state_dict(), assign=True)
