@@ -15,7 +15,6 @@ from typing import Any
 
 import click
 
-from mlecs_bench.cli.config import default_cache_dir
 from mlecs_bench.doors.options import identifying, plain
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.execution.jobs import Execution
@@ -24,6 +23,7 @@ from mlecs_bench.federation.evaluation import spread
 from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.records.results import REPRODUCIBLE, Record, canonical_json, read_records
+from mlecs_bench.session.request import default_cache_dir
 
 TRAINING = ("rounds", "steps", "batch_size", "dtype", "base_bits", "budget")
 """Settings of a spec that stand under `training` in an identity."""

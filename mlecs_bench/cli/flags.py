@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from mlecs_bench.cli.config import CACHE_VARIABLE, DEFAULT_OUT
 from mlecs_bench.plan.settings import DEVICE_KEYS, parse_pairs
 from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.report.frame import BOTH_POINTS
+from mlecs_bench.session.request import CACHE_VARIABLE, DEFAULT_OUT
 
 Decorated = Callable[..., Any]
 _POSITIVE = click.IntRange(min=1)

@@ -157,6 +157,11 @@ def read_study(path: Path) -> Study:
     return _study(values, str(path))
 
 
+def study_of(values: Mapping[str, Any], what: str) -> Study:
+    """Return the study that a mapping holds, as a file would; raises UsageError, which calls it `what`."""
+    return _study(dict(values), what)
+
+
 def _study(values: Any, what: str) -> Study:
     blocks = values.get("blocks") if isinstance(values, dict) else None
     if not isinstance(blocks, dict) or not blocks:

@@ -1,17 +1,19 @@
-"""What `mlecs-bench run` was asked to do: flags and a file become one `Request`; the flags win."""
+"""What a user asked for, in flags, a file or Python: settings become one `Request`, lists of them one `Sweep`."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError, did_you_mean
 from mlecs_bench.plan.settings import MAPPING_KEYS, SPEC_KEYS, chosen_seeds, read_yaml, spec_of
 from mlecs_bench.plan.spec import RunSpec
+from mlecs_bench.plan.study import Study, default_folder, preset, read_study
 
 DEFAULT_OUT = "results/scratch"
 CACHE_VARIABLE = "MLECS_BENCH_CACHE"
@@ -41,6 +43,22 @@ class Places:
     fleet: str
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep was asked to do; `whole` says that the study is run as it is, without a setting that changes it."""
+
+    study: Study
+    specs: Sequence[RunSpec]
+    whole: bool
+    places: Places
+    retry_failed: bool
+
+    @property
+    def out(self) -> Path:
+        """The folder of the records."""
+        return self.places.out
+
+
 def default_cache_dir() -> Path:
     """Return the user's cache folder for prepared data: $MLECS_BENCH_CACHE, else $XDG_CACHE_HOME or ~/.cache."""
     own = os.environ.get(CACHE_VARIABLE)
@@ -68,20 +86,62 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UsageError(f"{path} must hold settings as 'name: value', got {type(values).__name__}")
     settings = {str(key).replace("-", "_"): value for key, value in values.items()}
+    check_settings(settings, str(path))
+    return settings
+
+
+def check_settings(settings: Mapping[str, Any], where: str) -> None:
+    """Raise UsageError for a setting that there is not, or one that has to be a mapping and is none."""
     known = SPEC_KEYS + OTHER_KEYS
     for key in settings:
         if key not in known:
-            raise UsageError(f"{path} has an unknown setting '{key}'. {did_you_mean(key, known)}")
+            raise UsageError(f"{where} has an unknown setting '{key}'. {did_you_mean(key, known)}")
     for key in MAPPING_KEYS:
         if not isinstance(settings.get(key, {}), dict):
-            raise UsageError(f"'{key}' in {path} must be a mapping of names to values, got {settings[key]!r}")
-    return settings
+            raise UsageError(f"'{key}' in {where} must be a mapping of names to values, got {settings[key]!r}")
 
 
 def build_request(settings: Mapping[str, Any]) -> Request:
     """Return the request that `settings` describe; raises UsageError naming the first thing that is wrong."""
     seeds = chosen_seeds(settings.get("seeds"), settings.get("n_seeds"))
     return Request(spec_of({**settings, "seeds": seeds}), places_of(settings))
+
+
+def build_sweep(
+    study: Path | Study | None,
+    preset_name: str | None,
+    settings: Mapping[str, Any],
+    places: Mapping[str, Any],
+    *,
+    retry_failed: bool,
+) -> Sweep:
+    """Return the sweep of a study (or its file), of a preset, or of `settings` alone, which may be lists.
+
+    Beside a study or a preset, settings replace its own in all blocks. Raises UsageError.
+    """
+    if preset_name and study:
+        raise UsageError("--preset and --study exclude each other; give one of them")
+    if not preset_name and not study and not {"algo", "dataset", "rho"} <= settings.keys():
+        raise UsageError("name what to run: --preset NAME, --study FILE, or --algo, --dataset and --rho")
+    found = preset(preset_name, Registry.installed()) if preset_name else _study(study)
+    specs = found.overlaid(settings).specs()
+    if "data_dir" in settings and len({spec.dataset for spec in specs}) > 1:
+        raise UsageError("--data-dir is one folder and the sweep has several datasets; name one with --dataset")
+    file = study if isinstance(study, Path) else None
+    default = Path("results") / preset_name if preset_name else default_folder(file) if file else Path(DEFAULT_OUT)
+    return Sweep(
+        study=found,
+        specs=specs,
+        whole=bool(preset_name or study) and not settings.keys() - {"data_dir", "device", "threads"},
+        places=places_of(places, default),
+        retry_failed=retry_failed,
+    )
+
+
+def _study(study: Path | Study | None) -> Study:
+    if study is None:
+        return Study("", "", {"": {}})
+    return read_study(study) if isinstance(study, Path) else study
 
 
 def places_of(settings: Mapping[str, Any], default_out: Path | str = DEFAULT_OUT) -> Places:
