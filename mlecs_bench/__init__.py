@@ -1,7 +1,7 @@
 """Benchmark harness for collaborative multimodal learning between edge devices and a cloud server.
 
-`run`, `sweep`, `load_records` and `report` are the commands of the command line as functions; docs/python.md shows them.
-They are imported when they are used.
+`run`, `sweep` and `report` are the commands of these names as functions, `load_records` reads what they leave behind;
+docs/python.md shows them. They are imported when they are used.
 """
 
 from __future__ import annotations

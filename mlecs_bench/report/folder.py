@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +122,7 @@ def _failed(folder: Path) -> list[str]:
     return [*problems, *lines[:SHOWN_FAILURES], *more]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class WrittenReport:
     """A report that was written: its folder, its files, its text as Markdown and its tables as data frames by name.
 
@@ -132,14 +132,17 @@ class WrittenReport:
 
     folder: Path
     paths: tuple[Path, ...]
-    markdown: str = field(repr=False)
-    frames: Mapping[str, pd.DataFrame] = field(repr=False)
+    markdown: str
+    frames: Mapping[str, pd.DataFrame]
     warnings: tuple[str, ...] = ()
 
     @property
     def page(self) -> Path:
         """The page that holds all of it, index.html."""
         return self.folder / "index.html"
+
+    def __repr__(self) -> str:
+        return f"report of {len(self.paths)} files in {self.folder}; open {self.page}"
 
     def _repr_markdown_(self) -> str:
         return self.markdown

@@ -30,14 +30,12 @@ def sweep_text(sweep: Sweep) -> str:
 
 def planned(request: Request, registry: Registry) -> Plan:
     """Return the plan of a request, whose workers and fleet are there; raises UsageError and PluginError."""
-    from mlecs_bench.plan.resolve import resolve
-
-    plan = resolve(request.spec, registry)
     from mlecs_bench.execution.jobs import Execution
     from mlecs_bench.execution.protocol import check_places
+    from mlecs_bench.plan.resolve import resolve
 
     check_places(Execution(**vars(request.places)), registry)
-    return plan
+    return resolve(request.spec, registry)
 
 
 def run_cells(plan: Plan, places: Places, registry: Registry, view: View) -> Cells:

@@ -102,14 +102,14 @@ def run(*, quiet: bool = False, **settings: Unpack[RunSettings]) -> Run:
     """Run one algorithm on one dataset at one rate, over some seeds, as `mlecs-bench run` does; return its results.
 
     Settings have the names of the command line, with underscores: `mlecs-bench run --help` explains them. Cells run in
-    this process, one after the other, unless `workers` says otherwise (a number, or NAME:NUMBER); a record that is there
-    is taken from `out`. `quiet` shows errors alone.
+    this process, one after the other, unless `workers` says otherwise (a number, or NAME:NUMBER). A record that is
+    there in the folder `out` is taken as it is. `quiet` shows errors alone.
 
-    An `algo`, `dataset` or `profile` may be an object instead of a name. Its records name it "(unregistered)", know it by
+    An `algo`, `dataset` or `profile` may be an object instead of a name. Its records name it "(unregistered)" and hold
     a digest of its code, and it runs in this process only.
 
-    Raises UsageError for a wrong request before anything runs, FailedCellsError when all cells have ended and some of them in
-    an error, and Interrupted on Ctrl-C, after which the same call goes on.
+    Raises UsageError for a wrong request before anything runs, FailedCellsError when all cells have ended and some of
+    them in an error, and Interrupted on Ctrl-C, after which the same call goes on.
     """
     from mlecs_bench.session.carry_out import run_cells, run_text
     from mlecs_bench.session.environment import borrowed_process
@@ -120,9 +120,7 @@ def run(*, quiet: bool = False, **settings: Unpack[RunSettings]) -> Run:
     check_settings(given, "mlecs_bench.run")
     several = next((name for name in TAKEN if isinstance(given.get(name), list)), None)
     if several is not None:
-        raise UsageError(
-            f"mlecs_bench.run takes one {several}, got {len(given[several])}; mlecs_bench.sweep takes more"
-        )
+        raise UsageError(f"mlecs_bench.run takes one {several}, got {len(given[several])}; use mlecs_bench.sweep")
     names, registry = _with_objects(given)
     request = build_request(names)
     places, plan = _here(request.places), resolve(request.spec, registry)
@@ -151,12 +149,12 @@ def sweep(
 ) -> Results:
     """Run many cells as `mlecs-bench sweep` does: a study file (or what one holds), a preset, or lists of settings.
 
-    Settings are those of `run`, of which some may be lists (docs/sweeps.md); beside a study or a preset they replace its
-    own. Cells run in this process, one after the other, unless `workers` says otherwise. A cell that fails costs only
-    itself: it is in `failures` of the results, and nothing is raised; it is tried again with retry="failed" alone.
+    Settings are those of `run`, of which some may be lists (docs/sweeps.md); beside a study or a preset they replace
+    its own. Cells run in this process, one after the other, unless `workers` says otherwise. A cell that fails costs
+    only itself: it is in `failures` of the results, and nothing is raised; retry="failed" tries it again.
 
-    Raises UsageError for a wrong request before anything runs, and Interrupted on Ctrl-C, after which the same call goes
-    on.
+    Raises UsageError for a wrong request before anything runs, and Interrupted on Ctrl-C, after which the same call
+    goes on.
     """
     from mlecs_bench.session.carry_out import sweep_cells, sweep_text
     from mlecs_bench.session.environment import borrowed_process

@@ -76,8 +76,8 @@ class Results:
         """Return every score as a row of a tidy data frame, with the columns `mlecs_bench.report.tidy.COLUMNS`.
 
         `eval_point` is "local" (after the devices' own training), "received" (after the last broadcast) or "server".
-        Rows that agree in algo, variant, dataset, rho and n_devices differ in nothing but the seed. `key` is that of the
-        record.
+        Rows that agree in algo, variant, dataset, rho and n_devices differ in nothing but the seed. `key` is that of
+        the record.
         """
         from mlecs_bench.report.tidy import tidy_frame
 
