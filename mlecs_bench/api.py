@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.options import NoOptions, option
     from mlecs_bench.doors.profile import LearningRates, LoraSettings, Profile
     from mlecs_bench.doors.scoring import FunctionScorer, Metric, Scorer, check_pairs
-    from mlecs_bench.errors import AccessError, DataError, MlecsError, UsageError
+    from mlecs_bench.errors import AccessError, DataError, MlecsError, RecordError, UsageError
     from mlecs_bench.execution.cell import run_job
     from mlecs_bench.execution.jobs import Job
     from mlecs_bench.execution.workers import Workers
@@ -196,6 +196,7 @@ _HOMES = {
         "AccessError",
         "DataError",
         "MlecsError",
+        "RecordError",
         "UsageError",
     ),
     "execution.cell": ("run_job",),
@@ -367,6 +368,7 @@ __all__ = [
     "Profile",
     "Published",
     "Recipe",
+    "RecordError",
     "Refusal",
     "Reply",
     "Representation",

@@ -52,7 +52,8 @@ def unregistered(setting: str, given: object) -> Loaded[Any]:
         also = ", a class with the four functions" if setting == "algo" else ""
         kind = type(given).__name__
         raise UsageError(f"{setting} must be the name of a plugin{also} or its {wanted.__name__}, got an object {kind}")
-    return Loaded(f"{name} {MARK}", info, DISTRIBUTION, "0", code_digest(given))
+    code = code_digest((given, getattr(info, "options", None)))  # a class names its options in an annotation alone
+    return Loaded(f"{name} {MARK}", info, DISTRIBUTION, "0", code)
 
 
 def _info_of(algorithm: type[Any]) -> AlgorithmInfo:
