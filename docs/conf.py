@@ -31,7 +31,7 @@ autodoc_mock_imports = ["datasets", "jaxtyping", "numpy", "peft", "pyarrow", "sa
 add_module_names = False  # a plugin writes Device, not mlecs_bench.api.Device
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
-autodoc_default_options = {"members": True, "inherited-members": "object, BaseException, Exception, Protocol"}
+autodoc_default_options = {"members": True, "inherited-members": "object, BaseException, Exception, Protocol, dict"}
 default_role = "code"  # docstrings mark code with one backtick, as Markdown does
 
 API_MARKER = "<!-- every name of mlecs_bench.api -->"

@@ -1,7 +1,7 @@
 """Carries out a notebook's code cells and keeps what they show: ``python -m tools.notebook docs/first-steps.ipynb``.
 
 The cells are plain Python, run in order in one fresh namespace, as a kernel would: what they print is a stream, and the
-value of a last expression is shown as text and, where it can, as HTML. No kernel is needed, which would bring a dozen of
+value of a last expression is shown as text and, where it can, as HTML. No kernel is needed, which would bring a dozen
 packages into the tests.
 """
 
@@ -28,7 +28,9 @@ def code_cells(notebook: dict[str, Any]) -> list[Cell]:
 def carried_out(notebook: dict[str, Any]) -> list[list[Output]]:
     """Return what each code cell shows, in order; an error ends it."""
     names: dict[str, Any] = {"__name__": "__main__"}
-    return [_outputs("".join(cell["source"]), number, names) for number, cell in enumerate(code_cells(notebook), start=1)]
+    return [
+        _outputs("".join(cell["source"]), number, names) for number, cell in enumerate(code_cells(notebook), start=1)
+    ]
 
 
 def _outputs(source: str, number: int, names: dict[str, Any]) -> list[Output]:
@@ -38,15 +40,20 @@ def _outputs(source: str, number: int, names: dict[str, Any]) -> list[Output]:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         exec(compile(ast.Module(body, []), f"cell {number}", "exec"), names)  # noqa: S102  # the notebook is ours
         value = eval(compile(ast.Expression(last.value), f"cell {number}", "eval"), names) if last else None  # noqa: S307
-    streams = [("stdout", out.getvalue()), ("stderr", err.getvalue())]
     found: list[Output] = [
-        {"name": name, "output_type": "stream", "text": text.splitlines(keepends=True)} for name, text in streams if text
+        {"name": name, "output_type": "stream", "text": _lines(stream.getvalue())}
+        for name, stream in (("stderr", err), ("stdout", out))
+        if stream.getvalue()
     ]
     if value is not None:
-        data = {"text/plain": repr(value).splitlines(keepends=True)}
-        data |= {kind: getattr(value, of)().splitlines(keepends=True) for kind, of in RICH.items() if hasattr(value, of)}
+        data = {"text/plain": _lines(repr(value))}
+        data |= {kind: _lines(getattr(value, shows)()) for kind, shows in RICH.items() if hasattr(value, shows)}
         found.append({"data": data, "execution_count": number, "metadata": {}, "output_type": "execute_result"})
     return found
+
+
+def _lines(text: str) -> list[str]:
+    return text.splitlines(keepends=True)
 
 
 def main(path: Path) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 
+import mlecs_bench
 from cli_fakes import FakeProtocol, call_main, install
 from mlecs_bench.cli import run as run_module
 from mlecs_bench.doors.registry import Registry
@@ -155,6 +156,14 @@ def test_json_is_one_object_on_stdout_and_progress_goes_to_stderr(call, tmp_path
     assert result["metrics"]["27"]["server"]["rouge_lsum"]["value"] == 0.4
     assert result["transmitted"]["ratios"]["one_way"]["definition"] == "LoRA one way and fused"
     assert err.splitlines()[0] == "alpha on toy, rho 0.5, seeds 27"
+
+
+@pytest.mark.usefixtures("fake_run")
+def test_json_has_the_rows_of_the_data_frame_under_the_same_names(call):
+    rows = json.loads(call(*RUN, "--n-seeds", "2", "--json", "--quiet")[1])["scores"]
+    frame = mlecs_bench.run(algo="alpha", dataset="toy", rho=0.5, n_seeds=2, quiet=True).to_dataframe()
+    assert list(rows[0]) == list(frame.columns)
+    assert rows == json.loads(frame.to_json(orient="records", double_precision=15))
 
 
 @pytest.mark.usefixtures("fake_run")

@@ -11,7 +11,8 @@ SCRIPT = """
 import mlecs_bench
 print("the script runs")
 small = {"rounds": 1, "steps": 1, "private_limit": 8, "public_limit": 8, "test_limit": 2, "bertscore_model": "none"}
-res = mlecs_bench.run(algo="standalone", dataset="vast", rho=1, n_devices=1, seeds=[1, 2], workers=2, quiet=True, **small)
+small |= {"n_devices": 1, "quiet": True}
+res = mlecs_bench.run(algo="standalone", dataset="vast", rho=1, seeds=[1, 2], workers=2, **small)
 print([record["identity"]["seed"] for record in res.records])
 """
 
