@@ -83,17 +83,20 @@ def _signed(function: FunctionT) -> FunctionT:
     """Give a function that takes settings a signature with all of them, for `help` and for completion."""
     own = inspect.signature(function)
     kept = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    defaults = {field.name: field for field in dataclasses.fields(RunSpec)}
+    defaults = {field.name: field.default for field in dataclasses.fields(RunSpec)}
     settings = [_parameter(name, defaults.get(name)) for name in (*SPEC_KEYS, *OTHER_KEYS)]
     signature = own.replace(parameters=sorted([*settings, *kept], key=lambda parameter: parameter.kind))
     setattr(function, "__signature__", signature)  # noqa: B010  # mypy knows no such attribute of functions
     return function
 
 
-def _parameter(name: str, field: dataclasses.Field[Any] | None) -> inspect.Parameter:
-    default = None if field is None or field.default is dataclasses.MISSING else field.default
-    annotation = RunSettings.__annotations__.get(name, inspect.Parameter.empty)
-    text = getattr(annotation, "__forward_arg__", annotation)
+def _parameter(name: str, default: Any) -> inspect.Parameter:
+    """Return a setting as a parameter; one that must be given, or whose default is not a plain value, has None."""
+    annotation = RunSettings.__annotations__.get(name, Any)
+    text = getattr(annotation, "__forward_arg__", str(annotation))
+    if text.startswith("Required["):
+        text = text.removeprefix("Required[").removesuffix("]")
+    default = None if default is dataclasses.MISSING else default
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=text)
 
 
@@ -105,8 +108,8 @@ def run(*, quiet: bool = False, **settings: Unpack[RunSettings]) -> Run:
     this process, one after the other, unless `workers` says otherwise (a number, or NAME:NUMBER). A record that is
     there in the folder `out` is taken as it is. `quiet` shows errors alone.
 
-    An `algo`, `dataset` or `profile` may be an object instead of a name. Its records name it "(unregistered)" and hold
-    a digest of its code, and it runs in this process only.
+    An `algo`, `dataset` or `profile` may be an object instead of a name, and then runs in this process only. Records
+    mark an algorithm or a dataset of this kind "(unregistered)", and hold a digest of the algorithm's code.
 
     Raises UsageError for a wrong request before anything runs, FailedCellsError when all cells have ended and some of
     them in an error, and Interrupted on Ctrl-C, after which the same call goes on.
@@ -123,10 +126,11 @@ def run(*, quiet: bool = False, **settings: Unpack[RunSettings]) -> Run:
         raise UsageError(f"mlecs_bench.run takes one {several}, got {len(given[several])}; use mlecs_bench.sweep")
     names, registry = _with_objects(given)
     request = build_request(names)
-    places, plan = _here(request.places), resolve(request.spec, registry)
-    view = make_view(len(plan.seeds), sys.stderr, quiet)
+    places = _here(request.places)
+    view = make_view(len(request.spec.seeds), sys.stderr, quiet)
     view.say(run_text(request.spec))
     try:
+        plan = resolve(request.spec, registry)  # a wrong request is refused before everything else is imported
         with borrowed_process():
             cells = run_cells(plan, places, registry, view)
     finally:
