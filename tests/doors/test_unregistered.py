@@ -12,7 +12,7 @@ import pytest
 from mlecs_bench.doors.hookspecs import AlgorithmInfo
 from mlecs_bench.doors.options import NoOptions
 from mlecs_bench.doors.registry import Registry
-from mlecs_bench.doors.unregistered import unregistered
+from mlecs_bench.doors.unregistered import code_digest, unregistered
 from mlecs_bench.errors import UsageError
 
 SOURCE = """
@@ -86,7 +86,7 @@ def test_the_digest_changes_with_whatever_the_code_does_and_with_nothing_else():
 def test_the_digest_is_the_same_in_another_process_whatever_the_order_of_its_sets():
     code = f"""
 import sys, types
-from mlecs_bench.doors.unregistered import unregistered
+from mlecs_bench.doors.unregistered import code_digest, unregistered
 module = sys.modules["notebook"] = types.ModuleType("notebook")
 exec("from __future__ import annotations\\n" + {SOURCE!r}, module.__dict__)
 print(unregistered("algo", module.Mine).code, end="")
@@ -104,7 +104,7 @@ def test_a_module_beside_the_script_counts_by_its_file(tmp_path, monkeypatch):
     for body in ("1", "2"):
         (tmp_path / "beside.py").write_text(f"def x():\n    return {body}\n")
         sys.modules.pop("beside", None)
-        digests.append(digest_of(source))
+        digests.append(code_digest(mine(source)))
     assert digests[0] != digests[1]
 
 
