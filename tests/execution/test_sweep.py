@@ -15,7 +15,7 @@ import pytest
 from cli_fakes import Alpha, install
 from mlecs_bench.doors.events import Event
 from mlecs_bench.doors.hookspecs import WorkersInfo
-from mlecs_bench.doors.registry import PluginEntry
+from mlecs_bench.doors.registry import PluginEntry, Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.execution import protocol, sweep, workers
 from mlecs_bench.execution.jobs import CellResult, Execution, unplanned_ref
