@@ -6,8 +6,9 @@ import importlib
 import inspect
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sphinx.ext.autodoc.mock import mock
 
@@ -31,7 +32,7 @@ autodoc_mock_imports = ["datasets", "jaxtyping", "numpy", "peft", "pyarrow", "sa
 add_module_names = False  # a plugin writes Device, not mlecs_bench.api.Device
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
-autodoc_default_options = {"members": True, "inherited-members": "object, BaseException, Exception, Protocol"}
+autodoc_default_options = {"members": True, "inherited-members": "object, BaseException, Exception, Protocol, dict"}
 default_role = "code"  # docstrings mark code with one backtick, as Markdown does
 
 API_MARKER = "<!-- every name of mlecs_bench.api -->"
@@ -66,7 +67,17 @@ def entry(name: str) -> str:
     if inspect.isclass(value):
         directive = f"autoclass:: mlecs_bench.api.{name}"
     elif inspect.isroutine(value):
-        directive = f"autofunction:: mlecs_bench.api.{name}"
+        directive = f"autofunction:: mlecs_bench.api.{name}{settings(value)}"
     else:  # the text below a constant is found only in the module that defines it
         directive = f"autodata:: mlecs_bench.{api._HOME_OF[name]}.{name}"
     return f"```{{eval-rst}}\n.. {directive}\n```\n"
+
+
+def settings(function: Callable[..., Any]) -> str:
+    """Return the parameters of a function that takes settings, which its source does not name; "" for any other."""
+    if not hasattr(function, "__signature__"):
+        return ""
+    parameters = inspect.signature(function).parameters.values()
+    named = [f"{parameter.name}={parameter.default!r}" for parameter in parameters]
+    first = sum(parameter.kind is not inspect.Parameter.KEYWORD_ONLY for parameter in parameters)
+    return f"({', '.join([*named[:first], '*', *named[first:]])})"

@@ -1,4 +1,7 @@
-"""The only module a plugin author imports. A name is imported when it is used, with what it needs and no more."""
+"""The only module a plugin author imports, and where `mlecs_bench.run` and its like come from.
+
+A name is imported when it is used, with what it needs and no more.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.options import NoOptions, option
     from mlecs_bench.doors.profile import LearningRates, LoraSettings, Profile
     from mlecs_bench.doors.scoring import FunctionScorer, Metric, Scorer, check_pairs
-    from mlecs_bench.errors import AccessError, DataError, MlecsError, UsageError
+    from mlecs_bench.errors import AccessError, DataError, MlecsError, RecordError, UsageError
     from mlecs_bench.execution.cell import run_job
     from mlecs_bench.execution.jobs import Job
     from mlecs_bench.execution.workers import Workers
@@ -77,6 +80,7 @@ if TYPE_CHECKING:
     from mlecs_bench.report.controls import NO_FLOOR, control_notes, floors
     from mlecs_bench.report.drawings import FigureWords, draw_ablation, draw_communication
     from mlecs_bench.report.evidence import communication_table
+    from mlecs_bench.report.folder import WrittenReport, report
     from mlecs_bench.report.frame import BOTH_POINTS, EvalPoint, Row, SeedMean, Stat, honest_sentence
     from mlecs_bench.report.scores import (
         ScoreColumn,
@@ -91,6 +95,8 @@ if TYPE_CHECKING:
     from mlecs_bench.report.study import StudyView
     from mlecs_bench.report.table import ABSENT, Claim, Figure, Line, Number, Published, Section, Table
     from mlecs_bench.seeds import rng, torch_generator, torch_stream
+    from mlecs_bench.session.python import RunSettings, run, sweep
+    from mlecs_bench.session.results import FailedCell, FailedCellsError, Results, Run, load_records
 
 _HOMES = {
     "blocks.aggregate": (
@@ -190,6 +196,7 @@ _HOMES = {
         "AccessError",
         "DataError",
         "MlecsError",
+        "RecordError",
         "UsageError",
     ),
     "execution.cell": ("run_job",),
@@ -242,6 +249,10 @@ _HOMES = {
         "draw_communication",
     ),
     "report.evidence": ("communication_table",),
+    "report.folder": (
+        "WrittenReport",
+        "report",
+    ),
     "report.frame": (
         "BOTH_POINTS",
         "EvalPoint",
@@ -283,6 +294,18 @@ _HOMES = {
         "torch_generator",
         "torch_stream",
     ),
+    "session.python": (
+        "RunSettings",
+        "run",
+        "sweep",
+    ),
+    "session.results": (
+        "FailedCellsError",
+        "FailedCell",
+        "Results",
+        "Run",
+        "load_records",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -312,6 +335,8 @@ __all__ = [
     "EvalPoint",
     "Event",
     "Exchange",
+    "FailedCell",
+    "FailedCellsError",
     "Figure",
     "FigureWords",
     "Fleet",
@@ -343,10 +368,14 @@ __all__ = [
     "Profile",
     "Published",
     "Recipe",
+    "RecordError",
     "Refusal",
     "Reply",
     "Representation",
+    "Results",
     "Row",
+    "Run",
+    "RunSettings",
     "ScoreColumn",
     "ScoreLayout",
     "Scorer",
@@ -373,6 +402,7 @@ __all__ = [
     "Workers",
     "WorkersInfo",
     "WorkersRequest",
+    "WrittenReport",
     "adaptive_step",
     "agreement",
     "answer_pairs",
@@ -393,6 +423,7 @@ __all__ = [
     "installed_encoder",
     "layer_count",
     "layer_of",
+    "load_records",
     "middle_layers",
     "minimise",
     "open_prepared",
@@ -401,7 +432,9 @@ __all__ = [
     "paired_difference",
     "proximal_term",
     "rank_weighted_mean",
+    "report",
     "rng",
+    "run",
     "run_job",
     "save_prepared",
     "score_caption",
@@ -411,6 +444,7 @@ __all__ = [
     "score_table",
     "server_parts",
     "supervised_loss",
+    "sweep",
     "torch_generator",
     "torch_stream",
     "train_on_private",

@@ -18,6 +18,7 @@ from mlecs_bench.doors.options import option
 from mlecs_bench.doors.registry import PluginEntry, Registry
 from mlecs_bench.execution import jobs
 from mlecs_bench.records.results import record_name
+from mlecs_bench.session.environment import QUIET_LIBRARIES
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def install(monkeypatch: pytest.MonkeyPatch, entries=ENTRIES, own=OWN) -> None:
     module.alpha, module.toy, module.watch = Alpha(), Toy(), Watch()
     monkeypatch.setitem(sys.modules, "acme_plugins", module)
     monkeypatch.setattr(Registry, "installed", classmethod(lambda cls: cls([*entries, *own])))
-    for name, value in cli_main._QUIET_LIBRARIES.items():
+    for name, value in QUIET_LIBRARIES.items():
         monkeypatch.setenv(name, os.environ.get(name, value))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-sys.path[:0] = [str(Path(__file__).parent / name) for name in ("", "cli", "elsewhere")]
+sys.path[:0] = [str(Path(__file__).parent / name) for name in ("", "cli", "elsewhere", "session")]
 sys.path.append(str(Path(__file__).parents[1]))  # `tools` and `benchmarks`; last, so that an installed wheel is tested
 CHECKED = ("mlecs_bench.blocks", "mlecs_bench.models", "mlecs_plugins.ml_ecs", "mlecs_baselines")
 """Packages whose calls are held against the types and shapes of their signatures, in tests alone."""

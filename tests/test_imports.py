@@ -56,6 +56,11 @@ def test_light_commands_import_nothing_heavy_and_answer_at_once():
         assert min(seconds(argument) for _ in range(3)) < MAX_SECONDS
 
 
+def test_the_package_itself_imports_nothing_but_names_its_functions():
+    assert imported_by("import mlecs_bench\nassert 'run' in dir(mlecs_bench)") == {"mlecs_bench"}
+    assert imported_by("from mlecs_bench import load_records, run, sweep") <= LIGHT
+
+
 def test_doors_cards_and_public_names_are_had_without_torch():
     assert imported_by(DOORS) <= LIGHT | {"mlecs_plugins"}
     assert imported_by("from mlecs_bench.api import AlgorithmInfo, Event, hookimpl, option") <= LIGHT

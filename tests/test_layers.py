@@ -23,6 +23,7 @@ FLOORS = (
     {"records"},
     {"execution"},
     {"report"},
+    {"session"},
     {"testing", "scaffold"},
     {"cli"},
     {"api"},

@@ -11,10 +11,10 @@ import json
 import sys
 from pathlib import Path
 
-from mlecs_bench.cli.defaults import known_defaults
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.records.names import cell_name, option_words
 from mlecs_bench.records.results import FOLDER, read_folder
+from mlecs_bench.report.installed import known_defaults
 
 
 def move_records(folder: Path) -> list[Path]:

@@ -33,9 +33,7 @@ SECONDS = 4 * 60.0
 """What five seeds of one algorithm may take on two cores."""
 
 MASKS = "what a device gains by the others' data follows how many of its modalities they hold, which the seed draws"
-KNOWN: Mapping[str, str] = {
-    f"(a) centralised above standalone with public data, rho {rate}:": MASKS for rate in RATES
-}
+KNOWN: Mapping[str, str] = {f"(a) centralised above standalone with public data, rho {rate}:": MASKS for rate in RATES}
 """Criteria that this regime does not meet, by how their names begin, and why."""
 
 BySeed = Mapping[int, float]

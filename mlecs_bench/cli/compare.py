@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlecs_bench.cli.config import DEFAULT_OUT
-from mlecs_bench.cli.defaults import known_cards
 from mlecs_bench.cli.flags import eval_point_flag
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import RecordError, UsageError
 from mlecs_bench.records.results import Record, read_records, record_files
+from mlecs_bench.report.installed import known_cards
+from mlecs_bench.session.request import DEFAULT_OUT
 
 if TYPE_CHECKING:
     from mlecs_bench.report.compare import Compared, Shown

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from mlecs_bench import __version__
-from mlecs_bench.cli.config import CACHE_VARIABLE, DEFAULT_OUT, default_cache_dir
 from mlecs_bench.doors.registry import KINDS, OWN_DISTRIBUTION, PLUGINS_VARIABLE, Registry
 from mlecs_bench.errors import MlecsError
 from mlecs_bench.plan.profiles import profile_named
 from mlecs_bench.plan.spec import RunSpec
+from mlecs_bench.session.request import CACHE_VARIABLE, DEFAULT_OUT, default_cache_dir
 
 if TYPE_CHECKING:
     from mlecs_bench.doors.profile import Profile

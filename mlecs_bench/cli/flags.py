@@ -9,7 +9,6 @@ from typing import Any, get_args
 import click
 from click.shell_completion import CompletionItem
 
-from mlecs_bench.cli.config import CACHE_VARIABLE, DEFAULT_OUT
 from mlecs_bench.cli.verbose import verbose_flag
 from mlecs_bench.doors.profile import Dtype
 from mlecs_bench.doors.registry import Kind, Registry
@@ -17,6 +16,7 @@ from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.settings import DEVICE_KEYS, parse_pairs
 from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.report.frame import BOTH_POINTS
+from mlecs_bench.session.request import CACHE_VARIABLE, DEFAULT_OUT
 
 Decorated = Callable[..., Any]
 _POSITIVE = click.IntRange(min=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,19 +13,10 @@ from mlecs_bench import __version__
 from mlecs_bench.cli.key_value import KeyValueGroup
 from mlecs_bench.cli.verbose import verbose_flag
 from mlecs_bench.errors import MlecsError, did_you_mean
+from mlecs_bench.session.environment import quiet_libraries
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended, as shells count it (128 + SIGINT)."""
-
-_QUIET_LIBRARIES = {
-    "DISABLE_SAFETENSORS_CONVERSION": "1",  # transformers would ask the hub for a conversion behind the user's back
-    "HF_HUB_OFFLINE": "1",  # nothing is downloaded while a command runs
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",  # the live view shows progress
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TQDM_DISABLE": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",  # tokenizers warns when a process forks after using threads
-}
 
 
 @dataclass(frozen=True)
@@ -103,8 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: it failed, for the reason on stderr. 2: the request was wrong. 130: interrupted. Anything that is not
     an expected failure keeps its traceback.
     """
-    for name, value in _QUIET_LIBRARIES.items():
-        os.environ.setdefault(name, value)
+    quiet_libraries()
     try:
         code = cli.main(args=arguments, prog_name="mlecs-bench", standalone_mode=False)
     except MlecsError as error:

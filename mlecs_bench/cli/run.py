@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlecs_bench.cli.config import Request, SettingsFile, build_request, read_file
-from mlecs_bench.cli.defaults import known_cards
 from mlecs_bench.cli.flags import ONE_RUN, PLACES, SETTINGS, parsed, settings_file, with_flags
-from mlecs_bench.cli.outcome import honest_line, transmitted, transmitted_text
-from mlecs_bench.cli.progress import make_view
 from mlecs_bench.doors.registry import Registry
-from mlecs_bench.plan.spec import RunSpec, rho_text
+from mlecs_bench.report.installed import known_cards
+from mlecs_bench.session.carry_out import planned, run_cells, run_text
+from mlecs_bench.session.outcome import honest_line, transmitted, transmitted_text
+from mlecs_bench.session.progress import make_view
+from mlecs_bench.session.request import Request, SettingsFile, build_request, read_file
 
 if TYPE_CHECKING:
     from mlecs_bench.execution.jobs import CellResult
     from mlecs_bench.plan.plan import Plan
+    from mlecs_bench.plan.spec import RunSpec
 
 
 @click.command()
@@ -34,7 +35,7 @@ def run(ctx: click.Context, /, file: Path | None, dry_run: bool, as_json: bool, 
     """Run one algorithm on one dataset at one rate."""
     request = build_request(parsed(flags), read_file(file) if file else SettingsFile())
     if dry_run:
-        click.echo(json.dumps(_asked_and_planned(request.spec, _planned(request)), indent=2))
+        click.echo(json.dumps(_asked_and_planned(request.spec, planned(request, Registry.installed())), indent=2))
         return
     plan, results = _execute(request, quiet)
     records = [result.record for result in results if result.record is not None]
@@ -46,50 +47,26 @@ def run(ctx: click.Context, /, file: Path | None, dry_run: bool, as_json: bool, 
     ctx.exit(1 if any(result.error for result in results) else 0)
 
 
-def _planned(request: Request) -> Plan:
-    from mlecs_bench.execution.jobs import Execution
-    from mlecs_bench.execution.protocol import check_places
-    from mlecs_bench.plan.resolve import resolve
-
-    registry = Registry.installed()
-    check_places(Execution(**vars(request.places)), registry)
-    return resolve(request.spec, registry)
-
-
 def _asked_and_planned(spec: RunSpec, plan: Plan) -> dict[str, Any]:
     """Return what was asked and what was made of it; `--config` reads it back."""
     return {"spec": json.loads(spec.to_json()), "plan": plan.to_values()}
 
 
 def _execute(request: Request, quiet: bool) -> tuple[Plan, list[CellResult]]:
-    """Run the cells under a live view, which speaks before the heavy packages are imported.
-
-    Returns the plan, and one result per seed.
-    """
-    spec = request.spec
-    view = make_view(len(spec.seeds), sys.stderr, quiet)
-    view.say(f"{spec.algo} on {spec.dataset}, rho {rho_text(spec.rho)}, seeds {', '.join(map(str, spec.seeds))}")
+    """Run the cells under a live view, which speaks before the heavy packages are imported."""
+    view = make_view(len(request.spec.seeds), sys.stderr, quiet)
+    view.say(run_text(request.spec))
     try:
-        from mlecs_bench.execution import protocol
-        from mlecs_bench.execution.jobs import Execution
-        from mlecs_bench.plan.preflight import memory_warning
-
         registry = Registry.installed()
-        observers, warnings = registry.observers()
-        for warning in warnings:
-            view.say(f"warning: {warning}")
-        observers.register(view, name="live-view")
-        plan = _planned(request)
-        tight = memory_warning(plan, registry.dataset(plan.dataset.name).info)
-        if tight:
-            view.say(f"warning: {tight}")
-        return plan, protocol.run(plan, Execution(**vars(request.places)), observers=observers)
+        plan = planned(request, registry)
+        return plan, [result for _, result in run_cells(plan, request.places, registry, view)]
     finally:
         view.close()
 
 
 def _result_json(spec: RunSpec, plan: Plan, results: Sequence[CellResult]) -> dict[str, Any]:
-    from mlecs_bench.report import row_summary
+    from mlecs_bench.report.summary import row_summary
+    from mlecs_bench.report.tidy import tidy_rows
 
     records = [result.record for result in results if result.record is not None]
     cells = [
@@ -100,6 +77,7 @@ def _result_json(spec: RunSpec, plan: Plan, results: Sequence[CellResult]) -> di
         **_asked_and_planned(spec, plan),
         "cells": cells,
         "metrics": {str(r.seed): _final_scores(r.record) for r in results if r.record is not None},
+        "scores": tidy_rows(records, Registry.installed()),
         "summary": row_summary(records) if records else None,
         "transmitted": transmitted(records),
         "note": honest_line(records),
@@ -113,7 +91,7 @@ def _final_scores(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _result_text(results: Sequence[CellResult]) -> str:
     """Return the table row, what was transmitted, where the records are, and what the numbers are not."""
-    from mlecs_bench.report import build_table
+    from mlecs_bench.report.build import build_table
 
     records = [result.record for result in results if result.record is not None]
     cards = known_cards(records, Registry.installed())

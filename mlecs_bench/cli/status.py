@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from mlecs_bench.cli.config import DEFAULT_OUT
-from mlecs_bench.cli.progress import duration
-from mlecs_bench.cli.status_file import Status, read_statuses
 from mlecs_bench.errors import UsageError
 from mlecs_bench.records.failures import read_failures
 from mlecs_bench.records.results import record_files
+from mlecs_bench.session.progress import duration
+from mlecs_bench.session.request import DEFAULT_OUT
+from mlecs_bench.session.status_file import Status, read_statuses
 
 STATES = {
     "running": "running",

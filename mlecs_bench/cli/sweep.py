@@ -6,54 +6,26 @@ import json
 import signal
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlecs_bench.cli.config import (
-    DEFAULT_OUT,
-    PLACE_KEYS,
-    Places,
-    SettingsFile,
-    places_of,
-    read_file,
-    with_flags_first,
-)
 from mlecs_bench.cli.flags import GRID, LISTS, PLACES, parsed, settings_file, with_flags
-from mlecs_bench.cli.outcome import honest_line
-from mlecs_bench.cli.progress import cell_name, make_view
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.settings import DEVICE_KEYS
-from mlecs_bench.plan.study import Study, default_folder, keep_study, preset
 from mlecs_bench.records.failures import reason_of
+from mlecs_bench.session.carry_out import Cells, sweep_cells, sweep_text
+from mlecs_bench.session.outcome import honest_line
+from mlecs_bench.session.progress import cell_name, make_view
+from mlecs_bench.session.request import PLACE_KEYS, Sweep, build_sweep
 
 if TYPE_CHECKING:
-    from mlecs_bench.doors.events import CellRef
     from mlecs_bench.execution.jobs import CellResult
-    from mlecs_bench.plan.spec import RunSpec
 
-Cells = list[tuple["CellRef", "CellResult"]]
 SHOWN_FAILURES = 10
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What a sweep was asked to do; `whole` says that the study is run as it is, without a flag that changes it."""
-
-    study: Study
-    specs: Sequence[RunSpec]
-    whole: bool
-    places: Places
-    retry_failed: bool
-
-    @property
-    def out(self) -> Path:
-        """The folder of the records."""
-        return self.places.out
 
 
 @click.command()
@@ -93,25 +65,10 @@ def sweep(ctx: click.Context, /, dry_run: bool, as_json: bool, quiet: bool, **fl
 def _asked(flags: dict[str, Any]) -> Sweep:
     """Return the request that the flags describe; raises UsageError."""
     name, path, retry = (flags.pop(key) for key in ("preset_name", "file", "retry"))
-    if name and path:
-        raise UsageError("--preset and --study exclude each other; give one of them")
     places = {key: flags.pop(key) for key in PLACE_KEYS}
     settings = _lists(parsed(flags))
     given = {key: value for key, value in settings.items() if value not in (None, {}, [])}
-    if not name and not path and not {"algo", "dataset", "rho"} <= given.keys():
-        raise UsageError("name what to run: --preset NAME, --study FILE, or --algo, --dataset and --rho")
-    file = SettingsFile(preset(name, Registry.installed())) if name else read_file(path) if path else SettingsFile()
-    specs = file.study.overlaid(given).specs()
-    if "data_dir" in given and len({spec.dataset for spec in specs}) > 1:
-        raise UsageError("--data-dir is one folder and the sweep has several datasets; name one with --dataset")
-    default = Path("results") / name if name else default_folder(path) if path else Path(DEFAULT_OUT)
-    return Sweep(
-        study=file.study,
-        specs=specs,
-        whole=bool(name or path) and not given.keys() - {"data_dir", "device", "threads"},
-        places=places_of(with_flags_first(file.places, places), default),
-        retry_failed=retry == "failed",
-    )
+    return build_sweep(path, name, given, places, retry_failed=retry == "failed")
 
 
 def _lists(settings: dict[str, Any]) -> dict[str, Any]:
@@ -139,38 +96,12 @@ def _listed(text: str) -> str | list[Any]:
 
 
 def _execute(asked: Sweep, quiet: bool) -> Cells:
-    """Run the cells under a live view and keep the status file up to date."""
+    """Run the cells under a live view."""
     view = make_view(sum(len(spec.seeds) for spec in asked.specs), sys.stderr, quiet, brief=True)
-    view.say(f"{len(asked.specs)} runs into {asked.out}; packages are being loaded")
+    view.say(sweep_text(asked))
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        from mlecs_bench.cli.status_file import StatusFile
-        from mlecs_bench.execution import protocol
-        from mlecs_bench.execution.jobs import Execution
-        from mlecs_bench.execution.sweep import Interrupted
-        from mlecs_bench.files import writable
-
-        registry = Registry.installed()
-        observers, warnings = registry.observers()
-        for warning in warnings:
-            view.say(f"warning: {warning}")
-        writable(asked.out)
-        if asked.whole:
-            keep_study(asked.study, asked.out)
-        status = StatusFile(asked.out, asked.places.workers)
-        observers.register(view, name="live-view")
-        observers.register(status, name="status-file")
-        execution = Execution(**vars(asked.places), retry_failed=asked.retry_failed)
-        state = "failed"
-        try:
-            cells = protocol.sweep(asked.specs, execution, observers, registry)
-            state = "done"
-            return cells
-        except (Interrupted, KeyboardInterrupt):
-            state = "interrupted"
-            raise
-        finally:
-            status.close(state)
+        return sweep_cells(asked, Registry.installed(), view)
     finally:
         view.close()
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlecs_bench.data.samples import DataRequest, Modality, Prepared, Task
     from mlecs_bench.doors.events import Event, Tell
     from mlecs_bench.doors.profile import Profile
+    from mlecs_bench.doors.registry import Registry
     from mlecs_bench.doors.scoring import Metric, Scorer
 
 PROJECT = "mlecs_bench"
@@ -232,13 +233,15 @@ class EncoderInfo:
 class WorkersRequest:
     """What workers are made for: how many cells run at a time, with how many threads, and who is told of events.
 
-    `gpus` are the visible GPUs among which processes may be dealt out; empty when no cell needs one.
+    `gpus` are the visible GPUs among which processes may be dealt out; empty when no cell needs one. `registry` has the
+    plugins of this process, for workers that run cells in it; others find those that are installed where they are.
     """
 
     size: int
     threads: int
     tell: Tell
     gpus: tuple[str, ...] = ()
+    registry: Registry | None = None
 
 
 @dataclass(frozen=True)

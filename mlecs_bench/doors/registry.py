@@ -126,6 +126,18 @@ class Registry:
 
     def __init__(self, entries: Iterable[PluginEntry]) -> None:
         self._entries = tuple(sorted(set(entries)))
+        self._unregistered: Mapping[tuple[Kind, str], Loaded[Any]] = {}
+
+    def with_unregistered(self, plugins: Mapping[tuple[Kind, str], Loaded[Any]]) -> Registry:
+        """Return this registry with plugins that are objects of this process, by kind and name."""
+        registry = Registry(self._entries)
+        registry._unregistered = {**self._unregistered, **plugins}
+        return registry
+
+    @property
+    def unregistered(self) -> list[str]:
+        """The names of plugins that are objects of this process, which another process cannot have."""
+        return [name for _, name in self._unregistered]
 
     @classmethod
     def installed(cls) -> Registry:
@@ -142,6 +154,8 @@ class Registry:
 
         The `info` of an observer, whose hook returns nothing, is the plugin itself.
         """
+        if (kind, name) in self._unregistered:
+            return self._unregistered[kind, name]
         entry = self._only(kind, name)
         info_type = DOORS[kind][1]
         info = _observer(entry) if info_type is None else _call_hook(entry, info_type)

@@ -41,20 +41,23 @@ if TYPE_CHECKING:
     from mlecs_bench.plan.plan import Plan
 
 
-def run_job(job: Job, tell: Tell) -> None:
-    """Run one cell in this process and tell how it ended; an error becomes part of the result."""
+def run_job(job: Job, tell: Tell, registry: Registry | None = None) -> None:
+    """Run one cell in this process and tell how it ended; an error becomes part of the result.
+
+    `registry` None stands for the installed plugins.
+    """
 
     def tell_of_cell(event: Event) -> None:
         tell(dataclasses.replace(event, cell=job.ref))
 
-    tell(_result(job, tell_of_cell).event(job.ref))
+    tell(_result(job, tell_of_cell, registry or Registry.installed()).event(job.ref))
 
 
-def _result(job: Job, tell: Tell) -> CellResult:
+def _result(job: Job, tell: Tell, registry: Registry) -> CellResult:
     try:
         use_threads(job.plan.threads)
         use_exact_kernels()
-        path = run_cell(job, Registry.installed(), tell)
+        path = run_cell(job, registry, tell)
         return CellResult(job.seed, path, read_record(path))
     except CellInUse as error:
         return CellResult(job.seed, error=str(error), in_use=True)

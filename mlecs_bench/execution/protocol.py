@@ -169,6 +169,18 @@ def check_places(execution: Execution, registry: Registry) -> None:
     for flag, loaded, number in given:
         if number is not None and not loaded.info.takes_number:
             raise UsageError(f"--{flag} {loaded.name} takes no number, got {number}; leave it out")
+    _check_unregistered(execution, fleet, registry)
+
+
+def _check_unregistered(execution: Execution, fleet: str, registry: Registry) -> None:
+    """Raise UsageError where a plugin that is an object of this process would be needed in another one."""
+    workers = execution.engine or (IN_PROCESS if execution.workers == 1 else PROCESSES)
+    elsewhere = [f"{what} '{name}'" for what, name in (("workers", workers), ("fleet", fleet)) if name != IN_PROCESS]
+    if registry.unregistered and elsewhere:
+        raise UsageError(
+            f"{registry.unregistered[0]} is an object of this process and cannot be had in those of {elsewhere[0]}; "
+            "leave workers and fleet out, or make a plugin of it: mlecs-bench new-plugin NAME"
+        )
 
 
 def _jobs(plan: Plan, prepared: Prepared, registry: Registry, execution: Execution) -> list[Job]:
@@ -199,6 +211,7 @@ def _workers_of(  # all but the last two are bound before workers are needed
         threads=max(plan.threads for plan in plans),
         tell=tell,
         gpus=tuple(visible_gpus()) if all(plan.torch_device == "cuda" for plan in plans) else (),
+        registry=registry,
     )
     workers: Workers = registry.workers(execution.engine or usual).info.make(request)
     return workers

@@ -23,11 +23,19 @@ from mlecs_bench.doors.events import Event, Tell
 from mlecs_bench.doors.hookspecs import WorkersInfo, WorkersRequest
 from mlecs_bench.execution.cell import run_job
 from mlecs_bench.execution.jobs import CellResult, Job
-from mlecs_bench.federation.processes import THREAD_VARIABLES, how_it_ended, interrupts_wait, start_process
+from mlecs_bench.federation.processes import (
+    THREAD_VARIABLES,
+    apart_from_script,
+    how_it_ended,
+    interrupts_wait,
+    start_process,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from multiprocessing.process import BaseProcess
+
+    from mlecs_bench.doors.registry import Registry
 
 STOP_SECONDS = 5.0
 """How long a worker may take to leave after Ctrl-C before it is killed."""
@@ -57,8 +65,9 @@ class Workers(Protocol):
 class InProcess:
     """Runs one job at a time, here: no process to start, and a defect keeps its place in a debugger."""
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, tell: Tell, registry: Registry | None = None) -> None:
         self._tell = tell
+        self._registry = registry
         self._jobs: deque[Job] = deque()
 
     @property
@@ -73,7 +82,7 @@ class InProcess:
     def wait(self, seconds: float) -> None:
         """Run the job that waits, to its end."""
         if self._jobs:
-            run_job(self._jobs.popleft(), self._tell)
+            run_job(self._jobs.popleft(), self._tell, self._registry)
         else:
             time.sleep(seconds)
 
@@ -140,7 +149,7 @@ class LocalWorkers:
 
     def _submit(self, slot: _Slot, job: Job) -> None:
         slot.job = job
-        with interrupts_wait():  # the first submission starts the process
+        with interrupts_wait(), apart_from_script():  # the first submission starts the process
             future = slot.pool.submit(_work, job)
         future.add_done_callback(lambda future: self._check(slot, future))
 
@@ -227,7 +236,7 @@ def _work(job: Job) -> None:
 
 
 def _in_process(request: WorkersRequest) -> Workers:
-    return InProcess(request.tell)
+    return InProcess(request.tell, request.registry)
 
 
 def _processes(request: WorkersRequest) -> Workers:

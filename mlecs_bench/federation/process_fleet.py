@@ -31,7 +31,13 @@ from mlecs_bench.federation.fleet import (
     greetings_json,
     recipe_from_json,
 )
-from mlecs_bench.federation.processes import THREAD_VARIABLES, how_it_ended, interrupts_wait, start_process
+from mlecs_bench.federation.processes import (
+    THREAD_VARIABLES,
+    apart_from_script,
+    how_it_ended,
+    interrupts_wait,
+    start_process,
+)
 from mlecs_bench.federation.turns import Ask, Refusal, Reply
 from mlecs_bench.models.memory import memory_ran_out
 from mlecs_bench.plan.preflight import visible_gpus
@@ -85,7 +91,7 @@ class ProcessFleet:
             name=f"devices-{number}",
             daemon=True,
         )
-        with interrupts_wait():
+        with interrupts_wait(), apart_from_script():
             process.start()
         theirs.close()  # only the process may hold the end that it writes to: its death closes it
         return _Member(devices, number, process, ours)

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
@@ -64,6 +65,22 @@ def interrupts_wait() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if arrived:
             signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def apart_from_script() -> Iterator[None]:
+    """Let a process that is started in the block know nothing of the script that starts it.
+
+    Python would run the script's file again in every new process, so a script without `if __name__ == "__main__"` would
+    start itself over. Our processes need nothing of it: all they are given is importable. For these milliseconds the
+    script's module cannot be found by its name.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def start_process(threads: int, gpu: str | None) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import importlib.resources
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +30,9 @@ FOLDER = "records"
 """Where in its folder a study keeps its records."""
 REPRODUCIBLE = ("schema", "key", "identity", "realised", "metrics", "comm")
 """The parts of a record that the same cell yields every time; times and machines differ."""
+
+NO_RECORDS = ("failures", "report")
+"""Folders beside records, whose JSON files are none."""
 
 Record = dict[str, Any]
 
@@ -201,9 +204,25 @@ def read_records(out: Path) -> tuple[list[Record], list[str]]:
 
 def read_folder(out: Path) -> RecordFolder:
     """Read the records of a folder. A copy of a record under a second name is a problem too."""
+    return _read_files(record_files(out))
+
+
+def read_below(root: Path) -> tuple[RecordFolder, list[Path]]:
+    """Read the records of a folder and of all below it; return them and the folders that hold some.
+
+    Below `root` a file counts if it is named as a record is. A cell that has records in two folders is a problem too.
+    """
+    below = {path.parent for path in sorted(root.rglob("[!.]*--*.json")) if key_digits(path.name)}
+    homes = {path.parent if path.name == FOLDER else path for path in below if path.name not in NO_RECORDS}
+    folders = sorted({root, *homes})
+    files = dict.fromkeys(path for folder in folders for path in record_files(folder))
+    return _read_files(list(files)), folders
+
+
+def _read_files(files: Sequence[Path]) -> RecordFolder:
     found: dict[Path, Record] = {}
     problems: list[str] = []
-    for path in record_files(out):
+    for path in files:
         try:
             found[path] = read_record(path)
         except RecordError as error:

@@ -70,11 +70,17 @@ def build_table(records: Records, eval_points: tuple[EvalPoint, ...] = BOTH_POIN
 
     Raises RecordError when a seed of a cell occurs twice.
     """
+    return "\n".join(table_text(table) for table in tables_of_scores(records, eval_points, cards))
+
+
+def tables_of_scores(
+    records: Records, eval_points: tuple[EvalPoint, ...] = BOTH_POINTS, cards: Cards = NO_CARDS
+) -> list[Table]:
+    """Return the scores of all `records`, a table per setting and dataset; raises RecordError as `build_table` does."""
     rows = build_rows(records)
     candidate = _default_candidate(rows, (), cards)
     asked = Asked(eval_points, candidate, expected_seeds(rows))
-    settings = arrange(rows, candidate, cards)
-    return "\n".join(table_text(table) for setting in settings for table in score_tables(setting, asked))
+    return [table for setting in arrange(rows, candidate, cards) for table in score_tables(setting, asked)]
 
 
 def _order(studies: Sequence[StudyInfo]) -> Order:

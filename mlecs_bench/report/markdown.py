@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from html import escape
 
 from mlecs_bench.report.table import ABSENT, Claim, Content, Figure, Line, Number, Report, Section, Table
 
@@ -29,6 +30,23 @@ def table_markdown(table: Table) -> str:
 def table_text(table: Table) -> str:
     """Return a table for the terminal: as Markdown whose columns are aligned, without marks of best and close."""
     return _document(_table_parts(table, plain=True))
+
+
+def table_html(table: Table) -> str:
+    """Return a table for the output of a notebook's cell: as `table_text`, in HTML."""
+    headers = [*table.left, *(" ".join(filter(None, path)) for path in table.columns)]
+    align = ["left"] * len(table.left) + ["right"] * len(table.columns)
+    rows = [[*_labels(line, _plain), *map(_plain_content, line.contents)] for line in table.lines]
+    setting = f" ({table.setting})" if table.setting else ""
+    notes = "".join(f"<li>{escape(note)}</li>" for note in (*table.legend(plain=True), *table.notes))
+    parts = [
+        f"<h4>{escape(table.title + setting)}</h4>",
+        f"<p><b>{escape(table.honest)}</b></p>" if table.honest else "",
+        f"<p>{escape(table.caption)}</p>",
+        _tabulated(rows, headers, align, "html"),
+        f"<ul>{notes}</ul>" if notes else "",
+    ]
+    return "\n".join(filter(None, parts))
 
 
 def report_markdown(report: Report) -> str:

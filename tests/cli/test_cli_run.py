@@ -9,13 +9,14 @@ from functools import partial
 
 import pytest
 
+import mlecs_bench
 from cli_fakes import FakeProtocol, call_main, install
 from mlecs_bench.cli import run as run_module
-from mlecs_bench.cli.config import build_request, default_cache_dir
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.execution import jobs, protocol, sweep
 from mlecs_bench.plan.plan import plan_from_json
+from mlecs_bench.session.request import build_request, default_cache_dir
 from mlecs_plugins.profiles.mini import MINI
 
 RUN = ["run", "--algo", "alpha", "--dataset", "toy", "--rho", "0.5"]
@@ -155,6 +156,14 @@ def test_json_is_one_object_on_stdout_and_progress_goes_to_stderr(call, tmp_path
     assert result["metrics"]["27"]["server"]["rouge_lsum"]["value"] == 0.4
     assert result["transmitted"]["ratios"]["one_way"]["definition"] == "LoRA one way and fused"
     assert err.splitlines()[0] == "alpha on toy, rho 0.5, seeds 27"
+
+
+@pytest.mark.usefixtures("fake_run")
+def test_json_has_the_rows_of_the_data_frame_under_the_same_names(call):
+    rows = json.loads(call(*RUN, "--n-seeds", "2", "--json", "--quiet")[1])["scores"]
+    frame = mlecs_bench.run(algo="alpha", dataset="toy", rho=0.5, n_seeds=2, quiet=True).to_dataframe()
+    assert list(rows[0]) == list(frame.columns)
+    assert rows == json.loads(frame.to_json(orient="records", double_precision=15))
 
 
 @pytest.mark.usefixtures("fake_run")

@@ -12,7 +12,6 @@ import pytest
 
 from cli_fakes import call_main, install
 from hand_made import make_record, with_identity
-from mlecs_bench.cli.status_file import read_statuses
 from mlecs_bench.doors.events import CellRef, Event
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
@@ -23,6 +22,7 @@ from mlecs_bench.plan.spec import RunSpec, rho_text
 from mlecs_bench.plan.study import preset, read_study
 from mlecs_bench.records.failures import write_failure
 from mlecs_bench.records.results import record_name, write_record
+from mlecs_bench.session.status_file import read_statuses
 from sweep_fakes import ENTRIES_OF_WORDS, Watcher, Words, spec_of
 
 

@@ -14,10 +14,10 @@ from test_progress import Clock, Run, cell
 
 from cli_fakes import call_main, install
 from hand_made import make_record
-from mlecs_bench.cli import status_file
-from mlecs_bench.cli.status_file import StatusFile, read_statuses
 from mlecs_bench.records.failures import write_failure
 from mlecs_bench.records.results import write_record
+from mlecs_bench.session import status_file
+from mlecs_bench.session.status_file import StatusFile, read_statuses
 
 HOST = socket.gethostname()
 REFS = [cell(seed) for seed in (27, 34, 46, 52)]

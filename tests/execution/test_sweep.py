@@ -15,7 +15,7 @@ import pytest
 from cli_fakes import Alpha, install
 from mlecs_bench.doors.events import Event
 from mlecs_bench.doors.hookspecs import WorkersInfo
-from mlecs_bench.doors.registry import PluginEntry
+from mlecs_bench.doors.registry import PluginEntry, Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.execution import protocol, sweep, workers
 from mlecs_bench.execution.jobs import CellResult, Execution, unplanned_ref
@@ -311,18 +311,18 @@ def test_the_workers_are_stopped_when_an_observer_breaks(tmp_path, watcher):
 
 
 def test_a_worker_in_this_process_runs_the_job_it_was_given(tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "run_job", lambda job, tell: tell(job.seed))
-    told = []
-    here = workers.InProcess(told.append)
+    monkeypatch.setattr(workers, "run_job", lambda job, tell, registry: tell((job.seed, registry)))
+    told, registry = [], Registry([])
+    here = workers.InProcess(told.append, registry)
     assert here.free == 1
     here.start(make_jobs(tmp_path)[0])
     assert (here.free, told) == (0, [])
     here.wait(0)
-    assert (here.free, told) == (1, [27])
+    assert (here.free, told) == (1, [(27, registry)])
     here.start(make_jobs(tmp_path)[1])
     here.stop()
     here.wait(0)
-    assert (here.free, told) == (1, [27])
+    assert (here.free, told) == (1, [(27, registry)])
 
 
 # From specs to cells

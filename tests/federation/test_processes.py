@@ -8,11 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing import spawn
 
 import pytest
 import torch
 
-from mlecs_bench.federation.processes import interrupts_wait, use_exact_kernels
+from mlecs_bench.federation.processes import apart_from_script, interrupts_wait, use_exact_kernels
 
 MASK = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
 
@@ -49,6 +50,20 @@ def test_an_interrupt_is_not_lost_but_comes_at_the_end_of_the_block(threads: int
         done.set()
     assert reached == ["the end of the block"]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_process_that_is_started_apart_is_told_of_no_script(monkeypatch):
+    def told() -> set[str]:
+        return {name for name in spawn.get_preparation_data("worker") if name.startswith("init_main")}
+
+    script = sys.modules["__main__"]
+    monkeypatch.setattr(script, "__spec__", None)
+    monkeypatch.setattr(script, "__file__", "script.py")
+    assert told() == {"init_main_from_path"}
+    with apart_from_script():
+        assert told() == set()
+    assert sys.modules["__main__"] is script
+    assert told() == {"init_main_from_path"}
 
 
 def test_exact_kernels_round_no_float32_and_are_the_same_every_time(monkeypatch):

@@ -1,22 +1,24 @@
-"""What `run` and `sweep` were asked to do: flags and a file of settings or of a study; the flags win."""
+"""What a user asked for, in flags, a file or Python: settings become one `Request`, lists of them one `Sweep`."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError, did_you_mean
 from mlecs_bench.plan.settings import MAPPING_KEYS, SPEC_KEYS, read_yaml, usual_names
 from mlecs_bench.plan.spec import RunSpec
-from mlecs_bench.plan.study import Study, study_of
+from mlecs_bench.plan.study import Study, default_folder, preset, study_of
 
 DEFAULT_OUT = "results/scratch"
 CACHE_VARIABLE = "MLECS_BENCH_CACHE"
 PLACE_KEYS = ("out", "workers", "fleet", "cache_dir")
+OTHER_KEYS = ("n_seeds", *PLACE_KEYS)
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,22 @@ class Places:
     workers: int | None
     engine: str | None
     fleet: str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep was asked to do; `whole` says that the study is run as it is, without a setting that changes it."""
+
+    study: Study
+    specs: Sequence[RunSpec]
+    whole: bool
+    places: Places
+    retry_failed: bool
+
+    @property
+    def out(self) -> Path:
+        """The folder of the records."""
+        return self.places.out
 
 
 def default_cache_dir() -> Path:
@@ -81,27 +99,74 @@ def read_file(path: Path) -> SettingsFile:
     if not isinstance(values, dict):
         raise UsageError(f"{path} must hold settings as 'name: value', got {type(values).__name__}")
     settings = usual_names(values, str(path))
-    known = (*SPEC_KEYS, "n_seeds", *PLACE_KEYS)
-    for key in settings:
-        if key not in known:
-            raise UsageError(f"{path} has an unknown setting '{key}'. {did_you_mean(key, known)}")
-    for key in MAPPING_KEYS:
-        if not isinstance(settings.get(key, {}), dict):
-            raise UsageError(f"'{key}' in {path} must be a mapping of names to values, got {settings[key]!r}")
+    check_settings(settings, str(path))
     places = {key: settings.pop(key) for key in PLACE_KEYS if key in settings}
     return SettingsFile(Study("", "", {"": settings}), places, path)
 
 
-def build_request(flags: Mapping[str, Any], file: SettingsFile = SettingsFile()) -> Request:
-    """Return the one run that flags and a file describe; raises UsageError naming the first thing that is wrong."""
-    settings = {key: value for key, value in flags.items() if key not in PLACE_KEYS}
-    specs = file.study.overlaid(settings).specs()
+def check_settings(settings: Mapping[str, Any], where: str) -> None:
+    """Raise UsageError for a setting that there is not, or one that has to be a mapping and is none."""
+    known = SPEC_KEYS + OTHER_KEYS
+    for key in settings:
+        if key not in known:
+            raise UsageError(f"{where} has an unknown setting '{key}'. {did_you_mean(key, known)}")
+    for key in MAPPING_KEYS:
+        if not isinstance(settings.get(key, {}), dict):
+            raise UsageError(f"'{key}' in {where} must be a mapping of names to values, got {settings[key]!r}")
+
+
+def build_request(
+    settings: Mapping[str, Any], file: SettingsFile = SettingsFile(), registry: Registry | None = None
+) -> Request:
+    """Return the one run that settings and a file describe; the settings win.
+
+    `registry` has the plugins that settings name (None: those installed). Raises UsageError naming the first thing that
+    is wrong.
+    """
+    own = {key: value for key, value in settings.items() if key not in PLACE_KEYS}
+    specs = file.study.overlaid(own).specs(registry)
     if len(specs) != 1:
-        raise UsageError(
-            f"{file.path} stands for {len(specs)} runs, and run takes one; for all of them: mlecs-bench sweep --study "
-            f"{file.path}"
-        )
-    return Request(specs[0], places_of(with_flags_first(file.places, flags)))
+        what, cure = (file.path, f"mlecs-bench sweep --study {file.path}") if file.path else ("a list", "a sweep")
+        raise UsageError(f"{what} stands for {len(specs)} runs, and run takes one; for all of them: {cure}")
+    return Request(specs[0], places_of(with_flags_first(file.places, settings)))
+
+
+def build_sweep(
+    study: Path | Study | None,
+    preset_name: str | None,
+    settings: Mapping[str, Any],
+    places: Mapping[str, Any],
+    *,
+    retry_failed: bool,
+    registry: Registry | None = None,
+) -> Sweep:
+    """Return the sweep of a study (or its file), of a preset, or of `settings` alone, which may be lists.
+
+    Beside a study or a preset, settings replace its own in all blocks, and places those of a file. `registry` has the
+    plugins that settings name (None: those installed). Raises UsageError.
+    """
+    if preset_name and study:
+        raise UsageError("--preset and --study exclude each other; give one of them")
+    if not preset_name and not study and not {"algo", "dataset", "rho"} <= settings.keys():
+        raise UsageError("name what to run: --preset NAME, --study FILE, or --algo, --dataset and --rho")
+    file = SettingsFile(preset(preset_name, Registry.installed())) if preset_name else _file(study)
+    specs = file.study.overlaid(settings).specs(registry)
+    if "data_dir" in settings and len({spec.dataset for spec in specs}) > 1:
+        raise UsageError("--data-dir is one folder and the sweep has several datasets; name one with --dataset")
+    default = Path("results") / preset_name if preset_name else default_folder(file.path) if file.path else None
+    return Sweep(
+        study=file.study,
+        specs=specs,
+        whole=bool(preset_name or study) and not settings.keys() - {"data_dir", "device", "threads"},
+        places=places_of(with_flags_first(file.places, places), default or DEFAULT_OUT),
+        retry_failed=retry_failed,
+    )
+
+
+def _file(study: Path | Study | None) -> SettingsFile:
+    if study is None:
+        return SettingsFile()
+    return read_file(study) if isinstance(study, Path) else SettingsFile(study)
 
 
 def with_flags_first(places: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:

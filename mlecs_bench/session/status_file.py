@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlecs_bench.cli.progress import Listener, Tally, cell_name, cell_of, moment
 from mlecs_bench.doors.events import CellRef, Event
 from mlecs_bench.files import write_text
 from mlecs_bench.records.provenance import now
+from mlecs_bench.session.progress import Listener, Tally, cell_name, cell_of, moment
 
 SCHEMA = "mlecs-bench/status/1"
 FOLDER = ".sweeps"

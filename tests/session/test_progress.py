@@ -10,7 +10,6 @@ from pathlib import Path
 import pluggy
 import pytest
 
-from mlecs_bench.cli.progress import Listener, LiveView, PlainView, QuietView, Tally, duration, make_view
 from mlecs_bench.doors.events import KINDS, CellRef, Event
 from mlecs_bench.doors.hookspecs import PROJECT, HookSpecs
 from mlecs_bench.doors.registry import Registry
@@ -18,6 +17,7 @@ from mlecs_bench.execution.jobs import Execution, Job, cell_ref
 from mlecs_bench.execution.sweep import Dispatcher
 from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.plan.spec import RunSpec
+from mlecs_bench.session.progress import Listener, LiveView, PlainView, QuietView, Tally, duration, make_view
 
 DEVICES = ("d00", "d01", "d02")
 

@@ -1,0 +1,193 @@
+"""The report on a folder of records, found, built and written: what the command and Python share."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlecs_bench.doors.registry import Registry
+from mlecs_bench.errors import RecordError, UsageError, did_you_mean
+from mlecs_bench.records.failures import read_failures
+from mlecs_bench.records.results import FOLDER, read_folder, record_name
+from mlecs_bench.report.build import Wanted, build_report
+from mlecs_bench.report.frame import BOTH_POINTS, EVAL_POINTS
+from mlecs_bench.report.installed import known_cards, studies_of, with_ablations
+from mlecs_bench.report.markdown import report_markdown
+from mlecs_bench.report.write import report_json, write_report
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlecs_bench.report.arrange import Cards
+    from mlecs_bench.report.frame import EvalPoint
+    from mlecs_bench.report.table import Report
+
+USUAL_FOLDER = Path("results/scratch")
+"""Where records go, and are looked for, where no folder is named."""
+REPORT_FOLDER = "report"
+SHOWN_FAILURES = 10
+PAPER = "paper"
+"""The study that `with_paper` stands for."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a report is to show: points of evaluation, the candidate, studies by name, printed values beside ours."""
+
+    eval_points: tuple[EvalPoint, ...] = BOTH_POINTS
+    candidate: str | None = None
+    studies: tuple[str, ...] = ()
+    with_paper: bool = False
+
+
+@dataclass(frozen=True)
+class Built:
+    """A report on a folder that is built and not yet written; `studies` are the titles of those with a part in it."""
+
+    folder: Path
+    report: Report
+    records: Sequence[dict[str, Any]]
+    cards: Cards
+    studies: Sequence[str]
+
+    def write(self, place: Path) -> list[Path]:
+        """Write the report into a folder and return its files; raises UsageError."""
+        try:
+            return write_report(self.report, self.records, place, self.folder)
+        except OSError as error:
+            raise UsageError(f"cannot write {place}: {error.strerror}; give another folder with --output") from error
+
+
+def built_report(folder: Path, choice: Choice, warn: Callable[[str], None]) -> Built:
+    """Return the report on the records of a folder; `warn` is told, in a line each, of what is left out.
+
+    Raises UsageError for what is no folder, and RecordError for a folder without a valid record.
+    """
+    _check_folder(folder)
+    found = read_folder(folder)
+    for problem in found.problems:
+        warn(problem)
+    if not found.records:
+        raise RecordError(f"no valid record in {folder}; {_instead(folder)}")
+    candidate = choice.candidate
+    if candidate is not None:
+        _check_candidate(candidate, found.records)
+    registry = Registry.installed()
+    shown, problems = studies_of(folder, (*choice.studies, *([PAPER] if choice.with_paper else [])), registry)
+    lines = [*problems, *_failed(folder)]
+    for line in lines:
+        warn(line)
+    if candidate is None and not any(study.candidate for study in shown):
+        candidate = with_ablations(found.records, registry)
+    left_out = [f"left out: {Path(problem.split()[0]).name}" for problem in found.problems]
+    wanted = Wanted(choice.eval_points, candidate, choice.with_paper, shown)
+    cards = known_cards(found.records, registry)
+    files = {key: path.relative_to(folder).as_posix() for key, path in found.paths.items()}
+    title = f"Report of {folder.resolve().name}"
+    report = build_report(found.records, title, wanted, cards, [*left_out, *lines], files)
+    return Built(folder, report, found.records, cards, [study.title for study in shown])
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file; give the folder that holds the records")
+    if not folder.exists() and folder != USUAL_FOLDER:
+        raise UsageError(f"{folder} is no folder; give the folder that holds the records")
+
+
+def _instead(folder: Path) -> str:
+    """Return what to do about a folder without records: those below it that may have some, or how to make one."""
+    files = [*folder.glob("*/[!.]*--*.json"), *folder.glob(f"*/{FOLDER}/[!.]*--*.json")]
+    below = sorted({path.relative_to(folder).parts[0] for path in files})
+    if below:
+        return f"name one of the folders below it: {', '.join(below)}"
+    return f"run 'mlecs-bench run --algo NAME --dataset NAME --rho 0.5 --out {folder}' first, or name another folder"
+
+
+def _check_candidate(candidate: str, records: Sequence[dict[str, Any]]) -> None:
+    names = sorted({record["identity"]["algo"]["name"] for record in records})
+    if candidate not in names:
+        raise UsageError(f"no record of algorithm '{candidate}'. {did_you_mean(candidate, names)}")
+
+
+def _failed(folder: Path) -> list[str]:
+    """Return a line per cell that has failed, the first ones by name."""
+    failures, problems = read_failures(folder)
+    lines = [f"failed: {record_name(one.identity).removesuffix('.json')}: {one.reason}" for one in failures]
+    more = [f"... and {len(lines) - SHOWN_FAILURES} more failed cells"] if len(lines) > SHOWN_FAILURES else []
+    return [*problems, *lines[:SHOWN_FAILURES], *more]
+
+
+@dataclass(frozen=True, repr=False)
+class WrittenReport:
+    """A report that was written: its folder, its files, its text as Markdown and its tables as data frames by name.
+
+    A frame has a row per number, with the labels of its line, its column, value, sd and n; nothing is rounded.
+    `warnings` say what was left out. In a notebook it shows itself as Markdown.
+    """
+
+    folder: Path
+    paths: tuple[Path, ...]
+    markdown: str
+    frames: Mapping[str, pd.DataFrame]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def page(self) -> Path:
+        """The page that holds all of it, index.html."""
+        return self.folder / "index.html"
+
+    def __repr__(self) -> str:
+        return f"report of {len(self.paths)} files in {self.folder}; open {self.page}"
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown
+
+
+def report(
+    folder: str | PathLike[str] = USUAL_FOLDER,
+    *,
+    output: str | PathLike[str] | None = None,
+    eval_point: EvalPoint | None = None,
+    candidate: str | None = None,
+    study: str | Sequence[str] = (),
+    with_paper: bool = False,
+) -> WrittenReport:
+    """Write tables, figures and statistics on the records of a folder into FOLDER/report, as `mlecs-bench report` does.
+
+    `output` names another folder; `eval_point` shows "local" or "received" alone; `candidate` is the algorithm that is
+    tested against the others; `study` adds the sections of one or more studies, `with_paper` those of the paper's. A
+    file that is no valid record is a Python warning and is left out. Raises UsageError for what cannot be shown,
+    RecordError for a folder without a valid record.
+    """
+    if eval_point not in (None, *EVAL_POINTS):
+        raise UsageError(f"eval-point must be {' or '.join(EVAL_POINTS)}, got {eval_point}")
+    points = BOTH_POINTS if eval_point is None else (eval_point,)
+    studies = (study,) if isinstance(study, str) else tuple(study)
+    place = Path(folder).expanduser()
+
+    def warn(line: str) -> None:
+        warnings.warn(line, stacklevel=4)
+
+    built = built_report(place, Choice(points, candidate, studies, with_paper), warn)
+    target = Path(output).expanduser() if output is not None else place / REPORT_FOLDER
+    paths = tuple(built.write(target))
+    return WrittenReport(
+        target, paths, report_markdown(built.report), _frames(built), tuple(map(str, built.report.warnings))
+    )
+
+
+def _frames(built: Built) -> dict[str, pd.DataFrame]:
+    import pandas as pd
+
+    tables = report_json(built.report, built.records)["tables"]
+    return {table["name"]: pd.DataFrame([_row(number) for number in table["numbers"]]) for table in tables}
+
+
+def _row(number: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a number of a table for a frame: the path of its column as one text."""
+    return {**number, "column": " ".join(filter(None, number["column"]))}
