@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         open_prepared,
         save_prepared,
     )
+    from mlecs_bench.data.writing import Writing
     from mlecs_bench.doors.events import CellRef, Event, Tell
     from mlecs_bench.doors.hookspecs import (
         AlgorithmInfo,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         WorkersRequest,
         hookimpl,
     )
+    from mlecs_bench.doors.metric_function import metric
     from mlecs_bench.doors.options import NoOptions, option
     from mlecs_bench.doors.profile import LearningRates, LoraSettings, Profile
     from mlecs_bench.doors.scoring import FunctionScorer, Metric, Scorer, check_pairs
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from mlecs_bench.federation.messages import Message, with_kind
     from mlecs_bench.federation.server import Server
     from mlecs_bench.federation.turns import Ask, Refusal, Reply
+    from mlecs_bench.metrics.labels import recall_by_label
     from mlecs_bench.models.encoders import installed_encoder
     from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
     from mlecs_bench.plan.plan import Plan
@@ -149,6 +152,7 @@ _HOMES = {
         "open_prepared",
         "save_prepared",
     ),
+    "data.writing": ("Writing",),
     "doors.events": (
         "CellRef",
         "Event",
@@ -171,6 +175,7 @@ _HOMES = {
         "WorkersRequest",
         "hookimpl",
     ),
+    "doors.metric_function": ("metric",),
     "doors.options": (
         "NoOptions",
         "option",
@@ -217,6 +222,7 @@ _HOMES = {
         "Refusal",
         "Reply",
     ),
+    "metrics.labels": ("recall_by_label",),
     "models.encoders": ("installed_encoder",),
     "models.unified": (
         "Representation",
@@ -373,6 +379,7 @@ __all__ = [
     "Workers",
     "WorkersInfo",
     "WorkersRequest",
+    "Writing",
     "adaptive_step",
     "agreement",
     "answer_pairs",
@@ -393,6 +400,7 @@ __all__ = [
     "installed_encoder",
     "layer_count",
     "layer_of",
+    "metric",
     "middle_layers",
     "minimise",
     "open_prepared",
@@ -401,6 +409,7 @@ __all__ = [
     "paired_difference",
     "proximal_term",
     "rank_weighted_mean",
+    "recall_by_label",
     "rng",
     "run_job",
     "save_prepared",

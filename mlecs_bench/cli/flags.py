@@ -50,6 +50,9 @@ SETTINGS = (
     click.option("--n-seeds", type=int, metavar="K", help="The first K of the protocol's five seeds."),
     click.option("--evaluate", type=click.Choice(["last", "all"]), help="Rounds to score."
                  f"  [default: {RunSpec.evaluate}]"),
+    click.option("--metrics", metavar="A,B", help="Metrics to score beside the dataset's; see mlecs-bench list."),
+    click.option("--answer", type=click.Choice(["generate", "rank"]), help="What an answer is: what a model writes;"
+                 f" rank also scores the label it finds most likely.  [default: {RunSpec.answer}]"),
     click.option("--min-modalities", type=click.IntRange(0, 1), metavar="K", help="Least modalities of a device."
                  f"  [default: {RunSpec.min_modalities}]"),
     click.option("--profile", metavar="NAME", help=f"Models and sizes.  [default: {RunSpec.profile}]"),

@@ -45,6 +45,7 @@ PAPER = "paper"
     "  [default: those that the folder's study.yaml names under report]",
 )
 @click.option("--with-paper", is_flag=True, help="Show the study paper, its printed values beside ours.")
+@click.option("--diagnostics", is_flag=True, help="Show the diagnostic scores of datasets; CSV files always hold them.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, and write nothing.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Write here.  [default: FOLDER/report]")
 def report(  # noqa: PLR0913, PLR0917  # a flag each
@@ -53,6 +54,7 @@ def report(  # noqa: PLR0913, PLR0917  # a flag each
     candidate: str | None,
     studies: tuple[str, ...],
     with_paper: bool,
+    diagnostics: bool,
     as_json: bool,
     output: Path | None,
 ) -> None:
@@ -80,7 +82,7 @@ def report(  # noqa: PLR0913, PLR0917  # a flag each
     if candidate is None and not any(study.candidate for study in shown):
         candidate = with_ablations(found.records, registry)
     left_out = [f"left out: {Path(problem.split()[0]).name}" for problem in found.problems]
-    wanted = Wanted(eval_points, candidate, with_paper, shown)
+    wanted = Wanted(eval_points, candidate, with_paper, shown, diagnostics)
     cards = known_cards(found.records, registry)
     files = {key: path.relative_to(folder).as_posix() for key, path in found.paths.items()}
     title = f"Report of {folder.resolve().name}"
@@ -89,7 +91,7 @@ def report(  # noqa: PLR0913, PLR0917  # a flag each
         click.echo(json.dumps(report_json(built, found.records), indent=1))
         return
     _write(folder, built, found.records, output or folder / REPORT_FOLDER, [study.title for study in shown])
-    click.echo(build_table(found.records, eval_points, cards), nl=False)
+    click.echo(build_table(found.records, eval_points, cards, diagnostics=diagnostics), nl=False)
 
 
 def _write(folder: Path, built: Report, records: Sequence[dict[str, Any]], place: Path, studies: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import click
 from mlecs_bench.cli.config import Request, build_request, read_config
 from mlecs_bench.cli.defaults import known_cards
 from mlecs_bench.cli.flags import ONE_RUN, PLACES, SETTINGS, parsed, with_flags
-from mlecs_bench.cli.outcome import honest_line, transmitted, transmitted_text
+from mlecs_bench.cli.outcome import honest_line, majority_line, transmitted, transmitted_text
 from mlecs_bench.cli.progress import make_view
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.plan.settings import merged
@@ -42,7 +42,7 @@ def run(ctx: click.Context, /, config: Path | None, dry_run: bool, as_json: bool
     if as_json:
         click.echo(json.dumps(_result_json(request.spec, plan, results), indent=2))
     elif records:
-        click.echo(_result_text(results))
+        click.echo(_result_text(results, quiet))
     _report_failures(results)
     ctx.exit(1 if any(result.error for result in results) else 0)
 
@@ -104,6 +104,7 @@ def _result_json(spec: RunSpec, plan: Plan, results: Sequence[CellResult]) -> di
         "summary": row_summary(records) if records else None,
         "transmitted": transmitted(records),
         "note": honest_line(records),
+        "at_majority": majority_line(records),
     }
 
 
@@ -112,8 +113,8 @@ def _final_scores(record: Mapping[str, Any]) -> dict[str, Any]:
     return {party: record["metrics"][party] for party in ("client", "server")}
 
 
-def _result_text(results: Sequence[CellResult]) -> str:
-    """Return the table row, what was transmitted, where the records are, and what the numbers are not."""
+def _result_text(results: Sequence[CellResult], quiet: bool) -> str:
+    """Return the table row, what was transmitted, where the records are, what the numbers are not, what may help."""
     from mlecs_bench.report import build_table
 
     records = [result.record for result in results if result.record is not None]
@@ -124,6 +125,7 @@ def _result_text(results: Sequence[CellResult]) -> str:
         transmitted_text(transmitted(records)),
         f"{len(records)} record{'s' * (len(records) != 1)} of this run in {', '.join(map(str, paths))}",
         honest_line(records),
+        "" if quiet else majority_line(records),
     ]
     return "\n\n".join(part for part in parts if part)
 

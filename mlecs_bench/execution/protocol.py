@@ -19,8 +19,8 @@ from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import PluginError, UsageError
 from mlecs_bench.execution.jobs import CellResult, Execution, Job, cell_ref, unplanned_ref
 from mlecs_bench.execution.sweep import run_jobs
-from mlecs_bench.federation.evaluation import scorers_of
-from mlecs_bench.federation.fleet import named_fleet
+from mlecs_bench.federation.evaluation import scorer_identities, scorers_of
+from mlecs_bench.federation.fleet import named_fleet, open_samples
 from mlecs_bench.files import writable
 from mlecs_bench.metrics.scorers import check_metrics
 from mlecs_bench.models.encoders import encoder_origins
@@ -169,7 +169,8 @@ def check_places(execution: Execution, registry: Registry) -> None:
 def _jobs(plan: Plan, prepared: Prepared, registry: Registry, execution: Execution) -> list[Job]:
     """Return a job per seed of a plan; the seeds differ in nothing else, so all else is looked up once."""
     manifest = prepared.manifest
-    scorers = {s.name: s.identity for s in scorers_of(plan, manifest.labels, registry, execution.cache_dir)}
+    samples = open_samples(prepared.folder)
+    scorers = scorer_identities(plan, scorers_of(plan, samples, registry, execution.cache_dir))
     encoders = encoder_origins(manifest.modalities, registry)
     first = identity(plan, plan.seeds[0], manifest, scorers, encoders)
     jobs = []
