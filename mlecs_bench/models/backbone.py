@@ -131,7 +131,7 @@ class Backbone:
         behind = self.embed(ids[:, :-1]).to(self.settings.dtype).repeat(b, 1, 1)
         with self._autocast():
             start = self._peft(inputs_embeds=embeds, logits_to_keep=1, use_cache=True)
-            cache = getattr(start, "past_key_values", None)
+            cache: Any = getattr(start, "past_key_values", None)
             if a == 1 or not _is_plain_cache(cache):
                 whole = torch.cat([embeds.repeat_interleave(k, dim=0), behind], dim=1)
                 return self.logits(whole, keep=a).view(b, k, a, -1)
