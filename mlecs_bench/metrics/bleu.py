@@ -54,7 +54,9 @@ def _make(request: MetricRequest) -> FunctionScorer:
         return bleu(predictions, references, tokenizer)
 
     version = importlib.metadata.version("sacrebleu")
-    return FunctionScorer(NAME, f"sacrebleu=={version} BLEU tok:{tokenizer} case:mixed eff:yes smooth:exp /100", score)
+    return FunctionScorer(
+        NAME, f"sacrebleu=={version} BLEU tok:{tokenizer} case:mixed eff:yes smooth:exp, as a fraction", score
+    )
 
 
 @hookimpl

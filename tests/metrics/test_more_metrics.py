@@ -101,7 +101,7 @@ def test_bleu_takes_the_tokenizer_of_the_script_and_names_it(tmp_path, monkeypat
         scorer = at_start().metric("bleu").info.make(MetricRequest((), tmp_path, writing=writing))
         assert (
             scorer.identity
-            == f"sacrebleu=={sacrebleu.__version__} BLEU tok:{tokenizer} case:mixed eff:yes smooth:exp /100"
+            == f"sacrebleu=={sacrebleu.__version__} BLEU tok:{tokenizer} case:mixed eff:yes smooth:exp, as a fraction"
         )
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"bleu needs sacrebleu: pip install 'mlecs-bench\[metrics\]'"):
