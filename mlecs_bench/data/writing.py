@@ -10,7 +10,7 @@ from dataclasses import dataclass
 ENGLISH = 0.01
 """Texts are taken for English while at most this share of their words has a letter outside a-z.
 
-English names and loanwords stay below it (café, naïve). German has some 8 % of such words, French and Spanish more.
+English names and loanwords stay below it (café, naïve); German, French and Spanish have several in a hundred.
 """
 _SCRIPT_OF_NAME = {
     "CJK": "Han", "IDEOGRAPHIC": "Han", "FULLWIDTH": "Latin", "HALFWIDTH": "Katakana", "EXTENDED": "Arabic",
