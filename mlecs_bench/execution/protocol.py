@@ -34,6 +34,7 @@ from mlecs_bench.records.results import canonical_json, identity_key
 if TYPE_CHECKING:
     import pluggy
 
+    from mlecs_bench.data.samples import Samples
     from mlecs_bench.doors.events import Tell
     from mlecs_bench.doors.hookspecs import FleetInfo, WorkersInfo
     from mlecs_bench.doors.registry import Loaded
@@ -143,12 +144,16 @@ def plan_jobs(
         request = MetricRequest((), execution.cache_dir, plan.profile.bertscore, plan.torch_device)
         check_metrics(plan.metrics, request, registry)
     prepared: dict[str, Prepared] = {}
+    opened: dict[Path, Samples] = {}
     jobs: dict[str, Job] = {}
     for plan in plans:
         source = canonical_json([plan.dataset.name, plain(plan.data_options), plain(plan.data_dir)])
         if source not in prepared:
             prepared[source] = prepare(plan, registry, execution.cache_dir, observers)
-        for job in _jobs(plan, prepared[source], registry, execution):
+        folder = prepared[source].folder
+        if folder not in opened:
+            opened[folder] = open_samples(folder)
+        for job in _jobs(plan, folder, opened[folder], registry, execution):
             jobs.setdefault(job.key, job)
     return list(jobs.values())
 
@@ -166,17 +171,16 @@ def check_places(execution: Execution, registry: Registry) -> None:
             raise UsageError(f"--{flag} {loaded.name} takes no number, got {number}; leave it out")
 
 
-def _jobs(plan: Plan, prepared: Prepared, registry: Registry, execution: Execution) -> list[Job]:
+def _jobs(plan: Plan, folder: Path, samples: Samples, registry: Registry, execution: Execution) -> list[Job]:
     """Return a job per seed of a plan; the seeds differ in nothing else, so all else is looked up once."""
-    manifest = prepared.manifest
-    samples = open_samples(prepared.folder)
+    manifest = samples.manifest
     scorers = scorer_identities(plan, scorers_of(plan, samples, registry, execution.cache_dir))
     encoders = encoder_origins(manifest.modalities, registry)
     first = identity(plan, plan.seeds[0], manifest, scorers, encoders)
     jobs = []
     for seed in plan.seeds:
         own = {**first, "seed": seed}
-        jobs.append(Job(plan, seed, prepared.folder, execution, own, cell_ref(plan, seed, identity_key(own))))
+        jobs.append(Job(plan, seed, folder, execution, own, cell_ref(plan, seed, identity_key(own))))
     return jobs
 
 

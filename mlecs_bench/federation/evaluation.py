@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.data.writing import writing_of
 from mlecs_bench.doors.hookspecs import MetricRequest
 from mlecs_bench.doors.scoring import Metric, Scorer, ranked_name
 from mlecs_bench.metrics.scorers import make_scorers
@@ -123,8 +122,8 @@ def _as_ranked(scores: Mapping[str, Metric]) -> dict[str, Metric]:
 
 def scorers_of(plan: Plan, samples: Samples, registry: Registry, cache_dir: Path) -> list[Scorer]:
     """Return the scorers of a plan's metrics that are installed, for its data."""
-    writing, labels = writing_of(samples.targets), tuple(samples.manifest.labels)
-    request = MetricRequest(labels, cache_dir, plan.profile.bertscore, plan.torch_device, writing)
+    labels = tuple(samples.manifest.labels)
+    request = MetricRequest(labels, cache_dir, plan.profile.bertscore, plan.torch_device, samples.writing)
     return make_scorers(plan.metrics, request, registry)
 
 
