@@ -75,7 +75,7 @@ def majority_line(records: Sequence[Record]) -> str:
     if not low:
         return ""
     ranked = any(ranked_name(metric) in record["identity"]["scorers"] for record in held)
-    texts = [f"{name} ({metric} {score:.3f}, it {level:.3f})" for name, (score, level) in low.items()]
+    texts = [f"{name} ({metric} {score:.3f} against {level:.3f})" for name, (score, level) in low.items()]
     helps = ["more steps", *([] if ranked else ["ranking the labels (--answer rank)"]), "higher learning rates"]
     return (
         f"At the level of always answering the most frequent label: {' and '.join(texts)}. "

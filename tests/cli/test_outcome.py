@@ -28,8 +28,8 @@ def ended(local=(0.1, 0.2, 0.3), server=0.26, scorers=SCORERS, **more):
 
 def test_a_run_at_the_level_of_the_most_frequent_class_says_so_with_what_helps():
     assert majority_line([ended()]) == (
-        "At the level of always answering the most frequent label: devices (f1_macro 0.250, it 0.250) and server "
-        "(f1_macro 0.260, it 0.250). What usually helps: more steps, ranking the labels (--answer rank), higher "
+        "At the level of always answering the most frequent label: devices (f1_macro 0.250 against 0.250) and server "
+        "(f1_macro 0.260 against 0.250). What usually helps: more steps, ranking the labels (--answer rank), higher "
         "learning rates."
     )
 
