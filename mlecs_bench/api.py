@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         open_prepared,
         save_prepared,
     )
+    from mlecs_bench.data.writing import Writing
     from mlecs_bench.doors.events import CellRef, Event, Tell
     from mlecs_bench.doors.hookspecs import (
         AlgorithmInfo,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         WorkersRequest,
         hookimpl,
     )
+    from mlecs_bench.doors.metric_function import metric
     from mlecs_bench.doors.options import NoOptions, option
     from mlecs_bench.doors.profile import LearningRates, LoraSettings, Profile
     from mlecs_bench.doors.scoring import FunctionScorer, Metric, Scorer, check_pairs
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from mlecs_bench.federation.messages import Message, with_kind
     from mlecs_bench.federation.server import Server
     from mlecs_bench.federation.turns import Ask, Refusal, Reply
+    from mlecs_bench.metrics.labels import recall_by_label
     from mlecs_bench.models.encoders import installed_encoder
     from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
     from mlecs_bench.plan.plan import Plan
@@ -155,6 +158,7 @@ _HOMES = {
         "open_prepared",
         "save_prepared",
     ),
+    "data.writing": ("Writing",),
     "doors.events": (
         "CellRef",
         "Event",
@@ -177,6 +181,7 @@ _HOMES = {
         "WorkersRequest",
         "hookimpl",
     ),
+    "doors.metric_function": ("metric",),
     "doors.options": (
         "NoOptions",
         "option",
@@ -224,6 +229,7 @@ _HOMES = {
         "Refusal",
         "Reply",
     ),
+    "metrics.labels": ("recall_by_label",),
     "models.encoders": ("installed_encoder",),
     "models.unified": (
         "Representation",
@@ -402,6 +408,7 @@ __all__ = [
     "Workers",
     "WorkersInfo",
     "WorkersRequest",
+    "Writing",
     "WrittenReport",
     "adaptive_step",
     "agreement",
@@ -424,6 +431,7 @@ __all__ = [
     "layer_count",
     "layer_of",
     "load_records",
+    "metric",
     "middle_layers",
     "minimise",
     "open_prepared",
@@ -432,6 +440,7 @@ __all__ = [
     "paired_difference",
     "proximal_term",
     "rank_weighted_mean",
+    "recall_by_label",
     "report",
     "rng",
     "run",

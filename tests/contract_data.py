@@ -104,7 +104,7 @@ BROKEN: dict[str, tuple[DatasetInfo, str]] = {
     "card": (card(where_to_get=""), "the card needs its 'where_to_get'"),
     "options": (card(options=Unexplained), "'rate' lacks help"),
     "stand-in": (card(prepare=made(synthetic=False)), "does not say synthetic"),
-    "metrics": (card(metrics=("rouge",)), "no metric 'rouge'. Did you mean 'rouge_lsum'?"),
+    "metrics": (card(metrics=("rouge",)), "no metric 'rouge'. Did you mean 'rouge_l'?"),
     "manifest": (card(prepare=made(digest="1.0")), "the digest is a sha256, but it is '1.0'"),
     "columns": (card(diagnostic_columns=("place",), diagnose=lambda *_: {}), "'place' is missing"),
     "references": (card(references={"copy-audio": "has_audio"}), "'has_audio' is bool and not string"),

@@ -61,6 +61,16 @@ def ordered(predictions, references):
     return 0.5 + exact(predictions, references).value / 2 if predictions[0] == references[0] else 0.0
 
 
+def squared(predictions, references):
+    return exact(predictions, references).value ** 2
+
+
+def ascii_alone(predictions, references):
+    """Count equal letters a-z and nothing else."""
+    pairs = zip(predictions, references, strict=True)
+    return sum(p == r and any(c.isascii() and c.isalpha() for c in r) for p, r in pairs) / len(references)
+
+
 def moved(predictions, references):
     torch.rand(1)
     return exact(predictions, references).value
@@ -77,6 +87,11 @@ BROKEN_METRICS = [
     ("values", metric(valued(lambda p, r: 1.0 if any(p) else float("nan"))), "a score is a finite number"),
     ("values", metric(valued(lambda p, r: 1.0, n=lambda n: 1)), "n is the number of samples, but it is 1 of 6"),
     ("values", metric(lambda p, r: 0.5), "it gave float"),
+    ("card", metric(per="device"), "per sample or of the corpus"),
+    ("card", metric(range=(1, 0)), "it is 1 to 0"),
+    ("in-range", metric(range=(0, 0.9)), "perfect answers score 1"),
+    ("per-sample", metric(valued(squared), per="sample"), "all together score 0.25"),
+    ("other-scripts", metric(valued(ascii_alone)), "in Cyrillic they score 0, and wrong ones 0"),
     ("direction", metric(valued(lambda p, r: 1.0, higher_is_better=False)), "agree on the direction"),
     ("perfect-answers", metric(valued(lambda p, r: float(len("".join(p))))), "perfect answers are the best"),
     ("perfect-answers", metric(valued(lambda p, r: 1.0)), "perfect answers are the best"),

@@ -102,7 +102,15 @@ def _of_dataset(info: DatasetInfo) -> Card:
 
 
 def _of_metric(info: MetricInfo) -> Card:
-    return {"higher_is_better": info.higher_is_better, "real_texts": info.real_texts}
+    least, greatest = info.range
+    return {
+        "higher_is_better": info.higher_is_better,
+        "per": {"sample": "the mean over samples", "corpus": "all samples together"}[info.per],
+        "range": f"{least:g} to {greatest:g}",
+        "labels": info.labels,
+        "reading": info.reading,
+        "real_texts": info.real_texts,
+    }
 
 
 def _of_encoder(info: EncoderInfo) -> Card:
@@ -137,7 +145,7 @@ FACTS: Mapping[Kind, Callable[[Any], Card]] = {
 USES: Mapping[Kind, str] = {
     "algorithm": "--algo {name}",
     "dataset": "--dataset {name}",
-    "metric": "datasets name it among their metrics",
+    "metric": "--metrics {name}, or datasets name it among theirs",
     "encoder": "datasets name it as the encoding of a modality",
     "profile": "--profile {name}",
     "workers": "--workers {name}:NUMBER",
@@ -189,6 +197,10 @@ _FACTS = {
     "splits": "Splits, default first",
     "where_to_get": "Where to get it",
     "higher_is_better": "Higher is better",
+    "per": "Score of",
+    "range": "Range",
+    "labels": "For classes alone",
+    "reading": "Texts are read so",
     "real_texts": "Shown for real texts alone",
     "axes": "Axes of a sample",
     "tower": "As a tower",

@@ -14,7 +14,7 @@ from mlecs_bench.doors.profile import Dtype
 from mlecs_bench.doors.registry import Kind, Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.settings import DEVICE_KEYS, parse_pairs
-from mlecs_bench.plan.spec import RunSpec
+from mlecs_bench.plan.spec import AnswerRule, RunSpec
 from mlecs_bench.report.frame import BOTH_POINTS
 from mlecs_bench.session.request import CACHE_VARIABLE, DEFAULT_OUT
 
@@ -127,6 +127,10 @@ def _settings(*, many: bool) -> tuple[Decorated, ...]:
         click.option("--n-seeds", type=int, metavar="K", help="The first K of the protocol's five seeds."),
         click.option("--evaluate", type=takes(click.Choice(["last", "all"])), help="Rounds to score."
                      f"  [default: {RunSpec.evaluate}]"),
+        click.option("--metrics", metavar="A,B", help="Metrics to score beside the dataset's; see mlecs-bench list."),
+        click.option("--answer", type=takes(click.Choice(get_args(AnswerRule))), help="What an answer is: what a model"
+                     " writes; rank also scores the label it finds most likely."
+                     f"  [default: {RunSpec.answer}]"),
         click.option("--min-modalities", type=takes(click.IntRange(0, 1)), metavar=shown("K"), help="Least modalities"
                      f" of a device.  [default: {RunSpec.min_modalities}]"),
         click.option("--profile", type=takes(), metavar=shown("NAME"), shell_complete=_names("profile"),

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     "  [default: those that the folder's study.yaml names under report]",
 )
 @click.option("--with-paper", is_flag=True, help="Show the study paper, its printed values beside ours.")
+@click.option("--diagnostics", is_flag=True, help="Show the diagnostic scores of datasets; CSV files always hold them.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, and write nothing.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Write here.  [default: FOLDER/report]")
 def report(  # noqa: PLR0913, PLR0917  # a flag each
@@ -40,6 +41,7 @@ def report(  # noqa: PLR0913, PLR0917  # a flag each
     candidate: str | None,
     studies: tuple[str, ...],
     with_paper: bool,
+    diagnostics: bool,
     as_json: bool,
     output: Path | None,
 ) -> None:
@@ -56,7 +58,7 @@ def report(  # noqa: PLR0913, PLR0917  # a flag each
     def warn(line: str) -> None:
         click.echo(f"warning: {line}", err=True)
 
-    built = built_report(folder, Choice(eval_points, candidate, studies, with_paper), warn)
+    built = built_report(folder, Choice(eval_points, candidate, studies, with_paper, diagnostics), warn)
     if as_json:
         click.echo(json.dumps(report_json(built.report, built.records), indent=1))
         return
@@ -64,4 +66,4 @@ def report(  # noqa: PLR0913, PLR0917  # a flag each
     written = built.write(place)
     added = f", with what the study '{', '.join(built.studies)}' adds" if built.studies else ""
     click.echo(f"wrote {len(written)} files to {place}{added}; open {place / 'index.html'}", err=True)
-    click.echo(build_table(built.records, eval_points, built.cards), nl=False)
+    click.echo(build_table(built.records, eval_points, built.cards, diagnostics=diagnostics), nl=False)

@@ -14,7 +14,7 @@ from mlecs_bench.cli.flags import ONE_RUN, PLACES, SETTINGS, parsed, settings_fi
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.report.installed import known_cards
 from mlecs_bench.session.carry_out import planned, run_cells, run_text
-from mlecs_bench.session.outcome import honest_line, transmitted, transmitted_text
+from mlecs_bench.session.outcome import honest_line, majority_line, transmitted, transmitted_text
 from mlecs_bench.session.progress import make_view
 from mlecs_bench.session.request import Request, SettingsFile, build_request, read_file
 
@@ -42,7 +42,7 @@ def run(ctx: click.Context, /, file: Path | None, dry_run: bool, as_json: bool, 
     if as_json:
         click.echo(json.dumps(_result_json(request.spec, plan, results), indent=2))
     elif records:
-        click.echo(_result_text(results))
+        click.echo(_result_text(results, quiet))
     _report_failures(results)
     ctx.exit(1 if any(result.error for result in results) else 0)
 
@@ -81,6 +81,7 @@ def _result_json(spec: RunSpec, plan: Plan, results: Sequence[CellResult]) -> di
         "summary": row_summary(records) if records else None,
         "transmitted": transmitted(records),
         "note": honest_line(records),
+        "at_majority": majority_line(records),
     }
 
 
@@ -89,8 +90,8 @@ def _final_scores(record: Mapping[str, Any]) -> dict[str, Any]:
     return {party: record["metrics"][party] for party in ("client", "server")}
 
 
-def _result_text(results: Sequence[CellResult]) -> str:
-    """Return the table row, what was transmitted, where the records are, and what the numbers are not."""
+def _result_text(results: Sequence[CellResult], quiet: bool) -> str:
+    """Return the table row, what was transmitted, where the records are, what the numbers are not, what may help."""
     from mlecs_bench.report.build import build_table
 
     records = [result.record for result in results if result.record is not None]
@@ -101,6 +102,7 @@ def _result_text(results: Sequence[CellResult]) -> str:
         transmitted_text(transmitted(records)),
         f"{len(records)} record{'s' * (len(records) != 1)} of this run in {', '.join(map(str, paths))}",
         honest_line(records),
+        "" if quiet else majority_line(records),
     ]
     return "\n\n".join(part for part in parts if part)
 

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mlecs_bench.data.writing import Writing, writing_of
 from mlecs_bench.errors import AccessError, DataError
 
 if TYPE_CHECKING:
@@ -225,6 +226,11 @@ class Samples:
     def targets(self) -> list[str]:
         """The target text of every sample."""
         return self.column("target")
+
+    @cached_property
+    def writing(self) -> Writing:
+        """What the targets of all samples are written with."""
+        return writing_of(self.targets)
 
     def array(self, modality: str) -> np.ndarray[Any, Any]:
         """Return all samples of a modality as they are stored, (n, *shape), without a copy where Arrow mapped them."""

@@ -7,6 +7,7 @@ that implements the hook of that group with `hookimpl`, or straight to what the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
 
+from mlecs_bench.data.writing import ENGLISH_WRITING, Writing
 from mlecs_bench.doors.options import NoOptions
 
 if TYPE_CHECKING:
@@ -167,12 +169,14 @@ class MetricRequest:
 
     `labels` are the dataset's classes, none for generation; `cache_dir` is where it may keep what is costly; `model`
     is that of a learned metric as `--bertscore-model` or the profile names it; `torch_device` is where it runs.
+    `writing` says what the targets of the dataset are written with.
     """
 
     labels: tuple[str, ...]
     cache_dir: Path
     model: str | None = None
     torch_device: str = "cpu"
+    writing: Writing = ENGLISH_WRITING
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,9 @@ class MetricInfo:
     The entry point's name is the metric's name in `DatasetInfo.metrics` and in records. No model is loaded by `make`.
     `check(request)` raises UsageError before any data is prepared (so without labels) when a model cannot be used.
     `real_texts`: it says something of real texts alone, so tables of synthetic data leave it out; records hold it.
+    `per` "sample": the score is the mean over samples of what each scores; "corpus": it is of all samples together.
+    `range` are its least and greatest value. `labels`: it is for datasets with classes alone. `reading` says, as part
+    of a sentence, how texts are read where the identity does not; captions show it.
     """
 
     title: str
@@ -190,6 +197,10 @@ class MetricInfo:
     higher_is_better: bool = True
     check: Callable[[MetricRequest], None] | None = None
     real_texts: bool = False
+    per: Literal["sample", "corpus"] = "corpus"
+    range: tuple[float, float] = (-math.inf, math.inf)
+    labels: bool = False
+    reading: str = ""
 
 
 def _same(name: str) -> str:

@@ -4,18 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from mlecs_bench.errors import DataError
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One score: its value (a fraction unless its name says otherwise), the samples behind it, its direction."""
+    """One score: its value (a fraction unless its name says otherwise), the samples behind it, its direction.
+
+    `unseen`: in how many of the `n` targets the scorer finds nothing to compare although they are not empty.
+    """
 
     value: float
     n: int
     higher_is_better: bool = True
+    unseen: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the score as a record holds it; `unseen` is left out where it is 0."""
+        values = {"value": float(self.value), "n": int(self.n), "higher_is_better": self.higher_is_better}
+        return values | ({"unseen": int(self.unseen)} if self.unseen else {})
+
+
+RANKED = "_rank"
+"""What the name of a score has behind it where answers are the most likely label instead of what a model writes."""
+
+
+def ranked_name(name: str) -> str:
+    """Return what the score `name` is called where answers are ranked."""
+    return name + RANKED
 
 
 class Scorer(Protocol):

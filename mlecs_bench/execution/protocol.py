@@ -19,8 +19,8 @@ from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import PluginError, UsageError
 from mlecs_bench.execution.jobs import CellResult, Execution, Job, cell_ref, unplanned_ref
 from mlecs_bench.execution.sweep import run_jobs
-from mlecs_bench.federation.evaluation import scorers_of
-from mlecs_bench.federation.fleet import named_fleet
+from mlecs_bench.federation.evaluation import scorer_identities, scorers_of
+from mlecs_bench.federation.fleet import named_fleet, open_samples
 from mlecs_bench.files import writable
 from mlecs_bench.metrics.scorers import check_metrics
 from mlecs_bench.models.encoders import encoder_origins
@@ -34,6 +34,7 @@ from mlecs_bench.records.results import canonical_json, identity_key
 if TYPE_CHECKING:
     import pluggy
 
+    from mlecs_bench.data.samples import Samples
     from mlecs_bench.doors.events import Tell
     from mlecs_bench.doors.hookspecs import FleetInfo, WorkersInfo
     from mlecs_bench.doors.registry import Loaded
@@ -148,12 +149,16 @@ def plan_jobs(
         request = MetricRequest((), execution.cache_dir, plan.profile.bertscore, plan.torch_device)
         check_metrics(plan.metrics, request, registry)
     prepared: dict[str, Prepared] = {}
+    opened: dict[Path, Samples] = {}
     jobs: dict[str, Job] = {}
     for plan in plans:
         source = canonical_json([plan.dataset.name, plain(plan.data_options), plain(plan.data_dir)])
         if source not in prepared:
             prepared[source] = prepare(plan, registry, execution.cache_dir, observers)
-        for job in _jobs(plan, prepared[source], registry, execution):
+        folder = prepared[source].folder
+        if folder not in opened:
+            opened[folder] = open_samples(folder)
+        for job in _jobs(plan, folder, opened[folder], registry, execution):
             jobs.setdefault(job.key, job)
     return list(jobs.values())
 
@@ -183,16 +188,16 @@ def _check_unregistered(execution: Execution, fleet: str, registry: Registry) ->
         )
 
 
-def _jobs(plan: Plan, prepared: Prepared, registry: Registry, execution: Execution) -> list[Job]:
+def _jobs(plan: Plan, folder: Path, samples: Samples, registry: Registry, execution: Execution) -> list[Job]:
     """Return a job per seed of a plan; the seeds differ in nothing else, so all else is looked up once."""
-    manifest = prepared.manifest
-    scorers = {s.name: s.identity for s in scorers_of(plan, manifest.labels, registry, execution.cache_dir)}
+    manifest = samples.manifest
+    scorers = scorer_identities(plan, scorers_of(plan, samples, registry, execution.cache_dir))
     encoders = encoder_origins(manifest.modalities, registry)
     first = identity(plan, plan.seeds[0], manifest, scorers, encoders)
     jobs = []
     for seed in plan.seeds:
         own = {**first, "seed": seed}
-        jobs.append(Job(plan, seed, prepared.folder, execution, own, cell_ref(plan, seed, identity_key(own))))
+        jobs.append(Job(plan, seed, folder, execution, own, cell_ref(plan, seed, identity_key(own))))
     return jobs
 
 

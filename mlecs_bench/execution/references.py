@@ -10,7 +10,6 @@ in the cache under a hash of all texts and settings that decide them.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections import Counter
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from mlecs_bench.data.partition import Part
     from mlecs_bench.data.samples import Samples, Task
     from mlecs_bench.doors.hookspecs import DatasetInfo
-    from mlecs_bench.doors.scoring import Metric
     from mlecs_bench.federation.evaluation import Evaluator
 
 SERVER = "server"
@@ -96,16 +94,12 @@ def _scored(answers: Mapping[str, list[str]], targets: Mapping[str, list[str]], 
     client: dict[str, dict[str, Any]] = {}
     server: dict[str, Any] = {}
     for party in answers:
-        for metric, score in evaluator.compare(answers[party], targets[party]).items():
+        for metric, score in evaluator.score_texts(answers[party], targets[party]).items():
             if party == SERVER:
-                server[metric] = _score_json(score)
+                server[metric] = score.to_json()
             else:
-                client.setdefault(metric, {})[party] = _score_json(score)
+                client.setdefault(metric, {})[party] = score.to_json()
     return {"client": client, "server": server}
-
-
-def _score_json(score: Metric) -> dict[str, Any]:
-    return dataclasses.asdict(score)
 
 
 def _load(path: Path) -> Scores | None:

@@ -181,7 +181,8 @@ class Builder:
     def check_lengths(self) -> None:
         """Raise UsageError when texts do not fit the positions of a backbone that is in use."""
         if not self._outline:
-            self._factory.check_lengths(self._prompt)
+            ranked = self.samples.manifest.labels if self.plan.ranks else ()
+            self._factory.check_lengths(self._prompt, ranked)
 
 
 class _OwnWithoutModel(TypedDict):
@@ -302,8 +303,12 @@ class ModelFactory:
             self.random_encoders.setdefault(owner, []).append(modality)
         return encoder
 
-    def check_lengths(self, prompt: str) -> None:
-        """Raise UsageError when texts do not fit the positions of a backbone that is in use."""
+    def check_lengths(self, prompt: str, ranked: Sequence[str] = ()) -> None:
+        """Raise UsageError when texts do not fit the positions of a backbone that is in use.
+
+        `ranked` are labels that models are asked for the probability of.
+        """
+        answers = [*self.samples.targets, *ranked]
         for backbone, texts in self._backbones.values():
-            longest = max(texts.longest_answer(self.samples.targets), self.samples.manifest.max_new_tokens)
+            longest = max(texts.longest_answer(answers), self.samples.manifest.max_new_tokens)
             check_length(backbone, texts, (prompt, longest), self._profile.soft_tokens)

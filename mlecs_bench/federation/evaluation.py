@@ -1,4 +1,8 @@
-"""Scores of one party at one moment: greedy answers to its test samples, compared with their targets."""
+"""Scores of one party at one moment: answers to its test samples, compared with their targets.
+
+Answers are what the model writes, greedily; where a plan asks for it, they are also the labels that it finds most
+likely, whose scores have names of their own.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.doors.hookspecs import MetricRequest
-from mlecs_bench.doors.scoring import Metric, Scorer
+from mlecs_bench.doors.scoring import Metric, Scorer, ranked_name
 from mlecs_bench.metrics.scorers import make_scorers
 
 if TYPE_CHECKING:
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.registry import Registry
     from mlecs_bench.models.unified import UnifiedModel
     from mlecs_bench.plan.plan import Plan
+
+RANKING = "of the most likely label: greatest sum of the log-probabilities of its tokens and the end"
+"""How labels are ranked, as the identity of a score says it."""
 
 
 class Evaluator:
@@ -30,8 +37,14 @@ class Evaluator:
         scorers: Sequence[Scorer],
         batch_size: int,
         limits: Mapping[str, int | None] = MappingProxyType({}),
+        *,
+        ranks: bool = False,
     ) -> None:
-        """Score with `scorers`, generating `batch_size` answers at a time; `limits`: samples that a scorer sees."""
+        """Score with `scorers`, generating `batch_size` answers at a time; `limits`: samples that a scorer sees.
+
+        `ranks`: score the most likely labels, too.
+        """
+        self._ranks = ranks
         self._info = info
         self._limits = limits
         self._samples = samples
@@ -41,8 +54,16 @@ class Evaluator:
 
     def score(self, model: UnifiedModel, test: PartyData, prompt: str) -> dict[str, Metric]:
         """Return every score of `model` on `test`."""
-        predictions = self.predict(model, test, prompt)
-        return self.compare(predictions, test.targets(test.rows)) | dict(self._diagnose(test, predictions))
+        scores = self._scores(test, self.predict(model, test, prompt))
+        return scores | (_as_ranked(self._scores(test, self.rank(model, test, prompt))) if self._ranks else {})
+
+    def _scores(self, test: PartyData, answers: Sequence[str]) -> dict[str, Metric]:
+        return self.compare(answers, test.targets(test.rows)) | dict(self._diagnose(test, answers))
+
+    def score_texts(self, answers: Sequence[str], targets: Sequence[str]) -> dict[str, Metric]:
+        """Return every score of answers that no model gave, which are the same however an answer is taken."""
+        scores = self.compare(answers, targets)
+        return scores | (_as_ranked(scores) if self._ranks else {})
 
     def compare(self, predictions: Sequence[str], targets: Sequence[str]) -> dict[str, Metric]:
         """Return every scorer's score of `predictions` against as many `targets`; a limited one sees an even spread."""
@@ -56,7 +77,7 @@ class Evaluator:
     def settings(self) -> dict[str, Any]:
         """Everything beside the texts that decides what `compare` returns, as JSON values."""
         names = [scorer.name for scorer in self._scorers]
-        return {
+        return ({"ranks": True} if self._ranks else {}) | {
             "scorers": {scorer.name: scorer.identity for scorer in self._scorers},
             "limits": {name: self._limits.get(name) for name in names},
             "labels": list(self._samples.manifest.labels),
@@ -68,6 +89,15 @@ class Evaluator:
         for start in range(0, len(test), self._batch_size):
             batch = test.batch(test.rows[start : start + self._batch_size])
             answers += model.generate(batch, prompt, test.manifest.max_new_tokens)
+        return answers
+
+    def rank(self, model: UnifiedModel, test: PartyData, prompt: str) -> list[str]:
+        """Return for every sample of `test` the label that the model finds most likely."""
+        labels = self._samples.manifest.labels
+        size = max(1, self._batch_size // len(labels))  # as many sequences at a time as are generated
+        answers: list[str] = []
+        for start in range(0, len(test), size):
+            answers += model.rank(test.batch(test.rows[start : start + size]), prompt, labels)
         return answers
 
     def _diagnose(self, test: PartyData, predictions: Sequence[str]) -> Mapping[str, Metric]:
@@ -86,15 +116,27 @@ def spread(n: int, limit: int | None) -> list[int]:
     return [i * n // limit for i in range(limit)]
 
 
-def scorers_of(plan: Plan, labels: Sequence[str], registry: Registry, cache_dir: Path) -> list[Scorer]:
-    """Return the scorers of a plan's metrics that are installed; `labels` are the classes of its data."""
-    request = MetricRequest(tuple(labels), cache_dir, plan.profile.bertscore, plan.torch_device)
+def _as_ranked(scores: Mapping[str, Metric]) -> dict[str, Metric]:
+    return {ranked_name(name): score for name, score in scores.items()}
+
+
+def scorers_of(plan: Plan, samples: Samples, registry: Registry, cache_dir: Path) -> list[Scorer]:
+    """Return the scorers of a plan's metrics that are installed, for its data."""
+    labels = tuple(samples.manifest.labels)
+    request = MetricRequest(labels, cache_dir, plan.profile.bertscore, plan.torch_device, samples.writing)
     return make_scorers(plan.metrics, request, registry)
+
+
+def scorer_identities(plan: Plan, scorers: Sequence[Scorer]) -> dict[str, str]:
+    """Return the identity of every score that a cell of a plan gets, by its name."""
+    generated = {scorer.name: scorer.identity for scorer in scorers}
+    ranked = {ranked_name(name): f"{told}, {RANKING}" for name, told in generated.items()}
+    return generated | (ranked if plan.ranks else {})
 
 
 def evaluator_of(plan: Plan, samples: Samples, registry: Registry, cache_dir: Path) -> Evaluator:
     """Return what scores every party of a cell."""
-    scorers = scorers_of(plan, samples.manifest.labels, registry, cache_dir)
+    scorers = scorers_of(plan, samples, registry, cache_dir)
     limits = {"bertscore": plan.profile.bertscore_samples}
     info = registry.dataset(plan.dataset.name).info
-    return Evaluator(info, samples, scorers, plan.profile.generation_batch, limits)
+    return Evaluator(info, samples, scorers, plan.profile.generation_batch, limits, ranks=plan.ranks)

@@ -221,7 +221,4 @@ def scored(evaluator: Scoring, party: Party) -> Scores:
     for name, metric in found.items():
         if not math.isfinite(metric.value):
             raise PluginError(f"{name} of {party.id} is {metric.value}; a score is a finite number, or left out")
-    return {
-        name: {"value": float(metric.value), "n": int(metric.n), "higher_is_better": metric.higher_is_better}
-        for name, metric in found.items()
-    }
+    return {name: metric.to_json() for name, metric in found.items()}

@@ -9,12 +9,7 @@ from statistics import fmean
 from mlecs_bench.doors.hookspecs import MetricInfo, MetricRequest, hookimpl
 from mlecs_bench.doors.scoring import FunctionScorer, Metric, check_pairs
 from mlecs_bench.errors import DataError, UsageError
-
-
-def label_of(prediction: str, labels: Sequence[str]) -> str | None:
-    """Return the label that `prediction` spells, apart from case and outer spaces, or None."""
-    text = prediction.strip().casefold()
-    return next((label for label in labels if label.casefold() == text), None)
+from mlecs_bench.metrics.labels import MATCHING, label_of
 
 
 def f1_macro(predictions: Sequence[str], references: Sequence[str], labels: Sequence[str]) -> Metric:
@@ -62,7 +57,7 @@ class F1Plugin:
     @hookimpl
     def mlecs_metric(self) -> MetricInfo:
         """Return the metric."""
-        return MetricInfo(self.title, self.summary, self._make)
+        return MetricInfo(self.title, self.summary, self._make, range=(0.0, 1.0), labels=True)
 
     def _make(self, request: MetricRequest) -> FunctionScorer:
         """Return the scorer for the labels of a dataset; raises UsageError where it has none."""
@@ -73,7 +68,10 @@ class F1Plugin:
         def score(predictions: Sequence[str], references: Sequence[str]) -> Metric:
             return self.function(predictions, references, labels)
 
-        return FunctionScorer(self.name, f"{self.name} of {len(labels)} labels, other answers are misses", score)
+        # Of ASCII labels no answer is read otherwise than it was before Unicode forms counted.
+        spelt = "" if all(map(str.isascii, labels)) else f", {MATCHING}"
+        told = f"{self.name} of {len(labels)} labels, other answers are misses{spelt}"
+        return FunctionScorer(self.name, told, score)
 
 
 MACRO = F1Plugin("f1_macro", "Macro F1", "the mean over all labels of the F1 of each", f1_macro)

@@ -160,6 +160,27 @@ class Backbone:
             logits: Tensor = self._base(inputs_embeds=inputs, logits_to_keep=keep, **self._forward_keywords).logits
         return logits[:, -keep:].float()
 
+    @torch.no_grad()
+    def continued(self, embeds: Float[Tensor, "b S H"], ids: Int64[Tensor, "k a"]) -> Float32[Tensor, "b k a V"]:
+        """Return the logits that predict each token of k continuations `ids` after each of b inputs, in float32.
+
+        The inputs are read once where the model keeps plain keys and values of them, else with every continuation.
+        """
+        b, (k, a) = len(embeds), ids.shape
+        embeds = embeds.to(self.settings.dtype)
+        behind = self.embed(ids[:, :-1]).to(self.settings.dtype).repeat(b, 1, 1)
+        with self._autocast():
+            keep_cache = dict.fromkeys(self._forward_keywords, True)
+            start = self._base(inputs_embeds=embeds.clone(), logits_to_keep=1, **keep_cache)
+            cache: Any = getattr(start, "past_key_values", None)
+            if a == 1 or not _is_plain_cache(cache):
+                whole = torch.cat([embeds.repeat_interleave(k, dim=0), behind], dim=1)
+                return self.logits(whole, keep=a).view(b, k, a, -1)
+            cache.batch_repeat_interleave(k)
+            rest = self._base(inputs_embeds=behind, past_key_values=cache, **keep_cache).logits
+        first = start.logits[:, -1:].repeat_interleave(k, dim=0)
+        return torch.cat([first, rest], dim=1).float().view(b, k, a, -1)
+
     def _autocast(self) -> AbstractContextManager[object]:
         dtype = self.settings.dtype
         return nullcontext() if dtype == torch.float32 else torch.autocast(self.torch_device.type, dtype=dtype)
@@ -195,6 +216,14 @@ class Backbone:
             ended |= chosen == self.eos_id
             ids = torch.cat([ids, chosen[:, None]], dim=1)
         return ids
+
+
+def _is_plain_cache(cache: Any) -> bool:
+    """Does a cache hold nothing but keys and values, so that rows of it can be repeated?"""
+    from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+    plain = (DynamicLayer, DynamicSlidingWindowLayer)
+    return type(cache) is DynamicCache and all(type(layer) in plain for layer in cache.layers)
 
 
 def _kaiming_uniform(shape: torch.Size, generator: torch.Generator) -> Float32[Tensor, "r n_in"]:

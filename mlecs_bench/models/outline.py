@@ -181,6 +181,10 @@ class BackboneOutline:
         """Raise PluginError."""
         raise self._cannot()
 
+    def continued(self, embeds: Float[Tensor, "b S H"], ids: Int64[Tensor, "k a"]) -> Float32[Tensor, "b k a V"]:
+        """Raise PluginError."""
+        raise self._cannot()
+
     def _cannot(self) -> PluginError:
         return PluginError(
             f"what the algorithm sends depends on answers of '{self.source}', and here are only shapes; run it and "

@@ -133,6 +133,31 @@ class UnifiedModel:
         ids = self._prompt_ids(prompt, len(batch))
         return self.backbone.generate(self._embeds(soft, ids), max_new_tokens)
 
+    @torch.no_grad()
+    def rank(self, batch: Batch, prompt: str, answers: Sequence[str]) -> list[str]:
+        """Return for each sample of a batch that of the `answers` which the model most likely gives.
+
+        Of equally likely ones the first.
+        """
+        best = self.log_likelihoods(batch, prompt, answers).argmax(dim=1)
+        return [answers[i] for i in best.tolist()]
+
+    @torch.no_grad()
+    def log_likelihoods(self, batch: Batch, prompt: str, answers: Sequence[str]) -> Float[Tensor, "b k"]:
+        """Return log p(answer | sample) of each of k `answers`: the sum over its tokens, the end-of-sequence included.
+
+        So the answers exclude each other, and these are the probabilities of writing exactly this; nothing is divided
+        by lengths.
+        """
+        self.switch(training=False)
+        soft = self.soft_prompt(self.represent(batch), len(batch))
+        embeds = self._embeds(soft, self._prompt_ids(prompt, len(batch)))
+        told = self.texts.answers(answers)
+        logits = self.backbone.continued(embeds, told.ids)
+        ids = told.ids.expand(len(batch), -1, -1).unsqueeze(3)
+        chosen = logits.gather(3, ids).squeeze(3) - logits.logsumexp(dim=3)
+        return chosen.masked_fill(~told.mask, 0.0).sum(dim=2)
+
     def switch(self, training: bool) -> None:
         """Make this model's adapter the active one and set dropout on (training) or off."""
         self.encoders.train(training)

@@ -19,7 +19,7 @@ GRID_KEYS = ("rho", "n_devices", "dataset", "algo", "budget", "split")
 """The settings that come first in the order of runs, each before the one that changes faster."""
 LOCAL_KEYS = ("data_dir", "device", "threads")
 """Settings of a machine, which are one value; a copy of a study that stays with its records has them as $VARIABLES."""
-ONE_VALUE = ("seeds", "n_seeds", *LOCAL_KEYS)
+ONE_VALUE = ("seeds", "n_seeds", "metrics", *LOCAL_KEYS)
 
 Settings = Mapping[str, Any]
 

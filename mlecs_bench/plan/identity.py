@@ -53,7 +53,7 @@ def identity(
         "structure": _structure_identity(plan),
         "training": _training_identity(plan),
         "evaluate": plan.evaluate,
-        "scorers": {name: scorers.get(name) for name in plan.metrics},
+        "scorers": {name: scorers.get(name) for name in plan.scores},
         "numerics": {
             "torch": importlib.metadata.version("torch"),
             "device": plan.torch_device,

@@ -13,8 +13,9 @@ from mlecs_bench.doors.hookspecs import Needs
 from mlecs_bench.doors.options import build_options, plain, rebuilt
 from mlecs_bench.doors.profile import Profile
 from mlecs_bench.doors.registry import PluginRef
+from mlecs_bench.doors.scoring import ranked_name
 from mlecs_bench.errors import PluginError
-from mlecs_bench.plan.spec import Rho, rho_text
+from mlecs_bench.plan.spec import AnswerRule, Rho, rho_text
 from mlecs_bench.plan.structure import Deviations, Structure
 from mlecs_bench.plan.training import BudgetRule, Training
 
@@ -29,7 +30,8 @@ class Plan:
     `rates` is rho by modality. `profile` has every override in it, `profile_models` are its own SLM and LLM from before
     them. `structures` are those of the devices, by id. `proxy` is the model of the proxies, None where the algorithm
     has none. `training` holds the budget in steps, `rule` how it was counted; with local epochs it holds passes, of
-    which each party makes steps when it knows its samples. `metrics` names the scores, headline first. `own_options`
+    which each party makes steps when it knows its samples. `metrics` names the scores, headline first,
+    `answer` says how an answer is taken from a model. `own_options`
     are those of the algorithm that depart from its defaults, `own_settings` those of the profile that depart from its
     own and can change a number, as JSON values (of files their last name); `variant` says in which settings the run
     departs from the usual. `data_dir` is where the user's files are, None for the stand-in.
@@ -61,6 +63,17 @@ class Plan:
     own_options: Mapping[str, Any]
     own_settings: Mapping[str, Any]
     variant: str
+    answer: AnswerRule = "generate"
+
+    @property
+    def ranks(self) -> bool:
+        """Are labels ranked, beside the answers that a model writes?"""
+        return self.answer == "rank"
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """The names of all scores but a dataset's diagnostics: of written answers, then of ranked labels."""
+        return (*self.metrics, *(map(ranked_name, self.metrics) if self.ranks else ()))
 
     @property
     def device_ids(self) -> tuple[str, ...]:

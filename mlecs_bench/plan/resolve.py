@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlecs_bench.data.partition import rates_of
 from mlecs_bench.doors.options import build_options, default_text, plain
 from mlecs_bench.doors.profile_settings import departures, parsed_setting, replaced
+from mlecs_bench.doors.scoring import ranked_name
 from mlecs_bench.errors import UsageError
 from mlecs_bench.models.sources import source_name
 from mlecs_bench.plan.plan import Plan
@@ -31,6 +32,9 @@ def resolve(spec: RunSpec, registry: Registry) -> Plan:
     """
     profile = profile_named(spec.profile, registry)
     plan = planned(spec, registry.algorithm(spec.algo), registry.dataset(spec.dataset), profile)
+    for name in spec.metrics:
+        if registry.metric(name).info.labels and registry.dataset(spec.dataset).info.task != "classification":
+            raise UsageError(f"metric '{name}' needs labels, and dataset '{spec.dataset}' has none; leave it out")
     if plan.torch_device != "cpu":  # torch is imported only when a GPU is asked for
         from mlecs_bench.models.placement import check_dtype, torch_device
 
@@ -79,14 +83,32 @@ def planned(
         rule=spec.budget,
         training=training_of(chosen, needs, spec.budget),
         evaluate=spec.evaluate,
-        metrics=tuple(dataset.info.metrics),
+        metrics=_metrics(spec, dataset),
         seeds=spec.seeds,
         torch_device=chosen.torch_device,
         threads=spec.threads,
         own_options=own_options,
         own_settings=own_settings,
+        answer=spec.answer,
         variant=_variant(spec, own_options, own_settings, other_split=split != dataset.info.splits[0]),
     )
+
+
+def _metrics(spec: RunSpec, dataset: Loaded[DatasetInfo]) -> tuple[str, ...]:
+    """Return the dataset's metrics and those that the user adds, each once.
+
+    Raises UsageError where labels are to be ranked and there are none, or a metric has the name of a ranked score.
+    """
+    metrics = tuple(dict.fromkeys([*dataset.info.metrics, *spec.metrics]))
+    if spec.answer == "rank":
+        if dataset.info.task != "classification":
+            raise UsageError(
+                f"answer rank needs labels to rank, and dataset '{dataset.name}' has none; use answer generate"
+            )
+        taken = [ranked_name(name) for name in metrics if ranked_name(name) in metrics]
+        if taken:
+            raise UsageError(f"answer rank records '{taken[0]}', which is a metric here, too; leave that out")
+    return metrics
 
 
 def _deviations(spec: RunSpec) -> Deviations:

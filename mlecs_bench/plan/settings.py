@@ -119,7 +119,17 @@ def spec_of(settings: Mapping[str, Any]) -> RunSpec:
             values[name] = int(values[name])  # a flag is text; what else it says is for the spec to judge
     for name in ("device_rank", "device_encoder_width"):
         values[name] = {id_: _whole(size, f"{name} of {id_}") for id_, size in values.get(name, {}).items()}
+    if "metrics" in values:
+        values["metrics"] = parse_names(values["metrics"], "metrics")
     return RunSpec.from_mapping(values)
+
+
+def parse_names(value: Any, what: str) -> tuple[str, ...]:
+    """Return names from a list, or from a text with commas, each once; raises UsageError for anything else."""
+    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) and part for part in parts):
+        raise UsageError(f"{what} must be names with commas, such as accuracy,bleu, got {value!r}")
+    return tuple(dict.fromkeys(parts))
 
 
 def parse_rho(value: Any) -> Rho:

@@ -18,6 +18,8 @@ from mlecs_bench.seeds import PROTOCOL_SEEDS
 
 Rho = float | Mapping[str, float]
 Limit = int | Literal["all"]
+AnswerRule = Literal["generate", "rank"]
+"""What an answer is: what a model writes, or, where targets are labels, also the label that it finds most likely."""
 LIMITS = ("private_limit", "public_limit", "test_limit")
 """The settings of this type: the most samples of a kind."""
 PROFILE_FIELDS: Mapping[str, str] = MappingProxyType(
@@ -56,13 +58,14 @@ class RunSpec:
 
     None stands for "as the profile or the dataset says", which `resolve` looks up. `rho` is one rate or a rate per
     modality. `steps` is q, the optimiser steps of one stage; `local_epochs` counts passes over a party's samples
-    instead. `set` holds settings of the profile by dotted name, such as `lora.rank`. `private_limit` and
-    `public_limit` are the most training samples of a device and of the public part, `test_limit` the most test samples
-    of a party; "all" leaves
-    every one. `data_dir` is where the user's files are; it is not part of a record's identity, the digest of the
-    data is. Nor are `gradient_checkpointing`, which changes memory and speed alone, and `bertscore_model` (a folder,
-    a hub id, "packaged" or "none"), whose weights are. `slm`, `llm` and `proxy` are folders or hub ids; `device_slm`,
-    `device_rank` and `device_encoder_width` say in what single devices differ, by device id.
+    instead. `set` holds settings of the profile by dotted name, such as `lora.rank`. `private_limit` and `public_limit`
+    are the most training samples of a device and of the public part, `test_limit` the most test samples of a party;
+    "all" leaves every one. `metrics` are scored beside the dataset's; `answer` "rank" adds the scores of the most
+    likely labels to those of what models write. `data_dir` is where the user's files are; it is not part of a record's
+    identity, the digest of the data is. Nor are `gradient_checkpointing`, which changes memory and speed alone, and
+    `bertscore_model` (a folder, a hub id, "packaged" or "none"), whose weights are. `slm`, `llm` and `proxy` are
+    folders or hub ids; `device_slm`, `device_rank` and `device_encoder_width` say in what single devices differ, by
+    device id.
     """
 
     algo: str
@@ -86,6 +89,8 @@ class RunSpec:
     gradient_checkpointing: bool = False
     bertscore_model: str | None = None
     evaluate: Literal["last", "all"] = "last"
+    metrics: tuple[str, ...] = ()
+    answer: AnswerRule = "generate"
     min_modalities: int = 1
     slm: str | None = None
     llm: str | None = None
@@ -131,6 +136,8 @@ class RunSpec:
             raise UsageError(f"gradient-checkpointing must be true or false, got {self.gradient_checkpointing}")
         if self.evaluate not in ("last", "all"):
             raise UsageError(f"evaluate must be last or all, got {self.evaluate}")
+        if self.answer not in ("generate", "rank"):
+            raise UsageError(f"answer must be generate or rank, got {self.answer}")
         if self.min_modalities not in (0, 1):
             raise UsageError(f"min-modalities must be 0 or 1, got {self.min_modalities}")
         whole = all(isinstance(seed, int) and not isinstance(seed, bool) for seed in self.seeds)
@@ -160,5 +167,5 @@ class RunSpec:
         missing = [name for name in ("algo", "dataset", "rho") if name not in values]
         if missing:
             raise UsageError(f"setting '{missing[0]}' is missing; give --{missing[0]}")
-        seeds = values.get("seeds", PROTOCOL_SEEDS)
-        return cls(**{**values, "seeds": tuple(seeds)})
+        lists = {"seeds": tuple(values.get("seeds", PROTOCOL_SEEDS)), "metrics": tuple(values.get("metrics", ()))}
+        return cls(**{**values, **lists})

@@ -8,7 +8,7 @@ differ in anything (view, split, scorers) are columns apart.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -57,8 +57,8 @@ class Arm:
 class Data:
     """One dataset with its view, split and scorers, as a table names it, and its metrics, the headline first.
 
-    `unscored` are the metrics whose scorers were not installed. Metrics that say nothing of synthetic data are none of
-    its metrics where it is synthetic.
+    `unscored` are the metrics whose scorers were not installed, `readings` say how metrics read texts. Metrics that say
+    nothing of synthetic data are none of its metrics where it is synthetic.
     """
 
     key: str
@@ -66,6 +66,7 @@ class Data:
     name: str
     metrics: tuple[str, ...]
     unscored: tuple[str, ...] = ()
+    readings: tuple[tuple[str, str], ...] = ()
 
     @property
     def headline(self) -> str:
@@ -136,12 +137,14 @@ class Cards:
     """What installed plugins say of what records hold; a report knows no algorithm and no metric itself.
 
     `defaults` are the default options of algorithms, as JSON values, by name; `controls` are the controls among them by
-    `control_key`; `real_texts` are the metrics that say something of real texts alone.
+    `control_key`; `real_texts` are the metrics that say something of real texts alone; `readings` say how metrics read
+    texts, by name.
     """
 
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     controls: Mapping[str, Control] = field(default_factory=dict)
     real_texts: frozenset[str] = frozenset()
+    readings: Mapping[str, str] = field(default_factory=dict)
 
 
 NO_CARDS = Cards()
@@ -283,13 +286,21 @@ def _data(rows: Sequence[Row], cards: Cards) -> dict[str, Data]:
         paths = sorted({path for own in variants.values() for path in own})
         differing = [path for path in paths if len({own.get(path) for own in variants.values()}) > 1]
         for key, own in variants.items():
-            parts = [f"{_short(path)} {_bare(own.get(path, 'absent'))}" for path in differing]
+            parts = [part for path in differing if (part := _data_part(path, own, variants.values()))]
             label = f"{name} ({', '.join(parts)})" if parts else name
             hidden = cards.real_texts if identities[key]["dataset"]["synthetic"] else ()
             scorers = {name: one for name, one in identities[key]["scorers"].items() if name not in hidden}
             metrics, unscored = (tuple(m for m in scorers if (scorers[m] is None) is lacks) for lacks in (False, True))
-            found[key] = Data(key, label, name, metrics, unscored)
+            readings = tuple((m, cards.readings[m]) for m in metrics if cards.readings.get(m))
+            found[key] = Data(key, label, name, metrics, unscored, readings)
     return found
+
+
+def _data_part(path: str, own: Mapping[str, str], variants: Iterable[Mapping[str, str]]) -> str:
+    """Return what one setting makes of data that others have otherwise; of an added metric its name, "" without it."""
+    if path.startswith("scorers.") and any(path not in other for other in variants):
+        return f"with {path.removeprefix('scorers.')}" if path in own else ""
+    return f"{_short(path)} {_bare(own.get(path, 'absent'))}"
 
 
 def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -33,14 +33,16 @@ Records = Sequence[Mapping[str, Any]]
 class Wanted:
     """What a report shows: when devices are scored, the algorithm that is held against the others, published values.
 
-    `candidate` None: that of the first study that names one of the algorithms, else the algorithm with ablations, else
-    the last one. `studies` add their sections, in place of some of the report's own.
+    `diagnostics` shows those of datasets in tables. `candidate` None: that of the first study that names one of the
+    algorithms, else the algorithm with ablations, else the last one. `studies` add their sections, in place of some of
+    the report's own.
     """
 
     eval_points: tuple[EvalPoint, ...] = BOTH_POINTS
     candidate: str | None = None
     published: bool = False
     studies: Sequence[StudyInfo] = ()
+    diagnostics: bool = False
 
 
 def build_report(
@@ -57,7 +59,7 @@ def build_report(
     """
     rows = build_rows(records)
     candidate = wanted.candidate or _default_candidate(rows, wanted.studies, cards)
-    asked = Asked(wanted.eval_points, candidate, expected_seeds(rows), wanted.published)
+    asked = Asked(wanted.eval_points, candidate, expected_seeds(rows), wanted.published, wanted.diagnostics)
     settings = arrange(rows, candidate, cards, _order(wanted.studies))
     views = [StudyView(setting, asked, number) for number, setting in enumerate(settings)]
     sections = [section for view in views for section in _sections(view, wanted.studies) if _says_something(section)]
@@ -65,21 +67,33 @@ def build_report(
     return Report(title, _made_by(records), honest_sentence(rows), sections, warnings, files)
 
 
-def build_table(records: Records, eval_points: tuple[EvalPoint, ...] = BOTH_POINTS, cards: Cards = NO_CARDS) -> str:
+def build_table(
+    records: Records,
+    eval_points: tuple[EvalPoint, ...] = BOTH_POINTS,
+    cards: Cards = NO_CARDS,
+    *,
+    diagnostics: bool = False,
+) -> str:
     """Return the scores of all `records` as text for the terminal, a table per setting and dataset.
 
     Raises RecordError when a seed of a cell occurs twice.
     """
-    return "\n".join(table_text(table) for table in tables_of_scores(records, eval_points, cards))
+    return "\n".join(
+        table_text(table) for table in tables_of_scores(records, eval_points, cards, diagnostics=diagnostics)
+    )
 
 
 def tables_of_scores(
-    records: Records, eval_points: tuple[EvalPoint, ...] = BOTH_POINTS, cards: Cards = NO_CARDS
+    records: Records,
+    eval_points: tuple[EvalPoint, ...] = BOTH_POINTS,
+    cards: Cards = NO_CARDS,
+    *,
+    diagnostics: bool = False,
 ) -> list[Table]:
     """Return the scores of all `records`, a table per setting and dataset; raises RecordError as `build_table` does."""
     rows = build_rows(records)
     candidate = _default_candidate(rows, (), cards)
-    asked = Asked(eval_points, candidate, expected_seeds(rows))
+    asked = Asked(eval_points, candidate, expected_seeds(rows), diagnostics=diagnostics)
     return [table for setting in arrange(rows, candidate, cards) for table in score_tables(setting, asked)]
 
 

@@ -16,11 +16,12 @@ FORMULA_STARTS = ("=", "+", "-", "@")
 
 
 def table_csv(table: Table, sets: RecordSets) -> str:
-    """Return a table in long form: its labels, then FIELDS. A field that does not apply is empty.
+    """Return a table in long form, its whole: its labels, then FIELDS. A field that does not apply is empty.
 
     `records` holds the number of a set, whose files `records_csv` lists.
     """
-    rows = (row for line in table.lines for row in _rows(line, table.columns, sets))
+    whole = table.whole or table
+    rows = (row for line in whole.lines for row in _rows(line, whole.columns, sets))
     return _text([*map(_words, table.left), *FIELDS], rows)
 
 

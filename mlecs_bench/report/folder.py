@@ -36,12 +36,13 @@ PAPER = "paper"
 
 @dataclass(frozen=True)
 class Choice:
-    """What a report is to show: points of evaluation, the candidate, studies by name, printed values beside ours."""
+    """What a report is to show: points of evaluation, the candidate, studies by name, printed values, diagnostics."""
 
     eval_points: tuple[EvalPoint, ...] = BOTH_POINTS
     candidate: str | None = None
     studies: tuple[str, ...] = ()
     with_paper: bool = False
+    diagnostics: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def built_report(folder: Path, choice: Choice, warn: Callable[[str], None]) -> B
     if candidate is None and not any(study.candidate for study in shown):
         candidate = with_ablations(found.records, registry)
     left_out = [f"left out: {Path(problem.split()[0]).name}" for problem in found.problems]
-    wanted = Wanted(choice.eval_points, candidate, choice.with_paper, shown)
+    wanted = Wanted(choice.eval_points, candidate, choice.with_paper, shown, choice.diagnostics)
     cards = known_cards(found.records, registry)
     files = {key: path.relative_to(folder).as_posix() for key, path in found.paths.items()}
     title = f"Report of {folder.resolve().name}"
@@ -148,7 +149,7 @@ class WrittenReport:
         return self.markdown
 
 
-def report(
+def report(  # noqa: PLR0913  # a keyword for each flag of the command
     folder: str | PathLike[str] = USUAL_FOLDER,
     *,
     output: str | PathLike[str] | None = None,
@@ -156,13 +157,14 @@ def report(
     candidate: str | None = None,
     study: str | Sequence[str] = (),
     with_paper: bool = False,
+    diagnostics: bool = False,
 ) -> WrittenReport:
     """Write tables, figures and statistics on the records of a folder into FOLDER/report, as `mlecs-bench report` does.
 
     `output` names another folder; `eval_point` shows "local" or "received" alone; `candidate` is the algorithm that is
-    tested against the others; `study` adds the sections of one or more studies, `with_paper` those of the paper's. A
-    file that is no valid record is a Python warning and is left out. Raises UsageError for what cannot be shown,
-    RecordError for a folder without a valid record.
+    tested against the others; `study` adds the sections of one or more studies, `with_paper` those of the paper's,
+    `diagnostics` the diagnostic scores of datasets. A file that is no valid record is a Python warning and is left out.
+    Raises UsageError for what cannot be shown, RecordError for a folder without a valid record.
     """
     if eval_point not in (None, *EVAL_POINTS):
         raise UsageError(f"eval-point must be {' or '.join(EVAL_POINTS)}, got {eval_point}")
@@ -173,7 +175,7 @@ def report(
     def warn(line: str) -> None:
         warnings.warn(line, stacklevel=4)
 
-    built = built_report(place, Choice(points, candidate, studies, with_paper), warn)
+    built = built_report(place, Choice(points, candidate, studies, with_paper, diagnostics), warn)
     target = Path(output).expanduser() if output is not None else place / REPORT_FOLDER
     paths = tuple(built.write(target))
     return WrittenReport(

@@ -187,13 +187,14 @@ def _traffic(members: Sequence[Mapping[str, Any]]) -> Traffic:
 
 def _directions(members: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
     """Return for each metric whether higher is better."""
-    directions: dict[str, bool] = {}
-    for record in members:
-        client = record["metrics"]["client"]
-        scores = [(m, s) for by_metric in client.values() for m, devices in by_metric.items() for s in devices.values()]
-        scores += list((record["metrics"]["server"] or {}).items())
-        directions.update({metric: score["higher_is_better"] for metric, score in scores})
-    return directions
+    return {metric: score["higher_is_better"] for record in members for metric, score in all_scores(record)}
+
+
+def all_scores(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return every score of the last round with its metric: those of all devices at both points, and the server's."""
+    client = record["metrics"]["client"]
+    scores = [(m, s) for by_metric in client.values() for m, devices in by_metric.items() for s in devices.values()]
+    return scores + list((record["metrics"]["server"] or {}).items())
 
 
 def _order(row: Row) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from mlecs_bench.errors import MlecsError
 from mlecs_bench.report.arrange import Cards, control_key
 
 if TYPE_CHECKING:
-    from mlecs_bench.doors.hookspecs import Control, StudyInfo
+    from mlecs_bench.doors.hookspecs import Control, MetricInfo, StudyInfo
     from mlecs_bench.doors.registry import Registry
 
 Records = Sequence[Mapping[str, Any]]
@@ -30,7 +30,13 @@ def known_defaults(records: Records, registry: Registry) -> dict[str, dict[str, 
 
 def known_cards(records: Records, registry: Registry) -> Cards:
     """Return what the cards of installed plugins say of the algorithms and the metrics of records."""
-    return Cards(known_defaults(records, registry), _controls(records, registry), _of_real_texts(records, registry))
+    metrics = _metrics(records, registry)
+    return Cards(
+        known_defaults(records, registry),
+        _controls(records, registry),
+        frozenset(name for name, info in metrics.items() if info.real_texts),
+        {name: info.reading for name, info in metrics.items() if info.reading},
+    )
 
 
 def _controls(records: Records, registry: Registry) -> dict[str, Control]:
@@ -48,14 +54,15 @@ def _controls(records: Records, registry: Registry) -> dict[str, Control]:
     return found
 
 
-def _of_real_texts(records: Records, registry: Registry) -> frozenset[str]:
-    found = set()
+def _metrics(records: Records, registry: Registry) -> dict[str, MetricInfo]:
+    """Return the cards of the installed metrics of records, by name."""
+    found = {}
     for name in dict.fromkeys(name for record in records for name in record["identity"]["scorers"]):
         try:
-            found |= {name} if registry.metric(name).info.real_texts else set()
+            found[name] = registry.metric(name).info
         except MlecsError:
             continue
-    return frozenset(found)
+    return found
 
 
 def with_ablations(records: Records, registry: Registry) -> str | None:

@@ -13,7 +13,16 @@ from mlecs_bench.records.names import rho_label
 from mlecs_bench.report.arrange import Arm, Data, Place, Setting
 from mlecs_bench.report.captions import score_caption
 from mlecs_bench.report.controls import GAP, GAP_STAT, Block, Gap, control_notes, gap_note, gap_of
-from mlecs_bench.report.frame import BOTH_POINTS, SERVER, EvalPoint, Row, SeedMean, Stat, honest_sentence
+from mlecs_bench.report.frame import (
+    BOTH_POINTS,
+    SERVER,
+    EvalPoint,
+    Row,
+    SeedMean,
+    Stat,
+    all_scores,
+    honest_sentence,
+)
 from mlecs_bench.report.references import ReferenceRow, reference_notes, reference_rows
 from mlecs_bench.report.statistics import ALPHA, holm, paired_difference
 from mlecs_bench.report.table import Content, Line, Number, Published, Table
@@ -34,13 +43,15 @@ class Asked:
     """What a reader asked of a report.
 
     `eval_points` are when devices are scored, `candidate` is the algorithm that is held against the others, `seeds`
-    are those that every score should have; `published` puts published values beside ours where a study has them.
+    are those that every score should have; `published` puts published values beside ours where a study has them;
+    `diagnostics` shows the diagnostic scores of datasets, which CSV always has.
     """
 
     eval_points: tuple[EvalPoint, ...]
     candidate: str
     seeds: tuple[int, ...]
     published: bool = False
+    diagnostics: bool = False
 
     def points_of(self, stat: Stat) -> tuple[EvalPoint, ...]:
         """Return when a score is taken: a server, which receives nothing, has one point of evaluation."""
@@ -98,13 +109,54 @@ def score_tables(setting: Setting, asked: Asked, suffix: str = "") -> list[Table
         columns = score_columns([data], rows, asked)
         if columns:
             layout = _layout(data, rows, suffix)
-            table = score_table(setting, rows, columns, asked, layout)
-            tables.append(replace(table, notes=(*table.notes, *_share_notes(rows), *_scorer_notes(data))))
+            found = _diagnostic_columns(data, rows, asked)
+            shown = [*columns, *found] if asked.diagnostics else columns
+            table = _one_table(setting, rows, shown, asked, layout)
+            hidden = found and not asked.diagnostics
+            whole = _one_table(setting, rows, [*columns, *found], asked, layout) if hidden else None
+            tables.append(replace(table, whole=whole))
     return tables
 
 
+def _one_table(
+    setting: Setting, rows: Sequence[Placed], columns: Sequence[ScoreColumn], asked: Asked, layout: ScoreLayout
+) -> Table:
+    """Return the scores of one dataset with what was sent, and how texts were read."""
+    table, data = score_table(setting, rows, columns, asked, layout), columns[0].data
+    caption = " ".join([table.caption, *_reading_sentences(columns)])
+    notes = (*table.notes, *_share_notes(rows), *_unseen_notes(rows, columns), *_scorer_notes(data))
+    return replace(table, caption=caption, notes=notes)
+
+
+def _diagnostic_columns(data: Data, rows: Sequence[Placed], asked: Asked) -> list[ScoreColumn]:
+    """Return the columns of the scores that a dataset's own diagnosis gave, by their names in the records."""
+    own = {name: None for _, row in rows for _, name, _ in row.cells if name not in row.identity["scorers"]}
+    return score_columns([replace(data, metrics=tuple(own))], rows, asked, of=data) if own else []
+
+
+def _reading_sentences(columns: Sequence[ScoreColumn]) -> list[str]:
+    """Return how scorers read texts where their identity does not say it, a sentence per metric."""
+    readings = {column.metric: dict(column.data.readings).get(column.metric, "") for column in columns}
+    return [f"{metric}: {reading}." for metric, reading in readings.items() if reading]
+
+
+def _unseen_notes(rows: Sequence[Placed], columns: Sequence[ScoreColumn]) -> list[str]:
+    """Return for every metric that sees nothing of some targets in how many of one party's they are, at most."""
+    found: dict[str, tuple[int, int]] = {}
+    shown = {column.metric for column in columns}
+    for record in (record for _, row in rows for record in row.records):
+        for metric, score in all_scores(record):
+            if metric in shown and score.get("unseen", 0) > found.get(metric, (0, 0))[0]:
+                found[metric] = (score["unseen"], score["n"])
+    return [
+        f"warning: {metric} sees nothing of {unseen} of the {n} targets of a party: its tokenizer or its model knows "
+        "no part of them, and their scores mean nothing"
+        for metric, (unseen, n) in found.items()
+    ]
+
+
 def _layout(data: Data, rows: Sequence[Placed], suffix: str) -> ScoreLayout:
-    lower = {metric for metric in data.metrics for _, row in rows if not row.directions.get(metric, True)}
+    lower = {metric for _, row in rows for metric, higher in row.directions.items() if not higher}
     return ScoreLayout(
         name=f"scores-{file_part(data.label)}{suffix}",
         title=data.label,
@@ -141,13 +193,18 @@ def file_part(text: str) -> str:
     return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text).lower().split())
 
 
-def score_columns(data: Iterable[Data], rows: Sequence[Placed], asked: Asked) -> list[ScoreColumn]:
-    """Return the columns that at least one of `rows` has a score for, by dataset, metric and point of evaluation."""
+def score_columns(
+    data: Iterable[Data], rows: Sequence[Placed], asked: Asked, of: Data | None = None
+) -> list[ScoreColumn]:
+    """Return the columns that at least one of `rows` has a score for, by dataset, metric and point of evaluation.
+
+    `of` is the dataset that they are columns of where `data` is that with other metrics.
+    """
     columns = []
     for one in data:
-        own = [row for place, row in rows if place.data == one]
+        own = [row for place, row in rows if place.data == (of or one)]
         wanted = [
-            ScoreColumn(one, metric, stat, point)
+            ScoreColumn(of or one, metric, stat, point)
             for metric in one.metrics
             for stat in (*DEVICE_STATS, SERVER_STAT)
             for point in asked.points_of(stat)
@@ -373,7 +430,7 @@ def score_notes(rows: Sequence[Placed], columns: Sequence[ScoreColumn], asked: A
         column.metric: scorer
         for column in columns
         for place, row in rows
-        if place.data == column.data and (scorer := row.identity["scorers"][column.metric])
+        if place.data == column.data and (scorer := row.identity["scorers"].get(column.metric))
     }
     lacking: dict[str, list[str]] = {}
     for place, row in rows:

@@ -127,8 +127,9 @@ class Line:
 class Table:
     """A table: its name in files, title, caption, the names of the labels, the path of headings of each column.
 
-    Columns whose paths begin alike stand under one heading. `honest` is the sentence that keeps the numbers from
-    being taken for published ones, "" where there is no reason.
+    Columns whose paths begin alike stand under one heading. `honest` is the sentence that keeps the numbers from being
+    taken for published ones, "" where there is no reason. `whole` is the same table with columns that are shown in CSV
+    alone, None where it has none.
     """
 
     name: str
@@ -140,6 +141,7 @@ class Table:
     notes: tuple[str, ...] = ()
     honest: str = ""
     setting: str = ""
+    whole: Table | None = None
 
     @property
     def depth(self) -> int:
@@ -242,7 +244,9 @@ class Report:
 
     def record_sets(self) -> RecordSets:
         """Return the distinct sets of records behind its numbers, counted from 1 in the order of their first use."""
-        behind = dict.fromkeys(n.records for table in self.tables() for n in table.numbers() if n.records)
+        behind = dict.fromkeys(
+            n.records for table in self.tables() for n in (table.whole or table).numbers() if n.records
+        )
         return {records: i for i, records in enumerate(behind, start=1)}
 
     def file_names(self, records: Sequence[str]) -> list[str]:

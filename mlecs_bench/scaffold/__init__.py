@@ -80,6 +80,7 @@ def _words(kind: Kind, name: str) -> dict[str, str]:
         "module": module,
         "stem": stem,
         "source": source,
+        "target": f"{module}:score" if kind == "metric" else module,
         "contents": layout.format(module=module),
         "distribution": f"mlecs-{name}",
         "title": name.replace("-", " ").capitalize(),

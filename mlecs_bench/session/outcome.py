@@ -1,9 +1,13 @@
-"""What `run` prints when it is done: what was transmitted, and what the numbers may be taken for."""
+"""What `run` prints when it is done: what was transmitted, what the numbers may be taken for, what may help them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
+
+from mlecs_bench.doors.scoring import ranked_name
+from mlecs_bench.execution.references import MOST_FREQUENT
 
 Record = Mapping[str, Any]
 
@@ -49,6 +53,68 @@ def transmitted_text(summary: Mapping[str, Any]) -> str:
     lines += [f"Share of the device's language model ({sizes} parameters), defined above:"]
     lines += [f"  {name.replace('_', ' ')}: {100 * r['value']:.3f} %" for name, r in summary["ratios"].items()]
     return "\n".join(lines)
+
+
+MAJORITY = MOST_FREQUENT["classification"]
+LEVEL = 0.02
+"""How far above the most frequent class a mean score still counts as being at its level."""
+
+
+def majority_line(records: Sequence[Record]) -> str:
+    """Return that a run has ended at the level of the most frequent class, and what usually helps; "" if it has not.
+
+    It is the headline score that counts, of ranked labels where these are better, and the better of both points of
+    evaluation.
+    """
+    held = [record for record in records if MAJORITY in record["metrics"].get("references", {})]
+    if not held:
+        return ""
+    metric = next((name for name, scorer in held[0]["identity"]["scorers"].items() if scorer is not None), "")
+    parties = {"devices": _of_devices, "server": _of_server}
+    low = {name: found for name, of in parties.items() if (found := _if_low(held, metric, of))}
+    if not low:
+        return ""
+    ranked = any(ranked_name(metric) in record["identity"]["scorers"] for record in held)
+    texts = [f"{name} ({metric} {score:.3f} against {level:.3f})" for name, (score, level) in low.items()]
+    helps = ["more steps", *([] if ranked else ["ranking the labels (--answer rank)"]), "higher learning rates"]
+    return (
+        f"At the level of always answering the most frequent label: {' and '.join(texts)}. "
+        f"What usually helps: {', '.join(helps)}."
+    )
+
+
+Scored = Callable[[Record, str], tuple[list[float], float] | None]
+"""Gives from a record what one kind of party scores by a metric at its points of evaluation, and the majority."""
+
+
+def _if_low(records: Sequence[Record], metric: str, of: Scored) -> tuple[float, float] | None:
+    """Return the mean score and the mean of the most frequent class, None where the score is better."""
+    found = [
+        [scores for name in (metric, ranked_name(metric)) if (scores := of(record, name)) is not None]
+        for record in records
+    ]
+    if not all(found):
+        return None
+    score = fmean(max(max(scores) for scores, _ in by_name) for by_name in found)
+    level = fmean(by_name[0][1] for by_name in found)
+    return (score, level) if score <= level + LEVEL else None
+
+
+def _of_devices(record: Record, metric: str) -> tuple[list[float], float] | None:
+    points = [by_metric.get(metric) for by_metric in record["metrics"]["client"].values()]
+    level = record["metrics"]["references"][MAJORITY]["client"].get(metric)
+    there = [of_point for of_point in points if of_point]
+    return ([_mean(of_point) for of_point in there], _mean(level)) if there and level else None
+
+
+def _of_server(record: Record, metric: str) -> tuple[list[float], float] | None:
+    own = (record["metrics"]["server"] or {}).get(metric)
+    level = record["metrics"]["references"][MAJORITY]["server"].get(metric)
+    return ([own["value"]], level["value"]) if own and level else None
+
+
+def _mean(scores: Mapping[str, Mapping[str, Any]]) -> float:
+    return fmean(score["value"] for score in scores.values())
 
 
 def honest_line(records: Sequence[Record]) -> str:

@@ -49,19 +49,23 @@ class RunSettings(TypedDict, total=False):
     n_seeds: int | None
     options: Mapping[str, Any] | None
     data_options: Mapping[str, Any] | None
+    set: Mapping[str, Any] | None
     rounds: int | None
     steps: int | None
+    local_epochs: int | None
     split: str | None
     budget: Literal["paper", "equal"] | None
     batch_size: int | None
     private_limit: int | Literal["all"] | None
     public_limit: int | Literal["all"] | None
     test_limit: int | Literal["all"] | None
-    dtype: Literal["float32", "bfloat16"] | None
+    dtype: Literal["float32", "bfloat16", "float16"] | None
     base_bits: Literal[4, 8] | None
     gradient_checkpointing: bool | None
     bertscore_model: Folder | None
     evaluate: Literal["last", "all"] | None
+    metrics: Sequence[str] | str | None
+    answer: Literal["generate", "rank"] | None
     min_modalities: Literal[0, 1] | None
     slm: Folder | None
     llm: Folder | None

@@ -192,7 +192,7 @@ def federated_round(material: Material) -> None:
         Loaded(toy.DATASET, toy.profile(), "unknown", "0"),
     )
     federation = build_federation(plan, SEED, samples, toy.registry())
-    request = MetricRequest(samples.manifest.labels, material.cache_dir)
+    request = MetricRequest(samples.manifest.labels, material.cache_dir, writing=samples.writing)
     scorers = make_scorers(info.metrics[:1], request, toy.registry())
     evaluator = _FewSamples(info, samples, scorers, SCORED)
     cell = Cell(

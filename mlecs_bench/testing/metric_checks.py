@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 
+from mlecs_bench.data.writing import writing_of
 from mlecs_bench.doors.hookspecs import MetricInfo, MetricRequest
 from mlecs_bench.doors.scoring import Metric, Scorer
 from mlecs_bench.errors import MlecsError
@@ -28,6 +30,18 @@ ANSWERS: Mapping[str, Sequence[str]] = {
 """Answers to `TARGETS`; none but the first are right anywhere."""
 SAME = 1e-6
 """How far apart two values may be that a sum in another order may give."""
+SCRIPTS: Mapping[str, Sequence[str]] = {
+    "accented Latin": ("été à la forêt près", "où brûle ça déjà né", "ñandú más allá está"),
+    "Cyrillic": ("рыжая кошка бежит домой", "синий дом стоит тихо", "громкая птица поёт утром"),
+    "Greek": ("η κόκκινη γάτα τρέχει", "το μπλε σπίτι κοιμάται", "ένα πουλί τραγουδά δυνατά"),
+    "Arabic": ("القطة الحمراء تجري بسرعة", "البيت الأزرق هادئ جدا", "طائر يغني بصوت عال"),
+    "Devanagari": ("लाल बिल्ली घर जाती", "नीला मकान शांत है", "चिड़िया सुबह गाती है"),
+    "Chinese": ("红色的猫跑回家", "蓝房子很安静", "小鸟早上唱歌"),
+    "Japanese": ("赤いネコがはしる", "青い家はしずかだ", "鳥があさに歌う"),
+    "Thai": ("แมวแดงวิ่งกลับบ้าน", "บ้านสีฟ้าเงียบมาก", "นกร้องเพลงตอนเช้า"),
+    "Korean": ("빨간 고양이가 집에 간다", "파란 집은 아주 조용하다", "작은 새가 아침에 노래한다"),
+}
+"""Three texts in each of some scripts, of which no two are alike."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +53,26 @@ class Measure:
 
     def make(self, cache_dir: Path) -> Scorer:
         """Return the scorer with a cache folder; raises CheckFailed where there is none."""
-        scorer = self.info.make(MetricRequest(LABELS, cache_dir))
+        return self._made(MetricRequest(LABELS, cache_dir))
+
+    def _made(self, request: MetricRequest) -> Scorer:
+        scorer = self.info.make(request)
         if scorer is None:
             fail("the metric can be checked", "make(request) gave None", "install the optional package that it needs")
         return scorer
 
     @cached_property
+    def _folder(self) -> Path:
+        return new_folder()
+
+    @cached_property
     def scorer(self) -> Scorer:
         """The scorer."""
-        return self.make(new_folder())
+        return self.make(self._folder)
+
+    def for_texts(self, texts: Sequence[str]) -> Scorer:
+        """Return the scorer of a dataset whose targets, and classes, are `texts`."""
+        return self._made(MetricRequest(tuple(texts), self._folder, writing=writing_of(texts)))
 
     def score(self, predictions: Sequence[str], references: Sequence[str] = TARGETS) -> Metric:
         """Return the score of some answers; raises CheckFailed for anything but a Metric with a finite value."""
@@ -73,6 +98,11 @@ def card(measure: Measure) -> None:
     check_texts({"title": measure.info.title, "summary": measure.info.summary})
     if not isinstance(measure.info.higher_is_better, bool):
         fail("higher_is_better is True or False", f"it is {measure.info.higher_is_better!r}", "write one of them")
+    if measure.info.per not in ("sample", "corpus"):
+        fail("a score is per sample or of the corpus", f"it is per {measure.info.per!r}", "write sample or corpus")
+    least, greatest = measure.info.range
+    if not least < greatest:
+        fail("a range goes from the least to the greatest value", f"it is {least:g} to {greatest:g}", "turn it round")
 
 
 def named(measure: Measure) -> None:
@@ -100,6 +130,39 @@ def values(measure: Measure) -> None:
             found = measure.score(predictions[:n], TARGETS[:n])
             if found.n != n:
                 fail("n is the number of samples", f"it is {found.n} of {n}", "return Metric(value, len(references))")
+
+
+def in_range(measure: Measure) -> None:
+    """Every value is in the range that the card states."""
+    least, greatest = measure.info.range
+    for what, predictions in {"perfect answers": TARGETS, **ANSWERS}.items():
+        value = measure.score(predictions).value
+        if not least - SAME <= value <= greatest + SAME:
+            fail(f"values are from {least:g} to {greatest:g}", f"{what} score {value:g}", "correct the card's range")
+
+
+def per_sample(measure: Measure) -> None:
+    """The score is the mean of what single samples score, where the card says so."""
+    if measure.info.per != "sample":
+        return
+    predictions = ANSWERS["some right answers"]
+    single = [measure.score([p], [t]).value for p, t in zip(predictions, TARGETS, strict=True)]
+    together = measure.score(predictions).value
+    if abs(fmean(single) - together) > SAME:
+        happened = f"all together score {together:g}, and one by one {fmean(single):g} in the mean"
+        fail("a score per sample is the mean over samples", happened, "say per='corpus', or take the mean")
+
+
+def other_scripts(measure: Measure) -> None:
+    """Perfect answers in any script score better than wrong ones, or the score says that it sees nothing of them."""
+    for script, texts in SCRIPTS.items():
+        scorer = measure.for_texts(texts)
+        right, wrong = (scorer.score(list(answers), list(texts)) for answers in (texts, [*texts[1:], texts[0]]))
+        gain = right.value - wrong.value if measure.info.higher_is_better else wrong.value - right.value
+        if gain <= SAME and not right.unseen:
+            happened = f"in {script} they score {right.value:g}, and wrong ones {wrong.value:g}"
+            advice = "read words of any script (request.writing says which there are), or count the unseen in Metric"
+            fail("perfect answers in any script are better than wrong ones", happened, advice)
 
 
 def direction(measure: Measure) -> None:
@@ -176,6 +239,9 @@ METRIC_CHECKS = (
     named,
     identity,
     values,
+    in_range,
+    per_sample,
+    other_scripts,
     direction,
     perfect_answers,
     order_of_samples,

@@ -60,12 +60,13 @@ def test_every_flag_reaches_the_plan(call):
         "--data-dir", "d", "--device", "cpu", "--threads", "2", "--profile", "mini", "--device-slm", "d1=e,3=f",
         "--device-rank", "d0=2", "--device-encoder-width", "d02=16", "--batch-size", "6", "--dtype", "bfloat16",
         "--base-bits", "8", "--gradient-checkpointing", "--bertscore-model", "none", "--private-limit", "64",
-        "--public-limit", "all",
+        "--public-limit", "all", "--metrics", "rouge_l, bertscore", "--answer", "generate",
     )  # fmt: skip  # a command line
     expected = {
         "rho": {"audio": 0.25, "vision": 1.0}, "rates": {"audio": 0.25, "vision": 1.0}, "min_modalities": 0,
         "options": {"rank": 4, "mode": "max"}, "data_options": {}, "seeds": [5, 6], "split": "sequence",
         "rule": "equal", "evaluate": "all", "data_dir": "d", "torch_device": "cpu", "threads": 2, "proxy": None,
+        "metrics": ["rouge_lsum", "bertscore", "rouge_l"], "answer": "generate",
     }  # fmt: skip  # the same settings
     assert {name: values[name] for name in expected} == expected
     own = {

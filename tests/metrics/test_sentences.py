@@ -9,8 +9,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from installed import scorers_of
 from mlecs_bench.errors import DataError
-from mlecs_bench.metrics.rouge import rouge_lsum
-from mlecs_bench.metrics.rouge_sentences import rouge_lsum_sentences
+from mlecs_bench.metrics.rouge import rouge_lsum, rouge_lsum_sentences
 from mlecs_bench.metrics.sentences import RULES, sentences
 
 BY_HAND = (

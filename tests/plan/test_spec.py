@@ -37,6 +37,8 @@ FULL = spec(
     split="sequence",
     budget="equal",
     evaluate="all",
+    metrics=("accuracy", "bleu"),
+    answer="rank",
     min_modalities=0,
     test_limit=64,
     slm="a",
@@ -143,7 +145,7 @@ def test_a_wrong_choice_is_refused():
 
 
 def test_an_unknown_setting_is_refused_by_name():
-    with pytest.raises(UsageError, match=r"unknown setting 'n_device'; known: algo, base_bits, .*budget, .*n_devices"):
+    with pytest.raises(UsageError, match=r"unknown setting 'n_device'; known: algo, answer, .*budget, .*n_devices"):
         RunSpec.from_mapping({**MINIMAL, "n_device": 3})
 
 

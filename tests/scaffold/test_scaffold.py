@@ -66,7 +66,8 @@ def test_a_project_declares_its_plugin_and_nothing_is_left_of_the_template(kind,
     files = project_files(kind, name)
     module = f"mlecs_{name.replace('-', '_')}"
     declared = tomllib.loads(files["pyproject.toml"])
-    assert declared["project"]["entry-points"] == {group_of(kind): {name: module}}
+    target = f"{module}:score" if kind == "metric" else module
+    assert declared["project"]["entry-points"] == {group_of(kind): {name: target}}
     assert declared["project"]["name"] == f"mlecs-{name}"
     assert declared["project"]["dependencies"] == ["mlecs-bench"]
     contents, own = declared["tool"]["setuptools"], {f"{module}.py"}

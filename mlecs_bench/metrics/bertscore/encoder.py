@@ -58,6 +58,10 @@ class Encoder:
         """Return whether the tokenizer finds anything in `text`; spaces alone are nothing, accents alone may be."""
         return bool(text.strip()) and not set(self._tokenizer.encode(text.strip())) <= set(self._tokenizer.frame)
 
+    def sees(self, text: str) -> bool:
+        """Return whether a token of `text` is one that the tokenizer's vocabulary knows."""
+        return bool(set(self._tokenizer.encode(text.strip())) - {*self._tokenizer.frame, self._tokenizer.unknown})
+
     def raw_scores(self, candidates: Sequence[str], references: Sequence[str], *, all_layers: bool = False) -> Any:
         """Return the library's P, R and F1 of pairs without blank sides: (n, 3), or (layers + 1, n, 3), float32."""
         from bert_score.utils import bert_cos_score_idf
@@ -112,7 +116,10 @@ class _Remembering(nn.Module):
 
 
 class _Tokenizer:
-    """What the library asks of a tokenizer; `frame` is the tokens that begin and end every sentence."""
+    """What the library asks of a tokenizer.
+
+    `frame` is the tokens that begin and end every sentence, `unknown` stands for what the vocabulary lacks.
+    """
 
     def __init__(self, folder: Path, n_positions: int) -> None:
         from transformers import AutoTokenizer, GPT2Tokenizer, RobertaTokenizer
@@ -126,6 +133,7 @@ class _Tokenizer:
         self.model_max_length = min(self._tokenizer.model_max_length, n_positions)
         self.pad_token_id = self._tokenizer.pad_token_id
         self.frame = (self._tokenizer.cls_token_id, self._tokenizer.sep_token_id)
+        self.unknown: int | None = self._tokenizer.unk_token_id
 
     def encode(self, text: str, **_settings: Any) -> list[int]:
         """Return the token ids of a stripped `text` between the frame, cut at what the model can read."""

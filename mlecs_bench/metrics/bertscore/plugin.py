@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 
 from mlecs_bench.doors.hookspecs import MetricInfo, MetricRequest, hookimpl
 from mlecs_bench.doors.scoring import FunctionScorer, Metric, check_pairs
 from mlecs_bench.metrics.bertscore.score import check_bertscore, open_bertscore
+from mlecs_bench.metrics.bertscore.source import PACKAGED
+from mlecs_bench.metrics.words import unseen
 
 NAME = "bertscore"
+ROUNDING = 1e-5
+"""How far above 1 single precision may put the score of equal texts."""
 
 
 def _make(request: MetricRequest) -> FunctionScorer | None:
@@ -20,9 +25,19 @@ def _make(request: MetricRequest) -> FunctionScorer | None:
     def score(predictions: Sequence[str], references: Sequence[str]) -> Metric:
         check_pairs(predictions, references, NAME)
         values = bertscore.f1(predictions, references)
-        return Metric(fmean(values), len(values))
+        # Texts of ASCII words are in every vocabulary; asking costs a tokenisation.
+        hidden = 0 if request.writing.ascii_words else unseen(references, bertscore.sees)
+        return Metric(fmean(values), len(values), unseen=hidden)
 
-    return FunctionScorer(NAME, bertscore.identity, score)
+    return FunctionScorer(NAME, bertscore.identity + _foreign(request), score)
+
+
+def _foreign(request: MetricRequest) -> str:
+    """Return what an identity says where texts are not English: what the score's zero and its model are made for."""
+    if request.writing.english:
+        return ""
+    encoder = " and the encoder" if request.model in (None, PACKAGED) else ""
+    return f", targets in {request.writing.text}: the baseline{encoder} of English"
 
 
 def _check(request: MetricRequest) -> None:
@@ -37,4 +52,7 @@ def mlecs_metric() -> MetricInfo:
         summary="similarity of contextual embeddings, rescaled so that unrelated sentences score 0; bert-score",
         make=_make,
         check=_check,
+        per="sample",
+        # Rescaled: 1 for equal texts, 0 for unrelated ones, a little below for worse than that.
+        range=(-math.inf, 1.0 + ROUNDING),
     )

@@ -76,6 +76,10 @@ class BertScore:
         values: list[float] = ((raw - zero) / (1 - zero)).tolist()
         return values
 
+    def sees(self, text: str) -> bool:
+        """Return whether the model's vocabulary knows anything in `text`."""
+        return self._encoder.sees(text)
+
     @property
     def _encoder(self) -> Encoder:
         return _load(self._source, self._device)

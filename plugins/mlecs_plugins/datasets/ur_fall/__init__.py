@@ -5,9 +5,11 @@ With a data folder it reads the UR Fall Detection data set; without one it gener
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from mlecs_bench.api import DataRequest, DatasetInfo, Prepared, Verification, hookimpl
+from mlecs_bench.api import DataRequest, DatasetInfo, Metric, Prepared, Verification, hookimpl, recall_by_label
 from mlecs_plugins.datasets.ur_fall import card
 
 
@@ -32,6 +34,11 @@ def verify(request: DataRequest) -> Verification:
     return verify_files(request)
 
 
+def diagnose(columns: Mapping[str, Sequence[Any]], predictions: Sequence[str]) -> dict[str, Metric]:
+    """Return the recall of every posture."""
+    return recall_by_label(columns["target"], predictions)
+
+
 @hookimpl
 def mlecs_dataset() -> DatasetInfo:
     """Return the card of the dataset."""
@@ -46,6 +53,8 @@ def mlecs_dataset() -> DatasetInfo:
         metrics=("f1_macro", "f1_weighted"),
         options=card.UrFallOptions,
         splits=("frame", "sequence"),
+        diagnostic_columns=("target",),
+        diagnose=diagnose,
         where_to_get=(
             f"{card.PAGE} (University of Rzeszow, {card.LICENCE}): both urfall-cam0 label files and, for each "
             "sequence, its accelerometer file, its video or the archive of its rgb frames, and, if you have it, its "
