@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from itertools import pairwise
 
 import numpy as np
@@ -247,10 +248,16 @@ def test_byte_level_spans_do_not_depend_on_the_trimming_of_spaces(text):
     assert token_spans(trimmed, text)[1] == token_spans(kept, text)[1] == [tuple(span) for span in expected]
 
 
-def test_spans_of_a_text_with_a_special_token_count_its_own_characters():
-    pieces, spans = token_spans(byte_level(280, eos="«end»"), " «end»a")
+def test_spans_of_a_text_with_an_added_token_count_its_own_characters_and_a_special_one_is_plain_text():
+    tokenizer = byte_level(280)
+    tokenizer.add_tokens(["«end»"])
+    pieces, spans = token_spans(tokenizer, " «end»a")
     assert pieces == ["Ġ", "«end»", "a"]
     assert spans == [(0, 1), (1, 6), (6, 7)]
+    pieces, spans = token_spans(byte_level(280, eos="«end»"), " «end»a")
+    assert "«end»" not in pieces
+    assert (spans[0], spans[-1][1]) == ((0, 1), 7)
+    assert all(span[0] <= following[0] <= span[1] for span, following in itertools.pairwise(spans))
 
 
 def test_a_prepended_space_leaves_the_offset_mapping_in_charge():
