@@ -164,7 +164,7 @@ def test_json_has_the_rows_of_the_data_frame_under_the_same_names(call):
     rows = json.loads(call(*RUN, "--n-seeds", "2", "--json", "--quiet")[1])["scores"]
     frame = mlecs_bench.run(algo="alpha", dataset="toy", rho=0.5, n_seeds=2, quiet=True).to_dataframe()
     assert list(rows[0]) == list(frame.columns)
-    assert rows == json.loads(frame.to_json(orient="records", double_precision=15))
+    assert rows == frame.to_dict("records")
 
 
 @pytest.mark.usefixtures("fake_run")
