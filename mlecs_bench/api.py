@@ -50,11 +50,14 @@ if TYPE_CHECKING:
         Needs,
         StudyInfo,
         TowerInfo,
+        TrackerInfo,
+        TrackerRequest,
         Verification,
         WorkersInfo,
         WorkersRequest,
         hookimpl,
     )
+    from mlecs_bench.doors.observers import Tracker
     from mlecs_bench.doors.options import NoOptions, option
     from mlecs_bench.doors.profile import LearningRates, LoraSettings, Profile
     from mlecs_bench.doors.scoring import FunctionScorer, Metric, Scorer, check_pairs
@@ -166,11 +169,14 @@ _HOMES = {
         "Needs",
         "StudyInfo",
         "TowerInfo",
+        "TrackerInfo",
+        "TrackerRequest",
         "Verification",
         "WorkersInfo",
         "WorkersRequest",
         "hookimpl",
     ),
+    "doors.observers": ("Tracker",),
     "doors.options": (
         "NoOptions",
         "option",
@@ -364,6 +370,9 @@ __all__ = [
     "Tell",
     "Terms",
     "TowerInfo",
+    "Tracker",
+    "TrackerInfo",
+    "TrackerRequest",
     "TransferOptions",
     "UnifiedModel",
     "Unmatched",

@@ -6,7 +6,16 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mlecs_bench.doors.hookspecs import AlgorithmInfo, Control, DatasetInfo, EncoderInfo, MetricInfo, Needs, StudyInfo
+from mlecs_bench.doors.hookspecs import (
+    AlgorithmInfo,
+    Control,
+    DatasetInfo,
+    EncoderInfo,
+    MetricInfo,
+    Needs,
+    StudyInfo,
+    TrackerInfo,
+)
 from mlecs_bench.doors.options import NoOptions, default_text, option_rows, plain
 from mlecs_bench.doors.profile import Profile
 from mlecs_bench.doors.registry import Kind, Loaded, Registry
@@ -28,7 +37,8 @@ def _card(kind: Kind, loaded: Loaded[Any]) -> Card:
     head = {"name": loaded.name, "kind": kind, "distribution": loaded.distribution, "version": loaded.version}
     words = _words(loaded.info)
     options = option_rows(getattr(loaded.info, "options", NoOptions))
-    return {**head, **words, **FACTS[kind](loaded.info), "use": USES[kind].format(name=loaded.name), "options": options}
+    use = TRACKER_USE if isinstance(loaded.info, TrackerInfo) else USES[kind]
+    return {**head, **words, **FACTS[kind](loaded.info), "use": use.format(name=loaded.name), "options": options}
 
 
 def _words(info: Any) -> dict[str, str]:
@@ -117,6 +127,10 @@ def _of_study(info: StudyInfo) -> Card:
     return {"presets": sorted(info.presets)}
 
 
+def _of_observer(info: Any) -> Card:
+    return {"install": info.install} if isinstance(info, TrackerInfo) else {}
+
+
 def _nothing_more(_info: Any) -> Card:
     return {}
 
@@ -129,7 +143,7 @@ FACTS: Mapping[Kind, Callable[[Any], Card]] = {
     "profile": _of_profile,
     "workers": _nothing_more,
     "fleet": _nothing_more,
-    "observer": _nothing_more,
+    "observer": _of_observer,
     "study": _of_study,
 }
 USES: Mapping[Kind, str] = {
@@ -144,6 +158,7 @@ USES: Mapping[Kind, str] = {
     "study": "sweep --preset with one of its presets; report --study {name}",
 }
 """How a plugin of each kind gets into a run."""
+TRACKER_USE = "--track {name}"
 
 
 def card_text(card: Card) -> str:
@@ -190,6 +205,7 @@ _FACTS = {
     "axes": "Axes of a sample",
     "tower": "As a tower",
     "presets": "Presets",
+    "install": "To install what it needs",
     "use": "Use",
 }
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from mlecs_bench.errors import UsageError, did_you_mean
-from mlecs_bench.plan.settings import MAPPING_KEYS, SPEC_KEYS, chosen_seeds, read_yaml, spec_of
+from mlecs_bench.plan.settings import MAPPING_KEYS, SPEC_KEYS, chosen_seeds, read_yaml, spec_of, tracker_names
 from mlecs_bench.plan.spec import RunSpec
 
 DEFAULT_OUT = "results/scratch"
 CACHE_VARIABLE = "MLECS_BENCH_CACHE"
-OTHER_KEYS = ("n_seeds", "out", "workers", "fleet", "cache_dir")
+OTHER_KEYS = ("n_seeds", "out", "workers", "fleet", "cache_dir", "track")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Places:
     """Where and how cells are carried out: nothing here changes a number.
 
     `workers` None leaves the number of processes to the protocol, `engine` None the kind of workers. `fleet` is where
-    the devices of a cell live.
+    the devices of a cell live, `track` names the trackers that are told.
     """
 
     out: Path
@@ -39,6 +39,7 @@ class Places:
     workers: int | None
     engine: str | None
     fleet: str
+    track: tuple[str, ...] = ()
 
 
 def default_cache_dir() -> Path:
@@ -94,6 +95,7 @@ def places_of(settings: Mapping[str, Any], default_out: Path | str = DEFAULT_OUT
         workers=workers,
         engine=engine,
         fleet=str(settings.get("fleet") or "in-process"),
+        track=tracker_names(settings.get("track")),
     )
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mlecs_bench.plan.spec import RunSpec
 
 Cells = list[tuple["CellRef", "CellResult"]]
-_PLACES = ("out", "workers", "fleet", "cache_dir")
+_PLACES = ("out", "workers", "fleet", "cache_dir", "track")
 SHOWN_FAILURES = 10
 
 
@@ -94,6 +94,7 @@ def _asked(flags: dict[str, Any]) -> Sweep:
     if not name and not file and not {"algo", "dataset", "rho"} <= given.keys():
         raise UsageError("name what to run: --preset NAME, --study FILE, or --algo, --dataset and --rho")
     study = preset(name, Registry.installed()) if name else read_study(file) if file else Study("", "", {"": {}})
+    places["track"] = study.track if places["track"] is None else places["track"]
     specs = study.overlaid(given).specs()
     if "data_dir" in given and len({spec.dataset for spec in specs}) > 1:
         raise UsageError("--data-dir is one folder and the sweep has several datasets; name one with --dataset")

@@ -289,6 +289,32 @@ class StudyInfo:
     sent_notes: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class TrackerRequest:
+    """What a tracker is made for: `folder` is where its files go unless its own variables say otherwise.
+
+    The folder need not be there yet.
+    """
+
+    folder: Path
+
+
+@dataclass(frozen=True)
+class TrackerInfo:
+    """A tracker: an observer that is told of a run only where `--track` names it. An entry point points straight to it.
+
+    `make(request)` returns a `Tracker` of mlecs_bench.doors.observers, and raises UsageError when it cannot write.
+    `packages` are the modules that it imports and mlecs-bench does not need, `install` is the command that brings them;
+    a run is refused before anything starts where one is not there.
+    """
+
+    title: str
+    summary: str
+    make: Callable[[TrackerRequest], Any]
+    packages: Sequence[str] = ()
+    install: str = ""
+
+
 class HookSpecs:
     """All hooks. A hook exists only if something in this project implements or calls it."""
 

@@ -34,6 +34,7 @@ from mlecs_bench.doors.hookspecs import (
     HookSpecs,
     MetricInfo,
     StudyInfo,
+    TrackerInfo,
     WorkersInfo,
 )
 from mlecs_bench.doors.options import NoOptions, plain
@@ -55,7 +56,7 @@ DOORS: Mapping[Kind, tuple[str, type[Any] | None]] = {
 }
 """Every kind of plugin: the last word of its group of entry points, and what its hook returns.
 
-An observer returns nothing: it is called, and is its own info.
+An observer returns nothing: it is called, and is its own info, unless it is a tracker, which has a `TrackerInfo`.
 """
 REPLACED_HOOKS = tuple(f"mlecs_{name}" for name in (
     "data_progress", "cells", "cell_start", "device_end", "score_end", "round_end", "cell_end"
@@ -140,7 +141,7 @@ class Registry:
     def load(self, kind: Kind, name: str) -> Loaded[Any]:
         """Import the plugin `name` of a kind; raises UsageError for an unknown name, PluginError for a broken one.
 
-        The `info` of an observer, whose hook returns nothing, is the plugin itself.
+        The `info` of an observer, whose hook returns nothing, is the plugin itself; that of a tracker a `TrackerInfo`.
         """
         entry = self._only(kind, name)
         info_type = DOORS[kind][1]
@@ -186,19 +187,38 @@ class Registry:
         """Import a study, as `load` does."""
         return self.load("study", name)
 
+    def tracker(self, name: str) -> Loaded[TrackerInfo]:
+        """Import a tracker, as `load` does; raises UsageError for an observer that is none."""
+        if any(entry.name == name for entry in self.entries("observer")):
+            loaded = self.load("observer", name)
+            if isinstance(loaded.info, TrackerInfo):
+                return loaded
+            raise UsageError(f"observer '{name}' is told of every run as long as it is installed; leave it out")
+        raise UsageError(f"no tracker '{name}'. {did_you_mean(name, self._trackers())}")
+
+    def _trackers(self) -> list[str]:
+        """Return the names of the observers that load and are trackers."""
+        names = []
+        for entry in self.entries("observer"):
+            with contextlib.suppress(PluginError):
+                names += [entry.name] if isinstance(_observer(entry), TrackerInfo) else []
+        return names
+
     def default_options(self, algo: str) -> dict[str, Any]:
         """Return the default options of an algorithm as JSON values; raises UsageError or PluginError."""
         defaults: dict[str, Any] = plain(self.algorithm(algo).info.options())
         return defaults
 
     def observers(self) -> tuple[pluggy.PluginManager, list[str]]:
-        """Return a manager with every observer that loads, and one line for each that does not."""
+        """Return a manager with every observer that loads but trackers, and one line for each that does not load."""
         manager = _new_manager()
         warnings: list[str] = []
         for name in dict.fromkeys(entry.name for entry in self.entries("observer")):
             try:
                 entry = self._only("observer", name)
-                manager.register(_observer(entry), name=name)
+                observer = _observer(entry)
+                if not isinstance(observer, TrackerInfo):
+                    manager.register(observer, name=name)
             except PluginError as error:
                 warnings.append(str(error))
             except ValueError:
@@ -328,7 +348,10 @@ def _checked_plugin(entry: PluginEntry) -> Any:
 
 
 def _observer(entry: PluginEntry) -> Any:
-    """Return an observer; raises PluginError for one that would never be told anything."""
+    """Return an observer, or what makes a tracker; raises PluginError for one that would never be told anything."""
+    target = _imported(entry)
+    if isinstance(target, TrackerInfo):
+        return target
     plugin = _checked_plugin(entry)
     manager = _new_manager()
     manager.register(plugin)

@@ -25,12 +25,20 @@ from typing import Any
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import PluginError, UsageError, did_you_mean
 from mlecs_bench.files import write_text
-from mlecs_bench.plan.settings import MAPPING_KEYS, SPEC_KEYS, chosen_seeds, merged, read_yaml, spec_of
+from mlecs_bench.plan.settings import (
+    MAPPING_KEYS,
+    SPEC_KEYS,
+    chosen_seeds,
+    merged,
+    read_yaml,
+    spec_of,
+    tracker_names,
+)
 from mlecs_bench.plan.spec import RunSpec
 
 GRID_KEYS = ("rho", "n_devices", "dataset", "algo", "budget", "split")
 """Settings that may be lists, in the order in which their combinations are run: the last one changes fastest."""
-FILE_KEYS = ("title", "about", "report", "settings", "blocks")
+FILE_KEYS = ("title", "about", "report", "track", "settings", "blocks")
 BLOCK_KEYS = (*SPEC_KEYS, "n_seeds")
 LOCAL_KEYS = ("data_dir", "device", "threads")
 """Settings of a machine: a copy of a study that stays with its records has them as $VARIABLES only."""
@@ -41,7 +49,7 @@ STUDY_FILE = "study.yaml"
 class Study:
     """Runs that belong together: what they are called, and blocks of settings by name.
 
-    `report` names the study plugins whose sections a report on the runs shows.
+    `report` names the study plugins whose sections a report on the runs shows, `track` the trackers that are told.
     """
 
     title: str
@@ -49,6 +57,7 @@ class Study:
     blocks: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, Any] = field(default_factory=dict)
     report: tuple[str, ...] = ()
+    track: tuple[str, ...] = ()
 
     def overlaid(self, flags: Mapping[str, Any]) -> Study:
         """Return the study with settings replaced, in all blocks, by the flags that were given."""
@@ -93,6 +102,7 @@ class Study:
             "title": self.title,
             "about": self.about,
             "report": report,
+            "track": self.track,
             "settings": kept(self.settings),
             "blocks": blocks,
         }
@@ -177,7 +187,8 @@ def _study(values: Any, what: str) -> Study:
             if not isinstance(block.get(key, {}), dict):
                 raise UsageError(f"'{key}' of '{name}' in {what} must be a mapping of names to values")
     blocks = {str(name): dict(block) for name, block in values["blocks"].items()}
-    return Study(str(values.get("title") or ""), str(values.get("about") or ""), blocks, dict(settings), tuple(report))
+    title, about, track = str(values.get("title") or ""), str(values.get("about") or ""), values.get("track")
+    return Study(title, about, blocks, dict(settings), tuple(report), tracker_names(track))
 
 
 def _check_keys(values: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
@@ -208,5 +219,5 @@ def keep_study(study: Study, out: Path) -> None:
         write_text(path, text)
         return
     kept = read_study(path)
-    if replace(kept, report=study.report).to_yaml() != text:  # which reports it has changes no run
+    if replace(kept, report=study.report, track=study.track).to_yaml() != text:  # neither changes a run
         raise UsageError(f"{path} is another study ('{kept.title}'); write to another folder with --out")
