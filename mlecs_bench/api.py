@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from mlecs_bench.blocks.alignment import PairIndex, Unmatched, agreement, answer_pairs, vocabulary_map
     from mlecs_bench.blocks.exchange import held_tensors
     from mlecs_bench.blocks.gram import contrastive_loss
-    from mlecs_bench.blocks.mutual import TransferOptions, transfer_between
+    from mlecs_bench.blocks.mutual import PoolChoice, TransferOptions, transfer_between
     from mlecs_bench.blocks.proximal import layer_count, layer_of, middle_layers, proximal_term
-    from mlecs_bench.blocks.server_optimiser import ServerOptimiser, adaptive_step
+    from mlecs_bench.blocks.server_optimiser import ServerOptimiser, ServerRule, adaptive_step
     from mlecs_bench.blocks.supervised import (
         ALL_PARTS,
         Objective,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         train_server,
         train_stage,
     )
-    from mlecs_bench.blocks.transfer import Pool, pair_divergences, transfer_loss
+    from mlecs_bench.blocks.transfer import Pool, Reduction, pair_divergences, transfer_loss
     from mlecs_bench.data.samples import (
         Batch,
         DataRequest,
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
         Modality,
         PartyData,
         Prepared,
+        StoredType,
+        Task,
         features_of,
         open_prepared,
         save_prepared,
@@ -40,14 +42,19 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.events import CellRef, Event, Tell
     from mlecs_bench.doors.hookspecs import (
         AlgorithmInfo,
+        BudgetName,
         Control,
+        ControlRole,
         DatasetInfo,
         EncoderInfo,
         Exchange,
+        ExchangeDirection,
         FleetInfo,
         MetricInfo,
         MetricRequest,
         Needs,
+        Part,
+        ReportPart,
         StudyInfo,
         TowerInfo,
         TrackerInfo,
@@ -59,7 +66,7 @@ if TYPE_CHECKING:
     )
     from mlecs_bench.doors.observers import Tracker
     from mlecs_bench.doors.options import NoOptions, option
-    from mlecs_bench.doors.profile import LearningRates, LoraSettings, Profile
+    from mlecs_bench.doors.profile import BaseBits, Dtype, LearningRates, LoraSettings, Profile
     from mlecs_bench.doors.scoring import FunctionScorer, Metric, Scorer, check_pairs
     from mlecs_bench.errors import AccessError, DataError, MlecsError, UsageError
     from mlecs_bench.execution.cell import run_job
@@ -69,12 +76,15 @@ if TYPE_CHECKING:
     from mlecs_bench.federation.device import Device
     from mlecs_bench.federation.fleet import Fleet, FleetRequest, Recipe, build_host
     from mlecs_bench.federation.host import DeviceHost, Greeting
+    from mlecs_bench.federation.ledger import Direction
     from mlecs_bench.federation.messages import Message, with_kind
     from mlecs_bench.federation.server import Server
     from mlecs_bench.federation.turns import Ask, Refusal, Reply
     from mlecs_bench.models.encoders import installed_encoder
     from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
     from mlecs_bench.plan.plan import Plan
+    from mlecs_bench.plan.spec import Evaluate
+    from mlecs_bench.plan.training import BudgetRule
     from mlecs_bench.report.arrange import Arm, Data, Place, Setting
     from mlecs_bench.report.captions import score_caption
     from mlecs_bench.report.controls import NO_FLOOR, control_notes, floors
@@ -92,7 +102,18 @@ if TYPE_CHECKING:
     )
     from mlecs_bench.report.statistics import MARGIN, Difference, Verdict, holm, paired_difference, verdict
     from mlecs_bench.report.study import StudyView
-    from mlecs_bench.report.table import ABSENT, Claim, Figure, Line, Number, Published, Section, Table
+    from mlecs_bench.report.table import (
+        ABSENT,
+        Claim,
+        ClaimVerdict,
+        Figure,
+        Line,
+        Number,
+        NumberKind,
+        Published,
+        Section,
+        Table,
+    )
     from mlecs_bench.seeds import rng, torch_generator, torch_stream
 
 _HOMES = {
@@ -111,6 +132,7 @@ _HOMES = {
     "blocks.exchange": ("held_tensors",),
     "blocks.gram": ("contrastive_loss",),
     "blocks.mutual": (
+        "PoolChoice",
         "TransferOptions",
         "transfer_between",
     ),
@@ -122,6 +144,7 @@ _HOMES = {
     ),
     "blocks.server_optimiser": (
         "ServerOptimiser",
+        "ServerRule",
         "adaptive_step",
     ),
     "blocks.supervised": (
@@ -138,6 +161,7 @@ _HOMES = {
     ),
     "blocks.transfer": (
         "Pool",
+        "Reduction",
         "pair_divergences",
         "transfer_loss",
     ),
@@ -148,6 +172,8 @@ _HOMES = {
         "Modality",
         "PartyData",
         "Prepared",
+        "StoredType",
+        "Task",
         "features_of",
         "open_prepared",
         "save_prepared",
@@ -159,14 +185,19 @@ _HOMES = {
     ),
     "doors.hookspecs": (
         "AlgorithmInfo",
+        "BudgetName",
         "Control",
+        "ControlRole",
         "DatasetInfo",
         "EncoderInfo",
         "Exchange",
+        "ExchangeDirection",
         "FleetInfo",
         "MetricInfo",
         "MetricRequest",
         "Needs",
+        "Part",
+        "ReportPart",
         "StudyInfo",
         "TowerInfo",
         "TrackerInfo",
@@ -182,6 +213,8 @@ _HOMES = {
         "option",
     ),
     "doors.profile": (
+        "BaseBits",
+        "Dtype",
         "LearningRates",
         "LoraSettings",
         "Profile",
@@ -213,6 +246,7 @@ _HOMES = {
         "DeviceHost",
         "Greeting",
     ),
+    "federation.ledger": ("Direction",),
     "federation.messages": (
         "Message",
         "with_kind",
@@ -230,6 +264,8 @@ _HOMES = {
         "UnifiedModel",
     ),
     "plan.plan": ("Plan",),
+    "plan.spec": ("Evaluate",),
+    "plan.training": ("BudgetRule",),
     "report.arrange": (
         "Arm",
         "Data",
@@ -251,8 +287,8 @@ _HOMES = {
     "report.frame": (
         "BOTH_POINTS",
         "EvalPoint",
-        "SeedMean",
         "Row",
+        "SeedMean",
         "Stat",
         "honest_sentence",
     ),
@@ -266,8 +302,8 @@ _HOMES = {
         "score_table",
     ),
     "report.statistics": (
-        "Difference",
         "MARGIN",
+        "Difference",
         "Verdict",
         "holm",
         "paired_difference",
@@ -277,9 +313,11 @@ _HOMES = {
     "report.table": (
         "ABSENT",
         "Claim",
+        "ClaimVerdict",
         "Figure",
         "Line",
         "Number",
+        "NumberKind",
         "Published",
         "Section",
         "Table",
@@ -303,10 +341,15 @@ __all__ = [
     "AlgorithmInfo",
     "Arm",
     "Ask",
+    "BaseBits",
     "Batch",
+    "BudgetName",
+    "BudgetRule",
     "CellRef",
     "Claim",
+    "ClaimVerdict",
     "Control",
+    "ControlRole",
     "Data",
     "DataError",
     "DataRequest",
@@ -314,10 +357,14 @@ __all__ = [
     "Device",
     "DeviceHost",
     "Difference",
+    "Direction",
+    "Dtype",
     "EncoderInfo",
     "EvalPoint",
+    "Evaluate",
     "Event",
     "Exchange",
+    "ExchangeDirection",
     "Figure",
     "FigureWords",
     "Fleet",
@@ -339,18 +386,23 @@ __all__ = [
     "Needs",
     "NoOptions",
     "Number",
+    "NumberKind",
     "Objective",
     "PairIndex",
+    "Part",
     "PartyData",
     "Place",
     "Plan",
     "Pool",
+    "PoolChoice",
     "Prepared",
     "Profile",
     "Published",
     "Recipe",
+    "Reduction",
     "Refusal",
     "Reply",
+    "ReportPart",
     "Representation",
     "Row",
     "ScoreColumn",
@@ -360,13 +412,16 @@ __all__ = [
     "SeedMean",
     "Server",
     "ServerOptimiser",
+    "ServerRule",
     "Setting",
     "Stage",
     "Stat",
+    "StoredType",
     "StudyInfo",
     "StudyView",
     "Supervised",
     "Table",
+    "Task",
     "Tell",
     "Terms",
     "TowerInfo",

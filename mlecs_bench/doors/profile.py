@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mlecs_bench.errors import check_choice
+
 Dtype = Literal["float32", "bfloat16"]
+"""The numbers of frozen weights and of what language models compute; all that is trained is float32."""
 BaseBits = Literal[4, 8]
+"""Bits of a frozen weight that is quantised."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,9 @@ class Profile:
     one stage), `soft_tokens` is P, widths are d_z, d_h and d_s of the unified model. `dtype` is that of the frozen
     weights and of the computations in the language models; all that is trained is float32. `base_bits`: the frozen
     weights are quantised to so many bits; None leaves them. `gradient_checkpointing` recomputes activations in the
-    backward pass, for the same gradients in less memory. `bertscore` is a model as `--bertscore-model` names it.
+    backward pass, for the same gradients in less memory. `words` is a file with all words that
+    tiny models know, one a line; None for models of any text. `bertscore` is a model as `--bertscore-model` names it. Raises
+    ValueError for an unknown dtype or number of bits.
     """
 
     name: str
@@ -79,6 +85,13 @@ class Profile:
     bertscore: str = "packaged"
     bertscore_samples: int | None = None
     """Test samples of a party that BERTScore sees, spread evenly; None for all. It costs 30 ms a pair on one core."""
+
+    words: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_choice(self.dtype, Dtype, f"the dtype of profile '{self.name}'")
+        if self.base_bits is not None:
+            check_choice(self.base_bits, BaseBits, f"base_bits of profile '{self.name}'")
 
 
 def file_digest(path: Path | None) -> str | None:

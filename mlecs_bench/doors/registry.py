@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
@@ -39,6 +38,7 @@ from mlecs_bench.doors.hookspecs import (
 )
 from mlecs_bench.doors.options import NoOptions, plain
 from mlecs_bench.doors.profile import Profile
+from mlecs_bench.doors.source_code import files_digest
 from mlecs_bench.errors import MlecsError, PluginError, UsageError, did_you_mean
 
 Kind = Literal["algorithm", "dataset", "metric", "encoder", "profile", "workers", "fleet", "observer", "study"]
@@ -98,8 +98,8 @@ class PluginRef:
 class Loaded(Generic[InfoT]):
     """What a plugin returned from its hook, and where it came from.
 
-    `code` is the sha256 of its source files, so that records of an edited plugin are told apart from those before the
-    edit. It is None for what comes with mlecs-bench, which goes by its version.
+    `code` is the sha256 of its source files without comments and docstrings, so that records of an edited plugin are
+    told apart from those before the edit. It is None for what comes with mlecs-bench, which goes by its version.
     """
 
     name: str
@@ -273,7 +273,7 @@ def _provenance(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
 
 
 def _code_digest(entry: PluginEntry) -> str | None:
-    """Return the sha256 over the Python files of the plugin's top-level module or package."""
+    """Return the digest of what can change a number in the files of the plugin's top-level module or package."""
     if is_own(entry.distribution):
         return None
     try:
@@ -283,10 +283,7 @@ def _code_digest(entry: PluginEntry) -> str | None:
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         return None
     files = sorted(Path(spec.origin).parent.rglob("*.py")) if spec.submodule_search_locations else [Path(spec.origin)]
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    return files_digest(files)
 
 
 def is_own(distribution: str) -> bool:

@@ -7,14 +7,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.doors.hookspecs import Needs
 from mlecs_bench.doors.options import build_options, plain, rebuilt
 from mlecs_bench.doors.profile import Profile
 from mlecs_bench.doors.registry import PluginRef
-from mlecs_bench.errors import PluginError
-from mlecs_bench.plan.spec import Rho, rho_text
+from mlecs_bench.errors import PluginError, check_choice
+from mlecs_bench.plan.spec import Evaluate, Rho, rho_text
 from mlecs_bench.plan.structure import Deviations, Structure
 from mlecs_bench.plan.training import BudgetRule, Training
 
@@ -31,7 +31,7 @@ class Plan:
     has none. `training` holds the budget in steps, `rule` how it was counted. `metrics` names the scores, headline
     first. `own_options` are those of the algorithm that depart from its defaults, as JSON values; `variant` says in
     which settings the run departs from the usual. `data_dir` is where the user's files are,
-    None for the stand-in.
+    None for the stand-in. Raises ValueError for an unknown rule or kind of evaluation.
     """
 
     algorithm: PluginRef
@@ -52,13 +52,17 @@ class Plan:
     proxy: str | None
     rule: BudgetRule
     training: Training
-    evaluate: Literal["last", "all"]
+    evaluate: Evaluate
     metrics: tuple[str, ...]
     seeds: tuple[int, ...]
     torch_device: str
     threads: int
     own_options: Mapping[str, Any]
     variant: str
+
+    def __post_init__(self) -> None:
+        check_choice(self.rule, BudgetRule, "rule")
+        check_choice(self.evaluate, Evaluate, "evaluate")
 
     @property
     def device_ids(self) -> tuple[str, ...]:

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mlecs_bench.doors.profile import Dtype
+from mlecs_bench.doors.profile import BaseBits, Dtype
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.training import BudgetRule
 from mlecs_bench.seeds import PROTOCOL_SEEDS
 
+Evaluate = Literal["last", "all"]
+"""Which rounds are scored: the last one, or all."""
 Rho = float | Mapping[str, float]
 Limit = int | Literal["all"]
 LIMITS = ("private_limit", "public_limit", "test_limit")
@@ -68,10 +70,10 @@ class RunSpec:
     public_limit: Limit | None = None
     test_limit: Limit | None = None
     dtype: Dtype | None = None
-    base_bits: Literal[4, 8] | None = None
+    base_bits: BaseBits | None = None
     gradient_checkpointing: bool = False
     bertscore_model: str | None = None
-    evaluate: Literal["last", "all"] = "last"
+    evaluate: Evaluate = "last"
     min_modalities: int = 1
     slm: str | None = None
     llm: str | None = None

@@ -111,7 +111,7 @@ def _material(loaded: Loaded[Any], options: Mapping[str, object]) -> Material:
     return Material(loaded.name, loaded.info, options)
 
 
-def _watching(loaded: Loaded[Any], options: Mapping[str, object]) -> observer_checks.Watching:
+def _watching(loaded: Loaded[Any], _options: Mapping[str, object]) -> observer_checks.Watching:
     if isinstance(loaded.info, TrackerInfo):
         check_packages(loaded.name, loaded.info)
     return observer_checks.Watching(loaded.name, loaded.info)
@@ -125,9 +125,7 @@ CONTRACTS: Mapping[Kind, Contract] = {
     "profile": Contract(_without_options(profile_checks.Given), profile_checks.PROFILE_CHECKS, lambda _: None),
     "workers": Contract(_without_options(workers_checks.Crew), workers_checks.WORKERS_CHECKS, attrgetter("make")),
     "fleet": Contract(_without_options(fleet_checks.Fleets), fleet_checks.FLEET_CHECKS, attrgetter("make")),
-    "observer": Contract(
-        _watching, observer_checks.OBSERVER_CHECKS, lambda info: getattr(info, "make", info)
-    ),
+    "observer": Contract(_watching, observer_checks.OBSERVER_CHECKS, lambda info: getattr(info, "make", info)),
     "study": Contract(_without_options(study_checks.Question), study_checks.STUDY_CHECKS, attrgetter("sections")),
 }
 

@@ -71,7 +71,11 @@ def closes_twice(watching: Watching) -> None:
     for _ in range(2):
         watching.plugin.close()
     if not isinstance(watching.plugin.where, str) or not watching.plugin.where:
-        fail("a tracker says where its runs are", f"its 'where' is {watching.plugin.where!r}", "give a folder or an address")
+        fail(
+            "a tracker says where its runs are",
+            f"its 'where' is {watching.plugin.where!r}",
+            "give a folder or an address",
+        )
 
 
 def every_kind(watching: Watching) -> None:

@@ -45,7 +45,9 @@ def make(request: TrackerRequest) -> CellRuns:
         experiment = found.experiment_id if found else client.create_experiment(name, artifact_location=place)
     except (OSError, MlflowException) as error:
         cause = " ".join(str(error).split())
-        raise UsageError(f"MLflow cannot write to {given or request.folder} ({cause}); set MLFLOW_TRACKING_URI") from error
+        raise UsageError(
+            f"MLflow cannot write to {given or request.folder} ({cause}); set MLFLOW_TRACKING_URI"
+        ) from error
     return CellRuns(uri, lambda beginning: StoredRun(client, experiment, beginning))
 
 

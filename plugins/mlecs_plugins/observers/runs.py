@@ -1,8 +1,8 @@
 """What the trackers share: one run per cell, opened when it begins, with a step for every round.
 
 A cell is a run whose id is the key of its record, and the step of a number is its round, whatever was interrupted in
-between: a round that was told before is never there twice. What a cell leaves (the scores after the last broadcast, sums
-of what was sent, cost) has the step after the last round.
+between: a round that was told before is never there twice. What a cell leaves (scores after the last broadcast, sums of
+what was sent, cost) has the step after the last round.
 """
 
 from __future__ import annotations

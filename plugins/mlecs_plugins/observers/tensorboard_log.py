@@ -24,7 +24,9 @@ def make(request: TrackerRequest) -> CellRuns:
     try:
         request.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot write {request.folder} ({error.strerror}); choose another folder with --out") from error
+        raise UsageError(
+            f"cannot write {request.folder} ({error.strerror}); choose another folder with --out"
+        ) from error
     return CellRuns(str(request.folder), lambda beginning: EventFiles(request.folder, beginning))
 
 

@@ -75,7 +75,7 @@ class LoggedRun:
 
 TRACKER = TrackerInfo(
     title="Weights & Biases",
-    summary="A run per cell: all numbers of every round, the plan as its config; kept offline unless WANDB_MODE=online.",
+    summary="A run per cell: all numbers of every round, the plan as its config; offline unless WANDB_MODE=online.",
     make=make,
     packages=("wandb",),
     install="pip install 'mlecs-bench[wandb]'",

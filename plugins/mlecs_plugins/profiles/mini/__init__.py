@@ -27,6 +27,7 @@ MINI = Profile(
     private_limit=128,
     public_limit=64,
     bertscore_samples=64,  # time budget of the profile
+    words=FOLDER / "words.txt",
 )
 
 
