@@ -35,7 +35,5 @@ def show(name: str, kind: Kind | None, as_json: bool, as_markdown: bool, words: 
 def known_words(profile: Profile) -> str:
     """Return the words that the models of a profile know; raises UsageError where they read any text."""
     if profile.words is None:
-        raise UsageError(
-            f"the models of profile '{profile.name}' were trained on texts of any kind; no words are listed"
-        )
+        raise UsageError(f"the models of profile '{profile.name}' read texts of any kind; none are listed")
     return profile.words.read_text(encoding="utf-8")

@@ -47,9 +47,9 @@ class Profile:
     one stage), `soft_tokens` is P, widths are d_z, d_h and d_s of the unified model. `dtype` is that of the frozen
     weights and of the computations in the language models; all that is trained is float32. `base_bits`: the frozen
     weights are quantised to so many bits; None leaves them. `gradient_checkpointing` recomputes activations in the
-    backward pass, for the same gradients in less memory. `words` is a file with all words that
-    tiny models know, one a line; None for models of any text. `bertscore` is a model as `--bertscore-model` names it. Raises
-    ValueError for an unknown dtype or number of bits.
+    backward pass, for the same gradients in less memory. `words` is a file with
+    all words that tiny models know, one a line; None for models of any text. `bertscore` is a model as
+    `--bertscore-model` names it. Raises ValueError for an unknown dtype or number of bits.
     """
 
     name: str

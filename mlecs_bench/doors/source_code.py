@@ -1,7 +1,7 @@
 """What of a plugin's source can change a number: all but comments, docstrings, blank lines and how lines are broken.
 
-The text is read token by token and not as a syntax tree, whose printed form differs between versions of Python: the same
-file has the same digest under all of them.
+The text is read token by token and not as a syntax tree, whose printed form differs between versions of Python: a file
+has the same digest under all of them.
 """
 
 from __future__ import annotations

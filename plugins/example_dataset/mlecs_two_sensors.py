@@ -115,13 +115,14 @@ def table(readings: Readings) -> datasets.Dataset:
 
 
 def verify(request: DataRequest) -> Verification:
-    """Read all that `prepare` would, and say what is wrong with it; `mlecs-bench data verify two-sensors` prints it."""
+    """Read all that `prepare` would, and say what is wrong with it: for `mlecs-bench data verify`."""
     try:
         readings = read(Path(request.data_dir or ".") / "samples.csv")
     except DataError as error:
         return Verification("samples.csv", n_samples=0, digest=None, missing={}, problems=[str(error)])
     manifest = describe(readings, synthetic=False)
-    return Verification(manifest.view, manifest.n_samples, manifest.digest, missing={m.name: () for m in MODALITIES})
+    missing = {m.name: () for m in MODALITIES}  # every sample has all of them
+    return Verification(manifest.view, manifest.n_samples, manifest.digest, missing)
 
 
 def lacking(folder: Path) -> list[str]:

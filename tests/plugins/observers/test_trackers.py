@@ -51,7 +51,7 @@ def of_cell() -> list[Event]:
 
 
 def interrupted() -> tuple[list[Event], list[Event]]:
-    """Return what is told of a cell that is stopped in round 2, after it was told but before it was kept, and goes on."""
+    """Return what is told of a cell that is stopped when round 2 has been told but not kept, and of it going on."""
     events = of_cell()
     start = next(event for event in events if event.kind == "cell_start")
     first = [event for event in events if event.kind != "cell_end"]
@@ -96,7 +96,7 @@ def read_wandb(folder: Path) -> Points:
 
 
 def wandb_records(path: Path) -> Iterator[Any]:
-    """Yield the records of a .wandb file: W&B's own messages in the log format of LevelDB, behind a header of 7 bytes."""
+    """Yield the records of a .wandb file: W&B's messages in the log format of LevelDB, behind a header of 7 bytes."""
     from wandb.proto import wandb_internal_pb2
 
     data, at, parts = path.read_bytes(), 7, b""
