@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,12 +88,22 @@ def only_run(client: Any) -> Any:
 def read_wandb(folder: Path) -> Points:
     points: Points = {}
     for path in sorted(folder.glob("offline-run-*/*.wandb")):
-        for record in wandb_records(path):
+        for record in written(path):
             if record.WhichOneof("record_type") == "history":
                 values = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
                 for name in values.keys() - {"_step", "_runtime", "_timestamp"}:
                     points.setdefault(name, []).append((int(values["_step"]), float(json.loads(values[name]))))
     return points
+
+
+def written(path: Path) -> list[Any]:
+    """Return the records of a run that is over, once W&B's service has put the last of them on the disk."""
+    for _ in range(600):
+        records = list(wandb_records(path))
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        time.sleep(0.1)
+    raise AssertionError(f"{path} was not finished within a minute")
 
 
 def wandb_records(path: Path) -> Iterator[Any]:
@@ -183,7 +194,7 @@ def test_wandb_has_the_plan_as_its_config_and_the_key_as_its_id(tmp_path):
     pytest.importorskip("wandb")
     told(wandb_log.make(TrackerRequest(tmp_path / "wandb")), of_cell())
     (path,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
-    (run,) = [record.run for record in wandb_records(path) if record.WhichOneof("record_type") == "run"]
+    (run,) = [record.run for record in written(path) if record.WhichOneof("record_type") == "run"]
     job = recorded_cell().job
     assert (run.run_id, run.project) == (job.key[:16], wandb_log.PROJECT)
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
