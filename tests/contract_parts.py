@@ -230,7 +230,6 @@ BROKEN_PROFILES = [
     ("numbers", {"batch_size": 2.0}, "'batch_size' is a whole number"),
     ("numbers", {"learning_rates": LearningRates(1e-3, float("nan"), 1e-3)}, "'learning_rates.connector'"),
     ("numbers", {"connector_dropout": 1.0}, "'connector_dropout' is from 0 to below 1"),
-    ("choices", {"dtype": "float16"}, "'dtype' is one of float32, bfloat16"),
     ("choices", {"torch_device": "gpu"}, "'torch_device' is cpu, cuda or cuda:N"),
     ("models", {"slm": "/nowhere/slm"}, "has no config.json"),
     ("models", {"llm": "two words"}, "'llm' is a model"),

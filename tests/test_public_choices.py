@@ -12,11 +12,13 @@ import inspect
 import re
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import torch
 
+from hand_made import make_record
 from mlecs_bench import api
 from mlecs_bench.models.unified import UnifiedModel
 from mlecs_bench.testing import toy
@@ -82,6 +84,7 @@ def of(function: Any, *arguments: Any, **named: Any) -> Any:
 def taking() -> dict[str, Any]:
     """Return a call for every public name that takes one of several values: call(parameter, value)."""
     row = api.Row("g", {}, (), {}, None, {})
+    plain_row = SimpleNamespace(identity=make_record()["identity"])
     logits = torch.zeros(1, 1, 4)
     pairs = api.PairIndex.of([[(0, 0)]])
     tokenizer = toy.byte_level_tokenizer(toy.process_folder() / "choices")
@@ -110,11 +113,13 @@ def taking() -> dict[str, Any]:
         "StudyInfo": lambda name, value: api.StudyInfo("", "", **{name: (value,)}),
         "TransferOptions": example(api.TransferOptions),
         "pair_divergences": of(api.pair_divergences, logits, logits, pairs, pool="none", k=1, vocabulary_map=None),
+        "score_caption": lambda _, value: api.score_caption([plain_row], SimpleNamespace(about="a"), [value]),
         "transfer_loss": of(api.transfer_loss, torch.zeros(2), 1, reduction="mean"),
         "vocabulary_map": of(api.vocabulary_map, tokenizer, tokenizer),
     }  # fmt: skip  # a name, a call
 
 
+@pytest.mark.usefixtures("unchecked")  # the tests' own checker of types would refuse it first
 def test_every_choice_is_taken_whole_and_nothing_else_is():
     assert len(choices()) > 20
     for place, literal in choices().items():

@@ -396,7 +396,7 @@ def test_disabling_strangers_resolves_a_conflict(site, monkeypatch):
 def test_code_of_a_strangers_plugin_is_told_apart_by_what_it_does_and_ours_goes_by_version(site, tmp_path):
     one = site.algorithm(ALGORITHM, "first", "one", "acme_one").algorithm("first").code
     same = site.algorithm(ALGORITHM, "second", "two", "acme_two").algorithm("second").code
-    other = site.algorithm(ALGORITHM + "\nMU = 1\n", "third", "three", "acme_three").algorithm("third").code
+    other = site.algorithm(ALGORITHM + "    MU = 1\n", "third", "three", "acme_three").algorithm("third").code
     source = next(tmp_path.rglob("acme_one.py"))
     codes = [one]
     for more in ("\n\n# said\n", "\nMU = 1  # half of it\n"):

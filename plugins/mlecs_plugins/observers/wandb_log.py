@@ -46,12 +46,19 @@ def make(request: TrackerRequest) -> CellRuns:
 
 
 class LoggedRun:
-    """The run of one cell; its id is that of the cell, so that `wandb sync` puts what was interrupted together."""
+    """The run of one cell; its id is that of the cell, so that `wandb sync` puts what was interrupted together.
+
+    An offline run cannot be read while it goes on, so a small file beside it says up to which step there are numbers: a
+    step that is there is not logged again.
+    """
 
     def __init__(self, beginning: Beginning, parent: Path, settings: wandb.Settings) -> None:
         import wandb
 
         cell = beginning.cell
+        self._mark = parent / "wandb" / f"{beginning.id}.step"
+        is_there = any(self._mark.parent.glob(f"*run-*-{beginning.id}")) and self._mark.is_file()
+        self._logged = int(self._mark.read_text()) if is_there else 0
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or PROJECT,
             id=beginning.id,
@@ -65,8 +72,11 @@ class LoggedRun:
         )
 
     def log(self, step: int, numbers: Numbers) -> None:
-        """Keep the numbers of a step; a step that the server has already is not taken again."""
-        self._run.log(dict(numbers), step=step, commit=True)
+        """Keep the numbers of a step, unless it is there."""
+        if step > self._logged:
+            self._run.log(dict(numbers), step=step, commit=True)
+            self._mark.write_text(str(step))
+            self._logged = step
 
     def end(self, error: str | None) -> None:
         """Close the run, as failed where the cell has no record."""

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from mlecs_bench.api import Event, TrackerRequest
+from mlecs_bench.testing import checks_of
 from mlecs_bench.testing.cells import recorded_cell
 from mlecs_plugins.observers import mlflow_log, tensorboard_log, wandb_log
 from mlecs_plugins.observers.runs import Beginning, numbers_of_record, numbers_of_round
@@ -153,6 +154,14 @@ def test_every_number_of_a_cell_is_read_back_once_whether_it_was_interrupted_or_
             assert [step for step, _ in found[key]] == [step for step, _ in points], key
             timed = "seconds" in key  # these differ from run to run, and here are those of one
             assert timed or [v for _, v in found[key]] == pytest.approx([v for _, v in points], rel=tolerance, abs=0)
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_a_tracker_keeps_the_contract_of_observers(name):
+    for package in TOOLS[name][0].TRACKER.packages:
+        pytest.importorskip(package)
+    for check in checks_of(name, "observer"):
+        check()
 
 
 def metric_named(tool: str, name: str) -> str:
