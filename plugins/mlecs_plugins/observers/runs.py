@@ -44,7 +44,7 @@ class Beginning:
     @property
     def settings(self) -> dict[str, Setting]:
         """The whole plan under dotted names, and what tells the cell apart from others of it."""
-        own = {"key": self.cell.key, "seed": self.cell.seed, "variant": self.cell.variant}
+        own: dict[str, Setting] = {"key": self.cell.key, "seed": self.cell.seed, "variant": self.cell.variant}
         return {**own, **dict(_flat(self.plan.to_values() if self.plan else {}))}
 
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.api import TrackerInfo, TrackerRequest, UsageError
-from mlecs_plugins.observers.runs import Beginning, CellRuns, Numbers, Setting, file_name
+from mlecs_plugins.observers.runs import Beginning, CellRuns, Numbers, file_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from torch.utils.tensorboard import SummaryWriter
-
     from mlecs_bench.api import Plan
 
 
@@ -43,7 +39,7 @@ class EventFiles:
         is_new = not any(place.glob("events.*"))
         self._settings = beginning.settings
         self._last: Numbers = {}
-        self._writer: SummaryWriter = SummaryWriter(str(place), purge_step=None if is_new else beginning.after + 1)
+        self._writer: Any = SummaryWriter(str(place), purge_step=None if is_new else beginning.after + 1)
         if is_new:
             self._writer.add_text("plan", plan_text(beginning.plan), global_step=beginning.after)
 
@@ -63,8 +59,8 @@ class EventFiles:
     def _write_row(self, outcome: Numbers) -> None:
         from torch.utils.tensorboard.summary import hparams
 
-        settings: Mapping[str, Setting] = self._settings
-        for summary in hparams(dict(settings), dict(outcome)):
+        rows = hparams(dict(self._settings), dict(outcome))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        for summary in rows:
             self._writer.file_writer.add_summary(summary)
 
 
