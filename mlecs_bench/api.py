@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from mlecs_bench.blocks.alignment import PairIndex, Unmatched, agreement, answer_pairs, vocabulary_map
     from mlecs_bench.blocks.exchange import held_tensors
     from mlecs_bench.blocks.gram import contrastive_loss
-    from mlecs_bench.blocks.mutual import TransferOptions, transfer_between
+    from mlecs_bench.blocks.mutual import PoolChoice, TransferOptions, transfer_between
     from mlecs_bench.blocks.proximal import layer_count, layer_of, middle_layers, proximal_term
-    from mlecs_bench.blocks.server_optimiser import ServerOptimiser, adaptive_step
+    from mlecs_bench.blocks.server_optimiser import ServerOptimiser, ServerRule, adaptive_step
     from mlecs_bench.blocks.supervised import (
         ALL_PARTS,
         Objective,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         train_server,
         train_stage,
     )
-    from mlecs_bench.blocks.transfer import Pool, pair_divergences, transfer_loss
+    from mlecs_bench.blocks.transfer import Pool, Reduction, pair_divergences, transfer_loss
     from mlecs_bench.data.samples import (
         Batch,
         DataRequest,
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
         Modality,
         PartyData,
         Prepared,
+        StoredType,
+        Task,
         features_of,
         open_prepared,
         save_prepared,
@@ -44,24 +46,32 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.events import CellRef, Event, Tell
     from mlecs_bench.doors.hookspecs import (
         AlgorithmInfo,
+        BudgetName,
         Control,
+        ControlRole,
         DatasetInfo,
         EncoderInfo,
         Exchange,
+        ExchangeDirection,
         FleetInfo,
         MetricInfo,
         MetricRequest,
         Needs,
+        Part,
+        ReportPart,
         StudyInfo,
         TowerInfo,
+        TrackerInfo,
+        TrackerRequest,
         Verification,
         WorkersInfo,
         WorkersRequest,
         hookimpl,
     )
     from mlecs_bench.doors.metric_function import metric
+    from mlecs_bench.doors.observers import Tracker
     from mlecs_bench.doors.options import NoOptions, option
-    from mlecs_bench.doors.profile import LearningRates, LoraSettings, Profile
+    from mlecs_bench.doors.profile import BaseBits, Dtype, LearningRates, LoraSettings, Profile
     from mlecs_bench.doors.scoring import FunctionScorer, Metric, Scorer, check_pairs
     from mlecs_bench.errors import AccessError, DataError, MlecsError, RecordError, UsageError
     from mlecs_bench.execution.cell import run_job
@@ -71,6 +81,7 @@ if TYPE_CHECKING:
     from mlecs_bench.federation.device import Device
     from mlecs_bench.federation.fleet import Fleet, FleetRequest, Recipe, build_host
     from mlecs_bench.federation.host import DeviceHost, Greeting
+    from mlecs_bench.federation.ledger import Direction
     from mlecs_bench.federation.messages import Message, with_kind
     from mlecs_bench.federation.server import Server
     from mlecs_bench.federation.turns import Ask, Refusal, Reply
@@ -78,6 +89,8 @@ if TYPE_CHECKING:
     from mlecs_bench.models.encoders import installed_encoder
     from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
     from mlecs_bench.plan.plan import Plan
+    from mlecs_bench.plan.spec import Evaluate
+    from mlecs_bench.plan.training import BudgetRule
     from mlecs_bench.report.arrange import Arm, Data, Place, Setting
     from mlecs_bench.report.captions import score_caption
     from mlecs_bench.report.controls import NO_FLOOR, control_notes, floors
@@ -96,7 +109,18 @@ if TYPE_CHECKING:
     )
     from mlecs_bench.report.statistics import MARGIN, Difference, Verdict, holm, paired_difference, verdict
     from mlecs_bench.report.study import StudyView
-    from mlecs_bench.report.table import ABSENT, Claim, Figure, Line, Number, Published, Section, Table
+    from mlecs_bench.report.table import (
+        ABSENT,
+        Claim,
+        ClaimVerdict,
+        Figure,
+        Line,
+        Number,
+        NumberKind,
+        Published,
+        Section,
+        Table,
+    )
     from mlecs_bench.seeds import rng, torch_generator, torch_stream
     from mlecs_bench.session.python import RunSettings, run, sweep
     from mlecs_bench.session.results import FailedCell, FailedCellsError, Results, Run, load_records
@@ -117,6 +141,7 @@ _HOMES = {
     "blocks.exchange": ("held_tensors",),
     "blocks.gram": ("contrastive_loss",),
     "blocks.mutual": (
+        "PoolChoice",
         "TransferOptions",
         "transfer_between",
     ),
@@ -128,6 +153,7 @@ _HOMES = {
     ),
     "blocks.server_optimiser": (
         "ServerOptimiser",
+        "ServerRule",
         "adaptive_step",
     ),
     "blocks.supervised": (
@@ -144,6 +170,7 @@ _HOMES = {
     ),
     "blocks.transfer": (
         "Pool",
+        "Reduction",
         "pair_divergences",
         "transfer_loss",
     ),
@@ -154,6 +181,8 @@ _HOMES = {
         "Modality",
         "PartyData",
         "Prepared",
+        "StoredType",
+        "Task",
         "features_of",
         "open_prepared",
         "save_prepared",
@@ -166,27 +195,37 @@ _HOMES = {
     ),
     "doors.hookspecs": (
         "AlgorithmInfo",
+        "BudgetName",
         "Control",
+        "ControlRole",
         "DatasetInfo",
         "EncoderInfo",
         "Exchange",
+        "ExchangeDirection",
         "FleetInfo",
         "MetricInfo",
         "MetricRequest",
         "Needs",
+        "Part",
+        "ReportPart",
         "StudyInfo",
         "TowerInfo",
+        "TrackerInfo",
+        "TrackerRequest",
         "Verification",
         "WorkersInfo",
         "WorkersRequest",
         "hookimpl",
     ),
     "doors.metric_function": ("metric",),
+    "doors.observers": ("Tracker",),
     "doors.options": (
         "NoOptions",
         "option",
     ),
     "doors.profile": (
+        "BaseBits",
+        "Dtype",
         "LearningRates",
         "LoraSettings",
         "Profile",
@@ -219,6 +258,7 @@ _HOMES = {
         "DeviceHost",
         "Greeting",
     ),
+    "federation.ledger": ("Direction",),
     "federation.messages": (
         "Message",
         "with_kind",
@@ -237,6 +277,8 @@ _HOMES = {
         "UnifiedModel",
     ),
     "plan.plan": ("Plan",),
+    "plan.spec": ("Evaluate",),
+    "plan.training": ("BudgetRule",),
     "report.arrange": (
         "Arm",
         "Data",
@@ -262,8 +304,8 @@ _HOMES = {
     "report.frame": (
         "BOTH_POINTS",
         "EvalPoint",
-        "SeedMean",
         "Row",
+        "SeedMean",
         "Stat",
         "honest_sentence",
     ),
@@ -277,8 +319,8 @@ _HOMES = {
         "score_table",
     ),
     "report.statistics": (
-        "Difference",
         "MARGIN",
+        "Difference",
         "Verdict",
         "holm",
         "paired_difference",
@@ -288,9 +330,11 @@ _HOMES = {
     "report.table": (
         "ABSENT",
         "Claim",
+        "ClaimVerdict",
         "Figure",
         "Line",
         "Number",
+        "NumberKind",
         "Published",
         "Section",
         "Table",
@@ -326,10 +370,15 @@ __all__ = [
     "AlgorithmInfo",
     "Arm",
     "Ask",
+    "BaseBits",
     "Batch",
+    "BudgetName",
+    "BudgetRule",
     "CellRef",
     "Claim",
+    "ClaimVerdict",
     "Control",
+    "ControlRole",
     "Data",
     "DataError",
     "DataRequest",
@@ -337,10 +386,14 @@ __all__ = [
     "Device",
     "DeviceHost",
     "Difference",
+    "Direction",
+    "Dtype",
     "EncoderInfo",
     "EvalPoint",
+    "Evaluate",
     "Event",
     "Exchange",
+    "ExchangeDirection",
     "FailedCell",
     "FailedCellsError",
     "Figure",
@@ -364,19 +417,24 @@ __all__ = [
     "Needs",
     "NoOptions",
     "Number",
+    "NumberKind",
     "Objective",
     "PairIndex",
+    "Part",
     "PartyData",
     "Place",
     "Plan",
     "Pool",
+    "PoolChoice",
     "Prepared",
     "Profile",
     "Published",
     "Recipe",
     "RecordError",
+    "Reduction",
     "Refusal",
     "Reply",
+    "ReportPart",
     "Representation",
     "Results",
     "Row",
@@ -389,16 +447,22 @@ __all__ = [
     "SeedMean",
     "Server",
     "ServerOptimiser",
+    "ServerRule",
     "Setting",
     "Stage",
     "Stat",
+    "StoredType",
     "StudyInfo",
     "StudyView",
     "Supervised",
     "Table",
+    "Task",
     "Tell",
     "Terms",
     "TowerInfo",
+    "Tracker",
+    "TrackerInfo",
+    "TrackerRequest",
     "TransferOptions",
     "UnifiedModel",
     "Unmatched",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any, get_args
 
 
 class MlecsError(Exception):
@@ -48,3 +49,10 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     listing = ", ".join(names) if names else "none"
     return f"Did you mean '{near[0]}'? Known: {listing}" if near else f"Known: {listing}"
+
+
+def check_choice(given: object, choices: Any, what: str) -> None:
+    """Raise ValueError with all known values unless `given` is one of the values of the Literal `choices`."""
+    known = get_args(choices)
+    if given not in known:
+        raise ValueError(f"{what} must be one of {', '.join(map(str, known))}, got {given!r}")

@@ -122,7 +122,6 @@ BROKEN_OTHERWISE: list[tuple[str, DatasetInfo, str]] = [
     ("card", card(modalities=()), "name at least one"),
     ("card", card(modalities=("video", "text", "audio")), "sort them"),
     ("card", card(metrics="rouge_lsum"), "'metrics' of the card is a tuple of texts"),
-    ("card", card(task="regression"), "use generation or classification"),
     ("card", card(splits=("random",)), "the card names 'random'"),
     ("card", card(diagnostic_columns=("id",)), "give both or neither"),
     ("references", card(references={"majority": "group"}), "'majority' is one of mlecs-bench's"),

@@ -245,7 +245,6 @@ BROKEN_PROFILES = [
     ("numbers", {"batch_size": 2.0}, "'batch_size' is an integer"),
     ("numbers", {"learning_rates": LearningRates(1e-3, float("nan"), 1e-3)}, "'learning_rates.connector'"),
     ("numbers", {"connector_dropout": 1.0}, "'connector_dropout' is from 0 to below 1"),
-    ("numbers", {"dtype": "float8"}, "'dtype' is one of float32, bfloat16, float16"),
     ("numbers", {"torch_device": "gpu"}, "'torch_device' is cpu, cuda or cuda:N"),
     ("sources", {"sources": {}}, "'slm' has none"),
     ("sources", {"sources": {**toy.profile().sources, "rank": "ours"}}, "'rank' is none"),

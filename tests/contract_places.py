@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from mlecs_bench.api import Ask, Event, FleetInfo, Message, Reply, WorkersInfo, build_host, hookimpl
+from mlecs_bench.api import Ask, Event, FleetInfo, Message, Reply, TrackerInfo, WorkersInfo, build_host, hookimpl
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.execution.workers import InProcess
 from mlecs_bench.federation.fleet import InProcessFleet
@@ -191,6 +191,19 @@ class Remembers(Watcher):
             self.started[event.cell]
 
 
+class Mute(Watcher):
+    """A tracker that does not say where it writes."""
+
+    where = ""
+
+    def close(self):
+        """Write nothing."""
+
+
+def tracker(made: object) -> TrackerInfo:
+    return TrackerInfo("Made", "is told of what it is named for", lambda request: made)
+
+
 OBSERVER = Watcher()
 BROKEN_OBSERVERS = [
     ("card", Nameless(), "an observer says what it does"),
@@ -199,4 +212,5 @@ BROKEN_OBSERVERS = [
     ("leaves-alone", Watcher(lambda event, plan: random.getrandbits(1)), "it moved Python's global random stream"),
     ("values-untouched", Watcher(lambda event, plan: event.values.clear()), "an observer changes nothing"),
     ("silent-stdout", Watcher(lambda event, plan: print(event.kind)), "'data' was printed"),
+    ("closes-twice", tracker(Mute()), "a tracker says where its runs are, but its 'where' is ''"),
 ]

@@ -38,6 +38,7 @@ class _Dataset:
 
 average = _Algorithm(contract_toys.card(build))
 broken = _Algorithm(contract_toys.card(contract_toys.NeedsAModality, paper=""))
+falling = _Algorithm(contract_toys.card(contract_toys.Falls))
 crashing = _Algorithm(ZeroDivisionError("two\nlines"))
 refusing = _Algorithm(DataError("a file is missing"))
 toy = _Dataset()
@@ -45,7 +46,7 @@ toy = _Dataset()
 ENTRIES = (
     *(
         PluginEntry(name, "algorithm", "acme", "1.2", f"contract_plugins:{name}")
-        for name in ("average", "broken", "crashing", "refusing")
+        for name in ("average", "broken", "crashing", "falling", "refusing")
     ),
     PluginEntry("gone", "algorithm", "acme", "1.2", "contract_gone"),
     PluginEntry("toy", "dataset", "acme", "1.2", "contract_plugins:toy"),

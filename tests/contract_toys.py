@@ -80,6 +80,11 @@ class Average:
             server.slm.load_part(part, {k: v for k, v in mean.items() if k in own})
 
 
+class Falls(Average):
+    def train(self, device, t: int) -> None:
+        raise RuntimeError("at once")
+
+
 CARD = AlgorithmInfo(
     title="Average",
     summary="averages LoRA",

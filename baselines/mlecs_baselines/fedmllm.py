@@ -19,6 +19,7 @@ from mlecs_bench.api import (
     Message,
     Needs,
     Objective,
+    Part,
     Server,
     ServerOptimiser,
     Stage,
@@ -38,7 +39,7 @@ from mlecs_bench.api import (
     with_kind,
 )
 
-EXCHANGED = ("lora", "soft_prompt", "projector")
+EXCHANGED: tuple[Part, ...] = ("lora", "soft_prompt", "projector")
 """What travels: the adapter and, as the paper's auxiliary parameters, what all devices' connectors have in common."""
 
 

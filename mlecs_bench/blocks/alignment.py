@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Int, Int16, Int32, Int64
 from torch import Tensor
 
-from mlecs_bench.errors import DataError
+from mlecs_bench.errors import DataError, check_choice
 from mlecs_bench.models.texts import as_data
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Span = tuple[int, int]
 Pair = tuple[int, int]
 Unmatched = Literal["edit-distance", "drop"]
+"""What becomes of a token that the other vocabulary lacks: the token of least edit distance, or none."""
 
 MAX_EDIT_PAIRS = 4_000_000
 """Largest number of (unmatched token, candidate) pairs for which edit distances are computed: about two seconds."""
@@ -176,8 +177,10 @@ def vocabulary_map(
 
     With `unmatched="edit-distance"` an ordinary token without a match maps to the ordinary student token of least
     edit distance (the lowest id among equals), of those whose distance is less than the length of the longer string.
-    Above MAX_EDIT_PAIRS pairs of unmatched token and candidate this is not done and -1 stays, as with "drop".
+    Above MAX_EDIT_PAIRS pairs of unmatched token and candidate this is not done and -1 stays, as with "drop". Raises
+    ValueError for any other `unmatched`.
     """
+    check_choice(unmatched, Unmatched, "unmatched")
     ours, theirs = _up_to(teacher_size, _surfaces(teacher)), _up_to(student_size, _surfaces(student))
     special_t, special_s = set(teacher.all_special_ids), set(student.all_special_ids)
     found = _same_strings(ours, theirs, special_t, special_s)

@@ -11,8 +11,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mlecs_bench.blocks.alignment import PairIndex, Unmatched, agreement, answer_pairs, vocabulary_map
-from mlecs_bench.blocks.transfer import Pool, pair_divergences, transfer_loss
+from mlecs_bench.blocks.transfer import Pool, Reduction, pair_divergences, transfer_loss
 from mlecs_bench.doors.options import option
+from mlecs_bench.errors import check_choice
 
 if TYPE_CHECKING:
     from mlecs_bench.models.unified import Supervised, UnifiedModel
@@ -21,31 +22,41 @@ AGREEMENT_FOR_TOPK = 0.95
 """Least share of ids with the same string in both vocabularies for pooling token by token."""
 
 
+PoolChoice = Literal["auto", "topk", "sorted", "avg", "none"]
+"""A `Pool`, or auto: topk where the two vocabularies nearly agree, else sorted."""
+
+
 @dataclass(frozen=True)
 class TransferOptions:
-    """Options of the transfer between two language models; options of an algorithm that uses it inherit them."""
+    """Options of the transfer between two language models; options of an algorithm that uses it inherit them.
+
+    Raises ValueError for a value that is none.
+    """
 
     kt_weight: float = option(1.0, help="λ of the knowledge-transfer losses", source="paper Eq. 15-16 (weight 1)")
-    kt_reduction: Literal["mean", "sum"] = option(
+    kt_reduction: Reduction = option(
         "mean",
         help="mean: over all aligned positions of a batch, as L_lb is over tokens; sum: over the positions of a "
         "sample, then the mean over samples",
         source="paper Eq. 15-16 (both terms weigh 1 per token); FedMKT too averages over tokens",
     )
-    kt_pool: Literal["auto", "topk", "sorted", "avg", "none"] = option(
+    kt_pool: PoolChoice = option(
         "auto",
         help="how output logits are pooled before the divergence; auto: topk where 95 % of the two vocabularies "
         "agree, else sorted, which needs no map between them",
         source="ours; FedMKT pools the top K",
     )
     kt_bins: int = option(128, help="K, the number of pooled bins", source="FedMKT")
-    kt_vocabulary: Literal["edit-distance", "drop"] = option(
+    kt_vocabulary: Unmatched = option(
         "edit-distance",
         help="what becomes of teacher tokens that the student's tokenizer lacks: the nearest token, or the rest bin",
         source="ours; FedMKT uses the minimum edit distance",
     )
 
     def __post_init__(self) -> None:
+        check_choice(self.kt_reduction, Reduction, "option 'kt_reduction'")
+        check_choice(self.kt_pool, PoolChoice, "option 'kt_pool'")
+        check_choice(self.kt_vocabulary, Unmatched, "option 'kt_vocabulary'")
         if not 0 <= self.kt_weight < math.inf:
             raise ValueError(f"option 'kt_weight' must be at least 0 and finite, got {self.kt_weight}")
         if self.kt_bins < 1:

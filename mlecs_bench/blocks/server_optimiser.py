@@ -11,9 +11,14 @@ from typing import Literal
 
 import torch
 
-from mlecs_bench.errors import PluginError
+from mlecs_bench.errors import PluginError, check_choice
 
-Rule = Literal["fedadagrad", "fedadam", "fedyogi"]
+ServerRule = Literal["fedadagrad", "fedadam", "fedyogi"]
+"""Which adaptive step a server takes.
+
+It divides by the root of a sum of squares (fedadagrad), of a running mean of them (fedadam), or of one that moves by
+the sign of the difference (fedyogi).
+"""
 Tensors = Mapping[str, torch.Tensor]
 
 
@@ -21,16 +26,17 @@ Tensors = Mapping[str, torch.Tensor]
 class ServerOptimiser:
     """Which rule, and its η (`rate`), τ (`tau`), β1 and β2. FedAdagrad has no momentum, so it uses neither β.
 
-    Raises ValueError unless η and τ are positive and the betas within [0, 1).
+    Raises ValueError for an unknown rule, and unless η and τ are positive and the betas within [0, 1).
     """
 
-    rule: Rule
+    rule: ServerRule
     rate: float = 1e-3
     tau: float = 1e-3
     beta1: float = 0.9
     beta2: float = 0.99
 
     def __post_init__(self) -> None:
+        check_choice(self.rule, ServerRule, "the server's rule")
         for name in ("rate", "tau"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"the server's {name} must be above 0 and finite, got {getattr(self, name)}")

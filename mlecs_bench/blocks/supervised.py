@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mlecs_bench.blocks.loss_scale import LossScale
-from mlecs_bench.errors import MlecsError, PluginError
+from mlecs_bench.doors.hookspecs import BudgetName, Part
+from mlecs_bench.errors import MlecsError, PluginError, check_choice
 from mlecs_bench.seeds import rng, torch_stream
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from mlecs_bench.models.unified import UnifiedModel
     from mlecs_bench.plan.training import Training
 
-ALL_PARTS = ("encoder", "projector", "fusion", "soft_prompt", "lora")
+ALL_PARTS: tuple[Part, ...] = get_args(Part)
 """Everything a party trains: encoders, the connector's three parts, and the adapter."""
 
 
@@ -33,17 +34,24 @@ ALL_PARTS = ("encoder", "projector", "fusion", "soft_prompt", "lora")
 class Stage:
     """One stage of a round.
 
-    `budget` names what its steps count against ("private", "public", "pooled" or "server"); `name` tells stages of one
+    `budget` names what its steps count against; `name` tells stages of one
     budget apart. `models` lists what is trained: a model and its parts. Each model's gradient is clipped on its own,
     so several models trained in one stage are as independent as with an optimiser each. They need a backbone each,
-    since a backbone has one active adapter at a time.
+    since a backbone has one active adapter at a time. Raises ValueError for an unknown budget, or a part that a model
+    does not have.
     """
 
     name: str
-    budget: str
+    budget: BudgetName
     round: int
     steps: int
     models: Sequence[tuple[UnifiedModel, Sequence[str]]]
+
+    def __post_init__(self) -> None:
+        check_choice(self.budget, BudgetName, f"the budget of stage '{self.name}'")
+        for model, parts in self.models:
+            for part in parts:
+                model.check_part(part)
 
 
 Loss = Callable[[Int64[np.ndarray, " b"]], Float[Tensor, ""]]

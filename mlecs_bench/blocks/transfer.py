@@ -7,7 +7,7 @@ the divergence finite for sparse predictions, which is the purpose the paper giv
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -15,10 +15,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from mlecs_bench.blocks.alignment import PairIndex
-from mlecs_bench.errors import UsageError
+from mlecs_bench.errors import UsageError, check_choice
 
 Pool = Literal["topk", "sorted", "avg", "none"]
+"""How two distributions over vocabularies are pooled before they are compared; `pair_divergences` compares them.
+
+topk: the k most probable tokens of the teacher, one bin each, and a bin for the rest; sorted: the k largest
+probabilities of either, and the rest, whichever tokens they are of; avg: logits averaged over k stretches of the
+vocabulary; none: whole distributions over one vocabulary.
+"""
 Reduction = Literal["mean", "sum"]
+"""What a batch makes of the divergences of its positions: their mean, or the mean over samples of their sum."""
 
 REST_FLOOR = 1e-8
 """Least probability of the "rest" bin: it bounds what one bin can add to a divergence at 18.4 nats."""
@@ -35,7 +42,10 @@ def transfer_loss(divergences: Float[Tensor, " n"], samples: int, reduction: Red
       weigh 1 per token; L_lb is a mean over tokens, and so is this. A batch without a pair gives 0.
     sum: over the positions of a sample, as Eq. 14 is printed, then the mean over samples: it grows with the length of
       the answers, and does not depend on how much public data there is.
+
+    Raises ValueError for any other.
     """
+    check_choice(reduction, Reduction, "reduction")
     return divergences.sum() / (max(1, len(divergences)) if reduction == "mean" else samples)
 
 
@@ -54,8 +64,10 @@ def pair_divergences(
     The teacher is the u side of `pairs`; take `pairs.swapped()` for the other direction. The paper's S = min(S1, S2)
     rows are here the aligned ones, which for one tokenizer is the same.
 
-    Raises ValueError when the logits and the pairs are of different batches, PoolError as `pooled_kl`.
+    Raises ValueError for an unknown pool, and when the logits and the pairs are of different batches, PoolError as
+    `pooled_kl`.
     """
+    check_choice(pool, Pool, "pool")
     sides = (("teacher", teacher_logits, pairs.rows[0]), ("student", student_logits, pairs.rows[1]))
     for side, logits, rows in sides:
         if logits.dim() != 3 or logits.shape[0] != len(pairs) or logits.shape[1] < rows:
@@ -92,6 +104,7 @@ def pooled_kl(
     "rest" = log(1 - sum of the k bins) with floor 1e-8, computed as the sum of the other tokens, which is the same
     number without the cancellation. Values are >= 0 up to rounding and 0 only if the pooled distributions are equal.
     """
+    check_choice(pool, Pool, "pool")
     if k < 1:
         raise ValueError(f"the number of bins k must be at least 1, got {k}")
     dtype = torch.promote_types(torch.promote_types(teacher_logits.dtype, student_logits.dtype), torch.float32)
@@ -103,10 +116,8 @@ def pooled_kl(
         return _kl(_sorted_bins(teacher.log_softmax(-1), k), _sorted_bins(student.log_softmax(-1), k))
     if pool == "avg":
         teacher, student = (functional.adaptive_avg_pool1d(logits, k) for logits in (teacher, student))
-    elif pool == "none":
-        _check_same_vocabulary(teacher.shape[-1], student.shape[-1], vocabulary_map)
     else:
-        raise ValueError(f"pool must be one of {', '.join(get_args(Pool))}, got '{pool}'")
+        _check_same_vocabulary(teacher.shape[-1], student.shape[-1], vocabulary_map)
     return _kl(teacher.log_softmax(-1), student.log_softmax(-1))
 
 

@@ -6,7 +6,16 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mlecs_bench.doors.hookspecs import AlgorithmInfo, Control, DatasetInfo, EncoderInfo, MetricInfo, Needs, StudyInfo
+from mlecs_bench.doors.hookspecs import (
+    AlgorithmInfo,
+    Control,
+    DatasetInfo,
+    EncoderInfo,
+    MetricInfo,
+    Needs,
+    StudyInfo,
+    TrackerInfo,
+)
 from mlecs_bench.doors.options import NoOptions, option_rows
 from mlecs_bench.doors.profile import Profile
 from mlecs_bench.doors.profile_settings import setting_rows
@@ -35,11 +44,12 @@ def _card(kind: Kind, loaded: Loaded[Any], use: str = "") -> Card:
     head = {"name": loaded.name, "kind": kind, "distribution": loaded.distribution, "version": loaded.version}
     words = _words(loaded.info)
     options = option_rows(getattr(loaded.info, "options", NoOptions))
+    used = TRACKER_USE if isinstance(loaded.info, TrackerInfo) else USES[kind]
     return {
         **head,
         **words,
         **FACTS[kind](loaded.info),
-        "use": USES[kind].format(name=use or loaded.name),
+        "use": used.format(name=use or loaded.name),
         "options": options,
     }
 
@@ -127,6 +137,10 @@ def _of_study(info: StudyInfo) -> Card:
     return {"presets": sorted(info.presets)}
 
 
+def _of_observer(info: Any) -> Card:
+    return {"install": info.install} if isinstance(info, TrackerInfo) else {}
+
+
 def _nothing_more(_info: Any) -> Card:
     return {}
 
@@ -139,7 +153,7 @@ FACTS: Mapping[Kind, Callable[[Any], Card]] = {
     "profile": _of_profile,
     "workers": _nothing_more,
     "fleet": _nothing_more,
-    "observer": _nothing_more,
+    "observer": _of_observer,
     "study": _of_study,
 }
 USES: Mapping[Kind, str] = {
@@ -154,6 +168,7 @@ USES: Mapping[Kind, str] = {
     "study": "sweep --preset with one of its presets; report --study {name}",
 }
 """How a plugin of each kind gets into a run."""
+TRACKER_USE = "--track {name}"
 
 
 def card_text(card: Card) -> str:
@@ -205,6 +220,7 @@ _FACTS = {
     "axes": "Axes of a sample",
     "tower": "As a tower",
     "presets": "Presets",
+    "install": "To install what it needs",
     "use": "Use",
 }
 

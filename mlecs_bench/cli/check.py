@@ -87,9 +87,19 @@ def _run(checks: Sequence[Check], *, as_text: bool, quiet: bool) -> list[Verdict
     verdicts = []
     for verdict in run_checks(checks):
         verdicts.append(verdict)
-        if as_text and not (quiet and verdict.passed):
+        if as_text and not (quiet and verdict.passed) and not verdict.repeats:
             click.echo(_line(verdict, width))
+    if as_text:
+        for line in _repeated(verdicts):
+            click.echo(line)
     return verdicts
+
+
+def _repeated(verdicts: Sequence[Verdict]) -> list[str]:
+    """Return a line for each check whose error other checks met, too: an error is shown once."""
+    first = dict.fromkeys(verdict.repeats for verdict in verdicts if verdict.repeats)
+    found = {name: [v.check.name for v in verdicts if v.repeats == name] for name in first}
+    return [f"{'FAIL':{INDENT}}the error of {name} again: {', '.join(names)}" for name, names in found.items()]
 
 
 def _line(verdict: Verdict, width: int) -> str:
@@ -104,6 +114,7 @@ def _row(verdict: Verdict) -> dict[str, Any]:
         "summary": verdict.check.summary,
         "passed": verdict.passed,
         "reason": verdict.reason,
+        "repeats": verdict.repeats or None,
         "seconds": round(verdict.seconds, 3),
     }
 

@@ -179,6 +179,8 @@ PLACES = (
                  " per core, or one on a GPU]"),
     click.option("--fleet", metavar="NAME", help="Where the devices of a cell live: in-process, or processes:2."
                  "  [default: in-process]"),
+    click.option("--track", metavar="A,B", help="Trackers to tell: tensorboard, mlflow, wandb.  [default: those of the"
+                 " file, else none]"),
     click.option("--cache-dir", metavar="DIR", help=f"Prepared data.  [default: ${CACHE_VARIABLE}, or the user's"
                  " cache folder]"),
 )  # fmt: skip  # one flag, one entry

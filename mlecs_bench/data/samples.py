@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlecs_bench.data.writing import Writing, writing_of
-from mlecs_bench.errors import AccessError, DataError
+from mlecs_bench.errors import AccessError, DataError, check_choice
 
 if TYPE_CHECKING:
     import datasets
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from mlecs_bench.data.scaling import Scaling
 
 Task = Literal["generation", "classification"]
+"""What models are asked for: a text (generation), or one of the manifest's labels, written out (classification)."""
+StoredType = Literal["uint8", "float32", "int64"]
+"""The numbers of a modality as they are stored: pictures, measurements, or ids of tokens."""
 MANIFEST_FILE = "manifest.json"
 
 
@@ -36,16 +39,19 @@ class Modality:
     mlecs-bench has frames (T, H, W, C) uint8; image (H, W, C) uint8; spectrogram (F, T) float32; tokens (L,) int64;
     series (T, C) float32; vector (F,) float32. `vocabulary`: ids of tokens are below it; 0 leaves it open.
     `standardise`: parties see it less the mean and over the deviation of every dimension (of the last axis), taken from
-    the public training samples of the seed, which every party may see.
+    the public training samples of the seed, which every party may see. Raises ValueError for an unknown dtype.
     """
 
     name: str
     shape: tuple[int, ...]
-    dtype: Literal["uint8", "float32", "int64"]
+    dtype: StoredType
     encoding: str
     meaning: str = ""
     vocabulary: int = 0
     standardise: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice(self.dtype, StoredType, f"the dtype of '{self.name}'")
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ class Manifest:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_choice(self.task, Task, f"the task of dataset '{self.name}'")
         names = self.modality_names
         if list(names) != sorted(names) or len(set(names)) != len(names):
             raise DataError(f"dataset '{self.name}' must list its modalities once each in sorted order, got {names}")

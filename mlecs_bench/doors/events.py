@@ -13,7 +13,8 @@ KINDS: Mapping[str, str] = MappingProxyType({
     "cell_start": "a cell begins, or goes on after its finished `round`, 0 for none",
     "device_end": "a device (or \"server\") has done its part of a round: `losses`, `steps`, `seconds`",
     "score_end": "a device or the server has been scored: `scores`, `seconds`; the round is rounds + 1 at the end",
-    "round_end": "a round is over and saved: mean `scores`, `parties`: losses, scores, steps, seconds, sent",
+    "round_end": "a round is over and saved: mean `scores`, `parties`: losses, scores, steps, seconds, sent (parameters"
+                 ") and bytes of each, `ledger`: all that was sent, by device, direction and kind",
     "note": "something that a user may want to know, of a cell on the devices' side or of the whole run: `text`",
     "cell_end": "a cell has ended with its `record`, or None and an `error`",
 })  # fmt: skip  # one kind, one line

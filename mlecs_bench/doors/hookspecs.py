@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
 
+from mlecs_bench.data.samples import Task
 from mlecs_bench.data.writing import ENGLISH_WRITING, Writing
 from mlecs_bench.doors.options import NoOptions
+from mlecs_bench.errors import check_choice
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from mlecs_bench.data.samples import DataRequest, Modality, Prepared, Task
+    from mlecs_bench.data.samples import DataRequest, Modality, Prepared
     from mlecs_bench.doors.events import Event, Tell
     from mlecs_bench.doors.profile import Profile
     from mlecs_bench.doors.registry import Registry
@@ -32,14 +34,40 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
+Part = Literal["encoder", "projector", "fusion", "soft_prompt", "lora"]
+"""A trainable part of a unified model.
+
+The encoders E; of the connector C the projectors (with the embeddings of missing modalities), the fusion layer and the
+generator of soft tokens; the adapter of the backbone.
+"""
+BudgetName = Literal["private", "public", "pooled", "server", "setup"]
+"""What the steps of a stage count against.
+
+A device's steps on its private, the public or all parties' data; the server's, of which those for setup are taken in
+round 1 alone.
+"""
+ExchangeDirection = Literal["down", "up", "both"]
+"""Which way a kind of tensor is sent: from the server to devices (down), from devices to the server (up), or both."""
+ControlRole = Literal["floor", "ceiling"]
+"""What a control is held against others for: what they have to beat (floor), or how much there is to gain (ceiling)."""
+ReportPart = Literal["scores", "communication", "curves", "statistics", "steps"]
+"""A part of a report on one setting: tables of scores, what was sent, scores by round, tests, what the steps logged."""
+
+
 @dataclass(frozen=True)
 class Exchange:
-    """One kind of tensor that an algorithm sends: kind, direction, what it is, its size in symbols."""
+    """One kind of tensor that an algorithm sends: kind, direction, what it is, its size in symbols.
+
+    Raises ValueError for an unknown direction.
+    """
 
     kind: str
-    direction: Literal["down", "up", "both"]
+    direction: ExchangeDirection
     meaning: str
     size: str
+
+    def __post_init__(self) -> None:
+        check_choice(self.direction, ExchangeDirection, f"the direction of '{self.kind}'")
 
 
 @dataclass(frozen=True)
@@ -50,7 +78,7 @@ class Needs:
       `--budget paper` gives each of them q steps.
     - public_stage: devices take q optimiser steps on the public data. `--budget equal` gives all algorithms the same
       total: q private and q public steps, or 2 q private ones, however many stages share them.
-    - same: parts of the devices' models (of `ALL_PARTS`) that are averaged, so their tensors must have equal shapes on
+    - same: parts of the devices' models (each a `Part`) that are averaged, so their tensors must have equal shapes on
       all devices, modality by modality. A federation that cannot give that is refused before training.
     - any_rank: adapters may differ in rank; "lora" in `same` then asks for equal shapes but for the rank.
     - ranks: LoRA ranks of devices d00, d01, …, repeated cyclically; empty: the profile's. Alpha / r is the same for
@@ -62,11 +90,13 @@ class Needs:
     - one_width: fused representations are held against hidden ones, so a profile's hidden_width and fused_width must be
       equal.
     - prompt_suffix: a sentence put behind the dataset's prompt, in training and at test.
+
+    Raises ValueError for an unknown part.
     """
 
     private_stages: int = 1
     public_stage: bool = False
-    same: tuple[str, ...] = ()
+    same: tuple[Part, ...] = ()
     any_rank: bool = False
     ranks: tuple[int, ...] = ()
     proxy: bool = False
@@ -74,6 +104,10 @@ class Needs:
     pool: bool = False
     prompt_suffix: str = ""
     one_width: bool = False
+
+    def __post_init__(self) -> None:
+        for part in self.same if isinstance(self.same, tuple | list) else ():  # of a text, a check says what is wrong
+            check_choice(part, Part, "a part in 'same'")
 
 
 @dataclass(frozen=True)
@@ -83,11 +117,15 @@ class Control:
     A "floor" sees the same data and takes the same steps as a collaborative algorithm and sends nothing: what
     collaboration has to beat. A "ceiling" has what no device may have, such as all private data in one place: how much
     there is to gain at all. `label` is what tables call it; `says` is what it shares and lacks, as part of a sentence.
+    Raises ValueError for an unknown role.
     """
 
-    role: Literal["floor", "ceiling"]
+    role: ControlRole
     label: str
     says: str
+
+    def __post_init__(self) -> None:
+        check_choice(self.role, ControlRole, "the role of a control")
 
 
 @dataclass(frozen=True)
@@ -143,7 +181,8 @@ class DatasetInfo:
 
     `references` maps the name of a trivial reference to the text column of the prepared table that it answers with,
     such as {"copy-subtitle": "subtitle_text"}; tables show what that scores, beside the most frequent target of the
-    training samples, which every dataset gets. A reference whose column a prepared table lacks is left out.
+    training samples, which every dataset gets. A reference whose column a prepared table lacks is left out. Raises
+    ValueError for an unknown task.
     """
 
     title: str
@@ -161,6 +200,9 @@ class DatasetInfo:
     notes: Sequence[str] = ()
     verify: Callable[[DataRequest], Verification] | None = None
     references: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_choice(self.task, Task, "the task of a dataset")
 
 
 @dataclass(frozen=True)
@@ -288,22 +330,52 @@ class StudyInfo:
 
     `presets` maps names for `mlecs-bench sweep --preset` to study files. `sections(view)` adds sections to a report
     that asks for the study, for one setting at a time; they come first, and take the place of the report's own sections
-    that `replaces` names: scores, communication, curves, statistics, steps. `algorithms` and `datasets` stand first in
+    that `replaces` names. `algorithms` and `datasets` stand first in
     tables, in this order; `candidate` is the algorithm that is held against the others. `sent` is what the study says
     of the volume that an algorithm sends, by its name, and `sent_notes` explain it; `mlecs-bench comm --study` shows
-    them.
+    them. Raises ValueError for an unknown part of a report.
     """
 
     title: str
     summary: str
     presets: Mapping[str, Path] = field(default_factory=dict)
     sections: Callable[[Any], Sequence[Any]] = lambda _: ()
-    replaces: Sequence[str] = ()
+    replaces: Sequence[ReportPart] = ()
     algorithms: Sequence[str] = ()
     datasets: Sequence[str] = ()
     candidate: str = ""
     sent: Mapping[str, str] = field(default_factory=dict)
     sent_notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for part in self.replaces if isinstance(self.replaces, tuple | list) else ():
+            check_choice(part, ReportPart, "a part in 'replaces'")
+
+
+@dataclass(frozen=True)
+class TrackerRequest:
+    """What a tracker is made for: `folder` is where its files go unless its own variables say otherwise.
+
+    The folder need not be there yet.
+    """
+
+    folder: Path
+
+
+@dataclass(frozen=True)
+class TrackerInfo:
+    """A tracker: an observer that is told of a run only where `--track` names it. An entry point points straight to it.
+
+    `make(request)` returns a `Tracker` of mlecs_bench.doors.observers, and raises UsageError when it cannot write.
+    `packages` are the modules that it imports and mlecs-bench does not need, `install` is the command that brings them;
+    a run is refused before anything starts where one is not there.
+    """
+
+    title: str
+    summary: str
+    make: Callable[[TrackerRequest], Any]
+    packages: Sequence[str] = ()
+    install: str = ""
 
 
 class HookSpecs:

@@ -11,8 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mlecs_bench.errors import check_choice
+
 Dtype = Literal["float32", "bfloat16", "float16"]
+"""The numbers of frozen weights and of what language models compute; all that is trained is float32."""
 BaseBits = Literal[4, 8]
+"""Bits of a frozen weight that is quantised."""
 TORCH_DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
 
@@ -86,7 +90,9 @@ class Profile:
     many passes over the party's own samples, and not `steps`. `dtype` is that of the frozen weights and of the
     computations in the language models; all that is trained is float32. `base_bits`: the frozen weights are quantised
     to so many bits; None leaves them. `gradient_checkpointing` recomputes activations in the backward pass, for the
-    same gradients in less memory. `bertscore` is a model as `--bertscore-model` names it.
+    same gradients in less memory. `words` is a file with all words that tiny models know,
+    one a line; None for models of any text. `bertscore` is a model as `--bertscore-model` names it. Raises ValueError
+    for an unknown dtype or number of bits.
 
     `sources` says by dotted name (`lora.rank`, or `lora` for all of it) where a number comes from that is not the
     field's default.
@@ -126,7 +132,13 @@ class Profile:
     bertscore_samples: int | None = setting(None, source="ours: all of them", range_=WHOLE)
     """Test samples of a party that BERTScore sees, spread evenly; None for all. It costs 30 ms a pair on one core."""
     local_epochs: int | None = setting(None, source="ours: steps are counted", range_=WHOLE)
+    words: Path | None = field(default=None, metadata={"can_be_set": False})
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, metadata={"can_be_set": False})
+
+    def __post_init__(self) -> None:
+        check_choice(self.dtype, Dtype, f"the dtype of profile '{self.name}'")
+        if self.base_bits is not None:
+            check_choice(self.base_bits, BaseBits, f"base_bits of profile '{self.name}'")
 
 
 def file_digest(path: Path | None) -> str | None:

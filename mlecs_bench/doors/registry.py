@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
@@ -34,10 +33,12 @@ from mlecs_bench.doors.hookspecs import (
     HookSpecs,
     MetricInfo,
     StudyInfo,
+    TrackerInfo,
     WorkersInfo,
 )
 from mlecs_bench.doors.options import NoOptions, plain
 from mlecs_bench.doors.profile import Profile
+from mlecs_bench.doors.source_code import files_digest
 from mlecs_bench.errors import MlecsError, PluginError, UsageError, did_you_mean
 
 Kind = Literal["algorithm", "dataset", "metric", "encoder", "profile", "workers", "fleet", "observer", "study"]
@@ -55,7 +56,7 @@ DOORS: Mapping[Kind, tuple[str, type[Any] | None]] = {
 }
 """Every kind of plugin: the last word of its group of entry points, and what its hook returns.
 
-An observer returns nothing: it is called, and is its own info.
+An observer returns nothing: it is called, and is its own info, unless it is a tracker, which has a `TrackerInfo`.
 """
 REPLACED_HOOKS = tuple(f"mlecs_{name}" for name in (
     "data_progress", "cells", "cell_start", "device_end", "score_end", "round_end", "cell_end"
@@ -97,8 +98,8 @@ class PluginRef:
 class Loaded(Generic[InfoT]):
     """What a plugin returned from its hook, and where it came from.
 
-    `code` is the sha256 of its source files, so that records of an edited plugin are told apart from those before the
-    edit. It is None for what comes with mlecs-bench, which goes by its version.
+    `code` is the sha256 of its source files without comments and docstrings, so that records of an edited plugin are
+    told apart from those before the edit. It is None for what comes with mlecs-bench, which goes by its version.
     """
 
     name: str
@@ -152,7 +153,7 @@ class Registry:
     def load(self, kind: Kind, name: str) -> Loaded[Any]:
         """Import the plugin `name` of a kind; raises UsageError for an unknown name, PluginError for a broken one.
 
-        The `info` of an observer, whose hook returns nothing, is the plugin itself.
+        The `info` of an observer, whose hook returns nothing, is the plugin itself; that of a tracker a `TrackerInfo`.
         """
         if (kind, name) in self._unregistered:
             return self._unregistered[kind, name]
@@ -200,19 +201,38 @@ class Registry:
         """Import a study, as `load` does."""
         return self.load("study", name)
 
+    def tracker(self, name: str) -> Loaded[TrackerInfo]:
+        """Import a tracker, as `load` does; raises UsageError for an observer that is none."""
+        if any(entry.name == name for entry in self.entries("observer")):
+            loaded = self.load("observer", name)
+            if isinstance(loaded.info, TrackerInfo):
+                return loaded
+            raise UsageError(f"observer '{name}' is told of every run as long as it is installed; leave it out")
+        raise UsageError(f"no tracker '{name}'. {did_you_mean(name, self._trackers())}")
+
+    def _trackers(self) -> list[str]:
+        """Return the names of the observers that load and are trackers."""
+        names = []
+        for entry in self.entries("observer"):
+            with contextlib.suppress(PluginError):
+                names += [entry.name] if isinstance(_observer(entry), TrackerInfo) else []
+        return names
+
     def default_options(self, algo: str) -> dict[str, Any]:
         """Return the default options of an algorithm as JSON values; raises UsageError or PluginError."""
         defaults: dict[str, Any] = plain(self.algorithm(algo).info.options())
         return defaults
 
     def observers(self) -> tuple[pluggy.PluginManager, list[str]]:
-        """Return a manager with every observer that loads, and one line for each that does not."""
+        """Return a manager with every observer that loads but trackers, and one line for each that does not load."""
         manager = _new_manager()
         warnings: list[str] = []
         for name in dict.fromkeys(entry.name for entry in self.entries("observer")):
             try:
                 entry = self._only("observer", name)
-                manager.register(_observer(entry), name=name)
+                observer = _observer(entry)
+                if not isinstance(observer, TrackerInfo):
+                    manager.register(observer, name=name)
             except PluginError as error:
                 warnings.append(str(error))
             except ValueError:
@@ -267,7 +287,7 @@ def _provenance(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
 
 
 def _code_digest(entry: PluginEntry) -> str | None:
-    """Return the sha256 over the Python files of the plugin's top-level module or package."""
+    """Return the digest of what can change a number in the files of the plugin's top-level module or package."""
     if is_own(entry.distribution):
         return None
     try:
@@ -277,10 +297,7 @@ def _code_digest(entry: PluginEntry) -> str | None:
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         return None
     files = sorted(Path(spec.origin).parent.rglob("*.py")) if spec.submodule_search_locations else [Path(spec.origin)]
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    return files_digest(files)
 
 
 def is_own(distribution: str) -> bool:
@@ -342,7 +359,10 @@ def _checked_plugin(entry: PluginEntry) -> Any:
 
 
 def _observer(entry: PluginEntry) -> Any:
-    """Return an observer; raises PluginError for one that would never be told anything."""
+    """Return an observer, or what makes a tracker; raises PluginError for one that would never be told anything."""
+    target = _imported(entry)
+    if isinstance(target, TrackerInfo):
+        return target
     plugin = _checked_plugin(entry)
     manager = _new_manager()
     manager.register(plugin)

@@ -24,7 +24,7 @@ class Execution:
 
     `workers` None: one per core that memory allows, or one per GPU; no more than cells. `engine` names the workers,
     None for those of this machine. `fleet` is where the devices of a cell live, as users write it. `retry_failed`:
-    cells that have failed before are run again.
+    cells that have failed before are run again. `track` names the trackers that are told of them.
     """
 
     out: Path
@@ -33,6 +33,7 @@ class Execution:
     engine: str | None = None
     fleet: str = IN_PROCESS
     retry_failed: bool = True
+    track: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import PluginError, UsageError
 from mlecs_bench.execution.jobs import CellResult, Execution, Job, cell_ref, unplanned_ref
 from mlecs_bench.execution.sweep import run_jobs
+from mlecs_bench.execution.tracking import check_trackers, tracked
 from mlecs_bench.federation.evaluation import scorer_identities, scorers_of
 from mlecs_bench.federation.fleet import named_fleet, open_samples
 from mlecs_bench.files import writable
@@ -73,8 +74,9 @@ def run(
     """
     registry = registry or Registry.installed()
     writable(execution.out)
-    jobs = plan_jobs([plan], registry, execution, observers)
-    return run_jobs(jobs, partial(_workers_of_run, plan, registry, execution), observers)
+    with tracked(execution, registry, observers):
+        jobs = plan_jobs([plan], registry, execution, observers)
+        return run_jobs(jobs, partial(_workers_of_run, plan, registry, execution), observers)
 
 
 def sweep(
@@ -88,9 +90,10 @@ def sweep(
     """
     registry = registry or Registry.installed()
     writable(execution.out)
-    plans, ended = resolve_all(specs, registry, execution.out)
-    jobs = plan_jobs(plans, registry, execution, observers)
-    results = run_jobs(jobs, partial(_workers_of, PROCESSES, plans, registry, execution), observers, ended)
+    with tracked(execution, registry, observers):
+        plans, ended = resolve_all(specs, registry, execution.out)
+        jobs = plan_jobs(plans, registry, execution, observers)
+        results = run_jobs(jobs, partial(_workers_of, PROCESSES, plans, registry, execution), observers, ended)
     return [(job.ref, result) for job, result in zip(jobs, results, strict=True)] + ended
 
 
@@ -164,7 +167,8 @@ def plan_jobs(
 
 
 def check_places(execution: Execution, registry: Registry) -> None:
-    """Raise UsageError for workers or a fleet that are not installed, or take no number and were given one."""
+    """Raise UsageError for workers, a fleet or trackers that are not installed, or a number where none is taken."""
+    check_trackers(execution.track, registry)
     fleet, size = named_fleet(execution.fleet)
     given: list[tuple[str, Loaded[FleetInfo] | Loaded[WorkersInfo], int | None]] = [
         ("fleet", registry.fleet(fleet), size)

@@ -12,14 +12,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from mlecs_bench.doors.events import Event, Tell, silent
 from mlecs_bench.errors import MlecsError, PluginError
 from mlecs_bench.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mlecs_bench.federation.communication import communication
 from mlecs_bench.federation.host import Carry, Greeting, Scoring, checked, copied, own_versions, scored
-from mlecs_bench.federation.ledger import Ledger
+from mlecs_bench.federation.ledger import Direction, Ledger
 from mlecs_bench.federation.messages import Message
 from mlecs_bench.federation.turns import Ask, Refusal, Reply, Scores
 
@@ -204,13 +204,15 @@ class CellRun:
         headline = next(iter(by_metric(client).items()), None)
         means = {} if headline is None else {headline[0]: mean_value(headline[1])}
         sent = Ledger(entry for entry in self._ledger.entries if entry.round == t)
-        parties = {id_: {**reply.head(), "sent": self._sent(sent, id_)} for id_, reply in replies.items()}
-        self._cell.tell(Event("round_end", round=t, values={"scores": means, "parties": parties}))
+        parties = {id_: {**reply.head(), **self._sent(sent, id_)} for id_, reply in replies.items()}
+        values = {"scores": means, "parties": parties, "ledger": sent.to_json()}
+        self._cell.tell(Event("round_end", round=t, values=values))
 
-    def _sent(self, ledger: Ledger, id_: str) -> dict[str, int]:
-        """Return the parameters that a ledger has going down and up: those of a device, or all for the server."""
+    def _sent(self, ledger: Ledger, id_: str) -> dict[str, dict[str, int]]:
+        """Return the parameters and bytes that a ledger has going down and up: of a device, or all for the server."""
         where = {} if id_ == self._server.id else {"device": id_}
-        return {way: ledger.total(direction=way, **where)[0] for way in ("down", "up")}
+        totals = {way: ledger.total(direction=way, **where) for way in get_args(Direction)}
+        return {what: {way: total[i] for way, total in totals.items()} for i, what in enumerate(("sent", "bytes"))}
 
     def _add_cost(self, reply: Reply) -> None:
         for what, seconds in reply.seconds.items():

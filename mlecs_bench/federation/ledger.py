@@ -9,6 +9,7 @@ from typing import Literal
 from mlecs_bench.federation.messages import SCALAR_KIND, Message, kind_of
 
 Direction = Literal["down", "up"]
+"""Which way a message goes: from the server to a device (down), or from a device to the server (up)."""
 SCALAR_BYTES = 8
 
 

@@ -105,10 +105,17 @@ class Reply:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a device could not take its turn: a kind of `KINDS` and one line, or a traceback for a defect."""
+    """Why a device could not take its turn: a kind of `KINDS` and one line, or a traceback for a defect.
+
+    Raises ValueError for an unknown kind.
+    """
 
     kind: str
     message: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"the kind of a refusal must be one of {', '.join(KINDS)}, got {self.kind!r}")
 
     @classmethod
     def of(cls, error: MlecsError) -> Refusal:

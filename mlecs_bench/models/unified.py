@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from mlecs_bench.data.samples import Batch
+from mlecs_bench.doors.hookspecs import Part
 from mlecs_bench.errors import DataError, UsageError
 from mlecs_bench.models.backbone import AnyBackbone, load_adapter
 from mlecs_bench.models.connector import Connector
 from mlecs_bench.models.placement import moved
 from mlecs_bench.models.texts import Answers, Texts
 
-PARTS = ("encoder", "projector", "fusion", "soft_prompt", "lora")
+PARTS: tuple[Part, ...] = get_args(Part)
 """The trainable parts. "projector" includes the missing-modality embeddings; "soft_prompt" is the generator."""
 DOMAIN = "domain"
 """The part of a model's second adapter, which acts together with "lora"; only proxies have one."""
@@ -66,7 +67,7 @@ class UnifiedModel:
     ) -> None:
         self.name = adapters["lora"]
         self.adapters = dict(adapters)
-        self.parts = (*PARTS, *(part for part in adapters if part not in PARTS))
+        self.parts: tuple[str, ...] = (*PARTS, *(part for part in adapters if part not in PARTS))
         self.backbone = backbone
         self.texts = texts
         self.encoders = encoders.to(backbone.torch_device)
@@ -164,8 +165,17 @@ class UnifiedModel:
         self.connector.train(training)
         self.backbone.activate(tuple(self.adapters.values()), training)
 
+    def check_part(self, name: str) -> None:
+        """Raise ValueError with the known ones for a part that the model does not have."""
+        if name not in self.parts:
+            raise ValueError(f"{self.name} has no part '{name}'; its parts are {', '.join(self.parts)}")
+
     def part(self, name: str) -> dict[str, nn.Parameter]:
-        """Return the tensors of one part by name, for example "encoder" → {"rgb/0.weight": …}."""
+        """Return the tensors of one part by name, for example "encoder" → {"rgb/0.weight": …}.
+
+        Raises ValueError for an unknown part.
+        """
+        self.check_part(name)
         if name in self.adapters:
             return self.backbone.adapter(self.adapters[name])
         if name == "encoder":

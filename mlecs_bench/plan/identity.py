@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NOT_TRAINING = (
     *("name", "summary", "slm", "llm", "encoders", "tiny", "torch_device"),
-    *("generation_batch", "gradient_checkpointing", "bertscore", "sources"),
+    *("generation_batch", "gradient_checkpointing", "bertscore", "sources", "words"),
 )
 """Fields of a profile that stand elsewhere in an identity, or that change no number."""
 NO_ENCODERS: Mapping[str, str] = MappingProxyType({})

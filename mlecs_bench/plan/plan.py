@@ -7,15 +7,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.doors.hookspecs import Needs
 from mlecs_bench.doors.options import build_options, plain, rebuilt
 from mlecs_bench.doors.profile import Profile
 from mlecs_bench.doors.registry import PluginRef
 from mlecs_bench.doors.scoring import ranked_name
-from mlecs_bench.errors import PluginError
-from mlecs_bench.plan.spec import AnswerRule, Rho, rho_text
+from mlecs_bench.errors import PluginError, check_choice
+from mlecs_bench.plan.spec import AnswerRule, Evaluate, Rho, rho_text
 from mlecs_bench.plan.structure import Deviations, Structure
 from mlecs_bench.plan.training import BudgetRule, Training
 
@@ -30,11 +30,11 @@ class Plan:
     `rates` is rho by modality. `profile` has every override in it, `profile_models` are its own SLM and LLM from before
     them. `structures` are those of the devices, by id. `proxy` is the model of the proxies, None where the algorithm
     has none. `training` holds the budget in steps, `rule` how it was counted; with local epochs it holds passes, of
-    which each party makes steps when it knows its samples. `metrics` names the scores, headline first,
-    `answer` says how an answer is taken from a model. `own_options`
-    are those of the algorithm that depart from its defaults, `own_settings` those of the profile that depart from its
-    own and can change a number, as JSON values (of files their last name); `variant` says in which settings the run
-    departs from the usual. `data_dir` is where the user's files are, None for the stand-in.
+    which each party makes steps when it knows its samples. `metrics` names the scores, headline first, `answer` says
+    how an answer is taken from a model. `own_options` are those of the algorithm that depart from its defaults,
+    `own_settings` those of the profile that depart from its own and can change a number, as JSON values (of files their
+    last name); `variant` says in which settings the run departs from the usual. `data_dir` is where the user's files
+    are, None for the stand-in. Raises ValueError for an unknown rule or kind of evaluation.
     """
 
     algorithm: PluginRef
@@ -55,7 +55,7 @@ class Plan:
     proxy: str | None
     rule: BudgetRule
     training: Training
-    evaluate: Literal["last", "all"]
+    evaluate: Evaluate
     metrics: tuple[str, ...]
     seeds: tuple[int, ...]
     torch_device: str
@@ -74,6 +74,11 @@ class Plan:
     def scores(self) -> tuple[str, ...]:
         """The names of all scores but a dataset's diagnostics: of written answers, then of ranked labels."""
         return (*self.metrics, *(map(ranked_name, self.metrics) if self.ranks else ()))
+
+    def __post_init__(self) -> None:
+        check_choice(self.rule, BudgetRule, "rule")
+        check_choice(self.evaluate, Evaluate, "evaluate")
+        check_choice(self.answer, AnswerRule, "answer")
 
     @property
     def device_ids(self) -> tuple[str, ...]:

@@ -168,6 +168,15 @@ def parse_pairs(pairs: list[str] | tuple[str, ...], what: str) -> dict[str, str]
     return values
 
 
+def tracker_names(value: Any) -> tuple[str, ...]:
+    """Return names of trackers from a list or a text with commas, each once; "none" stands for none."""
+    parts = value.split(",") if isinstance(value, str) else value or ()
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        raise UsageError(f"track must name trackers with commas, such as tensorboard,mlflow, got {value!r}")
+    names = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    return () if names == ("none",) else names
+
+
 def chosen_seeds(seeds: Any, n_seeds: Any) -> tuple[int, ...]:
     """Return the seeds of a run: a list, a text with commas, or the first `n_seeds` of the protocol's five."""
     if seeds is not None and n_seeds is not None:

@@ -10,12 +10,14 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from mlecs_bench.doors.options import plain
-from mlecs_bench.doors.profile import Dtype
+from mlecs_bench.doors.profile import BaseBits, Dtype
 from mlecs_bench.doors.profile_settings import flat, parsed_setting
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.training import BudgetRule
 from mlecs_bench.seeds import PROTOCOL_SEEDS
 
+Evaluate = Literal["last", "all"]
+"""Which rounds are scored: the last one, or all."""
 Rho = float | Mapping[str, float]
 Limit = int | Literal["all"]
 AnswerRule = Literal["generate", "rank"]
@@ -85,10 +87,10 @@ class RunSpec:
     public_limit: Limit | None = None
     test_limit: Limit | None = None
     dtype: Dtype | None = None
-    base_bits: Literal[4, 8] | None = None
+    base_bits: BaseBits | None = None
     gradient_checkpointing: bool = False
     bertscore_model: str | None = None
-    evaluate: Literal["last", "all"] = "last"
+    evaluate: Evaluate = "last"
     metrics: tuple[str, ...] = ()
     answer: AnswerRule = "generate"
     min_modalities: int = 1

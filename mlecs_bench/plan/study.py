@@ -34,11 +34,12 @@ from mlecs_bench.plan.settings import (
     named,
     read_yaml,
     spec_of,
+    tracker_names,
     usual_names,
 )
 from mlecs_bench.plan.spec import RunSpec
 
-FILE_KEYS = ("title", "about", "report", "settings", "blocks")
+FILE_KEYS = ("title", "about", "report", "track", "settings", "blocks")
 BLOCK_KEYS = (*SPEC_KEYS, "n_seeds")
 STUDY_FILE = "study.yaml"
 
@@ -47,7 +48,7 @@ STUDY_FILE = "study.yaml"
 class Study:
     """Runs that belong together: what they are called, and blocks of settings by name.
 
-    `report` names the study plugins whose sections a report on the runs shows.
+    `report` names the study plugins whose sections a report on the runs shows, `track` the trackers that are told.
     """
 
     title: str
@@ -55,6 +56,7 @@ class Study:
     blocks: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, Any] = field(default_factory=dict)
     report: tuple[str, ...] = ()
+    track: tuple[str, ...] = ()
 
     def overlaid(self, flags: Mapping[str, Any]) -> Study:
         """Return the study with settings replaced, in all blocks, by the flags that were given."""
@@ -98,6 +100,7 @@ class Study:
             "title": self.title,
             "about": self.about,
             "report": report,
+            "track": self.track,
             "settings": kept(self.settings),
             "blocks": blocks,
         }
@@ -171,7 +174,8 @@ def study_of(values: Any, what: str) -> Study:
         raise UsageError(f"'report' in {what} must name studies, got {json.dumps(values['report'])[:40]}")
     settings = _block(values.get("settings") or {}, "settings", what)
     found = {str(name): _block(block, name, what) for name, block in blocks.items()}
-    return Study(str(values.get("title") or ""), str(values.get("about") or ""), found, settings, tuple(report))
+    title, about = str(values.get("title") or ""), str(values.get("about") or "")
+    return Study(title, about, found, settings, tuple(report), tracker_names(values.get("track")))
 
 
 def _block(block: Any, name: str, what: str) -> dict[str, Any]:
@@ -214,5 +218,5 @@ def keep_study(study: Study, out: Path) -> None:
         write_text(path, text)
         return
     kept = read_study(path)
-    if replace(kept, report=study.report).to_yaml() != text:  # which reports it has changes no run
+    if replace(kept, report=study.report, track=study.track).to_yaml() != text:  # neither changes a run
         raise UsageError(f"{path} is another study ('{kept.title}'); write to another folder with --out")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.profile import Profile
 
 BudgetRule = Literal["paper", "equal"]
+"""How optimiser steps are counted: q for every stage, as the paper does, or the same total for every algorithm."""
 
 
 @dataclass(frozen=True)

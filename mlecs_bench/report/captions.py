@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mlecs_bench.errors import check_choice
 from mlecs_bench.report.arrange import Setting
 from mlecs_bench.report.frame import EVAL_POINTS, EvalPoint, Row
 
 
 def score_caption(rows: Sequence[Row], setting: Setting, eval_points: Sequence[EvalPoint]) -> str:
-    """Return what scores are of: the setting, the data, and when and over what they are taken."""
+    """Return what scores are of: the setting, the data, and when and over what they are taken.
+
+    Raises ValueError for an unknown point of evaluation.
+    """
+    for point in eval_points:
+        check_choice(point, EvalPoint, "a point of evaluation")
     about = f"{setting.about[0].upper()}{setting.about[1:]}"
     structure = "".join(f", {text}" for text in _structure(rows))
     data = {row.identity["dataset"]["name"]: row.identity["dataset"] for row in rows}

@@ -18,7 +18,7 @@ from mlecs_bench.report.statistics import (
     sign_flip,
     verdict,
 )
-from mlecs_bench.report.table import Content, Kind, Number
+from mlecs_bench.report.table import Content, Number, NumberKind
 
 DIFFERENCE_COLUMNS = (
     ("difference",),
@@ -219,7 +219,7 @@ def difference_contents(comparison: Comparison) -> tuple[Content | None, ...]:
     """Return what a table's line holds under `DIFFERENCE_COLUMNS`."""
     found, keys = comparison.difference, comparison.records
 
-    def number(value: float | None, kind: Kind = "score", sd: float | None = None) -> Number | None:
+    def number(value: float | None, kind: NumberKind = "score", sd: float | None = None) -> Number | None:
         return None if value is None else Number(value, sd, kind=kind, records=keys)
 
     return (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlecs_bench.errors import RecordError
+from mlecs_bench.errors import RecordError, check_choice
 from mlecs_bench.records.results import group_key
 from mlecs_bench.seeds import PROTOCOL_SEEDS
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EvalPoint = Literal["local", "received"]
+"""When devices are scored: after their own training in the last round, or after the broadcast that follows it."""
 Stat = Literal["avg", "best", "worst", "server"]
+"""What a column shows of one score: mean, best or worst over the devices, or the server's."""
 STATS: tuple[Stat, ...] = ("avg", "best", "worst", "server")
 EVAL_POINTS: Mapping[EvalPoint, str] = {
     "local": "after local_update of the last round (local)",
@@ -69,7 +71,9 @@ class Row:
         return tuple(sorted(record["identity"]["seed"] for record in self.records))
 
     def cell(self, eval_point: EvalPoint, metric: str, stat: Stat) -> SeedMean | None:
-        """Return one number, or None where the score does not exist."""
+        """Return one number, or None where the score does not exist; ValueError for an unknown point or statistic."""
+        check_choice(eval_point, EvalPoint, "the point of evaluation")
+        check_choice(stat, Stat, "the statistic")
         return self.cells.get((SERVER if stat == "server" else eval_point, metric, stat))
 
 

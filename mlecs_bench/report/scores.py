@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from mlecs_bench.errors import check_choice
 from mlecs_bench.records.names import rho_label
 from mlecs_bench.report.arrange import Arm, Data, Place, Setting
 from mlecs_bench.report.captions import score_caption
@@ -60,12 +61,16 @@ class Asked:
 
 @dataclass(frozen=True)
 class ScoreColumn:
-    """One column of scores; `eval_point` says nothing of a server's."""
+    """One column of scores; `eval_point` says nothing of a server's. Raises ValueError for one that is none."""
 
     data: Data
     metric: str
     stat: Stat
     eval_point: EvalPoint = BOTH_POINTS[0]
+
+    def __post_init__(self) -> None:
+        check_choice(self.stat, Stat, "the statistic")
+        check_choice(self.eval_point, EvalPoint, "the point of evaluation")
 
 
 def score_name(metric: str, stat: Stat) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Verdict = Literal["better", "worse", "tied", "undecided"]
+"""What the seeds say of one algorithm against another; tied: the interval lies within the margin of no difference."""
 
 ALPHA = 0.05
 """Level of every test, and one minus the confidence of every interval."""

@@ -9,7 +9,7 @@ from statistics import fmean
 from mlecs_bench.report.arrange import Setting
 from mlecs_bench.report.frame import SERVER, Row, honest_sentence
 from mlecs_bench.report.scores import record_keys
-from mlecs_bench.report.table import Kind, Line, Number, Table
+from mlecs_bench.report.table import Line, Number, NumberKind, Table
 
 COLUMNS = (("mean",), ("least",), ("most",), ("rounds",), ("not zero",))
 CAPTION = (
@@ -72,7 +72,7 @@ def _logs(rows: Sequence[Row]) -> Iterator[tuple[str, str, float]]:
 def _contents(one: Logged, rows: Sequence[Row]) -> tuple[Number, ...]:
     keys = tuple(key for row in rows for key in record_keys(row))
     values = one.values
-    shown: list[tuple[float, Kind]] = [
+    shown: list[tuple[float, NumberKind]] = [
         (fmean(values), "quantity"),
         (min(values), "quantity"),
         (max(values), "quantity"),

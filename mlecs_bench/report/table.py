@@ -10,9 +10,13 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from mlecs_bench.errors import check_choice
 from mlecs_bench.report.statistics import ALPHA
 
-Kind = Literal["score", "difference", "percent", "signed percent", "count", "p", "quantity"]
+NumberKind = Literal["score", "difference", "percent", "signed percent", "count", "p", "quantity"]
+"""What a number of a table is, which decides its digits; a quantity is of any size."""
+ClaimVerdict = Literal["reproduced", "not reproduced", "undecided"]
+"""Whether what was measured bears a claim out."""
 ABSENT = "-"
 REPEATED = "="
 Mark = Literal["best", "close", "sd", "missing", "published", "footnotes", "reference", "absent", "records", "repeats"]
@@ -38,7 +42,7 @@ class Number:
 
     `best` is the best of its column in its block, `close` cannot be told from it. `published` is what stands beside
     it. `records` are the keys of the records behind the number. One that `repeats` is, on every seed, the number to its
-    left, and is shown as such.
+    left, and is shown as such. Raises ValueError for an unknown kind.
     """
 
     value: float
@@ -48,9 +52,12 @@ class Number:
     best: bool = False
     close: bool = False
     published: Published | None = None
-    kind: Kind = "score"
+    kind: NumberKind = "score"
     records: tuple[str, ...] = ()
     repeats: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice(self.kind, NumberKind, "the kind of a number")
 
     @property
     def text(self) -> str:
@@ -90,7 +97,7 @@ Content = Number | str
 """What a table holds at a place: a number, or words such as a verdict."""
 
 
-FORMATS: Mapping[Kind, str] = MappingProxyType(
+FORMATS: Mapping[NumberKind, str] = MappingProxyType(
     {
         "score": "{:.3f}",
         "difference": "{:+.3f}",
@@ -103,7 +110,7 @@ FORMATS: Mapping[Kind, str] = MappingProxyType(
 )
 
 
-def plain_number(value: float, kind: Kind = "score") -> str:
+def plain_number(value: float, kind: NumberKind = "score") -> str:
     """Return a number with the digits of its kind."""
     if kind == "p" and value < 0.001:
         return "< 0.001"
@@ -192,14 +199,20 @@ LEGEND: Mapping[Mark, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim that is printed somewhere, what was measured in its place, and whether that bears it out."""
+    """One claim that is printed somewhere, what was measured in its place, and whether that bears it out.
+
+    Raises ValueError for an unknown verdict.
+    """
 
     where: str
     claim: str
     printed: str
     measured: str
-    verdict: Literal["reproduced", "not reproduced", "undecided"]
+    verdict: ClaimVerdict
     reason: str
+
+    def __post_init__(self) -> None:
+        check_choice(self.verdict, ClaimVerdict, "the verdict on a claim")
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,7 @@ class RunSettings(TypedDict, total=False):
     out: Folder | None
     workers: int | str | None
     fleet: str | None
+    track: Sequence[str] | str | None
     cache_dir: Folder | None
 
 

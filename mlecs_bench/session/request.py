@@ -11,13 +11,13 @@ from typing import Any
 
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError, did_you_mean
-from mlecs_bench.plan.settings import MAPPING_KEYS, SPEC_KEYS, read_yaml, usual_names
+from mlecs_bench.plan.settings import MAPPING_KEYS, SPEC_KEYS, read_yaml, tracker_names, usual_names
 from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.plan.study import Study, default_folder, preset, study_of
 
 DEFAULT_OUT = "results/scratch"
 CACHE_VARIABLE = "MLECS_BENCH_CACHE"
-PLACE_KEYS = ("out", "workers", "fleet", "cache_dir")
+PLACE_KEYS = ("out", "workers", "fleet", "cache_dir", "track")
 OTHER_KEYS = ("n_seeds", *PLACE_KEYS)
 
 
@@ -34,7 +34,7 @@ class Places:
     """Where and how cells are carried out: nothing here changes a number.
 
     `workers` None leaves the number of processes to the protocol, `engine` None the kind of workers. `fleet` is where
-    the devices of a cell live.
+    the devices of a cell live, `track` names the trackers that are told.
     """
 
     out: Path
@@ -42,6 +42,7 @@ class Places:
     workers: int | None
     engine: str | None
     fleet: str
+    track: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def read_file(path: Path) -> SettingsFile:
     except ValueError as error:
         raise UsageError(f"{path} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
     if isinstance(values, dict) and "blocks" in values:
-        return SettingsFile(study_of(values, str(path)), path=path)
+        return _of_study(study_of(values, str(path)), path)
     if isinstance(values, dict) and {"spec", "plan"} <= values.keys():  # what --dry-run and --json print
         values = {key: value for key, value in values["spec"].items() if value is not None}
     if not isinstance(values, dict):
@@ -149,7 +150,7 @@ def build_sweep(
         raise UsageError("--preset and --study exclude each other; give one of them")
     if not preset_name and not study and not {"algo", "dataset", "rho"} <= settings.keys():
         raise UsageError("name what to run: --preset NAME, --study FILE, or --algo, --dataset and --rho")
-    file = SettingsFile(preset(preset_name, Registry.installed())) if preset_name else _file(study)
+    file = _of_study(preset(preset_name, Registry.installed())) if preset_name else _file(study)
     specs = file.study.overlaid(settings).specs(registry)
     if "data_dir" in settings and len({spec.dataset for spec in specs}) > 1:
         raise UsageError("--data-dir is one folder and the sweep has several datasets; name one with --dataset")
@@ -166,7 +167,12 @@ def build_sweep(
 def _file(study: Path | Study | None) -> SettingsFile:
     if study is None:
         return SettingsFile()
-    return read_file(study) if isinstance(study, Path) else SettingsFile(study)
+    return read_file(study) if isinstance(study, Path) else _of_study(study)
+
+
+def _of_study(study: Study, path: Path | None = None) -> SettingsFile:
+    """Return a study with the places that it names: its trackers."""
+    return SettingsFile(study, {"track": study.track} if study.track else {}, path)
 
 
 def with_flags_first(places: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,6 +190,7 @@ def places_of(settings: Mapping[str, Any], default_out: Path | str = DEFAULT_OUT
         workers=workers,
         engine=engine,
         fleet=str(settings.get("fleet") or "in-process"),
+        track=tracker_names(settings.get("track")),
     )
 
 

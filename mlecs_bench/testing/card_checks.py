@@ -15,8 +15,6 @@ from mlecs_bench.testing.steps import STEPS
 from mlecs_bench.testing.trial import Subject
 from mlecs_bench.testing.verdict import fail
 
-DIRECTIONS = ("down", "up", "both")
-ROLES = ("floor", "ceiling")
 STEP_ARGUMENTS = {"broadcast": 2, "receive": 3, "local_update": 2, "aggregate": 3}
 
 
@@ -42,12 +40,8 @@ def card(subject: Subject) -> None:
 def _check_control(control: object) -> None:
     if control is None:
         return
-    if not isinstance(control, Control) or control.role not in ROLES:
-        fail(
-            "control(options) returns a Control or None",
-            f"it returned {control!r}",
-            f"its role is {' or '.join(ROLES)}",
-        )
+    if not isinstance(control, Control):
+        fail("control(options) returns a Control or None", f"it returned {control!r}", "return None for a rival")
     check_texts({"label": control.label, "says": control.says})
 
 
@@ -72,8 +66,6 @@ def check_exchange(exchange: Exchange) -> None:
     wanted = "every exchange has kind, direction, meaning and size"
     if not exchange.kind or "/" in exchange.kind:
         fail(wanted, f"its kind is '{exchange.kind}'", "give what stands before the first slash of the tensors' names")
-    if exchange.direction not in DIRECTIONS:
-        fail(wanted, f"'{exchange.kind}' goes '{exchange.direction}'", "use down, up or both")
     if not exchange.meaning.strip() or not exchange.size.strip():
         fail(wanted, f"'{exchange.kind}' lacks meaning or size", "say what is sent and how many numbers it has")
 
@@ -125,8 +117,7 @@ def needs(subject: Subject) -> None:
     wanted = "needs(options) returns a Needs"
     if not isinstance(given, Needs):
         fail(wanted, f"it returned {type(given).__name__}", "return mlecs_bench.api.Needs(…)")
-    strangers = [part for part in given.same if part not in ALL_PARTS]
-    if isinstance(given.same, str) or strangers:
+    if isinstance(given.same, str):
         fail("Needs.same is a tuple of parts", f"it is {given.same!r}", f"choose of {', '.join(ALL_PARTS)}")
     if not all(isinstance(rank, int) and rank > 0 for rank in given.ranks):
         fail("Needs.ranks are whole numbers above 0", f"they are {given.ranks!r}", "leave it empty for the profile's")

@@ -9,9 +9,11 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from mlecs_bench.doors.hookspecs import TrackerInfo
 from mlecs_bench.doors.options import NoOptions, build_options
 from mlecs_bench.doors.registry import DOORS, Kind, Loaded, PluginEntry, Registry
 from mlecs_bench.errors import MlecsError, PluginError, UsageError
+from mlecs_bench.execution.tracking import check_packages
 from mlecs_bench.testing import (
     card_checks,
     dataset_checks,
@@ -109,6 +111,12 @@ def _material(loaded: Loaded[Any], options: Mapping[str, object]) -> Material:
     return Material(loaded.name, loaded.info, options)
 
 
+def _watching(loaded: Loaded[Any], _options: Mapping[str, object]) -> observer_checks.Watching:
+    if isinstance(loaded.info, TrackerInfo):
+        check_packages(loaded.name, loaded.info)
+    return observer_checks.Watching(loaded.name, loaded.info)
+
+
 CONTRACTS: Mapping[Kind, Contract] = {
     "algorithm": Contract(Subject, ALGORITHM_CHECKS, attrgetter("build")),
     "dataset": Contract(_material, DATASET_CHECKS, attrgetter("prepare")),
@@ -117,9 +125,7 @@ CONTRACTS: Mapping[Kind, Contract] = {
     "profile": Contract(_without_options(profile_checks.Given), profile_checks.PROFILE_CHECKS, lambda _: None),
     "workers": Contract(_without_options(workers_checks.Crew), workers_checks.WORKERS_CHECKS, attrgetter("make")),
     "fleet": Contract(_without_options(fleet_checks.Fleets), fleet_checks.FLEET_CHECKS, attrgetter("make")),
-    "observer": Contract(
-        _without_options(observer_checks.Watching), observer_checks.OBSERVER_CHECKS, lambda plugin: plugin
-    ),
+    "observer": Contract(_watching, observer_checks.OBSERVER_CHECKS, lambda info: getattr(info, "make", info)),
     "study": Contract(_without_options(study_checks.Question), study_checks.STUDY_CHECKS, attrgetter("sections")),
 }
 

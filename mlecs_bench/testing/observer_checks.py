@@ -8,22 +8,31 @@ import io
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mlecs_bench.doors.events import KINDS, Event
+from mlecs_bench.doors.hookspecs import TrackerInfo, TrackerRequest
 from mlecs_bench.testing.cells import Recorded, no_observers, recorded_cell
 from mlecs_bench.testing.global_state import global_state, global_streams
+from mlecs_bench.testing.material import new_folder
 from mlecs_bench.testing.verdict import fail
 
 
 @dataclass(frozen=True)
 class Watching:
-    """The observer under test, and a toy cell whose events it is told."""
+    """The observer under test, or what makes a tracker, and a toy cell whose events it is told."""
 
     name: str
-    plugin: Any
+    info: Any
     recorded: Recorded = field(default_factory=recorded_cell)
+
+    @cached_property
+    def plugin(self) -> Any:
+        """What is told: the observer itself, or a tracker that writes to a folder of its own."""
+        is_tracker = isinstance(self.info, TrackerInfo)
+        return self.info.make(TrackerRequest(new_folder() / self.name)) if is_tracker else self.info
 
     def tell(self, events: Iterable[Event]) -> str:
         """Tell some events as a run does; return what was printed meanwhile."""
@@ -38,9 +47,35 @@ class Watching:
 
 
 def card(watching: Watching) -> None:
-    """A docstring says in its first paragraph what it does: that is the card."""
-    if not (getattr(watching.plugin, "__doc__", "") or "").strip():
+    """A docstring says in its first paragraph what it does: that is the card. That of a tracker is its info."""
+    info = watching.info
+    if isinstance(info, TrackerInfo):
+        _tracker_card(info)
+    elif not (getattr(info, "__doc__", "") or "").strip():
         fail("an observer says what it does", "it has no docstring", "write one at the head of the module or class")
+
+
+def _tracker_card(info: TrackerInfo) -> None:
+    for name in ("title", "summary", *(("install",) if info.packages else ())):
+        text = getattr(info, name)
+        if not text.strip() or "\n" in text:
+            fail(f"a tracker has its '{name}' in one line", f"it is {text!r}", "write one; mlecs-bench show prints it")
+
+
+def closes_twice(watching: Watching) -> None:
+    """A tracker can be closed in the middle of a cell, and again, and says where its runs are."""
+    if not isinstance(watching.info, TrackerInfo):
+        return
+    told = [event for event in watching.recorded.story() if event.kind != "cell_end"]
+    watching.tell(told)
+    for _ in range(2):
+        watching.plugin.close()
+    if not isinstance(watching.plugin.where, str) or not watching.plugin.where:
+        fail(
+            "a tracker says where its runs are",
+            f"its 'where' is {watching.plugin.where!r}",
+            "give a folder or an address",
+        )
 
 
 def every_kind(watching: Watching) -> None:
@@ -91,4 +126,4 @@ def silent_stdout(watching: Watching) -> None:
         )
 
 
-OBSERVER_CHECKS = (card, every_kind, any_moment, leaves_alone, values_untouched, silent_stdout)
+OBSERVER_CHECKS = (card, every_kind, any_moment, leaves_alone, values_untouched, silent_stdout, closes_twice)

@@ -54,11 +54,15 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a check ended: `reason` is None if the plugin kept the contract, else one line."""
+    """How a check ended: `reason` is None if the plugin kept the contract, else one line.
+
+    `repeats` names the check that broke with the same error at the same place before, "" for none.
+    """
 
     check: Check
     reason: str | None
     seconds: float
+    repeats: str = ""
 
     @property
     def passed(self) -> bool:
@@ -68,14 +72,27 @@ class Verdict:
 
 def run_checks(checks: Iterable[Check]) -> Iterator[Verdict]:
     """Run checks one by one and yield each verdict as soon as it is there."""
+    crashes: dict[tuple[str, str], str] = {}
     for check in checks:
         started = time.perf_counter()
-        reason = None
+        reason, repeats = None, ""
         try:
             check()
         except CheckFailed as failure:
             reason = str(failure)
-        yield Verdict(check, reason, time.perf_counter() - started)
+            if (crash := _crash(failure, check.origin)) is not None:
+                first = crashes.setdefault(crash, check.name)
+                repeats = "" if first == check.name else first
+        yield Verdict(check, reason, time.perf_counter() - started, repeats)
+
+
+def _crash(failure: CheckFailed, origin: Any) -> tuple[str, str] | None:
+    """Return what the plugin's own code raised and where, None where it raised nothing and broke the contract."""
+    cause: BaseException = failure
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    place = place_in_plugin(failure, origin)
+    return None if isinstance(cause, CheckFailed) or place is None else (f"{type(cause).__name__}: {cause}", place)
 
 
 def one_line(text: str) -> str:

@@ -19,6 +19,7 @@ from mlecs_bench.api import (
     Manifest,
     Modality,
     Prepared,
+    Verification,
     features_of,
     hookimpl,
     open_prepared,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import datasets
 
 N_SAMPLES = 400  # generated ones
-LABELS = ("resting", "waiting", "racing")  # words that the tiny models of profile mini know
+LABELS = ("resting", "waiting", "racing")  # words that profile mini knows: mlecs-bench show mini --words
 MODALITIES = (  # in alphabetical order
     Modality("engine", (4,), "float32", "vector", "temperature, pressure, current and noise, standardised"),
     Modality("motion", (16, 2), "float32", "series", "16 accelerations in two directions, standardised"),
@@ -113,6 +114,17 @@ def table(readings: Readings) -> datasets.Dataset:
     return datasets.Dataset.from_dict(columns, features=features_of(MODALITIES))
 
 
+def verify(request: DataRequest) -> Verification:
+    """Read all that `prepare` would, and say what is wrong with it: for `mlecs-bench data verify`."""
+    try:
+        readings = read(Path(request.data_dir or ".") / "samples.csv")
+    except DataError as error:
+        return Verification("samples.csv", n_samples=0, digest=None, missing={}, problems=[str(error)])
+    manifest = describe(readings, synthetic=False)
+    missing = {m.name: () for m in MODALITIES}  # every sample has all of them
+    return Verification(manifest.view, manifest.n_samples, manifest.digest, missing)
+
+
 def lacking(folder: Path) -> list[str]:
     """Return what `mlecs-bench doctor --data-dir` should say is missing."""
     return [] if (folder / "samples.csv").is_file() else ["samples.csv is missing"]
@@ -130,4 +142,5 @@ def mlecs_dataset() -> DatasetInfo:
         metrics=("f1_weighted", "f1_macro"),
         where_to_get="generated; or --data-dir with samples.csv: state, engine_0 to _3, motion_0 to _31",
         check=lacking,
+        verify=verify,
     )

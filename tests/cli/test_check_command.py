@@ -57,7 +57,7 @@ def test_json_holds_every_verdict(call):
     assert [(row["name"], row["passed"]) for row in found["checks"]] == [("card", False), ("options", True)]
     assert found["checks"][0]["reason"].startswith("the card needs its 'paper'")
     assert found["checks"][1]["reason"] is None
-    assert set(found["checks"][0]) == {"name", "summary", "passed", "reason", "seconds"}
+    assert set(found["checks"][0]) == {"name", "summary", "passed", "reason", "repeats", "seconds"}
     assert call("average", "--only", "card", "--json")[0] == 0
 
 

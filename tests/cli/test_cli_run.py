@@ -16,7 +16,7 @@ from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.execution import jobs, protocol, sweep
 from mlecs_bench.plan.plan import plan_from_json
-from mlecs_bench.session.request import build_request, default_cache_dir
+from mlecs_bench.session.request import build_request, default_cache_dir, read_file
 from mlecs_plugins.profiles.mini import MINI
 
 RUN = ["run", "--algo", "alpha", "--dataset", "toy", "--rho", "0.5"]
@@ -375,3 +375,17 @@ def test_the_cache_folder_follows_the_environment(monkeypatch):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         assert str(default_cache_dir()) == expected
+
+
+def test_trackers_come_from_the_file_unless_a_flag_names_others(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("algo: alpha\ndataset: toy\nrho: 0.5\ntrack: [mlflow, wandb, mlflow]\n")
+    for flag, names in ((None, ("mlflow", "wandb")), ("a, b", ("a", "b")), ("none", ())):
+        assert build_request({"track": flag}, read_file(path)).places.track == names
+
+
+def test_a_tracker_that_is_not_there_is_refused_before_anything_starts(call, tmp_path):
+    command = ("run", "--algo", "alpha", "--dataset", "toy", "--rho", "0.5", "--track", "tensorbord", "--dry-run")
+    code, out, err = call(*command)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: no tracker 'tensorbord'.")

@@ -55,3 +55,15 @@ def test_an_observer_that_cannot_do_what_it_was_asked_for_ends_the_command():
     manager = observers(Raising(UsageError("cannot write x; set Y")))
     with pytest.raises(UsageError, match="cannot write x; set Y"):
         tell_all(manager, Event("cells"))
+
+
+def test_once_cells_have_begun_it_is_let_go_like_any_other():
+    one, other = Listening(), Raising(UsageError("the disk is full"))
+    manager = observers(one, other)
+    tell_all(manager, Event("round_end"))
+    assert (
+        "note",
+        None,
+        "observer 'raising' is let go, it failed at round_end: UsageError: the disk is full",
+    ) in one.heard
+    assert not manager.is_registered(other)

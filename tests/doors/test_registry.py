@@ -393,13 +393,17 @@ def test_disabling_strangers_resolves_a_conflict(site, monkeypatch):
     ]
 
 
-def test_code_of_a_strangers_plugin_is_told_apart_by_its_bytes_and_ours_goes_by_version(site, tmp_path):
+def test_code_of_a_strangers_plugin_is_told_apart_by_what_it_does_and_ours_goes_by_version(site, tmp_path):
     one = site.algorithm(ALGORITHM, "first", "one", "acme_one").algorithm("first").code
     same = site.algorithm(ALGORITHM, "second", "two", "acme_two").algorithm("second").code
-    other = site.algorithm(ALGORITHM + "    # edited\n", "third", "three", "acme_three").algorithm("third").code
+    other = site.algorithm(ALGORITHM + "    MU = 1\n", "third", "three", "acme_three").algorithm("third").code
     source = next(tmp_path.rglob("acme_one.py"))
-    source.write_text(source.read_text() + "\n# edited\n")
-    edited = Registry.installed().algorithm("first").code
+    codes = [one]
+    for more in ("\n\n# said\n", "\nMU = 1  # half of it\n"):
+        source.write_text(source.read_text() + more)
+        codes.append(Registry.installed().algorithm("first").code)
+    said, edited = codes[1:]
+    assert said == one
     assert len({one, other, edited}) == 3
     assert None not in (one, same, other, edited)
     assert Registry.installed().algorithm("standalone").code is None

@@ -457,3 +457,15 @@ def test_the_study_in_the_docs_is_one(monkeypatch, tmp_path):
     specs = read_study(written(tmp_path, example)).specs()
     assert len(specs) == 2 * 2 * 2 * 2 + 2 + 2 * 2 * 2
     assert {len(spec.seeds) for spec in specs} == {5, 2}
+
+
+def test_trackers_are_named_beside_the_blocks_and_change_no_run(tmp_path):
+    path = tmp_path / "study.yaml"
+    for text, names in (("[tensorboard, mlflow]", ("tensorboard", "mlflow")), ("wandb", ("wandb",)), ("none", ())):
+        path.write_text(f"track: {text}\nblocks: {{b: {{algo: a, dataset: d, rho: 0.5}}}}\n")
+        study = read_study(path)
+        assert study.track == names
+        keep_study(study, tmp_path / "kept")  # one after the other: which trackers are told makes no other study
+    path.write_text("track: 3\nblocks: {b: {algo: a, dataset: d, rho: 0.5}}\n")
+    with pytest.raises(UsageError, match="track must name trackers with commas, such as tensorboard,mlflow, got 3"):
+        read_study(path)

@@ -121,10 +121,14 @@ def test_a_project_of_any_kind_is_written_and_two_kinds_at_once_are_refused(call
     for kind in KINDS:
         assert call(f"new-{kind}", "--kind", kind)[0] == 0
         assert files_under(tmp_path / f"new-{kind}") == project_files(kind, f"new-{kind}")
-    code, _, err = call("another", "--kind", "metric", "--dataset")
-    assert (code, err.count("\n")) == (2, 1)
-    assert "--dataset asks for a dataset and --kind for another kind, metric" in err
-    assert not (tmp_path / "another").exists()
+    for flags in (("--kind", "metric", "--dataset"), ("--observer", "--dataset")):
+        code, _, err = call("another", *flags)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "--dataset asks for one kind of plugin and another flag for" in err
+        assert not (tmp_path / "another").exists()
+    for flags in (("--observer",), ("--observer", "--kind", "observer")):
+        assert call(f"watch-{len(flags)}", *flags)[0] == 0
+        assert files_under(tmp_path / f"watch-{len(flags)}") == project_files("observer", f"watch-{len(flags)}")
 
 
 def test_a_dataset_goes_into_the_folder_that_was_asked_for(call, tmp_path):

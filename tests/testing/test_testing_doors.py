@@ -115,7 +115,8 @@ def own(*kinds):
 
 @pytest.mark.usefixtures("unchecked")  # what checks shapes draws from Python's global random stream
 def test_small_plugins_that_come_with_mlecs_bench_pass():
-    found = [(name, kind) for name, kind in own("metric", "encoder", "profile", "observer") if name != "bertscore"]
+    optional = ("bertscore", "tensorboard", "mlflow", "wandb")  # these have tests of their own where they can be had
+    found = [(name, kind) for name, kind in own("metric", "encoder", "profile", "observer") if name not in optional]
     assert len(found) >= 13
     for name, kind in found:
         for check in checks_of(name, kind):

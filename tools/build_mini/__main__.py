@@ -33,7 +33,7 @@ from .language_models import (
     pretrain,
 )
 from .segmentation import SHARED, SHORT, Segmentation, train_tokenizer
-from .texts import clip_pairs, tokenizer_texts
+from .texts import clip_pairs, tokenizer_texts, words_of
 
 PROFILES = Path(__file__).resolve().parents[2] / "plugins" / "mlecs_plugins" / "profiles"
 SEED, GATE_SEED = 1, 2
@@ -106,6 +106,8 @@ def build(name: str, folder: Path) -> None:
         models.append(build_model(use, train_tokenizer(texts, segmentation), RECIPES[use], folder))
         print(models[-1], flush=True)
     write_card(folder, name, SEED, models, encoders)
+    if pair.with_encoders:  # the other profile names the same file
+        (folder / "words.txt").write_text("\n".join(words_of(texts)) + "\n")
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
 

@@ -7,6 +7,8 @@ away after pretraining: what stays in the model is that it reads its first eight
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,3 +93,8 @@ def tokenizer_texts(seed: int, n: int) -> list[str]:
     """Return whole texts (template, prompt, answer) for the tokenizers to be trained on."""
     pairs = pretraining_pairs(seed, n)
     return [f"{TEMPLATE.format(prompt=p)} {a}" for p, a in zip(pairs.prompts, pairs.answers, strict=True)]
+
+
+def words_of(texts: Iterable[str]) -> list[str]:
+    """Return all words of texts, sorted, each once; numbers are none."""
+    return sorted({word for text in texts for word in re.findall(r"[A-Za-z]+", text)}, key=str.lower)

@@ -6,7 +6,7 @@ import torch
 from mlecs_bench.api import Message
 from mlecs_bench.testing import parametrize_with_checks
 
-from mlecs_fedprox import FedProx, Options
+from mlecs_fedprox import mlecs_algorithm
 
 
 @parametrize_with_checks("fedprox")
@@ -15,11 +15,11 @@ def test_contract(check):
 
 
 def test_a_device_weighs_as_much_as_its_samples():
-    received = {}
+    info, received = mlecs_algorithm(), {}
     server = SimpleNamespace(slm=SimpleNamespace(load_part=lambda part, tensors: received.update({part: tensors})))
     uploads = {
         "d00": Message({"lora/w": torch.tensor([0.0])}, {"n_j": 1}),
         "d01": Message({"lora/w": torch.tensor([4.0])}, {"n_j": 3}),
     }
-    FedProx(Options()).aggregate(server, uploads, t=1)
+    info.build(info.options()).aggregate(server, uploads, t=1)
     assert received["lora"]["w"].item() == (1 * 0.0 + 3 * 4.0) / 4

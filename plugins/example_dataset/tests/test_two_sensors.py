@@ -1,10 +1,10 @@
 """The contract of mlecs-bench, and what two-sensors promises beyond it."""
 
-import csv
-
+import pytest
+from mlecs_bench.api import DataError, DataRequest
 from mlecs_bench.testing import parametrize_with_checks
 
-from mlecs_two_sensors import COLUMNS, generate, read
+from mlecs_two_sensors import mlecs_dataset
 
 
 @parametrize_with_checks("two-sensors")
@@ -12,10 +12,10 @@ def test_contract(check):
     check()
 
 
-def test_a_file_of_the_generated_samples_is_read_as_they_were(tmp_path):
-    samples = generate()
-    rows = [[label, *values] for label, values in zip(samples.labels, samples.values.tolist(), strict=True)]
-    with (tmp_path / "samples.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *rows])
-    again = read(tmp_path / "samples.csv")
-    assert (again.labels, again.values.tolist()) == (samples.labels, samples.values.tolist())
+def test_a_folder_that_lacks_everything_is_refused_and_verified_in_words(tmp_path):
+    info, request = mlecs_dataset(), DataRequest(tmp_path, tmp_path / "cache")
+    with pytest.raises(DataError) as refused:
+        info.prepare(request)
+    found = info.verify(request)
+    assert (found.n_samples, found.digest) == (0, None)
+    assert list(found.problems) == [str(refused.value)]

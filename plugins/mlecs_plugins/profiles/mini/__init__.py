@@ -28,6 +28,7 @@ MINI = Profile(
     private_limit=128,
     public_limit=64,
     bertscore_samples=64,
+    words=FOLDER / "words.txt",
     sources={
         "slm": "ours: trained by tools/build_mini",
         "llm": "ours: trained by tools/build_mini",
