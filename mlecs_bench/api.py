@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         open_prepared,
         save_prepared,
     )
-    from mlecs_bench.doors.events import CellRef, Event, Tell
+    from mlecs_bench.doors.events import CellRef, Event, Tell, Telling
     from mlecs_bench.doors.hookspecs import (
         AlgorithmInfo,
         Control,
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from mlecs_bench.federation.server import Server
     from mlecs_bench.federation.turns import Ask, Refusal, Reply
     from mlecs_bench.models.encoders import installed_encoder
+    from mlecs_bench.models.hub import fetched_encoder
     from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
     from mlecs_bench.plan.plan import Plan
     from mlecs_bench.report.arrange import Arm, Data, Place, Setting
@@ -153,6 +154,7 @@ _HOMES = {
         "CellRef",
         "Event",
         "Tell",
+        "Telling",
     ),
     "doors.hookspecs": (
         "AlgorithmInfo",
@@ -218,6 +220,7 @@ _HOMES = {
         "Reply",
     ),
     "models.encoders": ("installed_encoder",),
+    "models.hub": ("fetched_encoder",),
     "models.unified": (
         "Representation",
         "Supervised",
@@ -362,6 +365,7 @@ __all__ = [
     "Supervised",
     "Table",
     "Tell",
+    "Telling",
     "Terms",
     "TowerInfo",
     "TransferOptions",
@@ -384,6 +388,7 @@ __all__ = [
     "draw_ablation",
     "draw_communication",
     "features_of",
+    "fetched_encoder",
     "file_part",
     "floors",
     "held_tensors",

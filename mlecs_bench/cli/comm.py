@@ -11,6 +11,8 @@ import click
 
 from mlecs_bench.cli.config import CACHE_VARIABLE, default_cache_dir
 from mlecs_bench.cli.data import shown_progress
+from mlecs_bench.cli.flags import offline_flag
+from mlecs_bench.doors.events import Telling
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.files import writable
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 @click.option("--study", metavar="NAME", help="A study whose words on volumes stand beside ours, such as paper.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
+@offline_flag
 def comm(
     algo: str | None, n_devices: str, rank: str | None, study: str | None, as_json: bool, quiet: bool, **given: Any
 ) -> None:
@@ -89,10 +92,13 @@ def _counted(
     """Count every spec at every rank; an algorithm with ranks of its own is counted once."""
     from mlecs_bench.data.samples import Samples
     from mlecs_bench.execution.protocol import prepare_data
+    from mlecs_bench.plan.preflight import fetch_configurations
     from mlecs_bench.plan.resolve import resolve
 
     with shown_progress(quiet) as progress:
         plans = [resolve(spec, registry) for spec in specs]
+        for plan in plans:
+            fetch_configurations(plan, Telling(lambda text: click.echo(text, err=True), progress))
         samples = Samples.open(prepare_data(plans[0], registry, cache_dir, progress))
         rows = []
         for done, plan in enumerate(plans):

@@ -18,7 +18,6 @@ INTERRUPTED = 130
 
 _QUIET_LIBRARIES = {
     "DISABLE_SAFETENSORS_CONVERSION": "1",  # transformers would ask the hub for a conversion behind the user's back
-    "HF_HUB_OFFLINE": "1",  # nothing is downloaded while a command runs
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",  # the live view shows progress
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",
@@ -40,7 +39,9 @@ COMMANDS = {
     "show": LazyCommand("mlecs_bench.cli.show:show", "Show the card of a plugin."),
     "doctor": LazyCommand("mlecs_bench.cli.doctor:doctor", "Check that this machine has what a run needs."),
     "data": LazyCommand("mlecs_bench.cli.data:data", "List, verify and prepare data."),
-    "models": LazyCommand("mlecs_bench.cli.models:models", "Turn model files of packages into folders of models."),
+    "models": LazyCommand(
+        "mlecs_bench.cli.models:models", "Fetch models ahead of a run; make folders of packages' models."
+    ),
     "run": LazyCommand("mlecs_bench.cli.run:run", "Run one algorithm on one dataset at one rate."),
     "sweep": LazyCommand("mlecs_bench.cli.sweep:sweep", "Run many cells: a preset, a study file or lists."),
     "status": LazyCommand("mlecs_bench.cli.status:status", "Show how far the sweeps of FOLDER are."),

@@ -12,9 +12,10 @@ import click
 
 from mlecs_bench.cli.config import Request, build_request, read_config
 from mlecs_bench.cli.defaults import known_cards
-from mlecs_bench.cli.flags import ONE_RUN, PLACES, SETTINGS, parsed, with_flags
+from mlecs_bench.cli.flags import ONE_RUN, PLACES, SETTINGS, offline_flag, parsed, with_flags
 from mlecs_bench.cli.outcome import honest_line, transmitted, transmitted_text
 from mlecs_bench.cli.progress import make_view
+from mlecs_bench.doors.events import Telling
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.plan.settings import merged
 from mlecs_bench.plan.spec import RunSpec, rho_text
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @with_flags(ONE_RUN, SETTINGS, PLACES)
+@offline_flag
 @click.option("--config", type=click.Path(path_type=Path), help="YAML or JSON file of these settings; flags win.")
 @click.option("--dry-run", is_flag=True, help="Print the plan as JSON and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
@@ -81,7 +83,8 @@ def _execute(request: Request, quiet: bool) -> tuple[Plan, list[CellResult]]:
             view.say(f"warning: {warning}")
         observers.register(view, name="live-view")
         plan = _planned(request)
-        tight = memory_warning(plan, registry.dataset(plan.dataset.name).info)
+        telling = Telling(view.say, lambda *_: None)
+        tight = memory_warning(plan, registry.dataset(plan.dataset.name).info, telling)
         if tight:
             view.say(f"warning: {tight}")
         return plan, protocol.run(plan, Execution(**vars(request.places)), observers=observers)

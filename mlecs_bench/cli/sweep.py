@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlecs_bench.cli.config import DEFAULT_OUT, Places, places_of
-from mlecs_bench.cli.flags import GRID, PLACES, SETTINGS, parsed, with_flags
+from mlecs_bench.cli.flags import GRID, PLACES, SETTINGS, offline_flag, parsed, with_flags
 from mlecs_bench.cli.outcome import honest_line
-from mlecs_bench.cli.progress import cell_name, make_view
+from mlecs_bench.cli.progress import Listener, cell_name, make_view
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.settings import DEVICE_KEYS
@@ -24,7 +24,7 @@ from mlecs_bench.plan.study import Study, default_folder, keep_study, preset, re
 from mlecs_bench.records.failures import reason_of
 
 if TYPE_CHECKING:
-    from mlecs_bench.doors.events import CellRef
+    from mlecs_bench.doors.events import CellRef, Event
     from mlecs_bench.execution.jobs import CellResult
     from mlecs_bench.plan.spec import RunSpec
 
@@ -58,6 +58,7 @@ class Sweep:
 )
 @click.option("--study", "study_file", type=click.Path(path_type=Path), metavar="FILE", help="A study file (YAML).")
 @with_flags(GRID, SETTINGS, PLACES)
+@offline_flag
 @click.option("--retry", type=click.Choice(["failed"]), help="Run cells again that have failed before.")
 @click.option("--dry-run", is_flag=True, help="List the cells and what is there of them, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
@@ -164,17 +165,30 @@ def _interrupt(_signal: int, _frame: Any) -> None:
     raise KeyboardInterrupt
 
 
+class _Notes(Listener):
+    """Says what a user has to know while cells are only listed."""
+
+    def on_note(self, event: Event) -> None:
+        click.echo(event.values["text"], err=True)
+
+
 def _planned(asked: Sweep) -> Cells:
-    """Return the cells and what there is of them, without running any; data is prepared, as identities hold it."""
+    """Return the cells and what there is of them, without running any.
+
+    Data is prepared, and of models of a hub configuration and tokenizer are fetched, as identities hold them. What is
+    fetched is said on stderr.
+    """
     from mlecs_bench.execution import protocol
     from mlecs_bench.execution.jobs import CellResult, Execution
     from mlecs_bench.execution.sweep import what_there_is
+    from mlecs_bench.models.hub import Part
 
     registry = Registry.installed()
     observers, _ = registry.observers()
+    observers.register(_Notes(), name="notes")
     plans, cells = protocol.resolve_all(asked.specs, registry, asked.out)
     execution = Execution(**vars(asked.places), retry_failed=asked.retry_failed)
-    for job in protocol.plan_jobs(plans, registry, execution, observers):
+    for job in protocol.plan_jobs(plans, registry, execution, observers, Part.TOKENIZER):
         cells.append((job.ref, what_there_is(job) or CellResult(job.seed)))
     return cells
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
 
+from mlecs_bench.doors.events import SILENT, Telling
 from mlecs_bench.doors.options import NoOptions
 
 if TYPE_CHECKING:
@@ -163,12 +164,14 @@ class MetricRequest:
 
     `labels` are the dataset's classes, none for generation; `cache_dir` is where it may keep what is costly; `model`
     is that of a learned metric as `--bertscore-model` or the profile names it; `torch_device` is where it runs.
+    `telling` is told of what is slow.
     """
 
     labels: tuple[str, ...]
     cache_dir: Path
     model: str | None = None
     torch_device: str = "cpu"
+    telling: Telling = SILENT
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,8 @@ class MetricInfo:
     """A metric plugin. `make(request)` returns its scorer, or None where an optional package is not installed.
 
     The entry point's name is the metric's name in `DatasetInfo.metrics` and in records. No model is loaded by `make`.
-    `check(request)` raises UsageError before any data is prepared (so without labels) when a model cannot be used.
+    `check(request)` raises UsageError before any data is prepared (so without labels) when a model cannot be used, and
+    fetches it where it may: nothing is fetched later.
     `real_texts`: it says something of real texts alone, so tables of synthetic data leave it out; records hold it.
     """
 

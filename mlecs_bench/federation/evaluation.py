@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from mlecs_bench.doors.events import SILENT, Telling
 from mlecs_bench.doors.hookspecs import MetricRequest
 from mlecs_bench.doors.scoring import Metric, Scorer
 from mlecs_bench.metrics.scorers import make_scorers
@@ -86,15 +87,19 @@ def spread(n: int, limit: int | None) -> list[int]:
     return [i * n // limit for i in range(limit)]
 
 
-def scorers_of(plan: Plan, labels: Sequence[str], registry: Registry, cache_dir: Path) -> list[Scorer]:
+def scorers_of(
+    plan: Plan, labels: Sequence[str], registry: Registry, cache_dir: Path, told: Telling = SILENT
+) -> list[Scorer]:
     """Return the scorers of a plan's metrics that are installed; `labels` are the classes of its data."""
-    request = MetricRequest(tuple(labels), cache_dir, plan.profile.bertscore, plan.torch_device)
+    request = MetricRequest(tuple(labels), cache_dir, plan.profile.bertscore, plan.torch_device, told)
     return make_scorers(plan.metrics, request, registry)
 
 
-def evaluator_of(plan: Plan, samples: Samples, registry: Registry, cache_dir: Path) -> Evaluator:
-    """Return what scores every party of a cell."""
-    scorers = scorers_of(plan, samples.manifest.labels, registry, cache_dir)
+def evaluator_of(
+    plan: Plan, samples: Samples, registry: Registry, cache_dir: Path, told: Telling = SILENT
+) -> Evaluator:
+    """Return what scores every party of a cell; `told` hears of scorers that take long."""
+    scorers = scorers_of(plan, samples.manifest.labels, registry, cache_dir, told)
     limits = {"bertscore": plan.profile.bertscore_samples}
     info = registry.dataset(plan.dataset.name).info
     return Evaluator(info, samples, scorers, plan.profile.generation_batch, limits)

@@ -1,7 +1,8 @@
 """Where language models come from: a folder, or a hub id with an optional revision (``id@revision``).
 
 Everything here works before any weight is read: what a source is called, which exact content it has, and the
-configuration of its architecture. Hub ids resolve through huggingface_hub as usual: HF_HUB_OFFLINE and HF_HOME hold.
+configuration of its architecture. Hub ids are read from the hub's cache, where `mlecs_bench.models.hub` puts them ahead
+of a run: nothing here fetches anything.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mlecs_bench.errors import DataError, UsageError
+from mlecs_bench.models.hub import Part, cached, lacking, refuse_offline, split
 
 DIGESTED_FILES = ("config.json", "tokenizer.json", "*.safetensors", "*.bin")
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
@@ -65,12 +67,33 @@ def source_name(source: str) -> str:
 def content_id(source: str) -> str:
     """Return what tells contents apart: the sha256 over a folder's files, or ``id@commit`` of the hub.
 
-    Raises DataError for a folder without weights, UsageError for an id that cannot be resolved.
+    Raises DataError for a folder without weights, UsageError for an id that the hub's cache does not have.
     """
     if is_folder(source):
         return folder_digest(Path(source).expanduser())
-    repository, _ = _split(source)
-    return f"{repository}@{_commit(source)}"
+    return f"{split(source)[0]}@{hub_commit(source)}"
+
+
+def hub_commit(source: str) -> str:
+    """Return the commit that a hub id stands for in the hub's cache; raises UsageError where it is not there."""
+    return folder_of(source, Part.CONFIG).name
+
+
+def folder_of(source: str, part: Part = Part.WHOLE) -> Path:
+    """Return the folder that holds `part` of a model: the user's own, or that of a hub id in the hub's cache.
+
+    Raises UsageError where the cache does not have it.
+    """
+    if is_folder(source):
+        return Path(source).expanduser()
+    folder = cached(source)
+    if folder is None or lacking(folder, part) is not None:
+        refuse_offline(source, folder, part)
+        raise UsageError(
+            f"'{source}' has not been fetched from the hub; run and sweep fetch models before they begin, and so does "
+            f"mlecs-bench models fetch --slm {source}"
+        )
+    return folder
 
 
 def folder_digest(folder: Path) -> str:
@@ -94,10 +117,7 @@ def _file_sha256(path: Path, _size: int, _changed: int) -> bytes:
 
 def pretrained(source: str) -> tuple[str, dict[str, Any]]:
     """Return what `from_pretrained` needs to load exactly the content that `content_id` names: a name and keywords."""
-    if is_folder(source):
-        return str(Path(source).expanduser()), {"local_files_only": True}
-    repository, _ = _split(source)
-    return repository, {"revision": _commit(source)}
+    return str(folder_of(source)), {"local_files_only": True}
 
 
 def prepends_bos(tokenizer: Any) -> bool:
@@ -118,23 +138,27 @@ def is_given_bos(source: str) -> bool:
 def _is_given_bos(source: str, _content: str) -> bool:
     from transformers import AutoTokenizer
 
-    name, where = pretrained(source)
+    folder = folder_of(source, Part.TOKENIZER)
     try:
-        return prepends_bos(AutoTokenizer.from_pretrained(name, **where))
+        return prepends_bos(AutoTokenizer.from_pretrained(str(folder), local_files_only=True))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UsageError(f"cannot load the tokenizer of '{source}': {_first_line(error)}") from error
+
+
+def is_known(source: str) -> bool:
+    """Say whether a source is a hub id whose configuration is known without the hub."""
+    return not is_folder(source) and split(source)[0] in KNOWN_CONFIGURATIONS
 
 
 def configuration(source: str) -> Any:
     """Return the transformers configuration of a source; known hub ids need no hub. Raises UsageError in one line."""
     from transformers import AutoConfig
 
-    if not is_folder(source) and _split(source)[0] in KNOWN_CONFIGURATIONS:
-        sizes = dict(KNOWN_CONFIGURATIONS[_split(source)[0]])
-        return AutoConfig.for_model(**sizes)
-    name, keywords = pretrained(source)
+    if is_known(source):
+        return AutoConfig.for_model(**dict(KNOWN_CONFIGURATIONS[split(source)[0]]))
+    folder = folder_of(source, Part.CONFIG)
     try:
-        return AutoConfig.from_pretrained(name, **keywords)
+        return AutoConfig.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
             f"cannot read a causal language model's configuration from '{source}': {_first_line(error)}"
@@ -142,12 +166,9 @@ def configuration(source: str) -> Any:
 
 
 def check_files(source: str) -> None:
-    """Raise UsageError unless a folder holds a configuration, all weights that its index names, and a tokenizer.
-
-    Of a hub id only the configuration is fetched: transformers fetches the rest.
-    """
+    """Raise UsageError unless a model has a configuration, all weights that its index names, and a tokenizer."""
     if not is_folder(source):
-        _commit(source)
+        folder_of(source)
         return
     folder = Path(source).expanduser()
     if not (folder / "config.json").is_file():
@@ -168,33 +189,6 @@ def _shards(index: Path) -> set[str]:
         return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise UsageError(f"{index} is no index of weights ({type(error).__name__}); copy it again") from error
-
-
-def _split(source: str) -> tuple[str, str | None]:
-    """Return a hub id and its revision."""
-    repository, _, revision = source.partition("@")
-    return repository, revision or None
-
-
-def _commit(source: str) -> str:
-    """Return the commit that a hub id stands for now, fetching its configuration where it is not cached."""
-    return _fetched_commit(*_split(source))
-
-
-@lru_cache(maxsize=32)
-def _fetched_commit(repository: str, revision: str | None) -> str:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        path = Path(hf_hub_download(repository, "config.json", revision=revision))
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
-        raise UsageError(
-            f"cannot get '{repository}' from the hub ({_first_line(error)}); run once with network, or give the folder "
-            "of a saved model (--slm, --llm)"
-        ) from error
-    # The cache keeps a file of a commit under snapshots/<commit>/.
-    return path.parent.name
 
 
 def _first_line(error: BaseException) -> str:
