@@ -13,7 +13,7 @@ NAME = "bertscore"
 
 
 def _make(request: MetricRequest) -> FunctionScorer | None:
-    bertscore = open_bertscore(request.cache_dir, request.model, request.torch_device)
+    bertscore = open_bertscore(request.cache_dir, request.model, request.torch_device, request.telling.progress)
     if bertscore is None:
         return None
 
@@ -26,7 +26,7 @@ def _make(request: MetricRequest) -> FunctionScorer | None:
 
 
 def _check(request: MetricRequest) -> None:
-    check_bertscore(request.model)
+    check_bertscore(request.cache_dir, request.model, request.telling)
 
 
 @hookimpl
