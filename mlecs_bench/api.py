@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         save_prepared,
     )
     from mlecs_bench.data.writing import Writing
-    from mlecs_bench.doors.events import CellRef, Event, Tell
+    from mlecs_bench.doors.events import CellRef, Event, Tell, Telling
     from mlecs_bench.doors.hookspecs import (
         AlgorithmInfo,
         BudgetName,
@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from mlecs_bench.federation.turns import Ask, Refusal, Reply
     from mlecs_bench.metrics.labels import recall_by_label
     from mlecs_bench.models.encoders import installed_encoder
+    from mlecs_bench.models.hub import fetched_encoder
     from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
     from mlecs_bench.plan.plan import Plan
     from mlecs_bench.plan.spec import Evaluate
@@ -192,6 +193,7 @@ _HOMES = {
         "CellRef",
         "Event",
         "Tell",
+        "Telling",
     ),
     "doors.hookspecs": (
         "AlgorithmInfo",
@@ -271,6 +273,7 @@ _HOMES = {
     ),
     "metrics.labels": ("recall_by_label",),
     "models.encoders": ("installed_encoder",),
+    "models.hub": ("fetched_encoder",),
     "models.unified": (
         "Representation",
         "Supervised",
@@ -458,6 +461,7 @@ __all__ = [
     "Table",
     "Task",
     "Tell",
+    "Telling",
     "Terms",
     "TowerInfo",
     "Tracker",
@@ -485,6 +489,7 @@ __all__ = [
     "draw_ablation",
     "draw_communication",
     "features_of",
+    "fetched_encoder",
     "file_part",
     "floors",
     "held_tensors",

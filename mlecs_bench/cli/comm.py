@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlecs_bench.cli.data import shown_progress
+from mlecs_bench.cli.flags import offline_flag
 from mlecs_bench.cli.verbose import verbose_flag
+from mlecs_bench.doors.events import Telling
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.files import writable
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @verbose_flag
+@offline_flag
 def comm(
     algo: str | None, n_devices: str, rank: str | None, study: str | None, as_json: bool, quiet: bool, **given: Any
 ) -> None:
@@ -103,10 +106,13 @@ def _counted(
     """Count every spec at every rank; an algorithm with ranks of its own is counted once."""
     from mlecs_bench.data.samples import Samples
     from mlecs_bench.execution.protocol import prepare_data
+    from mlecs_bench.plan.preflight import fetch_configurations
     from mlecs_bench.plan.resolve import resolve
 
     with shown_progress(quiet) as progress:
         plans = [resolve(spec, registry) for spec in specs]
+        for plan in plans:
+            fetch_configurations(plan, Telling(lambda text: click.echo(text, err=True), progress))
         samples = Samples.open(prepare_data(plans[0], registry, cache_dir, progress))
         rows = []
         for done, plan in enumerate(plans):

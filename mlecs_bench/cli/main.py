@@ -32,7 +32,9 @@ COMMANDS = {
     "show": LazyCommand("mlecs_bench.cli.show:show", "Show the card of a plugin."),
     "doctor": LazyCommand("mlecs_bench.cli.doctor:doctor", "Check that this machine has what a run needs."),
     "data": LazyCommand("mlecs_bench.cli.data:data", "List, verify and prepare data."),
-    "models": LazyCommand("mlecs_bench.cli.models:models", "Turn model files of packages into folders of models."),
+    "models": LazyCommand(
+        "mlecs_bench.cli.models:models", "Fetch models ahead of a run; make folders of packages' models."
+    ),
     "run": LazyCommand("mlecs_bench.cli.run:run", "Run one algorithm on one dataset at one rate."),
     "sweep": LazyCommand("mlecs_bench.cli.sweep:sweep", "Run many cells: a preset, a study file or lists."),
     "status": LazyCommand("mlecs_bench.cli.status:status", "Show how far the sweeps of FOLDER are."),

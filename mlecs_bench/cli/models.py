@@ -1,4 +1,4 @@
-"""`mlecs-bench models`: folders that `--slm`, `--llm` and towers take, made of files that packages hold."""
+"""`mlecs-bench models`: models that are fetched ahead of a run, and folders made of files that packages hold."""
 
 from __future__ import annotations
 
@@ -10,14 +10,60 @@ from typing import Any
 import click
 
 from mlecs_bench.cli.data import shown_progress
+from mlecs_bench.cli.flags import offline_flag
 from mlecs_bench.cli.key_value import KeyValueGroup
+from mlecs_bench.doors.events import Telling
+from mlecs_bench.doors.hookspecs import MetricRequest
+from mlecs_bench.doors.registry import Registry
+from mlecs_bench.files import writable
+from mlecs_bench.plan.profiles import profile_named
+from mlecs_bench.plan.spec import RunSpec
+from mlecs_bench.session.request import CACHE_VARIABLE, default_cache_dir
 
 SHA256_DIGITS = 64
 
 
 @click.group(cls=KeyValueGroup)
 def models() -> None:
-    """Turn model files of packages into folders of models."""
+    """Fetch models ahead of a run; make folders of packages' models."""
+
+
+@models.command("fetch")
+@click.option("--profile", default=RunSpec.profile, show_default=True, metavar="NAME", help="Whose models to fetch.")
+@click.option("--slm", metavar="MODEL", help="Another language model for devices: a hub id.")
+@click.option("--llm", metavar="MODEL", help="Another language model for the server: a hub id.")
+@click.option("--bertscore-model", metavar="NAME", help="Another model of BERTScore.  [default: the profile's]")
+@click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help=f"Where BERTScore's own model goes.  [default: ${CACHE_VARIABLE}, or the user's cache folder]",
+)
+@offline_flag
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def fetch_command(profile: str, cache_dir: Path | None, quiet: bool, **names: str | None) -> None:
+    """Fetch the models of a run that are not on this machine, as the run would before it begins.
+
+    With --offline it says whether a run would find them.
+    """
+    from mlecs_bench.metrics.scorers import check_metrics
+    from mlecs_bench.models.hub import fetched
+    from mlecs_bench.models.sources import check_files, is_folder
+
+    registry = Registry.installed()
+    own = profile_named(profile, registry).info
+    cache = (cache_dir or default_cache_dir()).expanduser()
+    writable(cache, "--cache-dir")
+    with shown_progress(quiet) as progress:
+        telling = Telling(lambda text: click.echo(text, err=True), progress)
+        for source in dict.fromkeys((names["slm"] or own.slm, names["llm"] or own.llm)):
+            if is_folder(source):
+                check_files(source)
+            else:
+                click.echo(f"{source}: {fetched(source, telling=telling)}")
+        request = MetricRequest((), cache, names["bertscore_model"] or own.bertscore, telling=telling)
+        check_metrics(["bertscore"], request, registry)
+    click.echo("a run finds its models on this machine")
 
 
 @models.command("import")

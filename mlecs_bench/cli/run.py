@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlecs_bench.cli.flags import ONE_RUN, PLACES, SETTINGS, parsed, settings_file, with_flags
+from mlecs_bench.cli.flags import ONE_RUN, PLACES, SETTINGS, offline_flag, parsed, settings_file, with_flags
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.report.installed import known_cards
 from mlecs_bench.session.carry_out import planned, run_cells, run_text
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.command()
 @with_flags(ONE_RUN, SETTINGS, PLACES)
 @settings_file
+@offline_flag
 @click.option("--dry-run", is_flag=True, help="Print the plan as JSON and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @click.option("--quiet", is_flag=True, help="Show no progress, only errors and the result.")

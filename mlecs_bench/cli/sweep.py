@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlecs_bench.cli.flags import GRID, LISTS, PLACES, parsed, settings_file, with_flags
+from mlecs_bench.cli.flags import GRID, LISTS, PLACES, offline_flag, parsed, settings_file, with_flags
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.settings import DEVICE_KEYS
 from mlecs_bench.records.failures import reason_of
 from mlecs_bench.session.carry_out import Cells, sweep_cells, sweep_text
 from mlecs_bench.session.outcome import honest_line
-from mlecs_bench.session.progress import cell_name, make_view
+from mlecs_bench.session.progress import Listener, cell_name, make_view
 from mlecs_bench.session.request import PLACE_KEYS, Sweep, build_sweep
 
 if TYPE_CHECKING:
+    from mlecs_bench.doors.events import Event
     from mlecs_bench.execution.jobs import CellResult
 
 SHOWN_FAILURES = 10
@@ -37,6 +38,7 @@ SHOWN_FAILURES = 10
 )
 @settings_file
 @with_flags(GRID, LISTS, PLACES)
+@offline_flag
 @click.option("--retry", type=click.Choice(["failed"]), help="Run cells again that have failed before.")
 @click.option("--dry-run", is_flag=True, help="List the cells and what is there of them, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
@@ -111,17 +113,30 @@ def _interrupt(_signal: int, _frame: Any) -> None:
     raise KeyboardInterrupt
 
 
+class _Notes(Listener):
+    """Says what a user has to know while cells are only listed."""
+
+    def on_note(self, event: Event) -> None:
+        click.echo(event.values["text"], err=True)
+
+
 def _planned(asked: Sweep) -> Cells:
-    """Return the cells and what there is of them, without running any; data is prepared, as identities hold it."""
+    """Return the cells and what there is of them, without running any.
+
+    Data is prepared, and of models of a hub configuration and tokenizer are fetched, as identities hold them. What is
+    fetched is said on stderr.
+    """
     from mlecs_bench.execution import protocol
     from mlecs_bench.execution.jobs import CellResult, Execution
     from mlecs_bench.execution.sweep import what_there_is
+    from mlecs_bench.models.hub import Part
 
     registry = Registry.installed()
     observers, _ = registry.observers()
+    observers.register(_Notes(), name="notes")
     plans, cells = protocol.resolve_all(asked.specs, registry, asked.out)
     execution = Execution(**vars(asked.places), retry_failed=asked.retry_failed)
-    for job in protocol.plan_jobs(plans, registry, execution, observers):
+    for job in protocol.plan_jobs(plans, registry, execution, observers, Part.TOKENIZER):
         cells.append((job.ref, what_there_is(job) or CellResult(job.seed)))
     return cells
 

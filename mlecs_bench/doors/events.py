@@ -8,14 +8,15 @@ from types import MappingProxyType
 from typing import Any
 
 KINDS: Mapping[str, str] = MappingProxyType({
-    "data": "data is being prepared: `done` of `total` of `what`; it has no cell",
+    "data": "something slow goes on, `done` of `total` of `what`: preparing data or fetching a model, without a cell, "
+            "or reading texts for a metric, in one",
     "cells": "all `cells` of a run or a sweep are known, those that are done among them; none has begun",
     "cell_start": "a cell begins, or goes on after its finished `round`, 0 for none",
     "device_end": "a device (or \"server\") has done its part of a round: `losses`, `steps`, `seconds`",
     "score_end": "a device or the server has been scored: `scores`, `seconds`; the round is rounds + 1 at the end",
     "round_end": "a round is over and saved: mean `scores`, `parties`: losses, scores, steps, seconds, sent (parameters"
                  ") and bytes of each, `ledger`: all that was sent, by device, direction and kind",
-    "note": "something that a user may want to know, of a cell on the devices' side or of the whole run: `text`",
+    "note": "something that a user may want to know, of a cell or of the whole run: `text`, such as what is fetched",
     "cell_end": "a cell has ended with its `record`, or None and an `error`",
 })  # fmt: skip  # one kind, one line
 """Every kind of event and what its `values` hold."""
@@ -63,3 +64,27 @@ Tell = Callable[[Event], None]
 
 def silent(_event: Event) -> None:
     """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Telling:
+    """Who is told of something slow: `say(text)` a line that matters, `progress(done, total, what)` how far it is."""
+
+    say: Callable[[str], None]
+    progress: Callable[[int, int, str], None]
+
+
+SILENT = Telling(lambda _text: None, lambda _done, _total, _what: None)
+"""Tells nobody."""
+
+
+def telling(tell: Tell) -> Telling:
+    """Return what turns lines and progress into events."""
+
+    def say(text: str) -> None:
+        tell(Event("note", values={"text": text}))
+
+    def progress(done: int, total: int, what: str) -> None:
+        tell(Event("data", values={"done": done, "total": total, "what": what}))
+
+    return Telling(say, progress)

@@ -17,6 +17,7 @@ import pluggy
 
 from mlecs_bench.data.samples import Task
 from mlecs_bench.data.writing import ENGLISH_WRITING, Writing
+from mlecs_bench.doors.events import SILENT, Telling
 from mlecs_bench.doors.options import NoOptions
 from mlecs_bench.errors import check_choice
 
@@ -211,7 +212,7 @@ class MetricRequest:
 
     `labels` are the dataset's classes, none for generation; `cache_dir` is where it may keep what is costly; `model`
     is that of a learned metric as `--bertscore-model` or the profile names it; `torch_device` is where it runs.
-    `writing` says what the targets of the dataset are written with.
+    `writing` says what the targets of the dataset are written with. `telling` is told of what is slow.
     """
 
     labels: tuple[str, ...]
@@ -219,6 +220,7 @@ class MetricRequest:
     model: str | None = None
     torch_device: str = "cpu"
     writing: Writing = ENGLISH_WRITING
+    telling: Telling = SILENT
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,8 @@ class MetricInfo:
     """A metric plugin. `make(request)` returns its scorer, or None where an optional package is not installed.
 
     The entry point's name is the metric's name in `DatasetInfo.metrics` and in records. No model is loaded by `make`.
-    `check(request)` raises UsageError before any data is prepared (so without labels) when a model cannot be used.
+    `check(request)` raises UsageError before any data is prepared (so without labels) when a model cannot be used, and
+    fetches it where it may: nothing is fetched later.
     `real_texts`: it says something of real texts alone, so tables of synthetic data leave it out; records hold it.
     `per` "sample": the score is the mean over samples of what each scores; "corpus": it is of all samples together.
     `range` are its least and greatest value. `labels`: it is for datasets with classes alone. `reading` says, as part

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mlecs_bench.doors.events import Event
+from mlecs_bench.doors.events import Event, telling
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import MlecsError
 from mlecs_bench.execution.jobs import CellResult
@@ -25,6 +25,7 @@ from mlecs_bench.federation.evaluation import evaluator_of
 from mlecs_bench.federation.fleet import FleetRequest, Recipe, build_host, named_fleet, open_samples
 from mlecs_bench.federation.processes import use_exact_kernels, use_threads
 from mlecs_bench.models.memory import memory_ran_out
+from mlecs_bench.models.sources import hub_commit, is_folder
 from mlecs_bench.plan.identity import model_name
 from mlecs_bench.records.names import option_words
 from mlecs_bench.records.provenance import now, provenance
@@ -103,7 +104,7 @@ def _compute(job: Job, registry: Registry, folder: Path, tell: Tell) -> dict[str
     started = now()
     plan = job.plan
     builder = Builder(plan, job.seed, open_samples(job.data), registry)
-    evaluator = evaluator_of(plan, builder.samples, registry, job.execution.cache_dir)
+    evaluator = evaluator_of(plan, builder.samples, registry, job.execution.cache_dir, telling(tell))
     server = builder.server()
     builder.check_lengths()
     recipe = Recipe(plan, job.seed, job.key, job.data, job.execution.cache_dir, folder)
@@ -133,7 +134,13 @@ def _compute(job: Job, registry: Registry, folder: Path, tell: Tell) -> dict[str
     finally:
         fleet.close()
     origin = provenance(plan.torch_device, started) | {"resumed_from_round": resumed, "fleet": job.execution.fleet}
+    origin |= {"hub": commits} if (commits := _hub_commits(plan)) else {}
     return _record(job, parts, run.greetings, outcome) | {"provenance": origin}
+
+
+def _hub_commits(plan: Plan) -> dict[str, str]:
+    """Return the commit of every model of the hub, by the name that it was asked for."""
+    return {source: hub_commit(source) for source in plan.models() if not is_folder(source)}
 
 
 def _with_references(outcome: Outcome, parts: _Parts, registry: Registry) -> Outcome:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.data.samples import DataRequest, Prepared
 from mlecs_bench.doors.events import CellRef, Event
+from mlecs_bench.doors.events import telling as telling_of
 from mlecs_bench.doors.hookspecs import MetricRequest, WorkersRequest
 from mlecs_bench.doors.observers import tell_all
 from mlecs_bench.doors.options import plain
@@ -25,8 +26,9 @@ from mlecs_bench.federation.fleet import named_fleet, open_samples
 from mlecs_bench.files import writable
 from mlecs_bench.metrics.scorers import check_metrics
 from mlecs_bench.models.encoders import encoder_origins
+from mlecs_bench.models.hub import Part
 from mlecs_bench.plan.identity import identity
-from mlecs_bench.plan.preflight import check_models, family_notes, visible_gpus, workers_that_fit
+from mlecs_bench.plan.preflight import check_models, family_notes, fetch_models, visible_gpus, workers_that_fit
 from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.records.failures import remove_failure, write_failure
 from mlecs_bench.records.names import USUAL
@@ -134,22 +136,30 @@ def _unloaded_identity(spec: RunSpec, seed: int) -> dict[str, Any]:
 
 
 def plan_jobs(
-    plans: Sequence[Plan], registry: Registry, execution: Execution, observers: pluggy.PluginManager
+    plans: Sequence[Plan],
+    registry: Registry,
+    execution: Execution,
+    observers: pluggy.PluginManager,
+    part: Part = Part.WHOLE,
 ) -> list[Job]:
-    """Return the cells of plans, each once, with their data prepared and their models looked at.
+    """Return the cells of plans, each once, with their data prepared and their models fetched and looked at.
 
-    What plans share is prepared once. Raises UsageError for anything that no cell could run with.
+    What plans share is prepared once. `part` of the models is fetched: cells that are to run need the whole, what
+    identifies them does not. Raises UsageError for anything that no cell could run with.
     """
     writable(execution.cache_dir, "--cache-dir")
     check_places(execution, registry)
+    telling = telling_of(partial(tell_all, observers))
     told: set[str] = set()
     for plan in plans:
-        check_models(plan, registry.dataset(plan.dataset.name).info)
+        check_models(plan, registry.dataset(plan.dataset.name).info, telling)
         for text in family_notes(plan):
             if text not in told:
                 tell_all(observers, Event("note", values={"text": text}), plan)
                 told.add(text)
-        request = MetricRequest((), execution.cache_dir, plan.profile.bertscore, plan.torch_device)
+    for plan in plans:
+        fetch_models(plan, telling, part)
+        request = MetricRequest((), execution.cache_dir, plan.profile.bertscore, plan.torch_device, telling=telling)
         check_metrics(plan.metrics, request, registry)
     prepared: dict[str, Prepared] = {}
     opened: dict[Path, Samples] = {}

@@ -18,9 +18,10 @@ from mlecs_bench.doors.events import Event, Tell, silent
 from mlecs_bench.errors import MlecsError, PluginError
 from mlecs_bench.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mlecs_bench.federation.communication import communication
-from mlecs_bench.federation.host import Carry, Greeting, Scoring, checked, copied, own_versions, scored
+from mlecs_bench.federation.host import Carry, Greeting, checked, copied, own_versions
 from mlecs_bench.federation.ledger import Direction, Ledger
 from mlecs_bench.federation.messages import Message
+from mlecs_bench.federation.scoring import Scoring, scored
 from mlecs_bench.federation.turns import Ask, Refusal, Reply, Scores
 
 if TYPE_CHECKING:

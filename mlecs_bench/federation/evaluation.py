@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from mlecs_bench.doors.events import SILENT, Telling
 from mlecs_bench.doors.hookspecs import MetricRequest
 from mlecs_bench.doors.scoring import Metric, Scorer, ranked_name
 from mlecs_bench.metrics.scorers import make_scorers
@@ -120,10 +121,12 @@ def _as_ranked(scores: Mapping[str, Metric]) -> dict[str, Metric]:
     return {ranked_name(name): score for name, score in scores.items()}
 
 
-def scorers_of(plan: Plan, samples: Samples, registry: Registry, cache_dir: Path) -> list[Scorer]:
+def scorers_of(
+    plan: Plan, samples: Samples, registry: Registry, cache_dir: Path, told: Telling = SILENT
+) -> list[Scorer]:
     """Return the scorers of a plan's metrics that are installed, for its data."""
     labels = tuple(samples.manifest.labels)
-    request = MetricRequest(labels, cache_dir, plan.profile.bertscore, plan.torch_device, samples.writing)
+    request = MetricRequest(labels, cache_dir, plan.profile.bertscore, plan.torch_device, samples.writing, told)
     return make_scorers(plan.metrics, request, registry)
 
 
@@ -134,9 +137,11 @@ def scorer_identities(plan: Plan, scorers: Sequence[Scorer]) -> dict[str, str]:
     return generated | (ranked if plan.ranks else {})
 
 
-def evaluator_of(plan: Plan, samples: Samples, registry: Registry, cache_dir: Path) -> Evaluator:
-    """Return what scores every party of a cell."""
-    scorers = scorers_of(plan, samples, registry, cache_dir)
+def evaluator_of(
+    plan: Plan, samples: Samples, registry: Registry, cache_dir: Path, told: Telling = SILENT
+) -> Evaluator:
+    """Return what scores every party of a cell; `told` hears of scorers that take long."""
+    scorers = scorers_of(plan, samples, registry, cache_dir, told)
     limits = {"bertscore": plan.profile.bertscore_samples}
     info = registry.dataset(plan.dataset.name).info
     return Evaluator(info, samples, scorers, plan.profile.generation_batch, limits, ranks=plan.ranks)

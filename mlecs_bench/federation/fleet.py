@@ -18,7 +18,8 @@ from mlecs_bench.doors.hookspecs import FleetInfo
 from mlecs_bench.errors import DataError, UsageError
 from mlecs_bench.federation.build import Builder
 from mlecs_bench.federation.evaluation import evaluator_of
-from mlecs_bench.federation.host import DeviceHost, Greeting, Scoring
+from mlecs_bench.federation.host import DeviceHost, Greeting
+from mlecs_bench.federation.scoring import Scoring
 from mlecs_bench.federation.turns import Ask, FileTurns, MemoryTurns, Refusal, Reply
 from mlecs_bench.plan.plan import plan_from_json
 

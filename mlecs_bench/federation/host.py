@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.errors import PluginError
 from mlecs_bench.federation.ledger import Direction
 from mlecs_bench.federation.messages import Message
-from mlecs_bench.federation.turns import Ask, Reply, Scores, StaleTurn, Turn, Turns
+from mlecs_bench.federation.scoring import LastScores, Scoring
+from mlecs_bench.federation.turns import Ask, Reply, StaleTurn, Turn, Turns
 
 if TYPE_CHECKING:
-    from mlecs_bench.data.samples import PartyData
-    from mlecs_bench.doors.scoring import Metric
     from mlecs_bench.federation.algorithm import Algorithm
     from mlecs_bench.federation.device import Device
-    from mlecs_bench.federation.party import Party
-    from mlecs_bench.models.unified import UnifiedModel
 
 Carry = Callable[[Message, str, Direction, int], Message]
 """Takes a message of a device, in a direction and round, out of its sender's hands: returns what the receiver gets."""
@@ -29,14 +25,6 @@ Carry = Callable[[Message, str, Direction, int], Message]
 def copied(message: Message, _device: str, _direction: Direction, _t: int) -> Message:
     """Return a checked copy that shares no memory with the sender's tensors."""
     return message.copied()
-
-
-class Scoring(Protocol):
-    """What gives a model its scores on a party's test data; `evaluation.Evaluator` does."""
-
-    def score(self, model: UnifiedModel, test: PartyData, prompt: str) -> Mapping[str, Metric]:
-        """Return every score of `model` on `test`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -96,7 +84,7 @@ class DeviceHost:
     ) -> None:
         self._devices = {device.id: device for device in devices}
         self._algorithm = algorithm
-        self._evaluator = evaluator
+        self._scores = LastScores(evaluator)
         self._turns = turns
         self._carry = carry
         self._random_encoders = random_encoders or {}
@@ -167,7 +155,7 @@ class DeviceHost:
         if ask.last and device.steps:
             raise PluginError(f"{device.id} trained after the last round ({device.steps}); only send and receive then")
         trained = time.perf_counter()
-        scores = scored(self._evaluator, device) if ask.score else None
+        scores = self._scores.of(device) if ask.score else None
         seconds = {"training": trained - started, "evaluation": time.perf_counter() - trained}
         return Reply(upload, scores, dict(device.logs), dict(device.steps), seconds)
 
@@ -213,12 +201,3 @@ def checked(message: object, step: str) -> Message:
     if not isinstance(message, Message):
         raise PluginError(f"the algorithm's {step} gave a {type(message).__name__}; it must give a Message")
     return message
-
-
-def scored(evaluator: Scoring, party: Party) -> Scores:
-    """Return the scores of a party's model as a record holds them."""
-    found = evaluator.score(party.model, party.test, party.prompt)
-    for name, metric in found.items():
-        if not math.isfinite(metric.value):
-            raise PluginError(f"{name} of {party.id} is {metric.value}; a score is a finite number, or left out")
-    return {name: metric.to_json() for name, metric in found.items()}

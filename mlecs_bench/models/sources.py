@@ -1,7 +1,8 @@
 """Where language models come from: a folder, or a hub id with an optional revision (``id@revision``).
 
 Everything here works before any weight is read: what a source is called, which exact content it has, and the
-configuration of its architecture. Hub ids resolve through huggingface_hub as usual: HF_HUB_OFFLINE and HF_HOME hold.
+configuration of its architecture. Hub ids are read from the hub's cache, where `mlecs_bench.models.hub` puts them ahead
+of a run: nothing here fetches anything.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mlecs_bench.errors import DataError, UsageError
+from mlecs_bench.models.hub import Part, cached, lacking, refuse_offline, split
 
 DIGESTED_FILES = (
     *("config.json", "tokenizer.json", "*.safetensors", "*.bin", "*.index.json"),
@@ -29,6 +31,8 @@ PLAIN_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 PLAIN_SETTINGS = {"backend", "clean_up_tokenization_spaces", "model_max_length", "padding_side"}
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """The names of weights in the order in which transformers looks for them, each with an index for shards."""
+LOCAL: Mapping[str, bool] = MappingProxyType({"local_files_only": True, "trust_remote_code": False})
+"""How transformers loads what is there: without the hub, and without code of a model's own."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
 """One of these is there if a folder has any tokenizer; whether it can serve is seen when it is loaded."""
@@ -77,12 +81,33 @@ def source_name(source: str) -> str:
 def content_id(source: str) -> str:
     """Return what tells contents apart: the sha256 over a folder's files, or ``id@commit`` of the hub.
 
-    Raises DataError for a folder without weights, UsageError for an id that cannot be resolved.
+    Raises DataError for a folder without weights, UsageError for an id that the hub's cache does not have.
     """
     if is_folder(source):
         return folder_digest(Path(source).expanduser())
-    repository, _ = _split(source)
-    return f"{repository}@{_commit(source)}"
+    return f"{split(source)[0]}@{hub_commit(source)}"
+
+
+def hub_commit(source: str) -> str:
+    """Return the commit that a hub id stands for in the hub's cache; raises UsageError where it is not there."""
+    return folder_of(source, Part.CONFIG).name
+
+
+def folder_of(source: str, part: Part = Part.WHOLE) -> Path:
+    """Return the folder that holds `part` of a model: the user's own, or that of a hub id in the hub's cache.
+
+    Raises UsageError where the cache does not have it.
+    """
+    if is_folder(source):
+        return Path(source).expanduser()
+    folder = cached(source)
+    if folder is None or lacking(folder, part) is not None:
+        refuse_offline(source, folder, part)
+        raise UsageError(
+            f"'{source}' has not been fetched from the hub; run and sweep fetch models before they begin, and so does "
+            f"mlecs-bench models fetch --slm {source}"
+        )
+    return folder
 
 
 def folder_digest(folder: Path) -> str:
@@ -141,10 +166,7 @@ def pretrained(source: str) -> tuple[str, dict[str, Any]]:
 
     Code that comes with a model is never run, and nobody is asked whether it should be.
     """
-    if is_folder(source):
-        return str(Path(source).expanduser()), {"local_files_only": True, "trust_remote_code": False}
-    repository, _ = _split(source)
-    return repository, {"revision": _commit(source), "trust_remote_code": False}
+    return str(folder_of(source)), {**LOCAL}
 
 
 def prepends_bos(tokenizer: Any) -> bool:
@@ -165,20 +187,24 @@ def is_given_bos(source: str) -> bool:
 def _is_given_bos(source: str, _content: str) -> bool:
     from transformers import AutoTokenizer
 
-    name, where = pretrained(source)
+    folder = folder_of(source, Part.TOKENIZER)
     try:
-        return prepends_bos(AutoTokenizer.from_pretrained(name, **where))
+        return prepends_bos(AutoTokenizer.from_pretrained(str(folder), **LOCAL))
     except Exception as error:  # transformers may raise anything for a damaged folder
         raise UsageError(f"cannot load the tokenizer of '{source}': {first_line(error)}") from error
+
+
+def is_known(source: str) -> bool:
+    """Say whether a source is a hub id whose configuration is known without the hub."""
+    return not is_folder(source) and split(source)[0] in KNOWN_CONFIGURATIONS
 
 
 def configuration(source: str) -> Any:
     """Return the transformers configuration of a source; known hub ids need no hub. Raises UsageError in one line."""
     from transformers import AutoConfig
 
-    if not is_folder(source) and _split(source)[0] in KNOWN_CONFIGURATIONS:
-        sizes = dict(KNOWN_CONFIGURATIONS[_split(source)[0]])
-        return AutoConfig.for_model(**sizes)
+    if is_known(source):
+        return AutoConfig.for_model(**dict(KNOWN_CONFIGURATIONS[split(source)[0]]))
     return stored_configuration(source)
 
 
@@ -189,9 +215,9 @@ def stored_configuration(source: str) -> Any:
     """
     from transformers import AutoConfig
 
-    name, keywords = pretrained(source)
+    folder = folder_of(source, Part.CONFIG)
     try:
-        config = AutoConfig.from_pretrained(name, **keywords)
+        config = AutoConfig.from_pretrained(str(folder), **LOCAL)
         text = config.get_text_config()
         if text.pad_token_id is not None and not 0 <= text.pad_token_id < text.vocab_size:
             text.pad_token_id = None
@@ -203,12 +229,9 @@ def stored_configuration(source: str) -> Any:
 
 
 def check_files(source: str) -> None:
-    """Raise UsageError unless a folder holds a configuration, all weights that its index names, and a tokenizer.
-
-    Of a hub id only the configuration is fetched: transformers fetches the rest.
-    """
+    """Raise UsageError unless a model has a configuration, all weights that its index names, and a tokenizer."""
     if not is_folder(source):
-        _commit(source)
+        folder_of(source)
         return
     folder = Path(source).expanduser()
     if not (folder / "config.json").is_file():
@@ -262,33 +285,6 @@ def _shards(index: Path) -> set[str]:
         return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise UsageError(f"{index} is no index of weights ({type(error).__name__}); copy it again") from error
-
-
-def _split(source: str) -> tuple[str, str | None]:
-    """Return a hub id and its revision."""
-    repository, _, revision = source.partition("@")
-    return repository, revision or None
-
-
-def _commit(source: str) -> str:
-    """Return the commit that a hub id stands for now, fetching its configuration where it is not cached."""
-    return _fetched_commit(*_split(source))
-
-
-@lru_cache(maxsize=32)
-def _fetched_commit(repository: str, revision: str | None) -> str:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        path = Path(hf_hub_download(repository, "config.json", revision=revision))
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
-        raise UsageError(
-            f"cannot get '{repository}' from the hub ({first_line(error)}); run once with network, or give the folder "
-            "of a saved model (--slm, --llm)"
-        ) from error
-    # The cache keeps a file of a commit under snapshots/<commit>/.
-    return path.parent.name
 
 
 def first_line(error: BaseException) -> str:

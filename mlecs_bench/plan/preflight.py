@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlecs_bench.doors.events import SILENT, Telling
 from mlecs_bench.errors import UsageError
-from mlecs_bench.models.sources import WEIGHT_SUFFIXES, check_files, is_folder
+from mlecs_bench.models.hub import Part, fetched
+from mlecs_bench.models.sources import WEIGHT_SUFFIXES, check_files, is_folder, is_known
 
 if TYPE_CHECKING:
     from mlecs_bench.doors.hookspecs import DatasetInfo
@@ -20,14 +22,15 @@ SMALL_BYTES = 64 * 2**20
 """Size of all weight files up to which memory is no question, and no estimate is made: it imports transformers."""
 
 
-def check_models(plan: Plan, info: DatasetInfo) -> None:
-    """Raise UsageError unless every model of a plan is whole and of a family that runs, and all fit into the memory.
+def check_models(plan: Plan, info: DatasetInfo, telling: Telling = SILENT) -> None:
+    """Raise UsageError unless the models of a plan are of families that run, fit into the memory and are whole.
 
     Of the memory only what cannot work is refused: frozen weights and trained parameters alone are more than the
-    device has. `info` is the dataset's.
+    device has. `info` is the dataset's. Of models of the hub no more than the configuration is fetched.
     """
-    for source in plan.models():
+    for source in filter(is_folder, plan.models()):
         check_files(source)
+    fetch_configurations(plan, telling)
     _check_families(plan)
     n_modalities = len(info.modalities)
     found = memory_of(plan, n_modalities)
@@ -67,8 +70,26 @@ def family_notes(plan: Plan) -> list[str]:
     ]
 
 
-def memory_warning(plan: Plan, info: DatasetInfo) -> str | None:
+def fetch_configurations(plan: Plan, telling: Telling = SILENT) -> None:
+    """Fetch the configurations of a plan's models that are neither here nor known; raises UsageError."""
+    for source in plan.models():
+        if not is_folder(source) and not is_known(source):
+            fetched(source, Part.CONFIG, telling)
+
+
+def fetch_models(plan: Plan, telling: Telling = SILENT, part: Part = Part.WHOLE) -> None:
+    """Fetch what the hub's cache lacks of a plan's models, so that no cell has to; raises UsageError.
+
+    `part` less than the whole is enough for a plan that is only looked at.
+    """
+    for source in plan.models():
+        if not is_folder(source):
+            fetched(source, part, telling)
+
+
+def memory_warning(plan: Plan, info: DatasetInfo, telling: Telling = SILENT) -> str | None:
     """Return a line for a run that will fit barely or not at all, else None."""
+    fetch_configurations(plan, telling)
     n_modalities = len(info.modalities)
     found = memory_of(plan, n_modalities)
     return None if found is None or found[0].total <= NEARLY * found[1] else _too_much(plan, n_modalities, found)

@@ -40,6 +40,7 @@ def planned(request: Request, registry: Registry) -> Plan:
 
 def run_cells(plan: Plan, places: Places, registry: Registry, view: View) -> Cells:
     """Run the cells of a plan; return all of them, in the order of seeds, and how they ended."""
+    from mlecs_bench.doors.events import Telling
     from mlecs_bench.execution import protocol
     from mlecs_bench.execution.jobs import Execution, cell_ref
     from mlecs_bench.plan.preflight import memory_warning
@@ -48,7 +49,7 @@ def run_cells(plan: Plan, places: Places, registry: Registry, view: View) -> Cel
     for warning in warnings:
         view.say(f"warning: {warning}")
     observers.register(view, name="live-view")
-    tight = memory_warning(plan, registry.dataset(plan.dataset.name).info)
+    tight = memory_warning(plan, registry.dataset(plan.dataset.name).info, Telling(view.say, lambda *_: None))
     if tight:
         view.say(f"warning: {tight}")
     results = protocol.run(plan, Execution(**vars(places)), observers, registry)

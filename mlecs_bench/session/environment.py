@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 QUIET_LIBRARIES = {
     "DISABLE_SAFETENSORS_CONVERSION": "1",  # transformers would ask the hub for a conversion behind the user's back
-    "HF_HUB_OFFLINE": "1",  # nothing is downloaded while a command runs
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",  # the live view shows progress
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",

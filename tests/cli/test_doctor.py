@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import shutil
 import sys
 import types
 from functools import partial
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cli_fakes import ENTRIES, OWN, call_main, install
+from hub_server import Repository, reached, served
 from mlecs_bench.cli import doctor
 from mlecs_bench.doors.registry import PluginEntry, Registry
 
@@ -168,7 +170,53 @@ def test_weights_of_another_profile_are_not_needed(call, monkeypatch):
     code, out, _ = call("--json")
     found = [check for check in json.loads(out)["checks"] if check["topic"] == "weights of profile big"]
     assert (code, [check["status"] for check in found]) == (0, ["warning", "warning"])
-    assert found[0]["cure"] == "hf download nobody/no-such"
+    assert found[0]["cure"] == "mlecs-bench models fetch --slm nobody/no-such"
+
+
+@pytest.fixture
+def gpt2(checkpoints, tmp_path, monkeypatch):
+    """A hub with one tiny model, and an empty cache of it."""
+    with served(somebody__tiny=Repository.of(checkpoints["gpt2"])) as hub:
+        reached(monkeypatch, hub, tmp_path / "hub-cache")
+        yield hub
+
+
+def of_topic(call, topic: str, *arguments: str) -> tuple[int, dict[str, tuple[str, str]]]:
+    """Return the exit code, and status and text of the checks of a topic by name."""
+    code, out, _ = call("--json", *arguments)
+    found = {check["name"]: check for check in json.loads(out)["checks"] if check["topic"] == topic}
+    return code, {name: (check["status"], check["found"] + check["cure"]) for name, check in found.items()}
+
+
+def test_a_model_that_is_asked_for_is_told_in_words(call, checkpoints, gpt2, tmp_path):
+    """Of a folder, it is loaded; of a hub, the small files alone are fetched; what is wrong is named with its cure."""
+    code, found = of_topic(call, f"--slm {checkpoints['gpt2']}", "--slm", checkpoints["gpt2"])
+    assert code == 0
+    assert found["weights"] == ("ok", "load")
+    assert "million parameters, gpt2: 2 layers of width" in found["size"][1]
+    assert "tokens; puts nothing before a text, answers end with <eos>" in found["tokenizer"][1]
+    assert f"all in {checkpoints['gpt2']}, " in found["files"][1]
+    code, there = of_topic(call, "--llm somebody/tiny", "--llm", "somebody/tiny")
+    assert (code, there["size"], there["tokenizer"]) == (0, found["size"], found["tokenizer"])
+    assert there["files"][1].startswith(f"at {gpt2.endpoint}; a run fetches ")
+    assert there["weights"] == ("ok", "not looked at, as they are not here")
+    assert "model.safetensors" not in gpt2.given
+    code, gone = of_topic(call, "--slm no/such", "--slm", "no/such")
+    assert (code, gone["model"][0]) == (1, "missing")
+    assert "neither a folder nor a public model" in gone["model"][1]
+    cut = Path(shutil.copytree(checkpoints["gpt2"], tmp_path / "cut"))
+    (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:-9])
+    code, broken = of_topic(call, f"--slm {cut}", "--slm", str(cut))
+    assert code == 1
+    assert "cannot load a causal language model" in broken["model"][1]
+
+
+def test_the_memory_is_that_of_the_models_asked_for(call, checkpoints):
+    topic = "memory of profile mini with --slm and --llm"
+    code, found = of_topic(call, topic, "--slm", checkpoints["gpt2"], "--llm", checkpoints["gptj"])
+    assert code == 0
+    assert "needs about " in found["a cell"][1]
+    assert set(found) >= {"a cell", "cpu"}
 
 
 def test_lost_files_come_back_from_where_the_package_came_from(monkeypatch):

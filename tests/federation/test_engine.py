@@ -173,7 +173,7 @@ def test_evaluating_every_round_changes_no_number_of_the_last(profile, samples, 
 
 
 class Scripted:
-    """An algorithm that sends what it is told and writes down what it sees."""
+    """An algorithm that sends what it is told and writes down what it sees; what is received changes the device."""
 
     def __init__(self, down: Mapping[str, Message] | None = None, train=None) -> None:
         self.down, self.train, self.seen = down or {}, train, []
@@ -184,6 +184,8 @@ class Scripted:
 
     def receive(self, device, message, t):
         self.seen.append(("receive", device.id, t, sorted(message.tensors)))
+        with torch.no_grad():
+            next(iter(device.model.part("lora").values())).add_(1.0)
 
     def local_update(self, device, t):
         self.seen.append(("update", device.id, t))

@@ -65,11 +65,13 @@ class Walk:
 
 
 class Reading:
-    """An evaluator that reads the model's adapter, and fails when it is told to."""
+    """An evaluator that reads the model's adapter, and fails when it is told to; `asked` is how often it was."""
 
     fails = False
+    asked = 0
 
     def score(self, model, test, prompt):
+        self.asked += 1
         if self.fails:
             raise DataError("score failed")
         value = sum(float(p.detach().double().sum()) for p in model.part("lora").values())
@@ -94,7 +96,7 @@ def make(federation, initial):
         for device in federation.devices:
             device.load_state(initial[device.id])
         made = DeviceHost(federation.devices, Walk(), Reading(), turns)
-        made.algorithm, made.evaluator = made._algorithm, made._evaluator
+        made.algorithm, made.evaluator = made._algorithm, made._scores._evaluator
         return made
 
     return host
@@ -213,6 +215,42 @@ def test_a_turn_beyond_the_budget_is_not_kept(make, monkeypatch):
 def test_only_devices_that_are_here_are_asked(make):
     with pytest.raises(PluginError, match="'d07' is no device here; here are d00, d01"):
         make(MemoryTurns()).turn("d07", ask(1))
+
+
+def nudge(parameter: torch.Tensor) -> None:
+    """Change one bit of a tensor, the sign of a zero if its first element is one."""
+    flat = parameter.detach().view(-1)
+    flat[0] = -0.0 if float(flat[0]) == 0 else torch.nextafter(flat[0], torch.tensor(torch.inf))
+
+
+def test_a_device_is_scored_again_only_after_something_that_its_answers_depend_on_has_changed(make, monkeypatch):
+    """One bit of any tensor is enough; the algorithm is not asked."""
+    for part in ("nothing", "encoder", "soft_prompt", "lora"):
+        host = make(MemoryTurns())
+        monkeypatch.setattr(host.algorithm, "receive", lambda *_: None)
+        first = host.turn("d00", ask(1))
+        asked = host.evaluator.asked
+        if part != "nothing":
+            nudge(host._devices["d00"].model.parameters([part])[-1])
+        second = host.turn("d00", Ask(2, Message(), score=True, last=True))
+        assert host.evaluator.asked - asked == (part != "nothing"), part
+        if part == "nothing":
+            assert second.scores == first.scores
+
+
+def test_another_prompt_or_other_test_samples_are_scored_again(make, monkeypatch):
+    host = make(MemoryTurns())
+    monkeypatch.setattr(host.algorithm, "receive", lambda *_: None)
+    device = host._devices["d01"]
+    host.turn("d01", ask(1))
+    asked = host.evaluator.asked
+    with monkeypatch.context() as changed:
+        changed.setattr(device, "prompt", f"{device.prompt} ")
+        host._scores.of(device)
+    with monkeypatch.context() as changed:
+        changed.setattr(device, "test", device.test.part(device.test.rows[:1]))
+        host._scores.of(device)
+    assert host.evaluator.asked - asked == 2
 
 
 # ---------------------------------------------------------------------------------------------------------- greetings

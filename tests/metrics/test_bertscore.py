@@ -11,6 +11,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import torch
 
 from bertscore_checkpoints import LAYERS, cut_off_python, save_encoder
 from installed import scorers_of
@@ -24,8 +25,8 @@ from mlecs_bench.metrics.bertscore import (
     encoder,
     open_bertscore,
     packaged_model,
-    source,
 )
+from mlecs_bench.metrics.bertscore import packaged as packaged_module
 from mlecs_bench.metrics.bertscore import score as score_module
 from mlecs_bench.metrics.scorers import check_metrics, make_scorers
 
@@ -154,13 +155,14 @@ def test_equal_pairs_are_scored_once(score, monkeypatch):
 
 
 @pytest.fixture
-def texts_read(score):
-    """The token ids that the model itself reads, in a process that remembers nothing yet."""
+def texts_read(score, monkeypatch):
+    """The token ids that the model itself reads, in a process that remembers nothing yet and has no store."""
     read = []
     score._encoder.known.clear()
     remembering = score._encoder._model
     remembering._kept.clear()
-    hook = remembering._model.register_forward_pre_hook(lambda _, inputs: read.append(tuple(inputs[0][0].tolist())))
+    monkeypatch.setattr(remembering, "_store", None)
+    hook = remembering.model.register_forward_pre_hook(lambda _, inputs: read.append(tuple(inputs[0][0].tolist())))
     yield read
     hook.remove()
 
@@ -237,7 +239,8 @@ def test_identity_follows_the_baseline_sentences(score, tiny, tmp_path, monkeypa
 
 def test_an_accelerator_is_used_and_stands_in_the_identity(score, tiny, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(encoder, "Encoder", lambda folder, layer, device: asked.append(device))
+    monkeypatch.setattr(encoder, "Encoder", lambda folder, layer, device, store: asked.append(device))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "an accelerator")
     request = MetricRequest((), tmp_path, str(tiny), "cuda:0")
     (on_gpu,) = make_scorers(["bertscore"], request, Registry.installed())
     assert on_gpu.identity == f"{score.identity} device=cuda"
@@ -323,7 +326,7 @@ def test_the_two_sentences_of_a_pair_share_no_part():
 
 def test_without_bert_score_or_the_model_there_is_no_scorer(monkeypatch, tmp_path):
     find = importlib.util.find_spec
-    for absent in ("bert_score", source.MODEL_PACKAGE):
+    for absent in ("bert_score", packaged_module.MODULE):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name, gone=absent: None if name == gone else find(name))
         assert open_bertscore(tmp_path) is None
         assert scorers_of(["bertscore"], tmp_path, model="packaged") == []
@@ -345,13 +348,13 @@ def test_a_model_that_no_metric_needs_is_not_looked_for(tmp_path):
 
 
 def test_a_packaged_model_with_other_weights_is_refused(monkeypatch, tmp_path):
-    package = tmp_path / source.MODEL_PACKAGE
+    package = tmp_path / packaged_module.MODULE
     (package / "model").mkdir(parents=True)
     (package / "__init__.py").write_text("raise RuntimeError('the code of the package must not run')")
     monkeypatch.syspath_prepend(tmp_path)
     assert packaged_model() is None, "a package without weights is like none"
     (package / "model" / "model.safetensors").write_bytes(b"not the model")
-    with pytest.raises(DataError, match="expected 53aa51172d14; install the package again"):
+    with pytest.raises(DataError, match="expected 53aa51172d14; delete that folder, or install"):
         packaged_model()
 
 

@@ -252,7 +252,7 @@ def test_a_folder_that_cannot_be_used_is_refused_in_one_line(folders, tmp_path, 
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sentencepiece" else find(name))
     with pytest.raises(UsageError, match=says) as error:
-        check_bertscore(str(folder))
+        check_bertscore(tmp_path, str(folder))
     assert str(folder) in str(error.value)
     assert str(error.value).endswith("name another model with --bertscore-model: a folder, a hub id, packaged or none")
     assert "\n" not in str(error.value)
@@ -265,7 +265,7 @@ def test_weights_that_are_not_the_models_are_refused_when_loaded(folders, tmp_pa
     BertModel(BertConfig.from_pretrained(folder, num_hidden_layers=1)).save_pretrained(tmp_path / "one")
     shutil.copy(tmp_path / "one" / "model.safetensors", folder)
     with pytest.raises(DataError, match=r"parameters are missing, such as encoder\.layer\.1\..*; copy the model again"):
-        Encoder(folder, LAYERS, "cpu")
+        Encoder(folder, LAYERS, "cpu").raw_scores(["rain"], ["snow"])
     (folder / "tokenizer.json").write_text("{}")
     shutil.copy(folders["bert"] / "model.safetensors", folder)
     with pytest.raises(DataError, match="cannot load the tokenizer of the BERTScore model") as error:
@@ -273,16 +273,16 @@ def test_weights_that_are_not_the_models_are_refused_when_loaded(folders, tmp_pa
     assert "\n" not in str(error.value)
 
 
-def test_a_path_that_leads_nowhere_is_refused():
+def test_a_path_that_leads_nowhere_is_refused(tmp_path):
     with pytest.raises(UsageError, match="'/no/such/model': there is no such folder; name another model with"):
-        check_bertscore("/no/such/model")
+        check_bertscore(tmp_path, "/no/such/model")
 
 
-def test_a_named_model_is_refused_without_the_library(folders, monkeypatch):
+def test_a_named_model_is_refused_without_the_library(folders, monkeypatch, tmp_path):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bert_score" else find(name))
     for model in (str(folders["bert"]), "roberta-large"):
         with pytest.raises(UsageError, match=r"needs bert-score \(pip install 'mlecs-bench\[bertscore\]'\)"):
-            check_bertscore(model)
+            check_bertscore(tmp_path, model)
     for model in (None, "packaged", "none"):
-        check_bertscore(model)
+        check_bertscore(tmp_path, model)

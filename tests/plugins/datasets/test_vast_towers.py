@@ -200,7 +200,9 @@ def test_a_clap_that_draws_cuts_at_random_is_refused(media, tmp_path, towers):
         prepare(asked(media, tmp_path / "cache", {**towers, "clap": fused}))
 
 
-@pytest.mark.parametrize(("source", "match"), [("/no/such", "no such folder"), ("nobody/nothing", "hub does not")])
+@pytest.mark.parametrize(
+    ("source", "match"), [("/no/such", "no such folder"), ("nobody/nothing", "cannot use the tower")]
+)
 def test_a_tower_that_is_not_there_is_named(source, match, media, tmp_path, towers):
     for step in (prepare, verify):
         with pytest.raises(UsageError, match=match):

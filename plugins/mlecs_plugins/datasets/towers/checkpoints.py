@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from mlecs_bench.api import TowerInfo, UsageError, installed_encoder
+from mlecs_bench.api import TowerInfo, UsageError, fetched_encoder, installed_encoder
 from mlecs_plugins.datasets.user_files import sha256_of
 
 Kind = Literal["vision", "audio", "text"]
-PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin")
+Progress = Callable[[int, int, str], None]
+PREPROCESSING = ("preprocessor_config.json", "processor_config.json", "1_Pooling/config.json")
+"""Small files that a tower reads beside configuration and tokenizer, where there are any."""
 DIGESTED = (
     *("config.json", "preprocessor_config.json", "processor_config.json", "1_Pooling/config.json"),
     *("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt"),
@@ -51,11 +53,20 @@ class Checkpoint(ABC):
 
     @property
     def _instead(self) -> str:
-        return f"give the folder of another one with --data-option {self.option}=FOLDER, or run once with network"
+        return f"give the folder of another one with --data-option {self.option}=FOLDER"
 
 
-def checkpoint_of(kind: Kind, source: str, option: str, adapter: str | None = None) -> Checkpoint:
-    """Return the checkpoint that options name; raises UsageError for an adapter that fits no file, or is lacking."""
+def untold(_done: int, _total: int, _what: str) -> None:
+    """Tell nobody."""
+
+
+def checkpoint_of(
+    kind: Kind, source: str, option: str, adapter: str | None = None, progress: Progress = untold
+) -> Checkpoint:
+    """Return the checkpoint that options name; raises UsageError for an adapter that fits no file, or is lacking.
+
+    `progress` is told of what is fetched from a hub, when the checkpoint is first used.
+    """
     path = Path(source).expanduser()
     if path.is_dir() or path.suffix not in WEIGHT_FILES:
         if adapter is not None:
@@ -63,7 +74,7 @@ def checkpoint_of(kind: Kind, source: str, option: str, adapter: str | None = No
                 f"{kind}_adapter={adapter} reads a file of weights ({', '.join(WEIGHT_FILES)}), and '{source}' is a "
                 f"folder or a hub id; leave the adapter out, or give the file with --data-option {option}=FILE"
             )
-        return TowerCheckpoint(kind, source, option)
+        return TowerCheckpoint(kind, source, option, progress)
     if adapter is None:
         raise UsageError(
             f"'{source}' is a file of weights, which does not say which network it belongs to; name the encoder plugin "
@@ -111,8 +122,11 @@ class WeightFile(Checkpoint):
         return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
 
 
+@dataclass(frozen=True)
 class TowerCheckpoint(Checkpoint):
-    """A checkpoint of transformers: a folder, or the id of one on the hub."""
+    """A checkpoint of transformers: a folder, or the id of one on the hub; `progress` is told what is fetched of it."""
+
+    progress: Progress = field(default=untold, compare=False, repr=False)
 
     @cached_property
     def folder(self) -> Path:
@@ -122,18 +136,10 @@ class TowerCheckpoint(Checkpoint):
             return path
         if path.is_absolute() or self.source.startswith((".", "~")) or self.source.count("/") > 1:
             raise self.unusable("there is no such folder")
-        return self._fetched()
-
-    def _fetched(self) -> Path:
-        from huggingface_hub import snapshot_download
-
         try:
-            folder = Path(snapshot_download(self.source, allow_patterns=list(PATTERNS[:-1])))
-            if not any(folder.glob(WEIGHTS[0])):  # an older checkpoint
-                folder = Path(snapshot_download(self.source, allow_patterns=list(PATTERNS)))
-        except (OSError, ValueError) as error:
-            raise self.unusable(f"the hub does not give it ({_first_line(error)})") from error
-        return folder
+            return fetched_encoder(self.source, PREPROCESSING, self.progress)
+        except UsageError as error:
+            raise self.unusable(str(error)) from error
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -172,8 +178,3 @@ class TowerCheckpoint(Checkpoint):
                 name = path.relative_to(self.folder).as_posix()
                 digest.update(name.encode() + b"\0" + bytes.fromhex(sha256_of(path)))
         return digest.hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line.partition(". ")[0].rstrip(".")

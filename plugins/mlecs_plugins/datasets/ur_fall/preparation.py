@@ -12,7 +12,7 @@ import numpy as np
 
 from mlecs_bench.api import DataError, DataRequest, Prepared, UsageError, open_prepared
 from mlecs_plugins.datasets.store import Store
-from mlecs_plugins.datasets.towers.checkpoints import Checkpoint, checkpoint_of
+from mlecs_plugins.datasets.towers.checkpoints import Checkpoint, Progress, checkpoint_of
 from mlecs_plugins.datasets.towers.embedding import StoredTower, identity_of
 from mlecs_plugins.datasets.ur_fall import card, synthetic
 from mlecs_plugins.datasets.ur_fall.build import Origin, SequenceBlock, save_blocks, view_of
@@ -70,7 +70,7 @@ def _block(sequence: synthetic.Sequence) -> SequenceBlock:
 def _prepare_real(request: DataRequest, options: card.UrFallOptions, data_dir: Path) -> Prepared:
     problems = FileProblems(data_dir)
     plans, used = make_plans(FileIndex(data_dir), options, problems)
-    checkpoint = tower_of(options)
+    checkpoint = tower_of(options, request.progress)
     digest, pictures = "", None
     if not problems.lines:
         digests = file_digests(request, used)
@@ -88,11 +88,11 @@ def _prepare_real(request: DataRequest, options: card.UrFallOptions, data_dir: P
     return save_blocks(blocks, options, origin, _cache(request) / digest[:32], name)
 
 
-def tower_of(options: card.UrFallOptions) -> Checkpoint | None:
+def tower_of(options: card.UrFallOptions, progress: Progress) -> Checkpoint | None:
     """Return the tower in front of pictures, or None when features are raw."""
     if options.features == "raw":
         return None
-    return checkpoint_of("vision", options.vision_tower, "vision_tower", options.vision_adapter)
+    return checkpoint_of("vision", options.vision_tower, "vision_tower", options.vision_adapter, progress)
 
 
 def _embedded_pictures(

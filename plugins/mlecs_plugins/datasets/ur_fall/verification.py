@@ -23,7 +23,7 @@ def verify(request: DataRequest) -> Verification:
     data_dir = Path(request.data_dir or "")
     problems = FileProblems(data_dir)
     plans, used = make_plans(FileIndex(data_dir), options, problems)
-    tower = tower_of(options)
+    tower = tower_of(options, request.progress)
     digest = None if problems.lines else digest_of(file_digests(request, used), options, tower)
     blocks, repairs = read_plans(plans, options, problems, request.progress)
     lines = list(problems.lines)

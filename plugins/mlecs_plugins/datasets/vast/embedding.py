@@ -12,7 +12,7 @@ import numpy as np
 
 from mlecs_bench.api import Modality
 from mlecs_plugins.datasets.store import Store
-from mlecs_plugins.datasets.towers.checkpoints import Checkpoint, checkpoint_of
+from mlecs_plugins.datasets.towers.checkpoints import Checkpoint, checkpoint_of, untold
 from mlecs_plugins.datasets.towers.embedding import StoredTower, identity_of
 from mlecs_plugins.datasets.vast.card import N_TOWER_FRAMES, VastOptions, View, tower_modalities
 from mlecs_plugins.datasets.vast.folder import sound_first, video_first
@@ -34,16 +34,19 @@ class Towers:
     options: VastOptions
 
     @classmethod
-    def of(cls, options: VastOptions, view: str) -> Towers | None:
-        """Return the towers that the options name for a view, or None when features are raw."""
+    def of(cls, options: VastOptions, view: str, progress: Progress = untold) -> Towers | None:
+        """Return the towers that the options name for a view, or None when features are raw.
+
+        `progress` is told of what is fetched from a hub.
+        """
         if options.features != "towers":
             return None
-        text = checkpoint_of("text", options.text_tower, "text_tower")
+        text = checkpoint_of("text", options.text_tower, "text_tower", progress=progress)
         by_modality = {"audio": text, "subtitle": text, "vision": text}
         if view == "media":
-            by_modality["audio"] = checkpoint_of("audio", options.audio_tower, "audio_tower")
+            by_modality["audio"] = checkpoint_of("audio", options.audio_tower, "audio_tower", progress=progress)
             by_modality["vision"] = checkpoint_of(
-                "vision", options.vision_tower, "vision_tower", options.vision_adapter
+                "vision", options.vision_tower, "vision_tower", options.vision_adapter, progress
             )
         return cls(by_modality, options)
 

@@ -54,7 +54,7 @@ def prepare(request: DataRequest) -> Prepared:
     problems = AnnotationProblems()
     plan = make_plan(request.data_dir, options, problems)
     _refuse(problems, plan)
-    towers = Towers.of(options, plan.view)
+    towers = Towers.of(options, plan.view, request.progress)
     digests = _digests(request, plan)
     digest = _digest(plan, options, digests, towers)
     folder = _cache(request) / digest[:32]
@@ -77,7 +77,7 @@ def verify(request: DataRequest) -> Verification:
     options = _options(request)
     problems = AnnotationProblems()
     plan = make_plan(Path(request.data_dir or ""), options, problems)
-    towers = Towers.of(options, plan.view)
+    towers = Towers.of(options, plan.view, request.progress)
     digests = _digests(request, plan)
     inputs = read_inputs(plan, MediaReader(digests, None), request.progress)
     lines = [*problems.lines, *_damage(plan, inputs)]

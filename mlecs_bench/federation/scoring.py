@@ -1,0 +1,89 @@
+"""Scores of parties, each taken once while nothing that decides them has changed.
+
+After the last round devices are scored, and again after the broadcast that follows. Where that broadcast changed
+nothing in a device, its second score is the first. Whether it did is seen on what answers are computed from, bit by
+bit, and on nothing that the algorithm says of itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mlecs_bench.errors import PluginError
+from mlecs_bench.federation.turns import Scores
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mlecs_bench.data.samples import PartyData
+    from mlecs_bench.doors.scoring import Metric
+    from mlecs_bench.federation.party import Party
+    from mlecs_bench.models.unified import UnifiedModel
+
+
+class Scoring(Protocol):
+    """What gives a model its scores on a party's test data; `evaluation.Evaluator` does."""
+
+    def score(self, model: UnifiedModel, test: PartyData, prompt: str) -> Mapping[str, Metric]:
+        """Return every score of `model` on `test`."""
+        ...
+
+
+class LastScores:
+    """Scores parties with an evaluator and remembers the last scores of each, and of what they were."""
+
+    def __init__(self, evaluator: Scoring) -> None:
+        self._evaluator = evaluator
+        self._last: dict[str, tuple[str, Scores]] = {}
+
+    def of(self, party: Party) -> Scores:
+        """Return the scores of a party's model: the last ones where its answers would be the same."""
+        if party.model.backbone.torch_device.type == "meta":  # an outline has no values that could tell
+            return scored(self._evaluator, party)
+        digest = answers_digest(party)
+        known = self._last.get(party.id)
+        if known is not None and known[0] == digest:
+            return known[1]
+        scores = scored(self._evaluator, party)
+        self._last[party.id] = (digest, scores)
+        return scores
+
+
+def answers_digest(party: Party) -> str:
+    """Return a sha256 over all that a party's answers to its test samples are computed from.
+
+    That is every tensor of its model beside the frozen backbone, buffers included, its prompt and its test samples.
+    """
+    model = party.model
+    tensors: dict[str, Tensor] = dict(model.state())
+    for name, module in (("encoders", model.encoders), ("connector", model.connector)):
+        tensors |= {f"{name}.{key}": buffer for key, buffer in module.named_buffers()}
+    digest = hashlib.sha256(repr((party.prompt, party.test.modalities, [int(row) for row in party.test.rows])).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    """Return a tensor's bits; torch's equality takes -0 for 0, and NaN for nothing."""
+    import torch
+
+    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+    return bytes(flat.view(torch.uint8).numpy())
+
+
+def scored(evaluator: Scoring, party: Party) -> Scores:
+    """Return the scores of a party's model as a record holds them."""
+    found = evaluator.score(party.model, party.test, party.prompt)
+    for name, metric in found.items():
+        if not math.isfinite(metric.value):
+            raise PluginError(f"{name} of {party.id} is {metric.value}; a score is a finite number, or left out")
+    values: dict[str, Mapping[str, Any]] = {
+        name: {"value": float(metric.value), "n": int(metric.n), "higher_is_better": metric.higher_is_better}
+        for name, metric in found.items()
+    }
+    return values
