@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from mlecs_bench.federation.fleet import Fleet, FleetRequest, Recipe, build_host
     from mlecs_bench.federation.host import DeviceHost, Greeting
     from mlecs_bench.federation.messages import Message, with_kind
+    from mlecs_bench.federation.saved import SavedModel, load_model
     from mlecs_bench.federation.server import Server
     from mlecs_bench.federation.turns import Ask, Refusal, Reply
     from mlecs_bench.models.encoders import installed_encoder
@@ -211,6 +212,10 @@ _HOMES = {
         "Message",
         "with_kind",
     ),
+    "federation.saved": (
+        "SavedModel",
+        "load_model",
+    ),
     "federation.server": ("Server",),
     "federation.turns": (
         "Ask",
@@ -347,6 +352,7 @@ __all__ = [
     "Reply",
     "Representation",
     "Row",
+    "SavedModel",
     "ScoreColumn",
     "ScoreLayout",
     "Scorer",
@@ -393,6 +399,7 @@ __all__ = [
     "installed_encoder",
     "layer_count",
     "layer_of",
+    "load_model",
     "middle_layers",
     "minimise",
     "open_prepared",

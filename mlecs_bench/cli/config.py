@@ -15,7 +15,7 @@ from mlecs_bench.plan.spec import RunSpec
 
 DEFAULT_OUT = "results/scratch"
 CACHE_VARIABLE = "MLECS_BENCH_CACHE"
-OTHER_KEYS = ("n_seeds", "out", "workers", "fleet", "cache_dir")
+OTHER_KEYS = ("n_seeds", "out", "workers", "fleet", "cache_dir", "save_predictions", "save_models")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Places:
     """Where and how cells are carried out: nothing here changes a number.
 
     `workers` None leaves the number of processes to the protocol, `engine` None the kind of workers. `fleet` is where
-    the devices of a cell live.
+    the devices of a cell live. `save_predictions` None keeps answers where there are not many.
     """
 
     out: Path
@@ -39,6 +39,8 @@ class Places:
     workers: int | None
     engine: str | None
     fleet: str
+    save_predictions: bool | None = None
+    save_models: bool = False
 
 
 def default_cache_dir() -> Path:
@@ -94,7 +96,16 @@ def places_of(settings: Mapping[str, Any], default_out: Path | str = DEFAULT_OUT
         workers=workers,
         engine=engine,
         fleet=str(settings.get("fleet") or "in-process"),
+        save_predictions=_yes_or_no(settings, "save_predictions"),
+        save_models=bool(_yes_or_no(settings, "save_models")),
     )
+
+
+def _yes_or_no(settings: Mapping[str, Any], name: str) -> bool | None:
+    value = settings.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise UsageError(f"{name.replace('_', '-')} must be true or false, got {value}")
+    return value
 
 
 def _workers(value: Any) -> tuple[str | None, int | None]:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlecs_bench.cli.config import Request, build_request, read_config
+from mlecs_bench.cli.config import Places, Request, build_request, read_config
 from mlecs_bench.cli.defaults import known_cards
 from mlecs_bench.cli.flags import ONE_RUN, PLACES, SETTINGS, parsed, with_flags
-from mlecs_bench.cli.outcome import honest_line, transmitted, transmitted_text
+from mlecs_bench.cli.outcome import honest_line, lacking_lines, scoring_line, transmitted, transmitted_text
 from mlecs_bench.cli.progress import make_view
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.plan.settings import merged
@@ -42,7 +42,7 @@ def run(ctx: click.Context, /, config: Path | None, dry_run: bool, as_json: bool
     if as_json:
         click.echo(json.dumps(_result_json(request.spec, plan, results), indent=2))
     elif records:
-        click.echo(_result_text(results))
+        click.echo(_result_text(results, request.places))
     _report_failures(results)
     ctx.exit(1 if any(result.error for result in results) else 0)
 
@@ -112,7 +112,7 @@ def _final_scores(record: Mapping[str, Any]) -> dict[str, Any]:
     return {party: record["metrics"][party] for party in ("client", "server")}
 
 
-def _result_text(results: Sequence[CellResult]) -> str:
+def _result_text(results: Sequence[CellResult], places: Places) -> str:
     """Return the table row, what was transmitted, where the records are, and what the numbers are not."""
     from mlecs_bench.report import build_table
 
@@ -123,6 +123,8 @@ def _result_text(results: Sequence[CellResult]) -> str:
         build_table(records, cards=cards).strip(),
         transmitted_text(transmitted(records)),
         f"{len(records)} record{'s' * (len(records) != 1)} of this run in {', '.join(map(str, paths))}",
+        scoring_line([result.record for result in results if result.record is not None and not result.skipped]),
+        *lacking_lines(results, places),
         honest_line(records),
     ]
     return "\n\n".join(part for part in parts if part)

@@ -138,6 +138,8 @@ class DatasetInfo:
     `references` maps the name of a trivial reference to the text column of the prepared table that it answers with,
     such as {"copy-subtitle": "subtitle_text"}; tables show what that scores, beside the most frequent target of the
     training samples, which every dataset gets. A reference whose column a prepared table lacks is left out.
+
+    `redistributable` False: the user's own data may not be passed on, nor may pages and files that hold its texts.
     """
 
     title: str
@@ -155,6 +157,7 @@ class DatasetInfo:
     notes: Sequence[str] = ()
     verify: Callable[[DataRequest], Verification] | None = None
     references: Mapping[str, str] = field(default_factory=dict)
+    redistributable: bool = True
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ class Execution:
 
     `workers` None: one per core that memory allows, or one per GPU; no more than cells. `engine` names the workers,
     None for those of this machine. `fleet` is where the devices of a cell live, as users write it. `retry_failed`:
-    cells that have failed before are run again.
+    cells that have failed before are run again. `save_predictions`: answers are kept beside records, None where no
+    party has many test samples; `save_models`: so are trained models.
     """
 
     out: Path
@@ -33,6 +34,8 @@ class Execution:
     engine: str | None = None
     fleet: str = IN_PROCESS
     retry_failed: bool = True
+    save_predictions: bool | None = None
+    save_models: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.doors.hookspecs import MetricRequest
-from mlecs_bench.doors.scoring import Metric, Scorer
+from mlecs_bench.doors.scoring import Metric, Scorer, each_of
 from mlecs_bench.metrics.scorers import make_scorers
 
 if TYPE_CHECKING:
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.registry import Registry
     from mlecs_bench.models.unified import UnifiedModel
     from mlecs_bench.plan.plan import Plan
+
+
+EXACT_MATCH = "exact_match"
+"""The score of a single sample that any dataset has: 1 where the answer is the target, else 0."""
+Answers = Mapping[str, Any]
+"""The answers of a party as JSON values, in the order of its test samples.
+
+`texts` are the answers, `scores` has for every score that single samples have a list with None where there is none.
+"""
 
 
 class Evaluator:
@@ -41,7 +51,15 @@ class Evaluator:
 
     def score(self, model: UnifiedModel, test: PartyData, prompt: str) -> dict[str, Metric]:
         """Return every score of `model` on `test`."""
+        return self._scores(test, self.predict(model, test, prompt))
+
+    def judge(self, model: UnifiedModel, test: PartyData, prompt: str) -> tuple[dict[str, Metric], Answers]:
+        """Return every score of `model` on `test`, and the answers behind them with the scores of single samples."""
         predictions = self.predict(model, test, prompt)
+        scores = self._scores(test, predictions)
+        return scores, {"texts": predictions, "scores": self.single_scores(predictions, test.targets(test.rows))}
+
+    def _scores(self, test: PartyData, predictions: Sequence[str]) -> dict[str, Metric]:
         return self.compare(predictions, test.targets(test.rows)) | dict(self._diagnose(test, predictions))
 
     def compare(self, predictions: Sequence[str], targets: Sequence[str]) -> dict[str, Metric]:
@@ -51,6 +69,23 @@ class Evaluator:
             chosen = spread(len(targets), self._limits.get(scorer.name))
             scores[scorer.name] = scorer.score([predictions[i] for i in chosen], [targets[i] for i in chosen])
         return scores
+
+    def single_scores(self, predictions: Sequence[str], targets: Sequence[str]) -> dict[str, list[float | None]]:
+        """Return the scores of single samples, of the scorers that have some, and whether answer and target agree."""
+        found: dict[str, list[float | None]] = {}
+        for scorer in self._scorers:
+            each = each_of(scorer)
+            if each is None:
+                continue
+            chosen = spread(len(targets), self._limits.get(scorer.name))
+            values: list[float | None] = [None] * len(targets)
+            for i, value in zip(
+                chosen, each([predictions[i] for i in chosen], [targets[i] for i in chosen]), strict=True
+            ):
+                values[i] = float(value) if math.isfinite(value) else None
+            found[scorer.name] = values
+        pairs = zip(predictions, targets, strict=True)
+        return found | {EXACT_MATCH: [float(_plain(answer) == _plain(target)) for answer, target in pairs]}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -77,6 +112,10 @@ class Evaluator:
             name: [values[int(r)] for r in test.rows] for name, values in self._columns.items()
         }
         return self._info.diagnose(rows, predictions)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()
 
 
 def spread(n: int, limit: int | None) -> list[int]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from mlecs_bench.errors import PluginError
 from mlecs_bench.federation.ledger import Direction
 from mlecs_bench.federation.messages import Message
+from mlecs_bench.federation.saved import final_model
 from mlecs_bench.federation.turns import Ask, Reply, Scores, StaleTurn, Turn, Turns
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.scoring import Metric
     from mlecs_bench.federation.algorithm import Algorithm
     from mlecs_bench.federation.device import Device
+    from mlecs_bench.federation.evaluation import Answers
     from mlecs_bench.federation.party import Party
     from mlecs_bench.models.unified import UnifiedModel
 
@@ -36,6 +39,15 @@ class Scoring(Protocol):
 
     def score(self, model: UnifiedModel, test: PartyData, prompt: str) -> Mapping[str, Metric]:
         """Return every score of `model` on `test`."""
+        ...
+
+
+@runtime_checkable
+class Answering(Scoring, Protocol):
+    """What can also give the answers behind the scores."""
+
+    def judge(self, model: UnifiedModel, test: PartyData, prompt: str) -> tuple[Mapping[str, Metric], Answers]:
+        """Return every score of `model` on `test`, and its answers."""
         ...
 
 
@@ -132,13 +144,17 @@ class DeviceHost:
         return {id_: self._greeting(device) for id_, device in self._devices.items()}
 
     def turn(self, id_: str, ask: Ask) -> Reply:
-        """Take a device's turn, or answer a finished round again.
+        """Take a device's turn, or answer a finished round again; the model comes along if it is asked for.
 
         Raises StaleTurn for any other round than the next, PluginError for a device that is not here, and whatever
         goes wrong in the turn, after which the same turn can be taken again.
         """
         if id_ not in self._devices:
             raise PluginError(f"'{id_}' is no device here; here are {', '.join(self._devices)}")
+        reply = self._answered(id_, ask)
+        return dataclasses.replace(reply, model=final_model(self._devices[id_].model)) if ask.model else reply
+
+    def _answered(self, id_: str, ask: Ask) -> Reply:
         finished = self._finished[id_]
         if ask.round <= finished:
             reply = self._replies(id_).get(ask.round)
@@ -167,9 +183,9 @@ class DeviceHost:
         if ask.last and device.steps:
             raise PluginError(f"{device.id} trained after the last round ({device.steps}); only send and receive then")
         trained = time.perf_counter()
-        scores = scored(self._evaluator, device) if ask.score else None
+        scores, answers = scored(self._evaluator, device, answers=ask.answers) if ask.score else (None, None)
         seconds = {"training": trained - started, "evaluation": time.perf_counter() - trained}
-        return Reply(upload, scores, dict(device.logs), dict(device.steps), seconds)
+        return Reply(upload, scores, dict(device.logs), dict(device.steps), seconds, answers)
 
     def _trained(self, device: Device, t: int) -> Message:
         message = checked(self._algorithm.local_update(device, t), "local_update")
@@ -215,12 +231,22 @@ def checked(message: object, step: str) -> Message:
     return message
 
 
-def scored(evaluator: Scoring, party: Party) -> Scores:
-    """Return the scores of a party's model as a record holds them."""
-    found = evaluator.score(party.model, party.test, party.prompt)
+def scored(evaluator: Scoring, party: Party, *, answers: bool = False) -> tuple[Scores, Answers | None]:
+    """Return the scores of a party's model as a record holds them, and its answers if they are asked for."""
+    given: Answers | None = None
+    found: Mapping[str, Metric]
+    if answers and isinstance(evaluator, Answering):
+        found, given = evaluator.judge(party.model, party.test, party.prompt)
+    else:
+        found = evaluator.score(party.model, party.test, party.prompt)
+    return score_values(found, party.id), given
+
+
+def score_values(found: Mapping[str, Metric], party: str) -> dict[str, dict[str, Any]]:
+    """Return scores of a party as a record holds them; raises PluginError for one that is not finite."""
     for name, metric in found.items():
         if not math.isfinite(metric.value):
-            raise PluginError(f"{name} of {party.id} is {metric.value}; a score is a finite number, or left out")
+            raise PluginError(f"{name} of {party} is {metric.value}; a score is a finite number, or left out")
     return {
         name: {"value": float(metric.value), "n": int(metric.n), "higher_is_better": metric.higher_is_better}
         for name, metric in found.items()

@@ -22,8 +22,13 @@ def rouge_lsum(predictions: Sequence[str], references: Sequence[str]) -> Metric:
     An empty prediction scores 0. Raises DataError without samples.
     """
     check_pairs(predictions, references, NAME)
-    values = [_f1(reference, prediction) for prediction, reference in zip(predictions, references, strict=True)]
+    values = rouge_lsum_each(predictions, references)
     return Metric(fmean(values), len(values))
+
+
+def rouge_lsum_each(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+    """Return the Rouge-LSum F1 of every pair."""
+    return [_f1(reference, prediction) for prediction, reference in zip(predictions, references, strict=True)]
 
 
 @lru_cache(maxsize=1 << 12)
@@ -62,7 +67,7 @@ def implementation() -> str:
 
 
 def _make(_request: MetricRequest) -> FunctionScorer:
-    return FunctionScorer(NAME, implementation(), rouge_lsum)
+    return FunctionScorer(NAME, implementation(), rouge_lsum, rouge_lsum_each)
 
 
 @hookimpl

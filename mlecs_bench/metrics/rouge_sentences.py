@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mlecs_bench.doors.hookspecs import MetricInfo, MetricRequest, hookimpl
 from mlecs_bench.doors.scoring import FunctionScorer, Metric, check_pairs
-from mlecs_bench.metrics.rouge import implementation, rouge_lsum
+from mlecs_bench.metrics.rouge import implementation, rouge_lsum, rouge_lsum_each
 from mlecs_bench.metrics.sentences import RULES, sentences
 
 NAME = "rouge_lsum_sentences"
@@ -21,12 +21,16 @@ def rouge_lsum_sentences(predictions: Sequence[str], references: Sequence[str]) 
     return rouge_lsum(*([_lines(text) for text in texts] for texts in (predictions, references)))
 
 
+def _each(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+    return rouge_lsum_each(*([_lines(text) for text in texts] for texts in (predictions, references)))
+
+
 def _lines(text: str) -> str:
     return "\n".join(sentences(text))
 
 
 def _make(_request: MetricRequest) -> FunctionScorer:
-    return FunctionScorer(NAME, f"{implementation()}, {RULES}", rouge_lsum_sentences)
+    return FunctionScorer(NAME, f"{implementation()}, {RULES}", rouge_lsum_sentences, _each)
 
 
 @hookimpl

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from mlecs_bench.doors.profile import LoraSettings
 from mlecs_bench.errors import DataError
 from mlecs_bench.models.loading import BaseSettings, at_rest, load_base
 from mlecs_bench.models.outline import BackboneOutline, targets_of
+from mlecs_bench.models.sources import pretrained
 from mlecs_bench.seeds import torch_generator
 
 
@@ -86,6 +88,15 @@ class Backbone:
     def adapter(self, name: str) -> dict[str, nn.Parameter]:
         """Return φ of one adapter: module path and lora_A or lora_B → parameter, without the adapter's name."""
         return dict(self._adapters[name])
+
+    def adapter_settings(self, name: str) -> dict[str, Any]:
+        """Return the settings of one adapter as PEFT writes them, with the model that it belongs to."""
+        base, where = pretrained(self.source)
+        revision = where.get("revision")
+        values: dict[str, Any] = self._peft.peft_config[name].to_dict()
+        values |= {"base_model_name_or_path": base if revision else str(Path(base).resolve())}
+        values |= {"revision": revision, "inference_mode": True}
+        return {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}
 
     def _find_adapter(self, name: str) -> dict[str, nn.Parameter]:
         found = {}

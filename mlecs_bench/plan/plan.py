@@ -29,9 +29,9 @@ class Plan:
     `rates` is rho by modality. `profile` has every override in it, `profile_models` are its own SLM and LLM from before
     them. `structures` are those of the devices, by id. `proxy` is the model of the proxies, None where the algorithm
     has none. `training` holds the budget in steps, `rule` how it was counted. `metrics` names the scores, headline
-    first. `own_options` are those of the algorithm that depart from its defaults, as JSON values; `variant` says in
-    which settings the run departs from the usual. `data_dir` is where the user's files are,
-    None for the stand-in.
+    first. `own_options` are those of the algorithm that depart from its defaults, as JSON values; `own_limits` the
+    most samples of a kind where they are not the profile's; `variant` says in which settings the run departs from the
+    usual. `data_dir` is where the user's files are, None for the stand-in.
     """
 
     algorithm: PluginRef
@@ -58,6 +58,7 @@ class Plan:
     torch_device: str
     threads: int
     own_options: Mapping[str, Any]
+    own_limits: Mapping[str, int | None]
     variant: str
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,7 @@ def planned(
         raise UsageError(f"algorithm '{algorithm.name}' uses no proxy model, got proxy {spec.proxy}; leave it out")
     usual = plain(algorithm.info.options())
     own_options = {name: value for name, value in plain(options).items() if value != usual[name]}
+    limits = _own_limits(chosen, own)
     found = structures(spec.n_devices, deviations, chosen, needs)
     check_structures(found, needs, chosen)
     return Plan(
@@ -80,7 +81,8 @@ def planned(
         torch_device=chosen.torch_device,
         threads=spec.threads,
         own_options=own_options,
-        variant=_variant(spec, own_options, _own_limits(chosen, own), other_split=split != dataset.info.splits[0]),
+        own_limits=limits,
+        variant=_variant(spec, own_options, limits, other_split=split != dataset.info.splits[0]),
     )
 
 
@@ -113,16 +115,17 @@ def _overridden(profile: Profile, spec: RunSpec) -> Profile:
     return dataclasses.replace(profile, gradient_checkpointing=checkpointing, **changes)
 
 
-def _own_limits(chosen: Profile, own: Profile) -> list[str]:
-    """Return the limits that are not the profile's own, in words."""
-    limits = {name: getattr(chosen, name) for name in LIMITS if getattr(chosen, name) != getattr(own, name)}
-    return [f"{name.replace('_', ' ')} {'all' if limit is None else limit}" for name, limit in limits.items()]
+def _own_limits(chosen: Profile, own: Profile) -> dict[str, int | None]:
+    """Return the limits that are not the profile's own, None for no limit."""
+    return {name: getattr(chosen, name) for name in LIMITS if getattr(chosen, name) != getattr(own, name)}
 
 
-def _variant(spec: RunSpec, own_options: Mapping[str, Any], limits: Sequence[str], *, other_split: bool) -> str:
+def _variant(
+    spec: RunSpec, own_options: Mapping[str, Any], limits: Mapping[str, int | None], *, other_split: bool
+) -> str:
     """Return in which settings a run departs from the defaults, beside those that a cell's name holds."""
     texts = [f"{name}={','.join(map(str, v)) if isinstance(v, list) else v}" for name, v in own_options.items()]
-    texts += limits
+    texts += [f"{name.replace('_', ' ')} {'all' if limit is None else limit}" for name, limit in limits.items()]
     if spec.n_devices != RunSpec.n_devices:
         texts.append(f"{spec.n_devices} devices")
     if spec.budget != RunSpec.budget:
