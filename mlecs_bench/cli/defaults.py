@@ -30,7 +30,12 @@ def known_defaults(records: Records, registry: Registry) -> dict[str, dict[str, 
 
 def known_cards(records: Records, registry: Registry) -> Cards:
     """Return what the cards of installed plugins say of the algorithms and the metrics of records."""
-    return Cards(known_defaults(records, registry), _controls(records, registry), _of_real_texts(records, registry))
+    return Cards(
+        known_defaults(records, registry),
+        _controls(records, registry),
+        _of_real_texts(records, registry),
+        _kept_private(records, registry),
+    )
 
 
 def _controls(records: Records, registry: Registry) -> dict[str, Control]:
@@ -53,6 +58,17 @@ def _of_real_texts(records: Records, registry: Registry) -> frozenset[str]:
     for name in dict.fromkeys(name for record in records for name in record["identity"]["scorers"]):
         try:
             found |= {name} if registry.metric(name).info.real_texts else set()
+        except MlecsError:
+            continue
+    return frozenset(found)
+
+
+def _kept_private(records: Records, registry: Registry) -> frozenset[str]:
+    """Return the datasets of records whose own texts may not be passed on."""
+    found = set()
+    for name in dict.fromkeys(record["identity"]["dataset"]["name"] for record in records):
+        try:
+            found |= set() if registry.dataset(name).info.redistributable else {name}
         except MlecsError:
             continue
     return frozenset(found)

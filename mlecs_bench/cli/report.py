@@ -80,7 +80,7 @@ def report(  # noqa: PLR0913, PLR0917  # a flag each
     if candidate is None and not any(study.candidate for study in shown):
         candidate = with_ablations(found.records, registry)
     left_out = [f"left out: {Path(problem.split()[0]).name}" for problem in found.problems]
-    wanted = Wanted(eval_points, candidate, with_paper, shown)
+    wanted = Wanted(eval_points, candidate, with_paper, shown, found.paths)
     cards = known_cards(found.records, registry)
     files = {key: path.relative_to(folder).as_posix() for key, path in found.paths.items()}
     title = f"Report of {folder.resolve().name}"

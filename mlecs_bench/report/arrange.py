@@ -136,12 +136,14 @@ class Cards:
     """What installed plugins say of what records hold; a report knows no algorithm and no metric itself.
 
     `defaults` are the default options of algorithms, as JSON values, by name; `controls` are the controls among them by
-    `control_key`; `real_texts` are the metrics that say something of real texts alone.
+    `control_key`; `real_texts` are the metrics that say something of real texts alone; `kept_private` are the datasets
+    whose own texts may not be passed on.
     """
 
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     controls: Mapping[str, Control] = field(default_factory=dict)
     real_texts: frozenset[str] = frozenset()
+    kept_private: frozenset[str] = frozenset()
 
 
 NO_CARDS = Cards()
@@ -211,8 +213,23 @@ def _setting(members: Sequence[Row], label: str, arms: Mapping[str, Arm], data: 
     profile = members[0].identity["profile"]
     plan = f"{training['rounds']} rounds x {training['steps']} steps"
     scored = f", at most {training['test_limit']} test samples of a party" if training.get("test_limit") else ""
-    about = f"profile {profile['name']}, budget {training['budget']}, {plan}{scored}"
+    limited = "".join(f", {text}" for text in _limits(members[0]))
+    about = f"profile {profile['name']}, budget {training['budget']}, {plan}{scored}{limited}"
     return Setting(label, about, is_tiny(members[0]), rows, curves)
+
+
+LIMITED = {"private_limit": "training samples of a device", "public_limit": "public training samples"}
+"""What limits are on, by their names in records; that on test samples is always said."""
+
+
+def _limits(row: Row) -> list[str]:
+    """Return what limits the training samples of a row, where it is not the profile that does."""
+    limits = row.records[0]["realised"].get("limits", {})
+    return [
+        f"{'all' if limits[name] is None else f'at most {limits[name]}'} {what}"
+        for name, what in LIMITED.items()
+        if name in limits
+    ]
 
 
 def _arm_key(identity: Mapping[str, Any]) -> str:
@@ -244,6 +261,18 @@ def _arms(rows: Sequence[Row], cards: Cards) -> dict[str, Arm]:
     labels = Counter(control.label for control in controls.values() if control)
     labels.update(arm.label for key, arm in arms.items() if controls[key] is None)
     return {key: _as_control(arm, controls[key], labels) for key, arm in arms.items()}
+
+
+def variants(rows: Sequence[Row], settings: Sequence[Setting], cards: Cards = NO_CARDS) -> dict[str, str]:
+    """Return in which options and in which setting a record departs from the usual, "" for none, by its key."""
+    arms = _arms(rows, replace(cards, controls={}))
+    labels = {row.group: one.label for one in settings for row in (*one.rows.values(), *one.curves.values())}
+    found: dict[str, str] = {}
+    for row in rows:
+        arm = arms[_arm_key(row.identity)]
+        parts = (arm.label.removeprefix(arm.algo).strip(" ()"), labels.get(row.group, ""))
+        found |= {record["key"]: ", ".join(part for part in parts if part) for record in row.records}
+    return found
 
 
 def _as_control(arm: Arm, control: Control | None, labels: Mapping[str, int]) -> Arm:
