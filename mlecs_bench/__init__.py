@@ -1,7 +1,8 @@
 """Benchmark harness for collaborative multimodal learning between edge devices and a cloud server.
 
 `run`, `sweep` and `report` are the commands of these names as functions, `load_records` reads what they leave behind;
-docs/python.md shows them. They are imported when they are used.
+docs/python.md shows them. `load_model` gives back a model that a run has saved (docs/answers-and-models.md). They are
+imported when they are used.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlecs_bench.api import load_model as load_model
     from mlecs_bench.api import load_records as load_records
     from mlecs_bench.api import report as report
     from mlecs_bench.api import run as run
     from mlecs_bench.api import sweep as sweep
 
 __version__ = "0.1.0"
-FUNCTIONS = ("load_records", "report", "run", "sweep")
+FUNCTIONS = ("load_model", "load_records", "report", "run", "sweep")
 """Names of `mlecs_bench.api` that can be had from here, too."""
 
 

@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     from mlecs_bench.federation.host import DeviceHost, Greeting
     from mlecs_bench.federation.ledger import Direction
     from mlecs_bench.federation.messages import Message, with_kind
+    from mlecs_bench.federation.saved import SavedModel, load_model
     from mlecs_bench.federation.server import Server
     from mlecs_bench.federation.turns import Ask, Refusal, Reply
     from mlecs_bench.metrics.labels import recall_by_label
@@ -265,6 +266,10 @@ _HOMES = {
         "Message",
         "with_kind",
     ),
+    "federation.saved": (
+        "SavedModel",
+        "load_model",
+    ),
     "federation.server": ("Server",),
     "federation.turns": (
         "Ask",
@@ -443,6 +448,7 @@ __all__ = [
     "Row",
     "Run",
     "RunSettings",
+    "SavedModel",
     "ScoreColumn",
     "ScoreLayout",
     "Scorer",
@@ -499,6 +505,7 @@ __all__ = [
     "installed_encoder",
     "layer_count",
     "layer_of",
+    "load_model",
     "load_records",
     "metric",
     "middle_layers",

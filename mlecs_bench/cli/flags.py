@@ -117,12 +117,14 @@ def _settings(*, many: bool) -> tuple[Decorated, ...]:
                      " party's samples, in place of steps."),
         click.option("--batch-size", type=takes(_POSITIVE), metavar=shown("B"), help="Samples of a step.  [default: the"
                      " profile's]"),
+        click.option("--limit", type=takes(), metavar=shown("N"), help="Most training samples of a device and of the"
+                     " public part, for a try."),
         click.option("--private-limit", type=takes(), metavar=shown("N"), help="Most training samples of a device, or"
                      " all.  [default: the profile's]"),
         click.option("--public-limit", type=takes(), metavar=shown("N"), help="Most public training samples, or all."
                      "  [default: the profile's]"),
-        click.option("--test-limit", type=takes(), metavar=shown("N"), help="Most test samples of a party, or all."
-                     "  [default: the profile's]"),
+        click.option("--test-limit", "--limit-test", type=takes(), metavar=shown("N"), help="Most test samples of a"
+                     " party, or all.  [default: the profile's]"),
         click.option("--seeds", metavar="S,S", help="Seeds, such as 27,34.  [default: the five of the protocol]"),
         click.option("--n-seeds", type=int, metavar="K", help="The first K of the protocol's five seeds."),
         click.option("--evaluate", type=takes(click.Choice(["last", "all"])), help="Rounds to score."
@@ -181,6 +183,10 @@ PLACES = (
                  "  [default: in-process]"),
     click.option("--track", metavar="A,B", help="Trackers to tell: tensorboard, mlflow, wandb.  [default: those of the"
                  " file, else none]"),
+    click.option("--save-predictions/--no-save-predictions", default=None, help="Keep every answer beside the record."
+                 "  [default: where no party has more than 2,000 test samples]"),
+    click.option("--save-models", is_flag=True, default=None, help="Keep what every party has trained beside the"
+                 " record: adapters as PEFT reads them."),
     click.option("--cache-dir", metavar="DIR", help=f"Prepared data.  [default: ${CACHE_VARIABLE}, or the user's"
                  " cache folder]"),
 )  # fmt: skip  # one flag, one entry
@@ -215,8 +221,11 @@ def with_flags(*groups: tuple[Decorated, ...]) -> Callable[[Decorated], Decorate
 
 
 def parsed(flags: dict[str, Any]) -> dict[str, Any]:
-    """Return flags of `SETTINGS` as settings: pairs as mappings, and everything else as it is."""
+    """Return flags of `SETTINGS` as settings: pairs as mappings, one limit as two, and everything else as it is."""
     values = dict(flags)
+    limit = values.pop("limit")
+    for name in ("private_limit", "public_limit"):
+        values[name] = limit if values[name] is None else values[name]
     values["options"] = parse_pairs(values.pop("option"), "--option")
     values["data_options"] = parse_pairs(values.pop("data_option"), "--data-option")
     values["set"] = parse_pairs(values.pop("set"), "--set")

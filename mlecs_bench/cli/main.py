@@ -44,6 +44,8 @@ COMMANDS = {
     "report": LazyCommand(
         "mlecs_bench.cli.report:report", "Build tables, figures and statistics from the records in FOLDER."
     ),
+    "samples": LazyCommand("mlecs_bench.cli.samples:samples", "Show the worst answers in FOLDER."),
+    "eval": LazyCommand("mlecs_bench.cli.eval:evaluate", "Score the saved models in FOLDER without training."),
     "compare": LazyCommand("mlecs_bench.cli.compare:compare", "Compare two algorithms, or two folders of records."),
 }
 

@@ -14,9 +14,16 @@ from mlecs_bench.cli.flags import ONE_RUN, PLACES, SETTINGS, offline_flag, parse
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.report.installed import known_cards
 from mlecs_bench.session.carry_out import planned, run_cells, run_text
-from mlecs_bench.session.outcome import honest_line, majority_line, transmitted, transmitted_text
+from mlecs_bench.session.outcome import (
+    honest_line,
+    lacking_lines,
+    majority_line,
+    scoring_line,
+    transmitted,
+    transmitted_text,
+)
 from mlecs_bench.session.progress import make_view
-from mlecs_bench.session.request import Request, SettingsFile, build_request, read_file
+from mlecs_bench.session.request import Places, Request, SettingsFile, build_request, read_file
 
 if TYPE_CHECKING:
     from mlecs_bench.execution.jobs import CellResult
@@ -43,7 +50,7 @@ def run(ctx: click.Context, /, file: Path | None, dry_run: bool, as_json: bool, 
     if as_json:
         click.echo(json.dumps(_result_json(request.spec, plan, results), indent=2))
     elif records:
-        click.echo(_result_text(results, quiet))
+        click.echo(_result_text(results, request.places, quiet))
     _report_failures(results)
     ctx.exit(1 if any(result.error for result in results) else 0)
 
@@ -91,7 +98,7 @@ def _final_scores(record: Mapping[str, Any]) -> dict[str, Any]:
     return {party: record["metrics"][party] for party in ("client", "server")}
 
 
-def _result_text(results: Sequence[CellResult], quiet: bool) -> str:
+def _result_text(results: Sequence[CellResult], places: Places, quiet: bool) -> str:
     """Return the table row, what was transmitted, where the records are, what the numbers are not, what may help."""
     from mlecs_bench.report.build import build_table
 
@@ -102,6 +109,8 @@ def _result_text(results: Sequence[CellResult], quiet: bool) -> str:
         build_table(records, cards=cards).strip(),
         transmitted_text(transmitted(records)),
         f"{len(records)} record{'s' * (len(records) != 1)} of this run in {', '.join(map(str, paths))}",
+        scoring_line([result.record for result in results if result.record is not None and not result.skipped]),
+        *lacking_lines(results, places),
         honest_line(records),
         "" if quiet else majority_line(records),
     ]

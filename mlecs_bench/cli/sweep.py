@@ -18,9 +18,9 @@ from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.settings import DEVICE_KEYS
 from mlecs_bench.records.failures import reason_of
 from mlecs_bench.session.carry_out import Cells, sweep_cells, sweep_text
-from mlecs_bench.session.outcome import honest_line
+from mlecs_bench.session.outcome import honest_line, lacking_lines, scoring_line
 from mlecs_bench.session.progress import Listener, cell_name, make_view
-from mlecs_bench.session.request import PLACE_KEYS, Sweep, build_sweep
+from mlecs_bench.session.request import PLACE_KEYS, Places, Sweep, build_sweep
 
 if TYPE_CHECKING:
     from mlecs_bench.doors.events import Event
@@ -60,7 +60,7 @@ def sweep(ctx: click.Context, /, dry_run: bool, as_json: bool, quiet: bool, **fl
     if as_json:
         click.echo(json.dumps({"out": str(asked.out), **_cells_json(cells)}, indent=2))
     else:
-        click.echo(_result_text(cells, asked.out))
+        click.echo(_result_text(cells, asked.places))
     ctx.exit(1 if any(result.error for _, result in cells) else 0)
 
 
@@ -170,8 +170,9 @@ def _cells_json(cells: Cells) -> dict[str, Any]:
     return {"total": len(rows), **{n.replace(" ", "_"): counts[n] for n in names}, "cells": rows}
 
 
-def _result_text(cells: Cells, out: Path) -> str:
+def _result_text(cells: Cells, places: Places) -> str:
     """Return how many cells have records, which failed and why, and what comes next."""
+    out = places.out
     records: list[Mapping[str, Any]] = [result.record for _, result in cells if result.record is not None]
     found = sum(result.skipped and result.record is not None for _, result in cells)
     lines = [f"{len(records)} of {len(cells)} cells have records in {out} ({found} were there before)."]
@@ -181,6 +182,8 @@ def _result_text(cells: Cells, out: Path) -> str:
         lines.append(f"... and {len(failed) - SHOWN_FAILURES} more")
     if any(not result.skipped or result.failed_at for _, result in failed):  # not of a file that cannot be read
         lines.append(f"The errors are in {out / 'failures'}; run the same command with --retry failed to try again.")
+    lines.append(scoring_line([r.record for _, r in cells if r.record is not None and not r.skipped]))
+    lines += lacking_lines([result for _, result in cells], places)
     if records:
         lines += [f"Tables and figures: mlecs-bench report {out}", honest_line(records)]
     return "\n".join(line for line in lines if line)

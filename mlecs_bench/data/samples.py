@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -269,6 +269,19 @@ class Samples:
         if self._measured is None or not self.manifest.modality(modality).standardise:
             return values
         return self._scaling(modality, self._measured).apply(values)
+
+    def scalings(self) -> dict[str, Scaling]:
+        """Return by what modalities are standardised, by their names; none where no rows are there to measure by."""
+        rows = self._measured
+        names = [m.name for m in self.manifest.modalities if m.standardise]
+        return {} if rows is None else {name: self._scaling(name, rows) for name in names}
+
+    def scaled(self, scalings: Mapping[str, Scaling]) -> Samples:
+        """Return these samples standardised as other ones were, by what `scalings` gave there."""
+        other = copy.copy(self)
+        other._measured = ()
+        other._scalings = dict(scalings)
+        return other
 
     def _scaling(self, modality: str, rows: Sequence[int]) -> Scaling:
         import numpy as np

@@ -182,8 +182,10 @@ class DatasetInfo:
 
     `references` maps the name of a trivial reference to the text column of the prepared table that it answers with,
     such as {"copy-subtitle": "subtitle_text"}; tables show what that scores, beside the most frequent target of the
-    training samples, which every dataset gets. A reference whose column a prepared table lacks is left out. Raises
-    ValueError for an unknown task.
+    training samples, which every dataset gets. A reference whose column a prepared table lacks is left out.
+
+    `redistributable` False: the user's own data may not be passed on, nor may pages and files that hold its texts.
+    Raises ValueError for an unknown task.
     """
 
     title: str
@@ -201,6 +203,7 @@ class DatasetInfo:
     notes: Sequence[str] = ()
     verify: Callable[[DataRequest], Verification] | None = None
     references: Mapping[str, str] = field(default_factory=dict)
+    redistributable: bool = True
 
     def __post_init__(self) -> None:
         check_choice(self.task, Task, "the task of a dataset")

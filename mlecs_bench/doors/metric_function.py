@@ -59,16 +59,19 @@ def metric(  # noqa: PLR0913  # each says one thing of a metric
                 raise UsageError(f"{name} needs labels and the dataset has none; use a metric for texts")
             bound = functools.partial(function, labels=request.labels) if labels else function
 
+            def each(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+                pairs = zip(predictions, references, strict=True)
+                return [_in_range(bound(answer, target), range, name) for answer, target in pairs]
+
             def score(predictions: Sequence[str], references: Sequence[str]) -> Metric:
                 check_pairs(predictions, references, name)
                 if per == "corpus":
                     value = _in_range(bound(list(predictions), list(references)), range, name)
                 else:
-                    pairs = zip(predictions, references, strict=True)
-                    value = fmean([_in_range(bound(answer, target), range, name) for answer, target in pairs])
+                    value = fmean(each(predictions, references))
                 return Metric(value, len(references), higher_is_better)
 
-            return FunctionScorer(name, told, score)
+            return FunctionScorer(name, told, score, each if per == "sample" else None)
 
         return FunctionMetric(
             title=title or name.replace("_", " ").replace("-", " ").capitalize(),

@@ -54,17 +54,28 @@ class Scorer(Protocol):
         ...
 
 
+Each = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
+"""Gives one number for every pair of a prediction and a reference."""
+
+
 @dataclass(frozen=True)
 class FunctionScorer:
-    """A scorer made of a function."""
+    """A scorer made of a function; `each` gives the score of every sample, where their mean is the score."""
 
     name: str
     identity: str
     function: Callable[[Sequence[str], Sequence[str]], Metric]
+    each: Each | None = None
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> Metric:
         """Return the score of `predictions` against `references`."""
         return self.function(predictions, references)
+
+
+def each_of(scorer: Scorer) -> Each | None:
+    """Return what gives a scorer's scores of single samples, or None where it has none, as F1 over all samples."""
+    each: Each | None = getattr(scorer, "each", None)
+    return each
 
 
 def check_pairs(predictions: Sequence[str], references: Sequence[str], name: str) -> None:

@@ -17,6 +17,7 @@ from mlecs_bench.doors.events import Event, telling
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import MlecsError
 from mlecs_bench.execution.jobs import CellResult
+from mlecs_bench.execution.kept import Kept
 from mlecs_bench.execution.references import reference_scores
 from mlecs_bench.federation.build import Builder
 from mlecs_bench.federation.checkpoint import CellInUse, cell_lock, checkpoint_folder, remove_checkpoint, server_file
@@ -27,9 +28,9 @@ from mlecs_bench.federation.processes import use_exact_kernels, use_threads
 from mlecs_bench.models.memory import memory_ran_out
 from mlecs_bench.models.sources import hub_commit, is_folder
 from mlecs_bench.plan.identity import model_name
-from mlecs_bench.records.names import option_words
+from mlecs_bench.records.names import MOST_ANSWERS, option_words
 from mlecs_bench.records.provenance import now, provenance
-from mlecs_bench.records.results import SCHEMA, find_record, read_record, write_record
+from mlecs_bench.records.results import SCHEMA, find_record, read_record, record_path, write_record
 
 if TYPE_CHECKING:
     from mlecs_bench.data.samples import Samples
@@ -80,7 +81,11 @@ def run_cell(job: Job, registry: Registry, tell: Tell) -> Path:
     with cell_lock(folder):
         existing = find_record(out, job.identity)
         if existing is None:
-            existing = write_record(out, _compute(job, registry, folder, tell), option_words(job.plan.departures))
+            record, kept = _compute(job, registry, folder, tell)
+            variant = option_words(job.plan.departures)
+            # Before the record: a record that is there has its answers, or never had any.
+            kept.write(record_path(out, job.identity, variant), record)
+            existing = write_record(out, record, variant)
         remove_checkpoint(folder)
     return existing
 
@@ -99,8 +104,8 @@ class _Parts:
         return self.builder.samples
 
 
-def _compute(job: Job, registry: Registry, folder: Path, tell: Tell) -> dict[str, Any]:
-    """Return the record of a cell."""
+def _compute(job: Job, registry: Registry, folder: Path, tell: Tell) -> tuple[dict[str, Any], Kept]:
+    """Return the record of a cell, and what is kept beside it."""
     started = now()
     plan = job.plan
     builder = Builder(plan, job.seed, open_samples(job.data), registry)
@@ -126,6 +131,8 @@ def _compute(job: Job, registry: Registry, folder: Path, tell: Tell) -> dict[str
                 server_score=plan.server_score,
                 checkpoint=server_file(folder),
                 tell=tell,
+                keep_answers=_keeps_answers(job, builder),
+                keep_models=job.execution.save_models,
             )
         )
         resumed = run.start()
@@ -135,7 +142,19 @@ def _compute(job: Job, registry: Registry, folder: Path, tell: Tell) -> dict[str
         fleet.close()
     origin = provenance(plan.torch_device, started) | {"resumed_from_round": resumed, "fleet": job.execution.fleet}
     origin |= {"hub": commits} if (commits := _hub_commits(plan)) else {}
-    return _record(job, parts, run.greetings, outcome) | {"provenance": origin}
+    kept = Kept(builder, outcome)
+    if outcome.answers and kept.lacking():
+        text = f"answers are not kept: the run had scored {' and '.join(kept.lacking())} before they were asked for"
+        tell(Event("note", values={"text": text}))
+    return _record(job, parts, run.greetings, outcome) | {"provenance": origin}, kept
+
+
+def _keeps_answers(job: Job, builder: Builder) -> bool:
+    """Are answers kept? As the user says, and unasked where no party has many test samples."""
+    if job.execution.save_predictions is not None:
+        return job.execution.save_predictions
+    cut = builder.layout.partition
+    return max(len(part.test) for part in (cut.public, *cut.devices)) <= MOST_ANSWERS
 
 
 def _hub_commits(plan: Plan) -> dict[str, str]:
@@ -175,7 +194,8 @@ def _realised(plan: Plan, parts: _Parts, greetings: Mapping[str, Greeting]) -> d
     samples = {"server": {"train": len(public.train), "test": len(public.test)}}
     at_random = {id_: list(greeting.random_encoders) for id_, greeting in greetings.items() if greeting.random_encoders}
     at_random |= {party: list(names) for party, names in parts.builder.random_encoders.items()}
-    return {
+    limits = {"limits": dict(plan.own_limits)} if plan.own_limits else {}
+    return limits | {
         "modalities": {id_: list(greeting.modalities) for id_, greeting in greetings.items()},
         "redraws": layout.masks.redraws,
         "rate": layout.masks.rate,

@@ -24,7 +24,8 @@ class Execution:
 
     `workers` None: one per core that memory allows, or one per GPU; no more than cells. `engine` names the workers,
     None for those of this machine. `fleet` is where the devices of a cell live, as users write it. `retry_failed`:
-    cells that have failed before are run again. `track` names the trackers that are told of them.
+    cells that have failed before are run again. `track` names the trackers that are told of them. `save_predictions`:
+    answers are kept beside records, None where no party has many test samples; `save_models`: so are trained models.
     """
 
     out: Path
@@ -34,6 +35,8 @@ class Execution:
     fleet: str = IN_PROCESS
     retry_failed: bool = True
     track: tuple[str, ...] = ()
+    save_predictions: bool | None = None
+    save_models: bool = False
 
 
 @dataclass(frozen=True)

@@ -124,13 +124,14 @@ class Builder:
         return {
             "train": PartyData(self.samples, part.train, held, name),
             "test": PartyData(self.samples, part.test, held, name),
-            "prompt": self._prompt,
+            "prompt": self.prompt,
             "proxy": self._factory.proxy(name) if self.plan.needs.proxy else None,
             "pool": self._pool(name, held) if self.plan.needs.pool else None,
         }
 
     @property
-    def _prompt(self) -> str:
+    def prompt(self) -> str:
+        """The prompt that is put to every party: the data's, with what the algorithm puts behind it."""
         prompt, suffix = self.samples.manifest.prompt, self.plan.needs.prompt_suffix
         return f"{prompt} {suffix}" if suffix else prompt
 
@@ -182,7 +183,7 @@ class Builder:
         """Raise UsageError when texts do not fit the positions of a backbone that is in use."""
         if not self._outline:
             ranked = self.samples.manifest.labels if self.plan.ranks else ()
-            self._factory.check_lengths(self._prompt, ranked)
+            self._factory.check_lengths(self.prompt, ranked)
 
 
 class _OwnWithoutModel(TypedDict):

@@ -7,6 +7,7 @@ t rides with the start of round t + 1, and after the last round there is one mor
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,13 +22,23 @@ from mlecs_bench.federation.communication import communication
 from mlecs_bench.federation.host import Carry, Greeting, checked, copied, own_versions
 from mlecs_bench.federation.ledger import Direction, Ledger
 from mlecs_bench.federation.messages import Message
+from mlecs_bench.federation.saved import final_model
 from mlecs_bench.federation.scoring import Scoring, scored
-from mlecs_bench.federation.turns import Ask, Refusal, Reply, Scores
+from mlecs_bench.federation.turns import Ask, FinalModel, Refusal, Reply, Scores
 
 if TYPE_CHECKING:
+    import torch
+
     from mlecs_bench.federation.algorithm import Algorithm
+    from mlecs_bench.federation.evaluation import Answers
     from mlecs_bench.federation.fleet import Fleet
     from mlecs_bench.federation.server import Server
+
+
+LOCAL, RECEIVED = "local", "received"
+"""When devices are scored: after the last local training, and after the broadcast that follows it."""
+ANSWERS = "answers"
+"""What a checkpoint calls the answers that are kept."""
 
 
 @dataclass
@@ -43,11 +54,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished cell yields for its record."""
+    """What a finished cell yields for its record, and what is kept beside it where that was asked for.
+
+    `answers` are those of every party by evaluation point; a party that gave none lacks. `models` are those of all
+    parties after the last broadcast.
+    """
 
     metrics: dict[str, Any]
     comm: dict[str, Any]
     cost: dict[str, Any]
+    answers: Mapping[str, Mapping[str, Answers]] = field(default_factory=dict)
+    models: Mapping[str, FinalModel] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,7 +72,8 @@ class Cell:
     """Everything one cell runs with.
 
     `server_score`: the algorithm trains the server's model, so it is scored. `checkpoint` is the server's file, None to
-    keep nothing. `carry` takes the server's messages out of its hands.
+    keep nothing. `carry` takes the server's messages out of its hands. `keep_answers` and `keep_models` ask all parties
+    for them at the end.
     """
 
     algorithm: Algorithm
@@ -69,6 +87,8 @@ class Cell:
     checkpoint: Path | None = None
     carry: Carry = copied
     tell: Tell = silent
+    keep_answers: bool = False
+    keep_models: bool = False
 
 
 class CellRun:
@@ -80,6 +100,7 @@ class CellRun:
         self._progress = Progress()
         self._ledger = Ledger()
         self._greetings: Mapping[str, Greeting] = {}
+        self._answers: dict[str, dict[str, Answers]] = {}
 
     @property
     def greetings(self) -> Mapping[str, Greeting]:
@@ -112,6 +133,8 @@ class CellRun:
         self._progress = Progress(**{k: v for k, v in saved.progress.items() if k != "key"})
         self._ledger = Ledger.from_json(self._progress.ledger)
         self._server.load_state(saved.tensors)
+        if ANSWERS in saved.tensors:
+            self._answers = json.loads(bytes(saved.tensors[ANSWERS].tolist()))
 
     def _check_greetings(self) -> None:
         """Refuse devices that are other ones than the server's, hold other data, or run other versions."""
@@ -142,13 +165,19 @@ class CellRun:
         with _timed(seconds, "training"):
             self._cell.algorithm.aggregate(self._server, uploads, t)
         self._server.check_budget(t)
-        server = None
+        server, answers = None, None
         if score and self._cell.server_score:
             with _timed(seconds, "evaluation"):
-                server = scored(self._cell.evaluator, self._server)
-        own = Reply(Message(), server, self._server.logs, self._server.steps, seconds)
+                server, answers = scored(self._cell.evaluator, self._server, answers=self._keeps_answers(t))
+        own = Reply(Message(), server, self._server.logs, self._server.steps, seconds, answers)
         self._told(t, self._server.id, own)
+        if self._keeps_answers(t):
+            self._answers = {LOCAL: answers_of(replies), self._server.id: answers_of({self._server.id: own})}
         self._close_round(t, {self._server.id: own, **replies})
+
+    def _keeps_answers(self, t: int) -> bool:
+        """Are the answers of round t kept? Those of the last round are, and those after the last broadcast."""
+        return self._cell.keep_answers and t >= self._cell.rounds
 
     def _asks(self, t: int, *, score: bool, last: bool = False) -> dict[str, Ask]:
         """Return what every device is asked for in round t, with the messages that the algorithm broadcasts."""
@@ -160,7 +189,8 @@ class CellRun:
         for id_ in self._greetings:
             message = self._cell.carry(checked(messages.get(id_, Message()), "broadcast"), id_, "down", t)
             self._ledger.record(message, id_, "down", t)
-            asks[id_] = Ask(t, message, score, last)
+            answers = score and self._keeps_answers(t)
+            asks[id_] = Ask(t, message, score, last, answers, model=last and self._cell.keep_models)
         return asks
 
     def _exchange(self, asks: Mapping[str, Ask]) -> dict[str, Reply]:
@@ -225,7 +255,10 @@ class CellRun:
         if self._cell.checkpoint is None:
             return
         progress = dataclasses.asdict(self._progress) | {"key": self._cell.key}
-        save_checkpoint(self._cell.checkpoint, Checkpoint(self._server.state(), progress))
+        tensors = self._server.state()
+        if self._answers:  # as a tensor, because the text beside tensors has a limit
+            tensors |= {ANSWERS: _as_tensor(json.dumps(self._answers, allow_nan=False))}
+        save_checkpoint(self._cell.checkpoint, Checkpoint(tensors, progress))
 
     def _finish(self) -> Outcome:
         """The broadcast after the last round, the second evaluation point, and the sums."""
@@ -238,15 +271,26 @@ class CellRun:
         for reply in replies.values():
             self._add_cost(dataclasses.replace(reply, seconds={"evaluation": reply.seconds["evaluation"]}))
         received = by_metric({id_: reply.scores or {} for id_, reply in replies.items()})
+        if self._cell.keep_answers:
+            self._answers[RECEIVED] = answers_of(replies)
         last = self._progress.rounds[-1]
         metrics = {
-            "client": {"local": last["client"], "received": received},
+            "client": {LOCAL: last["client"], RECEIVED: received},
             "server": last["server"],
             "rounds": self._progress.rounds,
         }
         parameters = {id_: greeting.parameters for id_, greeting in self._greetings.items()}
         comm = communication(self._ledger, self._cell.rounds, parameters)
-        return Outcome(metrics, comm, {"seconds": self._progress.seconds, "steps": self._progress.steps})
+        cost = {"seconds": self._progress.seconds, "steps": self._progress.steps}
+        answers = self._answers if self._cell.keep_answers else {}
+        return Outcome(metrics, comm, cost, answers, self._models(replies))
+
+    def _models(self, replies: Mapping[str, Reply]) -> dict[str, FinalModel]:
+        """Return the models of all parties, where they are to be kept; the server's only where it is trained."""
+        if not self._cell.keep_models:
+            return {}
+        own = {self._server.id: final_model(self._server.model)} if self._cell.server_score else {}
+        return own | {id_: reply.model for id_, reply in replies.items() if reply.model is not None}
 
 
 @contextmanager
@@ -255,6 +299,17 @@ def _timed(seconds: dict[str, float], what: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
     seconds[what] += time.perf_counter() - started
+
+
+def answers_of(replies: Mapping[str, Reply]) -> dict[str, Answers]:
+    """Return the answers that came with replies, by party."""
+    return {id_: reply.answers for id_, reply in replies.items() if reply.answers is not None}
+
+
+def _as_tensor(text: str) -> torch.Tensor:
+    import torch
+
+    return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
 
 
 def by_metric(client: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:

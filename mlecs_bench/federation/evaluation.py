@@ -6,13 +6,15 @@ likely, whose scores have names of their own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.doors.events import SILENT, Telling
 from mlecs_bench.doors.hookspecs import MetricRequest
-from mlecs_bench.doors.scoring import Metric, Scorer, ranked_name
+from mlecs_bench.doors.scoring import Metric, Scorer, each_of, ranked_name
+from mlecs_bench.metrics.exact_match import exact_match
 from mlecs_bench.metrics.scorers import make_scorers
 
 if TYPE_CHECKING:
@@ -26,6 +28,15 @@ if TYPE_CHECKING:
 
 RANKING = "of the most likely label: greatest sum of the log-probabilities of its tokens and the end"
 """How labels are ranked, as the identity of a score says it."""
+
+
+EXACT_MATCH = "exact_match"
+"""The score of a single sample that any dataset has: 1 where the answer is the target, else 0, as that metric."""
+Answers = Mapping[str, Any]
+"""The answers of a party as JSON values, in the order of its test samples.
+
+`texts` are the answers, `scores` has for every score that single samples have a list with None where there is none.
+"""
 
 
 class Evaluator:
@@ -55,8 +66,23 @@ class Evaluator:
 
     def score(self, model: UnifiedModel, test: PartyData, prompt: str) -> dict[str, Metric]:
         """Return every score of `model` on `test`."""
-        scores = self._scores(test, self.predict(model, test, prompt))
-        return scores | (_as_ranked(self._scores(test, self.rank(model, test, prompt))) if self._ranks else {})
+        return self._all_scores(test, *self._answers(model, test, prompt))
+
+    def judge(self, model: UnifiedModel, test: PartyData, prompt: str) -> tuple[dict[str, Metric], Answers]:
+        """Return every score of `model` on `test`, and what it writes with the scores of single samples."""
+        written, ranked = self._answers(model, test, prompt)
+        targets = test.targets(test.rows)
+        single = self.single_scores(written, targets)
+        if ranked is not None:
+            single |= {ranked_name(name): values for name, values in self.single_scores(ranked, targets).items()}
+        return self._all_scores(test, written, ranked), {"texts": written, "scores": single}
+
+    def _answers(self, model: UnifiedModel, test: PartyData, prompt: str) -> tuple[list[str], list[str] | None]:
+        """Return what the model writes, and the labels that it finds most likely where they are scored, too."""
+        return self.predict(model, test, prompt), self.rank(model, test, prompt) if self._ranks else None
+
+    def _all_scores(self, test: PartyData, written: Sequence[str], ranked: Sequence[str] | None) -> dict[str, Metric]:
+        return self._scores(test, written) | (_as_ranked(self._scores(test, ranked)) if ranked is not None else {})
 
     def _scores(self, test: PartyData, answers: Sequence[str]) -> dict[str, Metric]:
         return self.compare(answers, test.targets(test.rows)) | dict(self._diagnose(test, answers))
@@ -73,6 +99,23 @@ class Evaluator:
             chosen = spread(len(targets), self._limits.get(scorer.name))
             scores[scorer.name] = scorer.score([predictions[i] for i in chosen], [targets[i] for i in chosen])
         return scores
+
+    def single_scores(self, predictions: Sequence[str], targets: Sequence[str]) -> dict[str, list[float | None]]:
+        """Return the scores of single samples, of the scorers that have some, and whether answer and target agree."""
+        found: dict[str, list[float | None]] = {}
+        for scorer in self._scorers:
+            each = each_of(scorer)
+            if each is None:
+                continue
+            chosen = spread(len(targets), self._limits.get(scorer.name))
+            values: list[float | None] = [None] * len(targets)
+            for i, value in zip(
+                chosen, each([predictions[i] for i in chosen], [targets[i] for i in chosen]), strict=True
+            ):
+                values[i] = float(value) if math.isfinite(value) else None
+            found[scorer.name] = values
+        pairs = zip(predictions, targets, strict=True)
+        return found | {EXACT_MATCH: [exact_match(answer, target) for answer, target in pairs]}
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mlecs_bench.errors import PluginError
 from mlecs_bench.federation.ledger import Direction
 from mlecs_bench.federation.messages import Message
+from mlecs_bench.federation.saved import final_model
 from mlecs_bench.federation.scoring import LastScores, Scoring
 from mlecs_bench.federation.turns import Ask, Reply, StaleTurn, Turn, Turns
 
@@ -120,13 +122,17 @@ class DeviceHost:
         return {id_: self._greeting(device) for id_, device in self._devices.items()}
 
     def turn(self, id_: str, ask: Ask) -> Reply:
-        """Take a device's turn, or answer a finished round again.
+        """Take a device's turn, or answer a finished round again; the model comes along if it is asked for.
 
         Raises StaleTurn for any other round than the next, PluginError for a device that is not here, and whatever
         goes wrong in the turn, after which the same turn can be taken again.
         """
         if id_ not in self._devices:
             raise PluginError(f"'{id_}' is no device here; here are {', '.join(self._devices)}")
+        reply = self._answered(id_, ask)
+        return dataclasses.replace(reply, model=final_model(self._devices[id_].model)) if ask.model else reply
+
+    def _answered(self, id_: str, ask: Ask) -> Reply:
         finished = self._finished[id_]
         if ask.round <= finished:
             reply = self._replies(id_).get(ask.round)
@@ -155,9 +161,9 @@ class DeviceHost:
         if ask.last and device.steps:
             raise PluginError(f"{device.id} trained after the last round ({device.steps}); only send and receive then")
         trained = time.perf_counter()
-        scores = self._scores.of(device) if ask.score else None
+        scores, answers = self._scores.of(device, answers=ask.answers) if ask.score else (None, None)
         seconds = {"training": trained - started, "evaluation": time.perf_counter() - trained}
-        return Reply(upload, scores, dict(device.logs), dict(device.steps), seconds)
+        return Reply(upload, scores, dict(device.logs), dict(device.steps), seconds, answers)
 
     def _trained(self, device: Device, t: int) -> Message:
         message = checked(self._algorithm.local_update(device, t), "local_update")

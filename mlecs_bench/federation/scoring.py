@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from mlecs_bench.errors import PluginError
 from mlecs_bench.federation.turns import Scores
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from mlecs_bench.data.samples import PartyData
     from mlecs_bench.doors.scoring import Metric
+    from mlecs_bench.federation.evaluation import Answers
     from mlecs_bench.federation.party import Party
     from mlecs_bench.models.unified import UnifiedModel
 
@@ -32,24 +34,46 @@ class Scoring(Protocol):
         ...
 
 
+@runtime_checkable
+class Answering(Scoring, Protocol):
+    """What can also give the answers behind the scores."""
+
+    def judge(self, model: UnifiedModel, test: PartyData, prompt: str) -> tuple[Mapping[str, Metric], Answers]:
+        """Return every score of `model` on `test`, and its answers."""
+        ...
+
+
 class LastScores:
     """Scores parties with an evaluator and remembers the last scores of each, and of what they were."""
 
     def __init__(self, evaluator: Scoring) -> None:
         self._evaluator = evaluator
-        self._last: dict[str, tuple[str, Scores]] = {}
+        self._last: dict[str, _Last] = {}
 
-    def of(self, party: Party) -> Scores:
-        """Return the scores of a party's model: the last ones where its answers would be the same."""
+    def of(self, party: Party, *, answers: bool = False) -> tuple[Scores, Answers | None]:
+        """Return the scores of a party's model, and its answers if they are asked for.
+
+        They are the last ones where they would be the same.
+        """
         if party.model.backbone.torch_device.type == "meta":  # an outline has no values that could tell
-            return scored(self._evaluator, party)
+            return scored(self._evaluator, party, answers=answers)
         digest = answers_digest(party)
         known = self._last.get(party.id)
-        if known is not None and known[0] == digest:
-            return known[1]
-        scores = scored(self._evaluator, party)
-        self._last[party.id] = (digest, scores)
-        return scores
+        if known is not None and known.digest == digest and (known.asked or not answers):
+            return known.scores, known.answers if answers else None
+        scores, given = scored(self._evaluator, party, answers=answers)
+        self._last[party.id] = _Last(digest, answers, scores, given)
+        return scores, given
+
+
+@dataclass(frozen=True)
+class _Last:
+    """The last scores of a party, what they were of, and its answers where they were `asked` for."""
+
+    digest: str
+    asked: bool
+    scores: Scores
+    answers: Answers | None
 
 
 def answers_digest(party: Party) -> str:
@@ -76,14 +100,20 @@ def _bytes(tensor: Tensor) -> bytes:
     return bytes(flat.view(torch.uint8).numpy())
 
 
-def scored(evaluator: Scoring, party: Party) -> Scores:
-    """Return the scores of a party's model as a record holds them."""
-    found = evaluator.score(party.model, party.test, party.prompt)
+def scored(evaluator: Scoring, party: Party, *, answers: bool = False) -> tuple[Scores, Answers | None]:
+    """Return the scores of a party's model as a record holds them, and its answers if they are asked for."""
+    given: Answers | None = None
+    found: Mapping[str, Metric]
+    if answers and isinstance(evaluator, Answering):
+        found, given = evaluator.judge(party.model, party.test, party.prompt)
+    else:
+        found = evaluator.score(party.model, party.test, party.prompt)
+    return score_values(found, party.id), given
+
+
+def score_values(found: Mapping[str, Metric], party: str) -> dict[str, dict[str, Any]]:
+    """Return scores of a party as a record holds them; raises PluginError for one that is not finite."""
     for name, metric in found.items():
         if not math.isfinite(metric.value):
-            raise PluginError(f"{name} of {party.id} is {metric.value}; a score is a finite number, or left out")
-    values: dict[str, Mapping[str, Any]] = {
-        name: {"value": float(metric.value), "n": int(metric.n), "higher_is_better": metric.higher_is_better}
-        for name, metric in found.items()
-    }
-    return values
+            raise PluginError(f"{name} of {party} is {metric.value}; a score is a finite number, or left out")
+    return {name: metric.to_json() for name, metric in found.items()}

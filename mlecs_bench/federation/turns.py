@@ -7,16 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from mlecs_bench.errors import AccessError, DataError, MessageError, MlecsError, PluginError, UsageError
 from mlecs_bench.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from mlecs_bench.federation.messages import Message
+from mlecs_bench.federation.messages import Message, with_kind
+
+if TYPE_CHECKING:
+    from mlecs_bench.federation.evaluation import Answers
 
 Scores = Mapping[str, Mapping[str, Any]]
 """Metric → its value, n and direction, as a record holds them."""
+_UPLOAD, _MODEL = "upload", "model"
 DEPTH = 2
 """How many rounds of a device are kept: the server may go on one round behind it."""
 
@@ -42,31 +46,49 @@ KINDS: Mapping[str, type[MlecsError]] = {
 """What a refusal can be, from the most special error to the most general."""
 
 
+ASK_HEAD = {"round": (int,), "score": (bool,), "last": (bool,), "answers": (bool,), "model": (bool,)}
+"""The JSON values of an ask and their types."""
+
+
 @dataclass(frozen=True)
 class Ask:
     """What a device is asked for: to take in `message` in a round, to train, and to be scored if `score`.
 
-    `last`: it is the broadcast after the last round, after which nothing is trained.
+    `last`: it is the broadcast after the last round, after which nothing is trained. `answers` and `model`: they come
+    with the reply, which asks for nothing that is not computed anyway.
     """
 
     round: int
     message: Message = field(default_factory=Message)
     score: bool = False
     last: bool = False
+    answers: bool = False
+    model: bool = False
 
     def to_bytes(self) -> bytes:
         """Return the ask as it travels."""
-        return packed({"round": self.round, "score": self.score, "last": self.last}, self.message)
+        return packed({name: getattr(self, name) for name in ASK_HEAD}, self.message)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Ask:
         """Read what `to_bytes` wrote; raises MessageError on anything else."""
-        head, message = unpacked(data, {"round": (int,), "score": (bool,), "last": (bool,)})
+        head, message = unpacked(data, ASK_HEAD)
         return cls(message=message, **head)
 
 
-REPLY_HEAD = {"scores": (dict, NoneType), "losses": (dict,), "steps": (dict,), "seconds": (dict,)}
+REPLY_HEAD = {
+    **{"scores": (dict, NoneType), "losses": (dict,), "steps": (dict,), "seconds": (dict,)},
+    **{"answers": (dict, NoneType), "adapter": (dict, NoneType)},
+}
 """The JSON values of a reply and their types."""
+
+
+@dataclass(frozen=True)
+class FinalModel:
+    """A party's model as a run leaves it: all that was trained, by ``part/name``, and the adapter's settings."""
+
+    tensors: Mapping[str, torch.Tensor]
+    adapter: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -74,7 +96,8 @@ class Reply:
     """What a device gives back: its upload, its scores if it was scored, and what its round took.
 
     `losses` are the means of the round's stages, `steps` the optimiser steps by stage, `seconds` by "training" and
-    "evaluation".
+    "evaluation". `answers` and `model` are there if they were asked for; a reply is kept without its model, which is
+    part of the state that the device keeps.
     """
 
     upload: Message
@@ -82,9 +105,11 @@ class Reply:
     losses: Mapping[str, float]
     steps: Mapping[str, int]
     seconds: Mapping[str, float]
+    answers: Answers | None = None
+    model: FinalModel | None = None
 
     def head(self) -> dict[str, Any]:
-        """Return all but the upload as JSON values."""
+        """Return what the reply tells of its round as JSON values."""
         return {
             "scores": self.scores,
             "losses": dict(self.losses),
@@ -92,15 +117,25 @@ class Reply:
             "seconds": dict(self.seconds),
         }
 
+    def kept(self) -> dict[str, Any]:
+        """Return all but the upload and the model as JSON values."""
+        return {**self.head(), "answers": self.answers}
+
     def to_bytes(self) -> bytes:
         """Return the reply as it travels."""
-        return packed(self.head(), self.upload)
+        tensors = with_kind(_UPLOAD, self.upload.tensors)
+        if self.model is not None:
+            tensors |= with_kind(_MODEL, self.model.tensors)
+        head = {**self.kept(), "adapter": None if self.model is None else dict(self.model.adapter)}
+        return packed(head, Message(tensors, self.upload.scalars))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Reply:
         """Read what `to_bytes` wrote; raises MessageError on anything else."""
         head, message = unpacked(data, REPLY_HEAD)
-        return cls(upload=message, **head)
+        adapter = head.pop("adapter")
+        upload = Message(message.of_kind(_UPLOAD), message.scalars)
+        return cls(upload, **head, model=None if adapter is None else FinalModel(message.of_kind(_MODEL), adapter))
 
 
 @dataclass(frozen=True)
@@ -209,7 +244,7 @@ class MemoryTurns:
 
 def _apart(turn: Turn) -> Turn:
     """Return a turn whose upload shares no memory with that of `turn`."""
-    return Turn(turn.round, turn.state, Reply(turn.reply.upload.copied(), **turn.reply.head()))
+    return Turn(turn.round, turn.state, Reply(turn.reply.upload.copied(), **turn.reply.kept()))
 
 
 class FileTurns:
@@ -227,7 +262,7 @@ class FileTurns:
             "key": self._key,
             "round": turn.round,
             "scalars": dict(turn.reply.upload.scalars),
-            "reply": turn.reply.head(),
+            "reply": turn.reply.kept(),
         }
         save_checkpoint(self._path(device, turn.round), Checkpoint(tensors, head))
         kept = {self._path(device, turn.round - back) for back in range(DEPTH)}

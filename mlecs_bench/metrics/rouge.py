@@ -60,11 +60,16 @@ def rouge(predictions: Sequence[str], references: Sequence[str], name: str, read
     An empty prediction scores 0. Raises DataError without samples.
     """
     check_pairs(predictions, references, name)
+    values = rouge_of_each(predictions, references, reading)
+    return Metric(fmean(values), len(values), unseen=words.unseen(references, reading.sees))
+
+
+def rouge_of_each(predictions: Sequence[str], references: Sequence[str], reading: Reading) -> list[float]:
+    """Return the Rouge F1 of every pair."""
     text = _lines if reading.sentences == "split" else str
     pairs = zip(map(text, predictions), map(text, references), strict=True)
     kind = KINDS[reading.sentences]
-    values = [_f1(kind, reading.unicode, reading.stems, reference, prediction) for prediction, reference in pairs]
-    return Metric(fmean(values), len(values), unseen=words.unseen(references, reading.sees))
+    return [_f1(kind, reading.unicode, reading.stems, reference, prediction) for prediction, reference in pairs]
 
 
 def rouge_lsum(predictions: Sequence[str], references: Sequence[str]) -> Metric:
@@ -165,7 +170,10 @@ class RougePlugin:
         def score(predictions: Sequence[str], references: Sequence[str]) -> Metric:
             return rouge(predictions, references, self.name, reading)
 
-        return FunctionScorer(self.name, reading.identity, score)
+        def each(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+            return rouge_of_each(predictions, references, reading)
+
+        return FunctionScorer(self.name, reading.identity, score, each)
 
 
 BY_LINE = RougePlugin(

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from mlecs_bench.doors.hookspecs import MetricInfo, MetricRequest
 from mlecs_bench.doors.registry import Loaded, Registry
-from mlecs_bench.doors.scoring import Metric, Scorer
+from mlecs_bench.doors.scoring import Each, Metric, Scorer, each_of
 from mlecs_bench.errors import MlecsError, PluginError
 
 GivenT = TypeVar("GivenT")
@@ -51,6 +51,11 @@ class _ForeignScorer:
     def identity(self) -> str:
         """The scorer's own identity, with its distribution and a digest of its code."""
         return f"{self.scorer.identity} ({self.origin})"
+
+    @property
+    def each(self) -> Each | None:
+        """What gives the scores of single samples, None where the scorer has none."""
+        return each_of(self.scorer)
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> Metric:
         """Return the score of `predictions` against `references`."""

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +16,11 @@ from torch import Tensor, nn
 from mlecs_bench.doors.profile import LoraSettings
 from mlecs_bench.errors import DataError, UsageError
 from mlecs_bench.models.checkpointing import Recomputation, check_recomputation, recompute_layers
+from mlecs_bench.models.hub import split
 from mlecs_bench.models.loading import BaseSettings, at_rest, load_base
 from mlecs_bench.models.outline import BackboneOutline, LanguageSizes, check_causal
 from mlecs_bench.models.projections import LORA_TARGETS, adapted_modules, linear_modules
+from mlecs_bench.models.sources import hub_commit, is_folder
 from mlecs_bench.models.trial import NEAR, NEAR_IN_FEW_BITS, TOKENS, computes, decoded_as_read, is_causal, trial_inputs
 from mlecs_bench.seeds import torch_generator
 
@@ -122,6 +125,12 @@ class Backbone:
         """Return φ of one adapter: module path and lora_A or lora_B → parameter, without the adapter's name."""
         return dict(self._adapters[name])
 
+    def adapter_settings(self, name: str) -> dict[str, Any]:
+        """Return the settings of one adapter as PEFT writes them, with the model that it belongs to."""
+        values: dict[str, Any] = self._peft.peft_config[name].to_dict()
+        values |= {"inference_mode": True, **_named_base(self.source)}
+        return {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}
+
     def _find_adapter(self, name: str) -> dict[str, nn.Parameter]:
         found = {}
         for key, parameter in self._peft.named_parameters():
@@ -216,6 +225,13 @@ class Backbone:
             ended |= chosen == self.eos_id
             ids = torch.cat([ids, chosen[:, None]], dim=1)
         return ids
+
+
+def _named_base(source: str) -> dict[str, str | None]:
+    """Return how PEFT's settings name a base: by its folder, or by its id and commit on the hub."""
+    if is_folder(source):
+        return {"base_model_name_or_path": str(Path(source).expanduser().resolve()), "revision": None}
+    return {"base_model_name_or_path": split(source)[0], "revision": hub_commit(source)}
 
 
 def _is_plain_cache(cache: Any) -> bool:

@@ -162,6 +162,10 @@ class BackboneOutline:
         """Return φ of one adapter: module path and lora_A or lora_B → parameter."""
         return dict(self._adapters[name])
 
+    def adapter_settings(self, name: str) -> dict[str, Any]:
+        """Raise PluginError."""
+        raise self._cannot()
+
     def activate(self, names: Sequence[str], training: bool) -> None:
         """Do nothing: no adapter ever acts."""
 

@@ -15,7 +15,7 @@ from mlecs_bench.doors.profile import Profile
 from mlecs_bench.doors.registry import PluginRef
 from mlecs_bench.doors.scoring import ranked_name
 from mlecs_bench.errors import PluginError, check_choice
-from mlecs_bench.plan.spec import AnswerRule, Evaluate, Rho, rho_text
+from mlecs_bench.plan.spec import LIMITS, AnswerRule, Evaluate, Rho, rho_text
 from mlecs_bench.plan.structure import Deviations, Structure
 from mlecs_bench.plan.training import BudgetRule, Training
 
@@ -69,6 +69,11 @@ class Plan:
     def ranks(self) -> bool:
         """Are labels ranked, beside the answers that a model writes?"""
         return self.answer == "rank"
+
+    @property
+    def own_limits(self) -> dict[str, int | None]:
+        """The most samples of a kind where they are not the profile's, None for all."""
+        return {name: self.own_settings[name] for name in LIMITS if name in self.own_settings}
 
     @property
     def scores(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -13,6 +14,15 @@ USUAL = {"profile": "mini", "devices": "3", "split": "frame", "budget": "paper",
 """What a name leaves out."""
 LONGEST = 60
 """Characters of one part of a name; the key tells apart what is cut."""
+
+MODELS_SUFFIX = ".models"
+MOST_ANSWERS = 2000
+"""Test samples of a party up to which answers are kept unasked."""
+
+
+def models_path(record: Path) -> Path:
+    """Return where the models of a record lie, or would: a folder with one folder for each party."""
+    return record.with_name(record.name.removesuffix(".json") + MODELS_SUFFIX)
 
 
 def rho_label(rho: Mapping[str, float]) -> str:

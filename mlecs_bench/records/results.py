@@ -96,6 +96,11 @@ def record_name(identity: Mapping[str, Any], variant: str = "") -> str:
     return cell_name(identity, identity_key(identity), variant)
 
 
+def record_path(out: Path, identity: Mapping[str, Any], variant: str = "") -> Path:
+    """Return where `write_record` puts the record of a cell that has none yet."""
+    return out / FOLDER / record_name(identity, variant)
+
+
 def keyed(folder: Path, identity: Mapping[str, Any]) -> list[Path]:
     """Return the files directly in `folder` that are named after a cell, today or in 0.1.0, whatever else they say."""
     keys = dict.fromkeys(identity_key(one)[:KEY_DIGITS] for one in (identity, legacy.former(identity)))
@@ -112,7 +117,7 @@ def write_record(out: Path, record: Mapping[str, Any], variant: str = "") -> Pat
     check_record(values, "the new record")
     path = find_record(out, values["identity"])
     if path is None:
-        path = out / FOLDER / record_name(values["identity"], variant)
+        path = record_path(out, values["identity"], variant)
         path.parent.mkdir(parents=True, exist_ok=True)
         publish(path, json.dumps(values, separators=(",", ":"), allow_nan=False, ensure_ascii=False) + "\n")
     existing = read_record(path)

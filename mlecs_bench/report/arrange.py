@@ -138,13 +138,14 @@ class Cards:
 
     `defaults` are the default options of algorithms, as JSON values, by name; `controls` are the controls among them by
     `control_key`; `real_texts` are the metrics that say something of real texts alone; `readings` say how metrics read
-    texts, by name.
+    texts, by name; `kept_private` are the datasets whose own texts may not be passed on.
     """
 
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     controls: Mapping[str, Control] = field(default_factory=dict)
     real_texts: frozenset[str] = frozenset()
     readings: Mapping[str, str] = field(default_factory=dict)
+    kept_private: frozenset[str] = frozenset()
 
 
 NO_CARDS = Cards()
@@ -215,8 +216,23 @@ def _setting(members: Sequence[Row], label: str, arms: Mapping[str, Arm], data: 
     stage = f"{training['steps']} steps" if "steps" in training else f"{training['local_epochs']} local epochs"
     plan = f"{training['rounds']} rounds x {stage}"
     scored = f", at most {training['test_limit']} test samples of a party" if training.get("test_limit") else ""
-    about = f"profile {profile['name']}, budget {training['budget']}, {plan}{scored}"
+    limited = "".join(f", {text}" for text in _limits(members[0]))
+    about = f"profile {profile['name']}, budget {training['budget']}, {plan}{scored}{limited}"
     return Setting(label, about, is_tiny(members[0]), rows, curves)
+
+
+LIMITED = {"private_limit": "training samples of a device", "public_limit": "public training samples"}
+"""What limits are on, by their names in records; that on test samples is always said."""
+
+
+def _limits(row: Row) -> list[str]:
+    """Return what limits the training samples of a row, where it is not the profile that does."""
+    limits = row.records[0]["realised"].get("limits", {})
+    return [
+        f"{'all' if limits[name] is None else f'at most {limits[name]}'} {what}"
+        for name, what in LIMITED.items()
+        if name in limits
+    ]
 
 
 def _arm_key(identity: Mapping[str, Any]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.report.arrange import NO_CARDS, Cards, Order, arrange, control_key
-from mlecs_bench.report.drawings import draw_ablation, draw_communication, draw_curves
+from mlecs_bench.report.curves import curves_csv
+from mlecs_bench.report.drawings import draw_ablation, draw_communication, draw_curves, draw_losses
 from mlecs_bench.report.evidence import (
     ablation_statistics,
     candidates,
@@ -18,6 +20,7 @@ from mlecs_bench.report.evidence import (
 )
 from mlecs_bench.report.frame import BOTH_POINTS, EvalPoint, Row, build_rows, expected_seeds, honest_sentence
 from mlecs_bench.report.markdown import table_text
+from mlecs_bench.report.samples import answer_blocks
 from mlecs_bench.report.scores import Asked, score_tables
 from mlecs_bench.report.steps import steps_table
 from mlecs_bench.report.study import StudyView
@@ -35,7 +38,8 @@ class Wanted:
 
     `diagnostics` shows those of datasets in tables. `candidate` None: that of the first study that names one of the
     algorithms, else the algorithm with ablations, else the last one. `studies` add their sections, in place of some of
-    the report's own.
+    the report's own. `answers` are the paths of records by key, beside which there may be answers to show;
+    `variants` say in what a record departs from the usual, by key.
     """
 
     eval_points: tuple[EvalPoint, ...] = BOTH_POINTS
@@ -43,6 +47,8 @@ class Wanted:
     published: bool = False
     studies: Sequence[StudyInfo] = ()
     diagnostics: bool = False
+    answers: Mapping[str, Path] = field(default_factory=dict)
+    variants: Mapping[str, str] = field(default_factory=dict)
 
 
 def build_report(
@@ -63,8 +69,10 @@ def build_report(
     settings = arrange(rows, candidate, cards, _order(wanted.studies))
     views = [StudyView(setting, asked, number) for number, setting in enumerate(settings)]
     sections = [section for view in views for section in _sections(view, wanted.studies) if _says_something(section)]
+    sections += [section for view in views if (section := _answers(view, wanted.answers, cards)).answers]
     warnings = (*warnings, *_dirty(records))
-    return Report(title, _made_by(records), honest_sentence(rows), sections, warnings, files)
+    curves = curves_csv([record for row in rows for record in row.records], wanted.variants)
+    return Report(title, _made_by(records), honest_sentence(rows), sections, warnings, files, curves)
 
 
 def build_table(
@@ -136,7 +144,14 @@ def _communication(view: StudyView) -> Section:
 
 
 def _curves(view: StudyView) -> Section:
-    return _section(view, "Learning curves", "", [], [draw_curves(view.setting, view.suffix)])
+    figures = [draw_curves(view.setting, view.suffix), draw_losses(view.setting, view.suffix)]
+    return _section(view, "Learning curves", "", [], figures)
+
+
+def _answers(view: StudyView, paths: Mapping[str, Path], cards: Cards) -> Section:
+    about = "Ten of every row, spread evenly over devices and samples of its first seed, after the last broadcast."
+    blocks = answer_blocks(view.setting, paths, cards.kept_private) if paths else []
+    return Section(view.titled("Answers"), about, answers=blocks)
 
 
 def _statistics(view: StudyView) -> Section:

@@ -22,13 +22,13 @@ def table_csv(table: Table, sets: RecordSets) -> str:
     """
     whole = table.whole or table
     rows = (row for line in whole.lines for row in _rows(line, whole.columns, sets))
-    return _text([*map(_words, table.left), *FIELDS], rows)
+    return _text([*map(words, table.left), *FIELDS], rows)
 
 
 def records_csv(report: Report) -> str:
     """Return the record files of every set that the tables of a report refer to, a row each."""
     sets = report.record_sets()
-    rows = ([str(number), _words(name)] for keys, number in sets.items() for name in report.file_names(keys))
+    rows = ([str(number), words(name)] for keys, number in sets.items() for name in report.file_names(keys))
     return _text(["records", "file"], rows)
 
 
@@ -41,15 +41,15 @@ def _text(header: list[str], rows: Iterable[list[str]]) -> str:
 
 
 def _rows(line: Line, columns: tuple[tuple[str, ...], ...], sets: RecordSets) -> Iterator[list[str]]:
-    start = [*map(_words, line.labels), _words(line.group), _truth(line.reference)]
+    start = [*map(words, line.labels), words(line.group), _truth(line.reference)]
     for path, content in zip(columns, line.contents, strict=True):
         if content is not None:
-            yield [*start, _words(" / ".join(filter(None, path))), *_fields(content, sets)]
+            yield [*start, words(" / ".join(filter(None, path))), *_fields(content, sets)]
 
 
 def _fields(content: Content, sets: RecordSets) -> list[str]:
     if isinstance(content, str):
-        return ["" for _ in NUMBER_FIELDS] + [_words(content)]
+        return ["" for _ in NUMBER_FIELDS] + [words(content)]
     return [
         repr(float(content.value)),
         "" if content.sd is None else repr(float(content.sd)),
@@ -74,7 +74,7 @@ def _truth(value: bool) -> str:
     return "true" if value else "false"
 
 
-def _words(text: str) -> str:
+def words(text: str) -> str:
     """Return words as one line that no spreadsheet takes for a formula."""
     line = " ".join(text.split())
     return f"'{line}" if line.startswith(FORMULA_STARTS) else line

@@ -178,6 +178,49 @@ def draw_curves(setting: Setting, suffix: str = "") -> Figure | None:
     )
 
 
+def draw_losses(setting: Setting, suffix: str = "") -> Figure | None:
+    """Return the losses of every round, averaged over devices, and those of the server; None where none are logged."""
+    panels, rows = [], []
+    for data in setting.data:
+        own = {p: row for p, row in setting.rows.items() if p.data == data and not p.arm.is_ablation}
+        if not own:
+            continue
+        rho, n = _fullest_rate(own), setting.usual_devices()
+        chosen = {place: row for place, row in own.items() if (place.rho, place.n_devices) == (rho, n)}
+        for party, of in (("devices", "average device"), (SERVER, SERVER)):
+            drawn = [curve for place, row in chosen.items() for curve in _loss_curves(place.arm, row, party)]
+            if drawn:
+                panels.append(CurvePanel(f"{data.label}, rho {rho}, {of}", "loss", drawn))
+        rows += list(chosen.values())
+    if not panels:
+        return None
+    return _figure(
+        f"losses{suffix}",
+        "Losses",
+        "Mean loss of every stage of a round; stages of several kinds have losses of different scales. "
+        f"{setting.usual_devices()} devices. {INTERVAL}",
+        rows,
+        curves_figure(panels),
+    )
+
+
+def _loss_curves(arm: Arm, row: Row, party: str) -> list[Curve]:
+    """Return a curve for every stage of the devices or the server: averaged over devices, then over seeds."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for record in row.records:
+        for one in record["metrics"]["rounds"]:
+            logs = [own for id_, own in one.get("losses", {}).items() if (id_ == SERVER) == (party == SERVER)]
+            for stage in dict.fromkeys(name for own in logs for name in own if "/" not in name):  # whole losses
+                values = [own[stage] for own in logs if stage in own]
+                found.setdefault(stage, {}).setdefault(int(one["round"]), []).append(fmean(values))
+    return [
+        Curve(
+            f"{arm.label}: {stage}" if len(found) > 1 else arm.label, sorted(by), [estimate(by[t]) for t in sorted(by)]
+        )
+        for stage, by in found.items()
+    ]
+
+
 def _curve(arm: Arm, row: Row, metric: str) -> Curve | None:
     """Return the scores of a row by round, averaged over devices, then over seeds."""
     by_round: dict[int, list[float]] = {}

@@ -17,6 +17,7 @@ from mlecs_bench.report.build import Wanted, build_report
 from mlecs_bench.report.frame import BOTH_POINTS, EVAL_POINTS
 from mlecs_bench.report.installed import known_cards, studies_of, with_ablations
 from mlecs_bench.report.markdown import report_markdown
+from mlecs_bench.report.tidy import record_variants
 from mlecs_bench.report.write import report_json, write_report
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ def built_report(folder: Path, choice: Choice, warn: Callable[[str], None]) -> B
     if candidate is None and not any(study.candidate for study in shown):
         candidate = with_ablations(found.records, registry)
     left_out = [f"left out: {Path(problem.split()[0]).name}" for problem in found.problems]
-    wanted = Wanted(choice.eval_points, candidate, choice.with_paper, shown, choice.diagnostics)
+    texts = record_variants(found.records, registry)
+    variants = {record["key"]: text for record, text in zip(found.records, texts, strict=True)}
+    wanted = Wanted(choice.eval_points, candidate, choice.with_paper, shown, choice.diagnostics, found.paths, variants)
     cards = known_cards(found.records, registry)
     files = {key: path.relative_to(folder).as_posix() for key, path in found.paths.items()}
     title = f"Report of {folder.resolve().name}"

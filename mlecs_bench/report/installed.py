@@ -36,6 +36,7 @@ def known_cards(records: Records, registry: Registry) -> Cards:
         _controls(records, registry),
         frozenset(name for name, info in metrics.items() if info.real_texts),
         {name: info.reading for name, info in metrics.items() if info.reading},
+        _kept_private(records, registry),
     )
 
 
@@ -63,6 +64,17 @@ def _metrics(records: Records, registry: Registry) -> dict[str, MetricInfo]:
         except MlecsError:
             continue
     return found
+
+
+def _kept_private(records: Records, registry: Registry) -> frozenset[str]:
+    """Return the datasets of records whose own texts may not be passed on."""
+    found = set()
+    for name in dict.fromkeys(record["identity"]["dataset"]["name"] for record in records):
+        try:
+            found |= set() if registry.dataset(name).info.redistributable else {name}
+        except MlecsError:
+            continue
+    return frozenset(found)
 
 
 def with_ablations(records: Records, registry: Registry) -> str | None:

@@ -226,14 +226,36 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """What a device answered to one sample, beside the target, and the score of it."""
+
+    device: str
+    sample: str
+    target: str
+    answer: str
+    score: float | None
+
+
+@dataclass(frozen=True)
+class AnswerBlock:
+    """Some answers of one row: what they are of, the metric of their scores, and what there is to mind."""
+
+    title: str
+    metric: str
+    note: str
+    answers: tuple[Answered, ...]
+
+
+@dataclass(frozen=True)
 class Section:
-    """A part of a report: a heading and what stands below it."""
+    """A part of a report: a heading and what stands below it; answers are on the HTML page alone."""
 
     title: str
     about: str = ""
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
     claims: Sequence[Claim] = ()
+    answers: Sequence[AnswerBlock] = ()
 
 
 @dataclass(frozen=True)
@@ -241,7 +263,7 @@ class Report:
     """A whole report.
 
     `warnings` say what was left out; `honest` keeps its numbers from being taken for published ones; `files` are the
-    names of the record files by key.
+    names of the record files by key; `curves` are all losses and scores by round, as CSV.
     """
 
     title: str
@@ -250,6 +272,7 @@ class Report:
     sections: Sequence[Section]
     warnings: Sequence[str] = ()
     files: Mapping[str, str] = field(default_factory=dict, repr=False)
+    curves: str = field(default="", repr=False)
 
     def tables(self) -> list[Table]:
         """Return all its tables."""

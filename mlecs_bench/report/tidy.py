@@ -47,7 +47,7 @@ def tidy_rows(records: Sequence[Record], registry: Registry) -> list[dict[str, A
     split, ...) and in what else it differs from others here: rows that agree in algo, variant, dataset, rho and
     n_devices differ in nothing but the seed. `rho` is a number, or a text where modalities differ in it.
     """
-    variants = _variants(records, registry)
+    variants = record_variants(records, registry)
     return [row for record, variant in zip(records, variants, strict=True) for row in _rows(record, variant)]
 
 
@@ -71,7 +71,7 @@ def _rows(record: Record, variant: str) -> Iterator[dict[str, Any]]:
             yield {name: score.get(name, record["key"]) for name in COLUMNS}
 
 
-def _variants(records: Sequence[Record], registry: Registry) -> list[str]:
+def record_variants(records: Sequence[Record], registry: Registry) -> list[str]:
     """Return for each record in what it departs from the usual, and from others, as ``name=value, name=value``."""
     flat = [flatten(record["identity"]) for record in records]
     paths = {path for one in flat for path in one if not path.startswith(COLUMNS_OF_THEIR_OWN)}

@@ -50,6 +50,8 @@ def report_files(report: Report, records_at: str) -> dict[str, str | bytes]:
         "report.tex": report_latex(report),
         "records.csv": records_csv(report),
     }
+    if report.curves:
+        files["curves.csv"] = report.curves
     sets = report.record_sets()
     for table in report.tables():
         files[f"{table.name}.md"] = table_markdown(table)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.doors.scoring import ranked_name
 from mlecs_bench.execution.references import MOST_FREQUENT
+from mlecs_bench.records.names import MOST_ANSWERS, models_path
+from mlecs_bench.records.predictions import has_predictions, how_to_get
+
+if TYPE_CHECKING:
+    from mlecs_bench.execution.jobs import CellResult
+    from mlecs_bench.session.request import Places
 
 Record = Mapping[str, Any]
 
@@ -115,6 +122,45 @@ def _of_server(record: Record, metric: str) -> tuple[list[float], float] | None:
 
 def _mean(scores: Mapping[str, Mapping[str, Any]]) -> float:
     return fmean(score["value"] for score in scores.values())
+
+
+def scoring_line(records: Sequence[Record]) -> str:
+    """Return that scoring took longer than training, where it did, and what would shorten it."""
+    seconds = [record["cost"]["seconds"] for record in records]
+    trained, scored = (sum(one.get(what, 0.0) for one in seconds) for what in ("training", "evaluation"))
+    if scored <= trained:
+        return ""
+    return (
+        f"Scoring took longer ({scored:,.0f} s) than training ({trained:,.0f} s): --limit-test N scores fewer samples."
+    )
+
+
+def lacking_lines(results: Sequence[CellResult], places: Places) -> list[str]:
+    """Return how to get the answers and models that were asked for and that cells with records were skipped without.
+
+    Answers are asked for unless the user says otherwise, where no party has many test samples.
+    """
+    found = [(r.path, r.record) for r in results if r.skipped and r.path is not None and r.record is not None]
+    answers = [path for path, record in found if _wants_answers(record, places) and not has_predictions(path)]
+    models = [path for path, _ in found if places.save_models and not models_path(path).is_dir()]
+    lines = []
+    if answers:
+        lines.append(f"{_cells(answers)} skipped without answers to keep: {how_to_get(answers[0])}.")
+    if models:
+        hint = f"run the same with --save-models into another --out, or again after deleting {models[0].name}"
+        lines.append(f"{_cells(models)} skipped without models to save: {hint}.")
+    return lines
+
+
+def _cells(paths: Sequence[Path]) -> str:
+    return f"{len(paths)} cell{'s were' if len(paths) != 1 else ' was'}"
+
+
+def _wants_answers(record: Record, places: Places) -> bool:
+    if places.save_predictions is not None:
+        return places.save_predictions
+    most = max(int(one["test"]) for one in record["realised"]["samples"].values())
+    return most <= MOST_ANSWERS
 
 
 def honest_line(records: Sequence[Record]) -> str:

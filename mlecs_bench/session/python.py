@@ -80,6 +80,8 @@ class RunSettings(TypedDict, total=False):
     workers: int | str | None
     fleet: str | None
     track: Sequence[str] | str | None
+    save_predictions: bool | None
+    save_models: bool | None
     cache_dir: Folder | None
 
 

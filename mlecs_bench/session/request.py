@@ -17,7 +17,7 @@ from mlecs_bench.plan.study import Study, default_folder, preset, study_of
 
 DEFAULT_OUT = "results/scratch"
 CACHE_VARIABLE = "MLECS_BENCH_CACHE"
-PLACE_KEYS = ("out", "workers", "fleet", "cache_dir", "track")
+PLACE_KEYS = ("out", "workers", "fleet", "cache_dir", "track", "save_predictions", "save_models")
 OTHER_KEYS = ("n_seeds", *PLACE_KEYS)
 
 
@@ -34,7 +34,8 @@ class Places:
     """Where and how cells are carried out: nothing here changes a number.
 
     `workers` None leaves the number of processes to the protocol, `engine` None the kind of workers. `fleet` is where
-    the devices of a cell live, `track` names the trackers that are told.
+    the devices of a cell live, `track` names the trackers that are told. `save_predictions` None keeps
+    answers where there are not many.
     """
 
     out: Path
@@ -43,6 +44,8 @@ class Places:
     engine: str | None
     fleet: str
     track: tuple[str, ...] = ()
+    save_predictions: bool | None = None
+    save_models: bool = False
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,16 @@ def places_of(settings: Mapping[str, Any], default_out: Path | str = DEFAULT_OUT
         engine=engine,
         fleet=str(settings.get("fleet") or "in-process"),
         track=tracker_names(settings.get("track")),
+        save_predictions=_yes_or_no(settings, "save_predictions"),
+        save_models=bool(_yes_or_no(settings, "save_models")),
     )
+
+
+def _yes_or_no(settings: Mapping[str, Any], name: str) -> bool | None:
+    value = settings.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise UsageError(f"{name.replace('_', '-')} must be true or false, got {value}")
+    return value
 
 
 def _workers(value: Any) -> tuple[str | None, int | None]:

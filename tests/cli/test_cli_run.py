@@ -263,6 +263,37 @@ def test_the_view_is_closed_however_a_run_ends(monkeypatch, call, fake_run):
         assert (events[0], events[-1]) == ("say", "close")
 
 
+def test_one_limit_is_that_of_both_kinds_of_training_samples_unless_these_have_their_own(call):
+    both = ("private_limit", "public_limit")
+    for flags, expected in (
+        (["--limit", "5"], {"private_limit": 5, "public_limit": 5}),
+        (["--limit", "5", "--public-limit", "9"], {"private_limit": 5, "public_limit": 9}),
+        (["--limit-test", "3"], {"test_limit": 3}),
+        (["--limit", "all"], dict.fromkeys(both, None)),
+        ([], {}),
+    ):
+        plan = dry(call, *RUN, *flags)
+        own = {name: limit for name, limit in expected.items() if limit != getattr(MINI, name)}
+        assert plan["own_limits"] == own, flags
+        assert {name: plan["profile"][name] for name in expected} == expected
+        assert all(name.replace("_", " ") in plan["variant"] for name in own)
+    code, _, err = call(*RUN, "--limit", "0", "--dry-run")
+    assert (code, err.count("\n")) == (2, 1)
+
+
+def test_what_is_kept_is_asked_for_by_flags_or_a_file(call, tmp_path, fake_run):
+    for text, flags, expected in (
+        ("threads: 1", [], (None, False)),
+        ("save_predictions: false\nsave-models: true", [], (False, True)),
+        ("save_predictions: false", ["--save-predictions", "--save-models"], (True, True)),
+        ("save_models: true", ["--no-save-predictions"], (False, True)),
+    ):
+        assert call(*write(tmp_path / "keep.yaml", text), *RUN[1:], *flags, "--seeds", "27", "--quiet")[0] == 0
+        assert (fake_run.execution.save_predictions, fake_run.execution.save_models) == expected, text
+    code, _, err = call(*write(tmp_path / "c.yaml", "save_models: 3"), *RUN[1:], "--dry-run")
+    assert (code, err) == (2, "error: save-models must be true or false, got 3\n")
+
+
 def test_a_limit_reaches_the_plan_as_a_number_and_all_lifts_it(call, tmp_path):
     for text, limit in (("7", 7), ("'7'", 7), ("all", None), ("null", MINI.private_limit)):
         values = dry(call, *write(tmp_path / "c.yaml", f"private_limit: {text}\n"), *RUN[1:])

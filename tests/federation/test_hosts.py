@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import sys
@@ -21,6 +22,7 @@ from mlecs_bench.federation.turns import (
     Ask,
     DefectError,
     FileTurns,
+    FinalModel,
     MemoryTurns,
     Refusal,
     Reply,
@@ -29,6 +31,8 @@ from mlecs_bench.federation.turns import (
 )
 
 IDS = ("d00", "d01")
+FLOAT_ROUND = b'{"round": 2.0, "score": true, "last": false, "answers": false, "model": false}'
+"""The head of an ask whose round is no whole number."""
 DTYPES = (
     torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8, torch.int32, torch.int64, torch.uint8,
     torch.bool,
@@ -363,14 +367,22 @@ def assert_same_message(one: Message, other: Message) -> None:
 def test_asks_replies_and_refusals_come_back_from_bytes_as_they_were():
     generator = np.random.default_rng(0)
     for _ in range(100):
-        ask = Ask(int(generator.integers(99)), random_message(generator), *map(bool, generator.integers(2, size=2)))
+        ask = Ask(int(generator.integers(99)), random_message(generator), *map(bool, generator.integers(2, size=4)))
         again = Ask.from_bytes(ask.to_bytes())
-        assert (again.round, again.score, again.last) == (ask.round, ask.score, ask.last)
+        assert dataclasses.replace(again, message=ask.message) == ask
         assert_same_message(again.message, ask.message)
         reply = random_reply(generator)
+        if generator.integers(2):
+            answers = {"texts": ["ä\n", ""], "scores": {"rouge": [0.5, None]}}
+            model = FinalModel(random_message(generator).tensors, {"r": 8})
+            reply = dataclasses.replace(reply, answers=answers, model=model)
         back = Reply.from_bytes(reply.to_bytes())
-        assert back.head() == reply.head()
+        assert back.kept() == reply.kept()
         assert_same_message(back.upload, reply.upload)
+        assert (back.model is None) == (reply.model is None)
+        if back.model and reply.model:
+            assert_same_message(Message(back.model.tensors), Message(reply.model.tensors))
+            assert back.model.adapter == reply.model.adapter
     for kind, text in itertools.product(KINDS, ("", "one line", "größe\nTraceback:\n  x\n", "\n")):
         refusal = Refusal(kind, text)
         assert Refusal.from_bytes(refusal.to_bytes()) == refusal
@@ -379,8 +391,8 @@ def test_asks_replies_and_refusals_come_back_from_bytes_as_they_were():
 
 
 def test_bytes_of_an_ask_are_these():
-    data = Ask(2, Message({"a/b": torch.tensor([1.0])}, {"n": 1}), score=True).to_bytes()
-    head = b'{"round": 2, "score": true, "last": false}'
+    data = Ask(2, Message({"a/b": torch.tensor([1.0])}, {"n": 1}), score=True, model=True).to_bytes()
+    head = b'{"round": 2, "score": true, "last": false, "answers": false, "model": true}'
     assert data[:8] == len(head).to_bytes(8, "little")
     assert data[8 : 8 + len(head)] == head
     assert data[8 + len(head) :] == Message({"a/b": torch.tensor([1.0])}, {"n": 1}).to_bytes()
@@ -407,7 +419,7 @@ def test_damaged_bytes_are_a_message_error():
     for read, data, other in ((Ask, *sound), (Reply, *reversed(sound))):
         wrong = [data[:length] for length in range(len(data))] + [other, b"", data[8:], b"\xff" * 40]
         wrong += [generator.bytes(length) for length in range(200)]
-        for head in (b"[]", b'"a"', b"{}", b"null", b'{"round": 2.0, "score": true, "last": false}', b'[["round", 1]]'):
+        for head in (b"[]", b'"a"', b"{}", b"null", FLOAT_ROUND, b'[["round", 1]]'):
             wrong.append(len(head).to_bytes(8, "little") + head + FIRST.to_bytes())
         for case in wrong:
             with pytest.raises(MessageError, match=f"^{len(case)} bytes are not a turn|bytes are not a message"):

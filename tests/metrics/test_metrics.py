@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from installed import Distribution, scorers_of
 from laws import for_all
 from mlecs_bench.doors.hookspecs import MetricRequest
 from mlecs_bench.doors.registry import Registry
-from mlecs_bench.doors.scoring import Metric, Scorer
+from mlecs_bench.doors.scoring import Metric, Scorer, each_of
 from mlecs_bench.errors import DataError, PluginError, UsageError
 from mlecs_bench.metrics.f1 import f1_macro, f1_weighted, label_of
 from mlecs_bench.metrics.rouge import rouge_lsum
@@ -109,6 +110,20 @@ def test_scorers_come_in_the_order_asked_and_name_their_implementation(tmp_path)
     assert scorers[0].score(answers, true) != scorers[2].score(answers, true)
 
 
+def test_the_mean_over_single_samples_is_the_score_and_f1_has_no_score_of_one(tmp_path):
+    names = ["rouge_lsum", "rouge_lsum_sentences", "f1_macro"]
+    *means, f1 = scorers_of(names, tmp_path, LABELS)
+    answers = ["the cat sat. The dog ran.", "a dog runs", "", "The cats are sitting"]
+    targets = ["The cat sat down. A dog ran.", "a dog ran", "x", "the cat sits"]
+    for scorer in means:
+        each = each_of(scorer)(answers, targets)
+        assert [Metric(value, 1) for value in each] == [
+            scorer.score([answer], [target]) for answer, target in zip(answers, targets, strict=True)
+        ]
+        assert scorer.score(answers, targets).value == fmean(each)
+    assert each_of(f1) is None
+
+
 def test_an_unknown_metric_gets_the_nearest_name(tmp_path):
     with pytest.raises(UsageError, match=r"no metric 'rouge_lsun'\. Did you mean 'rouge_lsum'\?"):
         scorers_of(["rouge_lsun"], tmp_path, LABELS)
@@ -159,6 +174,7 @@ def test_a_metric_of_another_distribution_scores_beside_ours(acme):
     length, rouge = acme()
     assert length.name == "length"
     assert length.score(["abc", "a"], ["x", "y"]) == Metric(2.0, 2, higher_is_better=False)
+    assert each_of(length) is None
     assert rouge.identity == "rouge-score==0.1.2 rougeLsum F1 stemmer", "what is our own goes by its version"
 
 

@@ -202,3 +202,11 @@ def test_a_metric_of_real_texts_is_none_of_synthetic_data():
         (setting,) = settings_of([record], real_texts=["by_sentence"])
         assert setting.data[0].metrics == metrics
         assert "by_sentence" not in setting.data[0].unscored
+
+
+def test_limits_of_a_try_are_said_and_those_of_a_profile_are_not():
+    record = make_record()
+    assert "at most" not in settings_of([record])[0].about
+    record["realised"]["limits"] = {"private_limit": 8, "public_limit": None, "test_limit": 3}
+    about = settings_of([record])[0].about
+    assert ", at most 8 training samples of a device, all public training samples" in about

@@ -329,7 +329,7 @@ def test_the_command_names_bad_files_and_takes_both_names_of_the_point_of_evalua
         assert done.stdout == build_table(five(), ("received",))
         bad, wrote = done.stderr.splitlines()
         assert bad == f"warning: {small}/records/bad.json is cut off; delete it and run its cell again"
-        assert re.fullmatch(rf"wrote 14 files to {small}/report; open {small}/report/index.html", wrote)
+        assert re.fullmatch(rf"wrote 15 files to {small}/report; open {small}/report/index.html", wrote)
     assert "--moment" not in run("--help").stdout
 
 

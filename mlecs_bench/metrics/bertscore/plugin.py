@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from statistics import fmean
 
 from mlecs_bench.doors.hookspecs import MetricInfo, MetricRequest, hookimpl
@@ -22,14 +23,21 @@ def _make(request: MetricRequest) -> FunctionScorer | None:
     if bertscore is None:
         return None
 
+    @lru_cache(maxsize=1)  # the scores of single samples are asked for right after that of all
+    def f1(predictions: tuple[str, ...], references: tuple[str, ...]) -> list[float]:
+        return list(bertscore.f1(predictions, references))
+
     def score(predictions: Sequence[str], references: Sequence[str]) -> Metric:
         check_pairs(predictions, references, NAME)
-        values = bertscore.f1(predictions, references)
+        values = each(predictions, references)
         # Texts of ASCII words are in every vocabulary; asking costs a tokenisation.
         hidden = 0 if request.writing.ascii_words else unseen(references, bertscore.sees)
         return Metric(fmean(values), len(values), unseen=hidden)
 
-    return FunctionScorer(NAME, bertscore.identity + _foreign(request), score)
+    def each(predictions: Sequence[str], references: Sequence[str]) -> Sequence[float]:
+        return f1(tuple(predictions), tuple(references))
+
+    return FunctionScorer(NAME, bertscore.identity + _foreign(request), score, each)
 
 
 def _foreign(request: MetricRequest) -> str:

@@ -51,6 +51,7 @@ def mlecs_dataset() -> DatasetInfo:
         diagnostic_columns=SLOT_COLUMNS,
         diagnose=slot_scores,
         references=REFERENCES,
+        redistributable=False,  # captions and clips of VAST belong to their uploaders
         where_to_get=(
             f"{PAGE} (annotations of VAST-27M, research use): a JSON list or JSON lines, and, if you have them, "
             "CLIP.mp4 and CLIP.mp3 of each clip"
