@@ -40,7 +40,7 @@ class Shell:
     """A shell whose `mlecs-bench` and `pytest` are those of this test run, and whose `pip` is `install` above.
 
     The working folder of one block of commands is that of the next, as at a terminal. `warm` is the socket of a warm
-    interpreter (see warm.py), which runs the two instead of a cold one.
+    interpreter (see warm.py), which runs `mlecs-bench` instead of a cold one.
     """
 
     def __init__(self, root: Path, warm: Path | None = None) -> None:
@@ -50,7 +50,7 @@ class Shell:
             folder.mkdir()
         python = ["-m"] if warm is None else ["-S", str(Path(__file__).with_name("warm.py")), str(warm)]
         self._program("mlecs-bench", *python, "mlecs_bench.cli.main")
-        self._program("pytest", *python, "pytest", "-p", "no:cacheprovider")
+        self._program("pytest", "-m", "pytest", "-p", "no:cacheprovider")
         self._program("pip", __file__, str(self.site))
 
     def _program(self, name: str, *arguments: str) -> None:

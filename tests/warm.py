@@ -22,7 +22,7 @@ import sys
 PACKAGES = (
     "torch", "transformers.models.gpt2.modeling_gpt2", "transformers.models.gptj.modeling_gptj",
     "transformers.models.llama.modeling_llama", "transformers.models.roberta.modeling_roberta", "peft", "datasets",
-    "pandas", "rouge_score.rouge_scorer", "bert_score", "matplotlib.figure", "jsonschema", "jinja2", "pytest",
+    "pandas", "rouge_score.rouge_scorer", "bert_score", "matplotlib.figure", "jsonschema", "jinja2",
 )  # fmt: skip  # what commands import before they begin to work
 STREAMS = 3
 """Standard input, output and error, which a program has from the one who asks."""

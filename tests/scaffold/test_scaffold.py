@@ -195,9 +195,9 @@ def test_files_that_another_process_put_there_meanwhile_stay(monkeypatch, tmp_pa
 
 
 @pytest.mark.slow
-def test_new_projects_pass_the_tests_that_they_come_with(tmp_path, warm):
+def test_new_projects_pass_the_tests_that_they_come_with(tmp_path):
     """But for the contract's checks, which the plugin guide runs for every kind (test_plugin_guide.py)."""
-    shell = fabricated.Shell(tmp_path, warm)
+    shell = fabricated.Shell(tmp_path)
     made = "\n".join(
         f'mlecs-bench new-plugin my-{kind} --kind {kind}\ncd my-{kind}\npip install -e ".[test]"\ncd ..'
         for kind in KINDS
