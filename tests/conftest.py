@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +71,22 @@ def checkpoints(profile, tmp_path_factory: pytest.TempPathFactory):
         "gptj": profile.llm,
         "llama": str(toy.make_llama(tmp_path_factory.mktemp("llama") / "llama")),
     }
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Path]:
+    """The socket of a warm interpreter, for tests that start many programs which all import torch; see warm.py."""
+    from mlecs_bench.cli.main import _QUIET_LIBRARIES
+
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"OMP_NUM_THREADS": "1", **_QUIET_LIBRARIES}
+    with tempfile.TemporaryDirectory(prefix="warm-") as folder:  # the path of a socket has to be short
+        path = Path(folder) / "socket"
+        command = [sys.executable, Path(__file__).with_name("warm.py"), path]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as interpreter:
+            interpreter.stdout.readline()
+            yield path
+            interpreter.terminate()
 
 
 @pytest.fixture(scope="session")

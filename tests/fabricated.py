@@ -39,15 +39,17 @@ def write_metadata(site: Path, name: str, version: str, points: Mapping[str, Map
 class Shell:
     """A shell whose `mlecs-bench` and `pytest` are those of this test run, and whose `pip` is `install` above.
 
-    The working folder of one block of commands is that of the next, as at a terminal.
+    The working folder of one block of commands is that of the next, as at a terminal. `warm` is the socket of a warm
+    interpreter (see warm.py), which runs `mlecs-bench` instead of a cold one.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, warm: Path | None = None) -> None:
         self.site, self.cwd = root / "site", root / "home"
         self._bin, self._where = root / "bin", root / "where"
         for folder in (self.site, self.cwd, self._bin):
             folder.mkdir()
-        self._program("mlecs-bench", "-m", "mlecs_bench.cli.main")
+        python = ["-m"] if warm is None else ["-S", str(Path(__file__).with_name("warm.py")), str(warm)]
+        self._program("mlecs-bench", *python, "mlecs_bench.cli.main")
         self._program("pytest", "-m", "pytest", "-p", "no:cacheprovider")
         self._program("pip", __file__, str(self.site))
 

@@ -2,7 +2,7 @@
 
 The commands run in a shell in an empty folder, each as it is printed. Only `pip` is not the real one: `pip install -e`
 fabricates the metadata that it would write (see fabricated.py), because a test has no network. tox installs the same
-projects with pip in its environment `plugins`.
+projects with pip in its environment `plugins`. And thirty commands import torch once (see warm.py).
 
 A block of text shows lines of the output of the commands before it, in their order; a block of python or toml is an
 excerpt of a file of the project that the commands have come to, but for its indentation. A block of commands that ends
@@ -97,9 +97,9 @@ def test_the_code_in_the_guide_is_the_code_of_the_project(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # thirty commands, most of which import torch
-def test_the_guide_can_be_followed_to_its_end(tmp_path):
-    assert follow(fabricated.Shell(tmp_path)) == len(blocks())
+@pytest.mark.timeout(900)
+def test_the_guide_can_be_followed_to_its_end(tmp_path, warm):
+    assert follow(fabricated.Shell(tmp_path, warm)) == len(blocks())
 
 
 @pytest.mark.parametrize(

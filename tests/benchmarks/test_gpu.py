@@ -67,7 +67,7 @@ def test_measurements_of_another_device_are_not_mixed_in(tmp_path):
     assert document["device"] == "cpu"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_however_a_section_ends_it_costs_no_other_and_what_it_reported_stays(tmp_path):
     out = tmp_path / "gpu.json"
     names = ("fails", "dies", "cannot", "done")
@@ -85,7 +85,7 @@ def test_however_a_section_ends_it_costs_no_other_and_what_it_reported_stays(tmp
     assert found["done"]["provenance"]["packages"]["torch"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_kill_leaves_what_was_measured_and_no_process(tmp_path):
     out = tmp_path / "gpu.json"
     code = (
@@ -129,7 +129,7 @@ def members(session: int) -> list[str]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_command_writes_the_file_and_refuses_a_section_that_there_is_not(tmp_path):
     command = [
         sys.executable,
@@ -252,7 +252,7 @@ def test_pocket_tells_what_a_cell_took_and_scored(tmp_path, monkeypatch):
     assert cell["slm"] == cell["llm"] == Path(MINI.slm).name
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_send_the_bits_of_one(tmp_path):
     (found,) = measured(fleet_processes.measure, tmp_path).values()
     assert found["equal_uploads"]

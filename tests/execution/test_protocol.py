@@ -178,12 +178,12 @@ def test_a_killed_run_goes_on_from_its_last_round_to_the_same_records_with_any_n
 
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_loses_no_finished_round(tmp_path, whole):
-    code, rest = stop_after(command(tmp_path, seeds="27,34", workers=2), "round 1/3 done", signal.SIGINT)
+    code, rest = stop_after(command(tmp_path, seeds="27,34"), "round 1/3 done", signal.SIGINT)
     assert code == 130
     assert "run the same command again" in rest
     assert "Traceback" not in rest
     assert records(tmp_path).keys() < whole.keys()
-    # A sweep goes on where the run was stopped, and is stopped in its turn when its first cell is done.
+    # A sweep, with workers, goes on where the run was stopped, and is stopped in its turn when its first cell is done.
     arguments = command(tmp_path, "ml-ecs,standalone", "sweep", seeds="27,34", workers=2)
     code, rest = stop_after(arguments, "done: ", signal.SIGINT)
     assert code == 130
@@ -197,7 +197,7 @@ def test_ctrl_c_says_how_to_go_on_and_loses_no_finished_round(tmp_path, whole):
     assert any(r["provenance"]["resumed_from_round"] for r in read_records(tmp_path)[0])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_sweep_outlives_killed_workers_and_two_sweeps_of_one_folder_share_the_work(tmp_path):
     arguments = command(tmp_path, "dying,standalone", "sweep", seeds="34,46,52", rounds=1, workers=2)
     with start(arguments) as first, start(arguments) as second:

@@ -330,7 +330,7 @@ for n in (3, 20):  # each in a child of its own, so that the peaks are independe
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux only")
 def test_peak_memory_does_not_grow_by_a_backbone_per_device(profile, tmp_path):
     tokenizer = toy.byte_level_tokenizer(tmp_path / "slm")

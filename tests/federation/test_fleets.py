@@ -35,7 +35,7 @@ from mlecs_bench.federation.turns import KINDS, Ask, DefectError, Refusal, Stale
 from mlecs_bench.plan.plan import Plan
 from mlecs_bench.plan.resolve import planned
 from mlecs_bench.testing import checks_of_info
-from mlecs_bench.testing.fleets import Around, ReversedFleet
+from mlecs_bench.testing.fleets import ReversedFleet
 from serialised import Elsewhere, SerialisedFleet
 
 SEED, KEY, ROUNDS = 27, "key", 2
@@ -183,11 +183,6 @@ def check_over_bytes(cells: Cells, elsewhere: Elsewhere, algo: str, folder: Path
     assert set(made[0].happened) == {"doubled", "lost", "late", "early"}
 
 
-def test_devices_of_a_fresh_interpreter_give_the_record_of_in_process(cells, elsewhere, in_process, tmp_path):
-    for algo in ("ml-ecs", "multi-fedavg"):
-        check_over_bytes(cells, elsewhere, algo, tmp_path / algo, in_process(algo))
-
-
 @pytest.mark.slow
 def test_devices_of_a_fresh_interpreter_give_the_record_of_every_algorithm(cells, elsewhere, in_process, tmp_path):
     for algo in toy.ALGORITHMS:
@@ -200,7 +195,7 @@ OVER_BYTES = (
 )  # fmt: skip  # the checks that a fleet can break
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("algo", ["ml-ecs", "multi-fedavg"])
 def test_contract_is_kept_by_devices_of_a_fresh_interpreter(algo, registry, elsewhere):
     data = registry.dataset("toy").ref
@@ -286,7 +281,11 @@ def ask_one(fleet: ProcessFleet, t: int, **scalars: int):
     return answer
 
 
+@pytest.mark.slow
 def test_errors_of_the_other_side_arrive_as_they_are_and_too_many_deaths_in_one_line(faulty, monkeypatch):
+    started = [*pids(faulty)]
+    start = ProcessFleet._started
+    monkeypatch.setattr(ProcessFleet, "_started", lambda *given: started.append(given) or start(*given))
     for number, type_ in enumerate(KINDS.values()):
         answer = ask_one(faulty, 1, fault=number)
         assert isinstance(answer, Refusal)
@@ -306,30 +305,24 @@ def test_errors_of_the_other_side_arrive_as_they_are_and_too_many_deaths_in_one_
     reply = ask_one(faulty, 1)
     assert reply.upload.tensors["x/turns"].item() == 1, "what failed has left nothing"
     assert ask_one(faulty, 1).to_bytes() == reply.to_bytes()
-    monkeypatch.setattr(process_fleet, "MOST_DEATHS", 1)
+    monkeypatch.setattr(process_fleet, "MOST_DEATHS", 2)
     with pytest.raises(
-        MlecsError, match=r"^the process of d00 was killed by SIGKILL.*, 1 times in one round;"
+        MlecsError, match=r"^the process of d00 was killed by SIGKILL.*, 2 times in one round; every finished round is"
     ) as caught:
         ask_one(faulty, 2, fault=DEATH)
     assert "\n" not in str(caught.value)
+    assert len(started) == 2, "a process that dies again and again is replaced only so often"
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_again_and_again_is_replaced_only_so_often(faulty, monkeypatch):
-    monkeypatch.setattr(process_fleet, "MOST_DEATHS", 2)
-    with pytest.raises(MlecsError, match="2 times in one round; every finished round is kept"):
-        ask_one(faulty, 1, fault=DEATH)
+def test_a_cell_gives_the_same_bits_with_a_process_for_each_device_in_any_order(cells, in_process, tmp_path):
+    """Of one process and two the tests below and above say so."""
+    make = functools.partial(request_fleet, cells.registry, "processes:3")
+    run = cells.run(cells.plan("ml-ecs"), lambda request: ReversedFleet(make(request)), tmp_path)
+    assert_same(run, in_process("ml-ecs"))
 
 
-@pytest.mark.slow
-def test_a_cell_gives_the_same_bits_in_any_number_of_processes_in_any_order(cells, in_process, tmp_path):
-    for name, around in (("processes:1", Around), ("processes:2", ReversedFleet), ("processes:3", Around)):
-        make = functools.partial(request_fleet, cells.registry, name)
-        run = cells.run(cells.plan("ml-ecs"), lambda request: around(make(request)), tmp_path / name)  # noqa: B023  # called at once
-        assert_same(run, in_process("ml-ecs"))
-
-
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_device_elsewhere_has_the_pool_of_all_data(cells, in_process, tmp_path):
     make = functools.partial(request_fleet, cells.registry, "processes:2")
     assert_same(cells.run(cells.plan("centralised"), make, tmp_path), in_process("centralised"))
@@ -370,7 +363,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_processes_end_with_their_parent_however_it_ends(cells, site, tmp_path):
     script, recipe = tmp_path / "parent.py", tmp_path / "recipe.json"
     script.write_text(PARENT)

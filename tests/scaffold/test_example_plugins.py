@@ -243,8 +243,8 @@ def test_a_folder_without_the_file_is_refused_and_doctor_can_say_so(sensors, tmp
 
 
 @pytest.mark.slow
-def test_the_examples_run_together_and_are_reported(tmp_path):
-    shell = fabricated.Shell(tmp_path)
+def test_the_examples_run_together_and_are_reported(tmp_path, warm):
+    shell = fabricated.Shell(tmp_path, warm)
     for _, _, folder in EXAMPLES:
         shutil.copytree(folder, shell.cwd / folder.name, ignore=shutil.ignore_patterns(*MADE_BY_TOOLS, "*.egg-info"))
     done = shell.run(

@@ -143,7 +143,7 @@ def test_a_broken_algorithm_fails_its_check_in_one_line(name, info, reason):
     assert "\n" not in message
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", [name for name in BROKEN if name not in STOPS_ALL])
 def test_a_broken_algorithm_passes_the_checks_beside_its_own(name):
     checks = checks_by_name(BROKEN[name][0])
