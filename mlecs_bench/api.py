@@ -92,7 +92,7 @@ if TYPE_CHECKING:
     from mlecs_bench.models.hub import fetched_encoder
     from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
     from mlecs_bench.plan.plan import Plan
-    from mlecs_bench.plan.spec import Evaluate
+    from mlecs_bench.plan.spec import AnswerRule, Evaluate
     from mlecs_bench.plan.training import BudgetRule
     from mlecs_bench.report.arrange import Arm, Data, Place, Setting
     from mlecs_bench.report.captions import score_caption
@@ -287,7 +287,7 @@ _HOMES = {
         "UnifiedModel",
     ),
     "plan.plan": ("Plan",),
-    "plan.spec": ("Evaluate",),
+    "plan.spec": ("AnswerRule", "Evaluate"),
     "plan.training": ("BudgetRule",),
     "report.arrange": (
         "Arm",
@@ -378,6 +378,7 @@ __all__ = [
     "AccessError",
     "Algorithm",
     "AlgorithmInfo",
+    "AnswerRule",
     "Arm",
     "Ask",
     "BaseBits",
