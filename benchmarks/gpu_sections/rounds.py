@@ -158,7 +158,7 @@ class Positions:
             self.last = (b, length, keywords.get("logits_to_keep") or length)
             self.read += b * length
 
-        backbone._peft.register_forward_pre_hook(count, with_kwargs=True)
+        backbone._base.register_forward_pre_hook(count, with_kwargs=True)
 
 
 class Staged(MlEcs):
