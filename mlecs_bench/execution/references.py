@@ -65,7 +65,7 @@ def reference_answers(info: DatasetInfo, samples: Samples, parts: Mapping[str, P
     }
     constant = {party: most_frequent([samples.targets[row] for row in part.train]) for party, part in parts.items()}
     own = {party: [constant[party]] * len(part.test) for party, part in parts.items()}
-    return answers | {MOST_FREQUENT[info.task]: own}
+    return answers | {MOST_FREQUENT[samples.manifest.task]: own}
 
 
 def most_frequent(targets: Sequence[str]) -> str:
