@@ -75,3 +75,18 @@ def _load(store: Path) -> dict[str, list[int | str]]:
         return {str(key): [int(size), int(stamp), str(digest)] for key, (size, stamp, digest) in values.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """Return the path of a file that a table names, "/" or "\\" between folders; None where it leaves `folder`.
+
+    Neither `..`, an absolute path nor a link leads out. Whether the file is there is not looked at.
+    """
+    steps = name.replace("\\", "/")
+    if "\0" in name or steps.startswith("/") or ":" in steps.partition("/")[0]:
+        return None
+    path = folder / steps
+    try:
+        return path if path.resolve().is_relative_to(folder.resolve()) else None
+    except (OSError, RuntimeError):  # a link to itself, a name that no file can have
+        return None

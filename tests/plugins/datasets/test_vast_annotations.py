@@ -14,9 +14,11 @@ from installed import encoder_of
 from laws import for_all
 from mlecs_bench.data.samples import Modality
 from mlecs_bench.models.encoders import TABLE_ROWS
-from mlecs_plugins.datasets.vast import clips, records
+from mlecs_plugins.datasets import problems as problems_module
+from mlecs_plugins.datasets.problems import Problems
+from mlecs_plugins.datasets.vast import records
 from mlecs_plugins.datasets.vast.card import VOCABULARY
-from mlecs_plugins.datasets.vast.clips import AnnotationProblems, Clip, Subset, clip_of, read_clips
+from mlecs_plugins.datasets.vast.clips import Clip, Subset, clip_of, read_clips
 from mlecs_plugins.datasets.vast.records import RecordsError, read_records
 from mlecs_plugins.datasets.vast.texts import text_ids, word_id, words_of
 from vast_files import record, write_records
@@ -126,7 +128,7 @@ def test_a_long_list_is_read_with_a_small_window(tmp_path, monkeypatch):
 
 
 def problems_of(path) -> list[str]:
-    problems = AnnotationProblems()
+    problems = Problems()
     list(read_clips(path, problems))
     assert problems.count == len(problems.lines)
     return problems.lines
@@ -222,7 +224,7 @@ def test_a_broken_record_is_one_line_with_file_and_number(tmp_path, broken, reas
     assert line.startswith("notes.json: ")
     assert reason in line
     assert len(line) < 160
-    assert [clip.id for clip in read_clips(path, AnnotationProblems())] == ["first", "last"]
+    assert [clip.id for clip in read_clips(path, Problems())] == ["first", "last"]
 
 
 def test_a_file_without_a_record_is_a_problem(tmp_path):
@@ -232,15 +234,15 @@ def test_a_file_without_a_record_is_a_problem(tmp_path):
 def test_a_damaged_file_is_a_problem_after_its_clips(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps([record("one"), record("two")])[:-9])
-    problems = AnnotationProblems()
+    problems = Problems()
     assert [clip.id for clip in read_clips(path, problems)] == ["one"]
     assert len(problems.lines) == 1
     assert "record 2 is not JSON" in problems.lines[0]
 
 
 def test_a_file_full_of_problems_keeps_some_lines_and_counts_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(clips, "MAX_PROBLEMS", 3)
-    problems = AnnotationProblems()
+    monkeypatch.setattr(problems_module, "MAX_PROBLEMS", 3)
+    problems = Problems()
     list(read_clips(write_records(tmp_path / "a.json", [{}] * 10), problems))
     assert (problems.count, len(problems.lines)) == (10, 3)
 
@@ -248,7 +250,7 @@ def test_a_file_full_of_problems_keeps_some_lines_and_counts_all(tmp_path, monke
 def test_half_a_surrogate_pair_can_be_stored(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps([record("a", vast_cap="x \ud83d y", subtitle="\udc00")]))
-    (clip,) = read_clips(path, AnnotationProblems())
+    (clip,) = read_clips(path, Problems())
     assert (clip.target, clip.texts["subtitle"]) == ("x ? y", "?")
 
 

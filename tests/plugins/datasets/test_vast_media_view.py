@@ -267,9 +267,9 @@ def test_verify_lists_every_broken_record_and_looks_at_the_others(captions, tmp_
 
 
 def test_verify_counts_the_problems_that_it_does_not_list(captions, tmp_path, monkeypatch):
-    from mlecs_plugins.datasets.vast import clips as clips_module
+    from mlecs_plugins.datasets import problems as problems_module
 
-    monkeypatch.setattr(clips_module, "MAX_PROBLEMS", 2)
+    monkeypatch.setattr(problems_module, "MAX_PROBLEMS", 2)
     write_records(captions / "notes.json", [*gap_records(), *[{}] * 5])
     problems = verified(captions, tmp_path / "cache").problems
     assert len(problems) == 3

@@ -6,10 +6,11 @@ import hashlib
 import heapq
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlecs_plugins.datasets.problems import Problems
 from mlecs_plugins.datasets.vast.records import RecordsError, read_records
 
 ID_KEYS = ("clip_id", "video_id")
@@ -18,7 +19,6 @@ TARGET_KEYS = ("vast_cap", "caption", "desc")
 TEXT_KEYS = {"audio": "audio_cap", "subtitle": "subtitle", "vision": "vision_cap"}
 CLIP_OF_VIDEO = re.compile(r"(?P<video>.{11})(\.\d+|_\d+(\.\d+)?_\d+(\.\d+)?)")
 """A clip's name in VAST (video and number) and in VALOR (video, first and last second)."""
-MAX_PROBLEMS = 1000
 
 
 @dataclass(frozen=True)
@@ -36,25 +36,11 @@ class Clip:
         return match["video"] if match else self.id
 
 
-@dataclass
-class AnnotationProblems:
-    """What is wrong with an annotation file, one line each; beyond MAX_PROBLEMS they are only counted."""
-
-    lines: list[str] = field(default_factory=list)
-    count: int = 0
-
-    def add(self, line: str) -> None:
-        """Note one problem."""
-        self.count += 1
-        if len(self.lines) < MAX_PROBLEMS:
-            self.lines.append(line)
-
-
 class _RecordError(Exception):
     """What is wrong with one record."""
 
 
-def read_clips(path: Path, problems: AnnotationProblems) -> Iterator[Clip]:
+def read_clips(path: Path, problems: Problems) -> Iterator[Clip]:
     """Yield the clips of an annotation file, noting records that are none."""
     first_use: dict[str, int] = {}
     number = 0

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlecs_bench.api import DataError
+from mlecs_plugins.datasets.problems import Problems
 from mlecs_plugins.datasets.vast.card import VastOptions, View
-from mlecs_plugins.datasets.vast.clips import AnnotationProblems, Clip, Subset, read_clips
+from mlecs_plugins.datasets.vast.clips import Clip, Subset, read_clips
 from mlecs_plugins.datasets.vast.folder import Folder
 
 
@@ -35,7 +36,7 @@ class Selection:
         return [path for clip in self.clips for path in self.media(clip)]
 
 
-def make_plan(data_dir: Path, options: VastOptions, problems: AnnotationProblems) -> Selection:
+def make_plan(data_dir: Path, options: VastOptions, problems: Problems) -> Selection:
     """Read the annotations and choose view and clips; notes broken records.
 
     Raises DataError when there is no folder, no annotation file, or no media for the media view.

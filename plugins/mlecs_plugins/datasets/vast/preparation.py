@@ -22,10 +22,11 @@ from mlecs_bench.api import (
     open_prepared,
     save_prepared,
 )
+from mlecs_plugins.datasets.problems import Problems
 from mlecs_plugins.datasets.store import Store
 from mlecs_plugins.datasets.user_files import Digests
 from mlecs_plugins.datasets.vast import card
-from mlecs_plugins.datasets.vast.clips import TEXT_KEYS, AnnotationProblems, Clip
+from mlecs_plugins.datasets.vast.clips import TEXT_KEYS, Clip
 from mlecs_plugins.datasets.vast.copies import texts_of
 from mlecs_plugins.datasets.vast.embedding import Towers, embed_inputs
 from mlecs_plugins.datasets.vast.inputs import Inputs, MediaReader, read_inputs
@@ -51,7 +52,7 @@ def prepare(request: DataRequest) -> Prepared:
         if options != card.VastOptions():
             raise UsageError("the options of vast choose among your own clips; give --data-dir, or leave them out")
         return prepare_synthetic(request)
-    problems = AnnotationProblems()
+    problems = Problems()
     plan = make_plan(request.data_dir, options, problems)
     _refuse(problems, plan)
     towers = Towers.of(options, plan.view, request.progress)
@@ -75,7 +76,7 @@ def prepare(request: DataRequest) -> Prepared:
 def verify(request: DataRequest) -> Verification:
     """Return what the user's files hold, decoding all media; raises DataError when there is nothing to look at."""
     options = _options(request)
-    problems = AnnotationProblems()
+    problems = Problems()
     plan = make_plan(Path(request.data_dir or ""), options, problems)
     towers = Towers.of(options, plan.view, request.progress)
     digests = _digests(request, plan)
@@ -101,7 +102,7 @@ def _options(request: DataRequest) -> card.VastOptions:
     return options
 
 
-def _refuse(problems: AnnotationProblems, plan: Selection) -> None:
+def _refuse(problems: Problems, plan: Selection) -> None:
     """Raise DataError when the annotation file has broken records."""
     if problems.count:
         more = f" (and {problems.count - 1} more problems)" if problems.count > 1 else ""
