@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from mlecs_plugins.datasets.user_files import open_text, suffix_of
 from mlecs_plugins.datasets.vast.records import RecordsError, read_records
 
 LINES, LIST, TABLES, PARQUET = (".jsonl", ".ndjson"), (".json",), (".csv", ".tsv"), (".parquet",)
@@ -28,11 +29,6 @@ class Row:
     values: dict[str, Any]
 
 
-def suffix_of(path: Path) -> str:
-    """Return a file's suffix in lower case, without that of gzip."""
-    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
-
-
 def read_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a table in their order; raises TableError where it stops being one."""
     suffix = suffix_of(path)
@@ -42,21 +38,14 @@ def read_rows(path: Path) -> Iterator[Row]:
         elif suffix in LIST:
             yield from _listed(path)
         elif suffix in LINES + TABLES:
-            with _opened(path) as file:
+            with open_text(path) as file:
                 yield from _lines(file) if suffix in LINES else _cells(file, suffix)
         else:
             raise TableError(f"has no suffix of a table ({', '.join(SUFFIXES)}; .gz may follow)")
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise TableError("is not UTF-8 text") from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise TableError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
-
-
-def _opened(path: Path) -> TextIO:
-    """Open a text file, which may be compressed and may begin with a byte order mark."""
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
 
 
 def _lines(file: TextIO) -> Iterator[Row]:

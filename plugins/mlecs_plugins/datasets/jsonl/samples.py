@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from mlecs_plugins.datasets.jsonl.layout import Layout, Source, Windows, plain_text
 from mlecs_plugins.datasets.jsonl.rows import Row, TableError
 from mlecs_plugins.datasets.problems import Problems
-from mlecs_plugins.datasets.user_files import inside
+from mlecs_plugins.datasets.user_files import inside, is_missing
 
 FILE_SUFFIXES = (".npy", ".csv", ".tsv", ".txt")
 """Files of numbers that a cell of an array may name."""
@@ -36,15 +35,6 @@ class Sample:
     group: str
     stratum: str
     held: Mapping[str, Any]
-
-
-def is_missing(value: Any) -> bool:
-    """Is a cell without a value: null, NaN, blank, or a list of nothing else?"""
-    if isinstance(value, list | tuple):
-        return all(map(is_missing, value))
-    if isinstance(value, float):
-        return math.isnan(value)
-    return value is None or (isinstance(value, str) and value.strip().lower() in {"", "nan"})
 
 
 def samples_of(rows: Iterable[Row], layout: Layout, folder: Path, name: str, problems: Problems) -> list[Sample]:

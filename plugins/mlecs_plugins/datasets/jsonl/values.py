@@ -20,7 +20,7 @@ from mlecs_plugins.datasets.store import Store
 from mlecs_plugins.datasets.vast.card import N_BANDS, N_FRAMES, N_TICKS, SIZE, VOCABULARY
 from mlecs_plugins.datasets.vast.features import reduced
 from mlecs_plugins.datasets.vast.inputs import Progress, spectrogram, thumbnails
-from mlecs_plugins.datasets.vast.media import MediaError
+from mlecs_plugins.datasets.vast.media import MediaError, read_picture
 from mlecs_plugins.datasets.vast.texts import text_ids
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Reader:
         if source.kind == "array":
             return numbers(held, source.ticks)
         if source.kind == "image":
-            return self._stored(held, f"picture-{source.size}", lambda path: picture(path, source.size))
+            return self._stored(held, f"picture-{source.size}", lambda path: reduced(read_picture(path), source.size))
         read = spectrogram if source.kind == "audio" else thumbnails
         values = self._stored(held, read.__name__, read)
         if values is None:
@@ -122,18 +122,6 @@ class Reader:
             if values is not None:
                 self._store.save(self._digests[path], what, values)
         return values
-
-
-def picture(path: Path, size: int) -> Array:
-    """Return an image file as area averages (size, size, 3) uint8, turned as its EXIF data say."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as image:
-            whole = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise MediaError(f"is no whole picture ({str(error).partition(chr(10))[0][:80]})") from error
-    return reduced(whole, size)
 
 
 def numbers(held: Any, ticks: int | None) -> Array | None:
@@ -184,7 +172,9 @@ def _from_file(path: Path) -> Array:
             separator = next((mark for mark in ",;\t" if mark in head), " ")
             lines = [line for line in csv.reader(file, delimiter=separator, skipinitialspace=True) if line]
     except (OSError, ValueError, EOFError, csv.Error) as error:
-        raise NotNumbersError(f"names {path.name}, which cannot be read ({str(error).partition(chr(10))[0]})") from error
+        raise NotNumbersError(
+            f"names {path.name}, which cannot be read ({str(error).partition(chr(10))[0]})"
+        ) from error
     if lines and not _are_numbers(lines[0]):
         del lines[0]
     try:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mlecs_plugins.datasets.problems import Problems
+from mlecs_plugins.datasets.user_files import is_missing
+from mlecs_plugins.datasets.vast.msrvtt import captioned_videos, is_captioned_videos
 from mlecs_plugins.datasets.vast.records import RecordsError, read_records
 
 ID_KEYS = ("clip_id", "video_id")
@@ -23,11 +25,15 @@ CLIP_OF_VIDEO = re.compile(r"(?P<video>.{11})(\.\d+|_\d+(\.\d+)?_\d+(\.\d+)?)")
 
 @dataclass(frozen=True)
 class Clip:
-    """One annotated clip: its name, its summary, and modality → text ("" where the record has none)."""
+    """One annotated clip: its name, its summary, and modality → text ("" where the record has none).
+
+    `references` are all summaries that the record has, of which the first is the target.
+    """
 
     id: str
     target: str
     texts: Mapping[str, str]
+    references: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
@@ -45,7 +51,8 @@ def read_clips(path: Path, problems: Problems) -> Iterator[Clip]:
     first_use: dict[str, int] = {}
     number = 0
     try:
-        for number, record in enumerate(read_records(path), start=1):
+        records = captioned_videos(path) if is_captioned_videos(path) else read_records(path)
+        for number, record in enumerate(records, start=1):
             try:
                 clip = clip_of(record)
                 if clip.id in first_use:
@@ -72,15 +79,15 @@ def clip_of(record: Any) -> Clip:
         raise _RecordError(f"is no object with keys, but {_shown(record)}")
     id_ = _id_of(record)
     where = f"(clip {id_})"
-    target = next((text for key in TARGET_KEYS for text in _texts(record, key, where)), None)
-    if target is None:
+    summaries = next((texts for key in TARGET_KEYS if (texts := _texts(record, key, where))), [])
+    if not summaries:
         raise _RecordError(f"{where} has no target: one of {', '.join(TARGET_KEYS)} must hold a text")
     texts = {modality: " ".join(_texts(record, key, where)) for modality, key in TEXT_KEYS.items()}
-    return Clip(id_, target, texts)
+    return Clip(id_, summaries[0], texts, tuple(dict.fromkeys(summaries)))
 
 
 def _id_of(record: Mapping[str, Any]) -> str:
-    given = next((record[key] for key in ID_KEYS if record.get(key) not in (None, "")), None)
+    given = next((record[key] for key in ID_KEYS if not is_missing(record.get(key))), None)
     if isinstance(given, int) and not isinstance(given, bool):
         return str(given)
     if given is None or not isinstance(given, str) or not _clean(given):
@@ -91,10 +98,10 @@ def _id_of(record: Mapping[str, Any]) -> str:
 def _texts(record: Mapping[str, Any], key: str, where: str) -> list[str]:
     """Return the texts under a key that are not blank."""
     given = record.get(key)
-    texts = given if isinstance(given, list) else [given]
-    if any(text is not None and not isinstance(text, str) for text in texts):
+    texts = [text for text in (given if isinstance(given, list) else [given]) if not is_missing(text)]
+    if any(not isinstance(text, str) for text in texts):
         raise _RecordError(f"{where} has a {key} that is neither a text nor a list of texts: {_shown(given)}")
-    return [clean for text in texts if text is not None and (clean := _clean(text))]
+    return [clean for text in texts if (clean := _clean(text))]
 
 
 def _clean(text: str) -> str:

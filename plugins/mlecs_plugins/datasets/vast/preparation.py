@@ -36,7 +36,7 @@ from mlecs_plugins.datasets.vast.synthetic import prepare_synthetic
 if TYPE_CHECKING:
     import datasets
 
-READER_VERSION = 2
+READER_VERSION = 3
 """Part of every digest and of the store's folder: raise it when the same files would give other samples."""
 SHOWN_NAMES = 3
 
@@ -93,8 +93,14 @@ def verify(request: DataRequest) -> Verification:
         digest=_digest(plan, options, digests, towers) if usable else None,
         missing={m: [plan.clips[i].id for i in np.flatnonzero(~present)] for m, present in inputs.present.items()},
         problems=lines,
-        notes=notes_of(plan, options, inputs),
+        notes=(*notes_of(plan, options, inputs), *_stranger_note(plan)),
     )
+
+
+def _stranger_note(plan: Selection) -> list[str]:
+    """Return which media files belong to no record; prepared data do not depend on them, and say nothing of them."""
+    names = [plan.folder.name_of(path) for path in plan.strangers]
+    return [f"{len(names)} media files belong to no record and are not read: {_some(names)}"] if names else []
 
 
 def _options(request: DataRequest) -> card.VastOptions:
@@ -197,8 +203,11 @@ def _damage_note(inputs: Inputs) -> list[str]:
     if not inputs.damaged:
         return []
     names = sorted(path.name for path in inputs.damaged)
-    shown = ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
-    return [f"{len(names)} media files cannot be decoded, and what they hold is missing: {shown}"]
+    return [f"{len(names)} media files cannot be decoded, and what they hold is missing: {_some(names)}"]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
 
 
 def _source(plan: Selection, modality: str) -> str:
