@@ -205,7 +205,8 @@ def _check_unregistered(execution: Execution, fleet: str, registry: Registry) ->
 def _jobs(plan: Plan, folder: Path, samples: Samples, registry: Registry, execution: Execution) -> list[Job]:
     """Return a job per seed of a plan; the seeds differ in nothing else, so all else is looked up once."""
     manifest = samples.manifest
-    scorers = scorer_identities(plan, scorers_of(plan, samples, registry, execution.cache_dir))
+    several = samples.references is not None
+    scorers = scorer_identities(plan, scorers_of(plan, samples, registry, execution.cache_dir), several=several)
     encoders = encoder_origins(manifest.modalities, registry)
     first = identity(plan, plan.seeds[0], manifest, scorers, encoders)
     jobs = []

@@ -68,7 +68,8 @@ INFO = DatasetInfo(
         "The manifest decides task, modalities, labels and prompt; those named here are the stand-in's.",
         "A field that is absent, null, NaN or blank is a modality that the sample lacks; so is an array that lacks one "
         "of its numbers, and a media file that cannot be decoded. The prepared data count them.",
-        "Of a list of targets the first that is not blank is trained on.",
+        "Of a list of targets the first that is not blank is trained on; Rouge, BERTScore and other scores of single "
+        "samples take the one that suits an answer best.",
         "Texts are lower-case words hashed to 2,047 ids; pictures, frames and sound become small inputs as in vast; "
         "arrays are standardised by the public training samples unless the manifest says otherwise.",
         "Files that the table names lie inside the data folder.",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from mlecs_bench.api import DataError, Task
 from mlecs_plugins.datasets.jsonl.card import KINDS, MANIFEST, NAME, Kind
@@ -252,7 +252,7 @@ class _Entries:
         given = self.values.get(name, usual)
         if not isinstance(given, int) or isinstance(given, bool) or not 1 <= given <= most:
             raise self.error(name, f"must be a whole number from 1 to {most}")
-        return cast(int, given)
+        return given
 
     def _at(self, name: str) -> str:
         return f"{self._place}.{name}" if self._place else name

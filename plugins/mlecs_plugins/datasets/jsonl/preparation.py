@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 READER_VERSION = 1
 """Part of every digest: raise it when the same files would give other samples."""
 SHOWN_NAMES = 3
-LABEL, TEXTS = "label", "texts"
-"""Columns of the prepared table beside those of every dataset: of a classification, and where texts are a modality."""
+LABEL, TEXTS, REFERENCES = "label", "texts", "references"
+"""Columns of the prepared table beside those of every dataset: of a classification, of texts, of several targets."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def notes_of(samples: Sequence[Sample], values: Values, options: JsonlOptions) -
         notes.append(f"{cut} targets were cut after {options.target_words} words")
     several = sum(len(sample.references) > 1 for sample in samples)
     if several:
-        notes.append(f"{several} of {n} samples have several targets, of which the first is trained on")
+        notes.append(f"{several} of {n} samples have several targets: the first is trained on, all are references")
     for name, present in values.present.items():
         lacking = int((~present).sum())
         if lacking:
@@ -264,10 +264,14 @@ def build_table(layout: Layout, samples: Sequence[Sample], values: Values, optio
         columns[m.name] = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(m.shape)))
         columns[f"has_{m.name}"] = values.present[m.name]
     extra: dict[str, Any] = {}
+    features: dict[str, Any] = {}
+    if any(len(sample.references) > 1 for sample in samples):
+        extra[REFERENCES] = [[_cut(text, options) for text in sample.references] for sample in samples]
+        features[REFERENCES] = datasets.List(datasets.Value("string"))
     if layout.task == "classification":
         extra[LABEL] = [sample.target for sample in samples]
     texts = [source.name for source in layout.modalities if source.kind == "text"]
     if texts and layout.task == "generation":
         extra[TEXTS] = [" ".join(sample.held[m] for m in texts if m in sample.held) for sample in samples]
-    features = features_of(values.modalities, {name: datasets.Value("string") for name in extra})
-    return datasets.Dataset(pa.table({**columns, **extra}, schema=features.arrow_schema))
+    schema = features_of(values.modalities, {name: features.get(name, datasets.Value("string")) for name in extra})
+    return datasets.Dataset(pa.table({**columns, **extra}, schema=schema.arrow_schema))

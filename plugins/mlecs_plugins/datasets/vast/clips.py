@@ -79,7 +79,7 @@ def clip_of(record: Any) -> Clip:
         raise _RecordError(f"is no object with keys, but {_shown(record)}")
     id_ = _id_of(record)
     where = f"(clip {id_})"
-    summaries = next((texts for key in TARGET_KEYS if (texts := _texts(record, key, where))), [])
+    summaries: list[str] = next((found for key in TARGET_KEYS if (found := _texts(record, key, where))), [])
     if not summaries:
         raise _RecordError(f"{where} has no target: one of {', '.join(TARGET_KEYS)} must hold a text")
     texts = {modality: " ".join(_texts(record, key, where)) for modality, key in TEXT_KEYS.items()}
@@ -90,7 +90,7 @@ def _id_of(record: Mapping[str, Any]) -> str:
     given = next((record[key] for key in ID_KEYS if not is_missing(record.get(key))), None)
     if isinstance(given, int) and not isinstance(given, bool):
         return str(given)
-    if given is None or not isinstance(given, str) or not _clean(given):
+    if not isinstance(given, str) or not _clean(given):
         raise _RecordError("has no clip_id")
     return _clean(given)
 
@@ -98,7 +98,7 @@ def _id_of(record: Mapping[str, Any]) -> str:
 def _texts(record: Mapping[str, Any], key: str, where: str) -> list[str]:
     """Return the texts under a key that are not blank."""
     given = record.get(key)
-    texts = [text for text in (given if isinstance(given, list) else [given]) if not is_missing(text)]
+    texts: list[Any] = [text for text in (given if isinstance(given, list) else [given]) if not is_missing(text)]
     if any(not isinstance(text, str) for text in texts):
         raise _RecordError(f"{where} has a {key} that is neither a text nor a list of texts: {_shown(given)}")
     return [clean for text in texts if (clean := _clean(text))]

@@ -57,7 +57,7 @@ def make_plan(data_dir: Path, options: VastOptions, problems: Problems) -> Selec
     if options.view == "auto" and strangers and everything.offered and not with_media.offered:
         raise DataError(
             f"vast: none of the {len(strangers)} media files in {data_dir}, such as {folder.name_of(strangers[0])}, is "
-            f"called like a clip of {annotations.name}; rename them, or leave them alone with --data-option view=captions"
+            f"called like a clip of {annotations.name}; rename them, or take --data-option view=captions"
         )
     if view == "media" and everything.offered and not with_media.offered:
         raise DataError(

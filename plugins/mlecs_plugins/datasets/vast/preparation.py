@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 READER_VERSION = 3
 """Part of every digest and of the store's folder: raise it when the same files would give other samples."""
 SHOWN_NAMES = 3
+REFERENCES = "references"
+"""The column of all summaries of a clip, where some have several."""
 
 
 def prepare(request: DataRequest) -> Prepared:
@@ -189,6 +191,9 @@ def notes_of(plan: Selection, options: card.VastOptions, inputs: Inputs) -> tupl
     cut = sum(_cut(clip.target, options.target_words) != clip.target for clip in plan.clips)
     if cut:
         notes.append(f"{cut} targets were cut after {options.target_words} words")
+    several = sum(len(clip.references) > 1 for clip in plan.clips)
+    if several:
+        notes.append(f"{several} of {n} clips have several summaries: the first is the target, all are references")
     for name, present in inputs.present.items():
         lacking = int((~present).sum())
         if lacking:
@@ -242,5 +247,9 @@ def build_table(
         columns[m.name] = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(m.shape)))
         columns[f"has_{m.name}"] = inputs.present[m.name]
     copies = texts_of(clips)
-    features = features_of(shapes, {name: datasets.Value("string") for name in copies})
+    extra = {name: datasets.Value("string") for name in copies}
+    if any(len(clip.references) > 1 for clip in clips):
+        columns[REFERENCES] = [[_cut(text, options.target_words) for text in clip.references] for clip in clips]
+        extra[REFERENCES] = datasets.List(datasets.Value("string"))
+    features = features_of(shapes, extra)
     return datasets.Dataset(pa.table({**columns, **copies}, schema=features.arrow_schema))
