@@ -202,7 +202,7 @@ class _Entries:
         self._place = place
         if not isinstance(values, dict):
             raise DataError(
-                f"{NAME}: {file}: {place or 'the manifest'} must be name: value pairs, as in docs/own-data.md"
+                f"{NAME}: {file}: {f"'{place}'" if place else 'the manifest'} must be name: value pairs, as in docs/own-data.md"
             )
         self.values: Mapping[str, Any] = {str(name): value for name, value in values.items()}
 
