@@ -201,9 +201,8 @@ class _Entries:
         self._file = file
         self._place = place
         if not isinstance(values, dict):
-            raise DataError(
-                f"{NAME}: {file}: {f"'{place}'" if place else 'the manifest'} must be name: value pairs, as in docs/own-data.md"
-            )
+            what = f"'{place}'" if place else "the manifest"
+            raise DataError(f"{NAME}: {file}: {what} must be name: value pairs, as in docs/own-data.md")
         self.values: Mapping[str, Any] = {str(name): value for name, value in values.items()}
 
     @property
