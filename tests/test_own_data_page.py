@@ -13,7 +13,7 @@ from test_plugin_guide import BLOCK, first_line_that_is_missing
 PAGE = Path(__file__).parent.parent / "docs" / "own-data.md"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
 def test_the_page_of_own_data_can_be_followed_to_its_end(tmp_path, warm):
     shell, output = fabricated.Shell(tmp_path, warm), ""

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from cli_fakes import call_main
@@ -23,6 +24,7 @@ from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.plan.spec import RunSpec
 from mlecs_plugins.datasets import jsonl
 from mlecs_plugins.datasets.jsonl.card import JsonlOptions
+from mlecs_plugins.datasets.jsonl.layout import MODALITY_NAME, OF_TORCH
 from mlecs_plugins.datasets.vast.features import log_mel
 from mlecs_plugins.datasets.vast.media import read_waveform
 from mlecs_plugins.datasets.vast.texts import text_ids
@@ -256,6 +258,7 @@ WRONG_MANIFESTS = {
     MANIFEST.replace("target: says", ""): "'target' is missing",
     MANIFEST.replace("words: {{", "id: {{"): "'modalities.id' is no name of a modality",
     MANIFEST.replace("words: 4", "words: 0"): "'modalities.words.words' must be a whole number from 1",
+    MANIFEST.replace("motion:", "forward:"): "'modalities.forward' is a word of torch's own",
     MANIFEST + "labels: [one]": "'labels' needs at least two labels",
 }
 
@@ -272,6 +275,12 @@ def test_a_wrong_manifest_is_refused_in_one_line_with_file_and_entry(tmp_path, m
         assert WRONG_MANIFESTS[manifest] in str(caught.value)
         assert "dataset.yaml" in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_no_modality_is_called_like_an_attribute_of_torchs_dictionaries():
+    kinds = (torch.nn.ModuleDict, torch.nn.ParameterDict)
+    taken = {name for kind in kinds for name in dir(kind()) if MODALITY_NAME.fullmatch(name)}
+    assert taken <= OF_TORCH
 
 
 def test_a_plan_takes_task_modalities_and_metrics_from_the_manifest(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
-from mlecs_bench.federation.build import build_federation
+from mlecs_bench.federation.build import Builder
 from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.plan.spec import RunSpec
 from vast_files import open_samples, record, write_records
@@ -24,10 +24,13 @@ def made_up(n_words: int, generator: np.random.Generator) -> str:
     return " ".join("".join(generator.choice(list(LETTERS), size)) for size in sizes)
 
 
-def built(folder, cache, **options):
+def check(folder, cache, **options):
+    """Raise UsageError unless the language models of a run without further flags have room for the samples."""
     spec = RunSpec("standalone", "vast", 0.5, n_devices=2, seeds=(27,), data_dir=str(folder), data_options=options)
     registry = Registry.installed()
-    return build_federation(resolve(spec, registry), 27, open_samples(folder, cache, **options), registry)
+    builder = Builder(resolve(spec, registry), 27, open_samples(folder, cache, **options), registry)
+    builder.server()
+    builder.check_lengths()
 
 
 @pytest.mark.slow
@@ -36,9 +39,9 @@ def test_records_as_long_as_vasts_fit_mini_and_longer_ones_name_the_option_that_
     texts = [made_up(n, generator) for n in np.linspace(*WORDS, N_RECORDS).astype(int)]
     records = [record(f"clip{i}", vast_cap=text) for i, text in enumerate(texts)]
     folder = write_records(tmp_path / "own/vast.json", records).parent
-    assert built(folder, tmp_path / "cache").devices
+    check(folder, tmp_path / "cache")
     write_records(folder / "vast.json", [*records, record("long", vast_cap=made_up(150, generator))])
     with pytest.raises(UsageError, match=r"--data-option target_words=N") as caught:
-        built(folder, tmp_path / "cache")
+        check(folder, tmp_path / "cache")
     assert "/" not in str(caught.value).replace(str(folder), "")
-    assert built(folder, tmp_path / "cache", target_words=40).devices
+    check(folder, tmp_path / "cache", target_words=40)

@@ -27,6 +27,75 @@ SETTINGS: Mapping[Kind, tuple[str, ...]] = {
 MODALITY_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 OTHER_COLUMNS = ("id", "target", "group", "stratum", "label", "texts", "references")
 """Names of the prepared table's other columns, which no modality can have."""
+OF_TORCH = frozenset(
+    [
+        "add_module",
+        "apply",
+        "bfloat16",
+        "buffers",
+        "call_super_init",
+        "children",
+        "clear",
+        "compile",
+        "copy",
+        "cpu",
+        "cuda",
+        "double",
+        "dump_patches",
+        "eval",
+        "extra_repr",
+        "float",
+        "forward",
+        "fromkeys",
+        "get",
+        "get_buffer",
+        "get_extra_state",
+        "get_parameter",
+        "get_submodule",
+        "half",
+        "ipu",
+        "items",
+        "keys",
+        "load_state_dict",
+        "modules",
+        "mtia",
+        "named_buffers",
+        "named_children",
+        "named_modules",
+        "named_parameters",
+        "parameters",
+        "pop",
+        "popitem",
+        "register_backward_hook",
+        "register_buffer",
+        "register_forward_hook",
+        "register_forward_pre_hook",
+        "register_full_backward_hook",
+        "register_full_backward_pre_hook",
+        "register_load_state_dict_post_hook",
+        "register_load_state_dict_pre_hook",
+        "register_module",
+        "register_parameter",
+        "register_state_dict_post_hook",
+        "register_state_dict_pre_hook",
+        "requires_grad_",
+        "set_extra_state",
+        "set_submodule",
+        "setdefault",
+        "share_memory",
+        "state_dict",
+        "to",
+        "to_empty",
+        "train",
+        "training",
+        "type",
+        "update",
+        "values",
+        "xpu",
+        "zero_grad",
+    ]
+)
+"""Names that torch's dictionaries of modules and parameters have themselves, under which no encoder can be kept."""
 ENCODINGS = ("vector", "series", "spectrogram")
 LABELS_OF_TARGETS = "all"
 PROMPTS: Mapping[Task, str] = {"classification": "Which is it?", "generation": "Describe it."}
@@ -166,6 +235,8 @@ def _windows(entries: _Entries) -> Windows | None:
 def _source(modalities: _Entries, name: str) -> Source:
     if not MODALITY_NAME.fullmatch(name) or name in OTHER_COLUMNS or name.startswith("has_"):
         raise modalities.error(name, "is no name of a modality: a-z, 0-9 and _, and no name of another column")
+    if name in OF_TORCH:
+        raise modalities.error(name, "is a word of torch's own, which a modality cannot be called; call it otherwise")
     own = modalities.child(name)
     kinds = [kind for kind in KINDS if kind in own.names]
     if len(kinds) != 1:
