@@ -80,7 +80,7 @@ def _data(folder: Path, given: dict[str, Any], cache: Path, registry: Registry) 
     usual = own.data_options if name == own.dataset else {}
     options = build_options(info.options, {**usual, **given["options"]}, f"dataset '{name}'")
     place = Path(given["dir"]).expanduser() if given["dir"] else None
-    return info, Samples.open(info.prepare(DataRequest(place, cache, options)))
+    return info.given(place, options), Samples.open(info.prepare(DataRequest(place, cache, options)))
 
 
 def _text(found: Sequence[SavedScores]) -> str:

@@ -30,6 +30,11 @@ Task = Literal["generation", "classification"]
 StoredType = Literal["uint8", "float32", "int64"]
 """The numbers of a modality as they are stored: pictures, measurements, or ids of tokens."""
 MANIFEST_FILE = "manifest.json"
+REFERENCES = "references"
+"""The column of a prepared table that may hold all texts that are right for a sample, a list of strings.
+
+The target, which is trained on, is one of them.
+"""
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,9 @@ def features_of(modalities: Sequence[Modality], extra: dict[str, Any] | None = N
     """Return the Arrow schema of a prepared dataset.
 
     Columns: ``id``, ``target``, ``group`` (samples of one group never cross a sequence split), ``stratum`` (what
-    a sequence split balances), per modality its flattened values and ``has_<modality>``, and `extra` columns.
+    a sequence split balances), per modality its flattened values and ``has_<modality>``, and `extra` columns. One of
+    these may be ``references``, a list of strings: all texts that are right for a sample. Models are trained on
+    ``target``, and scored against the one that suits an answer best, by scorers of single samples.
     """
     import datasets
 
@@ -233,6 +240,15 @@ class Samples:
     def targets(self) -> list[str]:
         """The target text of every sample."""
         return self.column("target")
+
+    @cached_property
+    def references(self) -> list[tuple[str, ...]] | None:
+        """All texts that are right for every sample; None where no sample has another one than its target."""
+        if REFERENCES not in self.column_names:
+            return None
+        pairs = zip(self.targets, self.column(REFERENCES), strict=True)
+        found = [tuple(dict.fromkeys([target, *(texts or ())])) for target, texts in pairs]
+        return found if any(len(texts) > 1 for texts in found) else None
 
     @cached_property
     def writing(self) -> Writing:
@@ -382,6 +398,11 @@ class PartyData:
     def targets(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> list[str]:
         """Return the target texts of `rows`."""
         return [self._samples.targets[r] for r in self.check_rows(rows)]
+
+    def references(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> list[tuple[str, ...]] | None:
+        """Return all texts that are right for `rows`, their targets first; None where the dataset has but targets."""
+        texts = self._samples.references
+        return None if texts is None else [texts[r] for r in self.check_rows(rows)]
 
     def ids(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> list[str]:
         """Return the sample ids of `rows`."""

@@ -185,7 +185,10 @@ class DatasetInfo:
     training samples, which every dataset gets. A reference whose column a prepared table lacks is left out.
 
     `redistributable` False: the user's own data may not be passed on, nor may pages and files that hold its texts.
-    Raises ValueError for an unknown task.
+
+    `for_data(data_dir, options)` returns the card for a user's folder where that decides task, modalities, metrics or
+    splits; the others of its fields are those of this card. It is asked whenever a run is planned, so it reads no
+    samples; it raises DataError for a folder that it cannot read. Raises ValueError for an unknown task.
     """
 
     title: str
@@ -204,9 +207,14 @@ class DatasetInfo:
     verify: Callable[[DataRequest], Verification] | None = None
     references: Mapping[str, str] = field(default_factory=dict)
     redistributable: bool = True
+    for_data: Callable[[Path, Any], DatasetInfo] | None = None
 
     def __post_init__(self) -> None:
         check_choice(self.task, Task, "the task of a dataset")
+
+    def given(self, data_dir: Path | None, options: Any) -> DatasetInfo:
+        """Return the card for the user's folder `data_dir`, which is this one where data have no say in it."""
+        return self if data_dir is None or self.for_data is None else self.for_data(data_dir, options)
 
 
 @dataclass(frozen=True)

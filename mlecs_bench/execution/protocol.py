@@ -152,7 +152,7 @@ def plan_jobs(
     telling = telling_of(partial(tell_all, observers))
     told: set[str] = set()
     for plan in plans:
-        check_models(plan, registry.dataset(plan.dataset.name).info, telling)
+        check_models(plan, telling)
         for text in family_notes(plan):
             if text not in told:
                 tell_all(observers, Event("note", values={"text": text}), plan)
@@ -205,7 +205,8 @@ def _check_unregistered(execution: Execution, fleet: str, registry: Registry) ->
 def _jobs(plan: Plan, folder: Path, samples: Samples, registry: Registry, execution: Execution) -> list[Job]:
     """Return a job per seed of a plan; the seeds differ in nothing else, so all else is looked up once."""
     manifest = samples.manifest
-    scorers = scorer_identities(plan, scorers_of(plan, samples, registry, execution.cache_dir))
+    several = samples.references is not None
+    scorers = scorer_identities(plan, scorers_of(plan, samples, registry, execution.cache_dir), several=several)
     encoders = encoder_origins(manifest.modalities, registry)
     first = identity(plan, plan.seeds[0], manifest, scorers, encoders)
     jobs = []
@@ -217,7 +218,7 @@ def _jobs(plan: Plan, folder: Path, samples: Samples, registry: Registry, execut
 
 def _workers_of_run(plan: Plan, registry: Registry, execution: Execution, n_jobs: int, tell: Tell) -> Workers:
     """Return workers for one plan: this process where one cell at a time is run, since starting another takes time."""
-    usual = IN_PROCESS if min(_size([plan], registry, execution), n_jobs) == 1 else PROCESSES
+    usual = IN_PROCESS if min(_size([plan], execution), n_jobs) == 1 else PROCESSES
     return _workers_of(usual, [plan], registry, execution, n_jobs, tell)
 
 
@@ -226,7 +227,7 @@ def _workers_of(  # all but the last two are bound before workers are needed
 ) -> Workers:
     """Return the workers that the user names, or the usual ones."""
     request = WorkersRequest(
-        size=min(_size(plans, registry, execution), n_jobs),
+        size=min(_size(plans, execution), n_jobs),
         threads=max(plan.threads for plan in plans),
         tell=tell,
         gpus=tuple(visible_gpus()) if all(plan.torch_device == "cuda" for plan in plans) else (),
@@ -236,10 +237,10 @@ def _workers_of(  # all but the last two are bound before workers are needed
     return workers
 
 
-def _size(plans: Sequence[Plan], registry: Registry, execution: Execution) -> int:
+def _size(plans: Sequence[Plan], execution: Execution) -> int:
     """Return how many cells run at a time: as many as was asked for, else as the most demanding plan allows."""
     if execution.workers is not None:
         return execution.workers
     at_a_time = named_fleet(execution.fleet)[1] or 1
     wanted = max(1, (os.cpu_count() or 1) // at_a_time)
-    return min(workers_that_fit(plan, registry.dataset(plan.dataset.name).info, wanted) for plan in plans)
+    return min(workers_that_fit(plan, wanted) for plan in plans)

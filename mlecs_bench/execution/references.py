@@ -47,11 +47,13 @@ def reference_scores(
     """
     answers = reference_answers(info, samples, parts)
     targets = {party: [samples.targets[row] for row in part.test] for party, part in parts.items()}
-    key = _sha256({"answers": answers, "targets": targets, **evaluator.settings})
+    several = _references(samples, parts)
+    texts = {"targets": targets} | ({"texts": several} if samples.references is not None else {})
+    key = _sha256({"answers": answers, **texts, **evaluator.settings})
     path = cache_dir / CACHE_FOLDER / f"{key}.json"
     scores = _load(path)
     if scores is None:
-        scores = {name: _scored(by_party, targets, evaluator) for name, by_party in answers.items()}
+        scores = {name: _scored(by_party, targets, several, evaluator) for name, by_party in answers.items()}
         _save(path, scores)
     return scores
 
@@ -65,7 +67,7 @@ def reference_answers(info: DatasetInfo, samples: Samples, parts: Mapping[str, P
     }
     constant = {party: most_frequent([samples.targets[row] for row in part.train]) for party, part in parts.items()}
     own = {party: [constant[party]] * len(part.test) for party, part in parts.items()}
-    return answers | {MOST_FREQUENT[info.task]: own}
+    return answers | {MOST_FREQUENT[samples.manifest.task]: own}
 
 
 def most_frequent(targets: Sequence[str]) -> str:
@@ -89,12 +91,23 @@ def _texts(info: DatasetInfo, samples: Samples, name: str) -> list[str]:
     return texts
 
 
-def _scored(answers: Mapping[str, list[str]], targets: Mapping[str, list[str]], evaluator: Evaluator) -> Scores:
+def _references(samples: Samples, parts: Mapping[str, Part]) -> dict[str, list[tuple[str, ...]] | None]:
+    """Return all texts that are right for the parties' test samples; None where there are but targets."""
+    texts = samples.references
+    return {party: None if texts is None else [texts[row] for row in part.test] for party, part in parts.items()}
+
+
+def _scored(
+    answers: Mapping[str, list[str]],
+    targets: Mapping[str, list[str]],
+    references: Mapping[str, list[tuple[str, ...]] | None],
+    evaluator: Evaluator,
+) -> Scores:
     """Return one reference's scores by metric: of the devices by their id, and of the server."""
     client: dict[str, dict[str, Any]] = {}
     server: dict[str, Any] = {}
     for party in answers:
-        for metric, score in evaluator.score_texts(answers[party], targets[party]).items():
+        for metric, score in evaluator.score_texts(answers[party], targets[party], references[party]).items():
             if party == SERVER:
                 server[metric] = score.to_json()
             else:

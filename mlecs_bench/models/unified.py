@@ -17,6 +17,7 @@ from mlecs_bench.errors import DataError, UsageError
 from mlecs_bench.models.backbone import AnyBackbone, load_adapter
 from mlecs_bench.models.connector import Connector
 from mlecs_bench.models.placement import moved
+from mlecs_bench.models.sources import source_name
 from mlecs_bench.models.texts import Answers, Texts
 
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -246,9 +247,9 @@ def check_length(backbone: AnyBackbone, texts: Texts, longest: tuple[str, int], 
     needed = opening + soft_tokens + len(texts.prompt(prompt)) + answer
     if backbone.max_positions is not None and needed > backbone.max_positions:
         raise UsageError(
-            f"'{backbone.source}' has {backbone.max_positions} positions but {needed} are needed "
+            f"'{source_name(backbone.source)}' has {backbone.max_positions} positions but {needed} are needed "
             f"({'BOS, ' if opening else ''}{soft_tokens} soft tokens, prompt, {answer} answer tokens); choose a longer "
-            "model"
+            "model, or cut the targets where the dataset can: --data-option target_words=N"
         )
 
 

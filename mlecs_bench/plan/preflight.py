@@ -12,7 +12,6 @@ from mlecs_bench.models.hub import Part, fetched
 from mlecs_bench.models.sources import WEIGHT_SUFFIXES, check_files, is_folder, is_known
 
 if TYPE_CHECKING:
-    from mlecs_bench.doors.hookspecs import DatasetInfo
     from mlecs_bench.models.memory import MemoryEstimate
     from mlecs_bench.plan.plan import Plan
 
@@ -22,17 +21,17 @@ SMALL_BYTES = 64 * 2**20
 """Size of all weight files up to which memory is no question, and no estimate is made: it imports transformers."""
 
 
-def check_models(plan: Plan, info: DatasetInfo, telling: Telling = SILENT) -> None:
+def check_models(plan: Plan, telling: Telling = SILENT) -> None:
     """Raise UsageError unless the models of a plan are of families that run, fit into the memory and are whole.
 
     Of the memory only what cannot work is refused: frozen weights and trained parameters alone are more than the
-    device has. `info` is the dataset's. Of models of the hub no more than the configuration is fetched.
+    device has. Of models of the hub no more than the configuration is fetched.
     """
     for source in filter(is_folder, plan.models()):
         check_files(source)
     fetch_configurations(plan, telling)
     _check_families(plan)
-    n_modalities = len(info.modalities)
+    n_modalities = len(plan.rates)
     found = memory_of(plan, n_modalities)
     if found is not None and found[0].weights + found[0].trained > found[1]:
         raise UsageError(_too_much(plan, n_modalities, found))
@@ -87,10 +86,10 @@ def fetch_models(plan: Plan, telling: Telling = SILENT, part: Part = Part.WHOLE)
             fetched(source, part, telling)
 
 
-def memory_warning(plan: Plan, info: DatasetInfo, telling: Telling = SILENT) -> str | None:
+def memory_warning(plan: Plan, telling: Telling = SILENT) -> str | None:
     """Return a line for a run that will fit barely or not at all, else None."""
     fetch_configurations(plan, telling)
-    n_modalities = len(info.modalities)
+    n_modalities = len(plan.rates)
     found = memory_of(plan, n_modalities)
     return None if found is None or found[0].total <= NEARLY * found[1] else _too_much(plan, n_modalities, found)
 
@@ -119,13 +118,13 @@ def visible_gpus() -> list[str]:
     )
 
 
-def workers_that_fit(plan: Plan, info: DatasetInfo, wanted: int) -> int:
+def workers_that_fit(plan: Plan, wanted: int) -> int:
     """Return how many cells to run at a time where the user names no number: one per GPU, else what memory allows."""
     if plan.torch_device == "cuda":
         return max(1, len(visible_gpus()))
     if plan.torch_device != "cpu":
         return 1
-    found = memory_of(plan, len(info.modalities))
+    found = memory_of(plan, len(plan.rates))
     return wanted if found is None else max(1, min(wanted, found[1] // found[0].total))
 
 

@@ -28,18 +28,29 @@ if TYPE_CHECKING:
 def resolve(spec: RunSpec, registry: Registry) -> Plan:
     """Return the plan of `spec`; raises UsageError for what cannot be, PluginError for a plugin that cannot be loaded.
 
-    A GPU that is asked for has to be there.
+    A GPU that is asked for has to be there, and so has a data folder that decides what the modalities are.
     """
     profile = profile_named(spec.profile, registry)
-    plan = planned(spec, registry.algorithm(spec.algo), registry.dataset(spec.dataset), profile)
+    dataset = _with_data(registry.dataset(spec.dataset), spec)
+    plan = planned(spec, registry.algorithm(spec.algo), dataset, profile)
     for name in spec.metrics:
-        if registry.metric(name).info.labels and registry.dataset(spec.dataset).info.task != "classification":
+        if registry.metric(name).info.labels and dataset.info.task != "classification":
             raise UsageError(f"metric '{name}' needs labels, and dataset '{spec.dataset}' has none; leave it out")
     if plan.torch_device != "cpu":  # torch is imported only when a GPU is asked for
         from mlecs_bench.models.placement import check_dtype, torch_device
 
         check_dtype(torch_device(plan.torch_device), plan.profile.dtype)
     return plan
+
+
+def _with_data(dataset: Loaded[DatasetInfo], spec: RunSpec) -> Loaded[DatasetInfo]:
+    """Return a dataset with its card for the data of `spec`."""
+    options = build_options(dataset.info.options, spec.data_options, f"dataset '{dataset.name}'")
+    return dataclasses.replace(dataset, info=dataset.info.given(_data_dir(spec), options))
+
+
+def _data_dir(spec: RunSpec) -> Path | None:
+    return Path(spec.data_dir).expanduser() if spec.data_dir else None
 
 
 def planned(
@@ -68,7 +79,7 @@ def planned(
         options=options,
         dataset=dataset.ref,
         data_options=data_options,
-        data_dir=Path(spec.data_dir).expanduser() if spec.data_dir else None,
+        data_dir=_data_dir(spec),
         split=split,
         rho=spec.rho,
         rates=rates,

@@ -49,7 +49,7 @@ def run_cells(plan: Plan, places: Places, registry: Registry, view: View) -> Cel
     for warning in warnings:
         view.say(f"warning: {warning}")
     observers.register(view, name="live-view")
-    tight = memory_warning(plan, registry.dataset(plan.dataset.name).info, Telling(view.say, lambda *_: None))
+    tight = memory_warning(plan, Telling(view.say, lambda *_: None))
     if tight:
         view.say(f"warning: {tight}")
     results = protocol.run(plan, Execution(**vars(places)), observers, registry)

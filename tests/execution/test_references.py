@@ -45,7 +45,8 @@ COPIES = ["-", "-", "-", "a b", "x", "-", "-", "-", None, "-", "q r", ""]
 
 def samples_of(targets, copies, labels=()) -> Samples:
     columns = {**made.make_columns(len(targets)), "target": targets, "stratum": copies}
-    manifest = dataclasses.replace(made.make_manifest(len(targets)), labels=labels)
+    task = "classification" if labels else "generation"
+    manifest = dataclasses.replace(made.make_manifest(len(targets)), task=task, labels=labels)
     return Samples(manifest, made.make_table(columns))
 
 

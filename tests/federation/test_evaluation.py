@@ -56,7 +56,8 @@ def exact() -> FunctionScorer:
 @pytest.fixture(scope="module")
 def classes() -> Samples:
     columns = {**made.make_columns(4), "target": TARGETS}
-    return Samples(dataclasses.replace(made.make_manifest(4), labels=LABELS), made.make_table(columns))
+    manifest = dataclasses.replace(made.make_manifest(4), task="classification", labels=LABELS)
+    return Samples(manifest, made.make_table(columns))
 
 
 def evaluator(samples, *, ranks: bool, batch_size: int = 6) -> Evaluator:
@@ -74,6 +75,40 @@ def test_ranked_labels_score_under_names_of_their_own_and_change_nothing_else(cl
         "exact_rank": 3 / 4, "recall_blue_rank": 1 / 2, "recall_happy_sad_rank": 1.0, "recall_red_rank": 1.0
     }  # fmt: skip  # by hand
     assert model.ranked == [2, 2], "as many sequences at a time as answers are generated"
+
+
+def test_scores_of_single_samples_are_the_best_over_references_and_all_others_take_the_target():
+    texts = [["red", "blue"], ["blue"], ["happy sad", "red", "happy"], ["blue"]]
+    answers = ["blue", "red", "happy", "blue"]
+    table = made.make_table({**made.make_columns(4), "target": TARGETS}).add_column("references", texts)
+    samples = Samples(made.make_manifest(4), table)
+    party = PartyData(samples, range(4), toy.NAMES, "d00")
+    assert party.references([2, 1]) == [("happy sad", "red", "happy"), ("blue",)]
+    for sign, best in ((1, max), (-1, min)):
+
+        def each(predictions, references, sign=sign):
+            return [
+                sign * (len(set(a) & set(b)) / len(set(a) | set(b)))
+                for a, b in zip(predictions, references, strict=True)
+            ]
+
+        def mean(predictions, references, each=each, sign=sign):
+            return Metric(sum(each(predictions, references)) / len(references), len(references), sign > 0)
+
+        single, whole = FunctionScorer("single", "s", mean, each), FunctionScorer("whole", "w", mean)
+        info = dataclasses.replace(INFO, diagnostic_columns=(), diagnose=None)
+        scored = Evaluator(info, samples, [single, whole], 4)
+        wanted = [best(each([a] * len(t), t)) for a, t in zip(answers, texts, strict=True)]
+        found = scored.compare(answers, party.targets(party.rows), party.references(party.rows))
+        assert found["single"].value == pytest.approx(sum(wanted) / 4)
+        assert found["whole"].value == pytest.approx(sum(each(answers, TARGETS)) / 4)
+        alone = scored.single_scores(answers, TARGETS, party.references(party.rows))
+        assert alone["single"] == pytest.approx(wanted)
+        assert alone["exact_match"] == [1.0, 0.0, 1.0, 1.0]
+        assert "references" in scored.settings
+    told = scorer_identities(toy.toy_plan(made.profile()), [single, whole], several=True)
+    assert told["single"] != "s"
+    assert told["whole"] == "w"
 
 
 def test_a_reference_scores_the_same_either_way(classes, tmp_path):

@@ -23,7 +23,6 @@ from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.plan.spec import RunSpec
 
 REGISTRY = Registry.installed()
-VAST = dataclasses.replace(REGISTRY.dataset("vast").info, metrics=("rouge_lsum",))
 
 
 def plan_of(algo: str = "standalone", **changes: object) -> Plan:
@@ -75,7 +74,7 @@ def test_a_model_that_is_not_whole_is_refused_before_anything_is_loaded(checkpoi
         copy = Path(shutil.copytree(checkpoints["gpt2"], tmp_path / damage))
         harm(copy)
         with pytest.raises(UsageError, match=match) as caught:
-            preflight.check_models(plan_of(slm=str(copy)), VAST)
+            preflight.check_models(plan_of(slm=str(copy)))
         assert "\n" not in str(caught.value)
 
 
@@ -85,15 +84,15 @@ def test_what_another_save_left_beside_whole_weights_does_no_harm(checkpoints, t
         (copy / name).write_text(json.dumps({"weight_map": {"a": "gone"}}))
     size = json.loads((copy / "config.json").read_text())["vocab_size"]
     edit_config(copy, auto_map={"AutoModelForCausalLM": "own.Model"}, pad_token_id=size)  # transformers has the family
-    preflight.check_models(plan_of(slm=str(copy)), VAST)
+    preflight.check_models(plan_of(slm=str(copy)))
     assert Backbone(str(copy), BaseSettings(torch.device("cpu"))).vocab_size == size
 
 
 def test_bits_that_would_quantise_nothing_are_refused(tmp_path):
     falcon = zoo.save("falcon", tmp_path / "falcon")
-    preflight.check_models(plan_of(slm=falcon), VAST)
+    preflight.check_models(plan_of(slm=falcon))
     with pytest.raises(UsageError, match=r"\(falcon\) has no layers that bitsandbytes quantises"):
-        preflight.check_models(plan_of(slm=falcon, base_bits=8), VAST)
+        preflight.check_models(plan_of(slm=falcon, base_bits=8))
 
 
 def test_a_family_whose_targets_are_pefts_own_is_named(tmp_path):
@@ -110,20 +109,20 @@ def test_a_run_that_cannot_fit_is_refused_and_one_that_may_not_is_warned(monkeyp
         monkeypatch.setattr(memory, "available_memory", lambda _, gib=gib: gib * memory.GIB)
         if refused:
             with pytest.raises(UsageError, match=r"needs about 24\.\d GiB.*and cpu has 10\.0 GiB; --gradient"):
-                preflight.check_models(plan, VAST)
+                preflight.check_models(plan)
         else:
-            preflight.check_models(plan, VAST)
-        assert (preflight.memory_warning(plan, VAST) is not None) == warned
+            preflight.check_models(plan)
+        assert (preflight.memory_warning(plan) is not None) == warned
 
 
 def test_every_gpu_runs_one_cell_at_a_time_and_a_cpu_as_many_as_fit(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
     plan = plan_of("ml-ecs", profile="paper")
-    assert preflight.workers_that_fit(dataclasses.replace(plan, torch_device="cuda"), VAST, 8) == 1
-    assert preflight.workers_that_fit(dataclasses.replace(plan, torch_device="cuda:1"), VAST, 8) == 1
+    assert preflight.workers_that_fit(dataclasses.replace(plan, torch_device="cuda"), 8) == 1
+    assert preflight.workers_that_fit(dataclasses.replace(plan, torch_device="cuda:1"), 8) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-1a2b")
     assert preflight.visible_gpus() == ["5", "GPU-1a2b"]
-    assert preflight.workers_that_fit(dataclasses.replace(plan, torch_device="cuda"), VAST, 8) == 2
+    assert preflight.workers_that_fit(dataclasses.replace(plan, torch_device="cuda"), 8) == 2
     monkeypatch.setattr(memory, "available_memory", lambda _: 80 * memory.GIB)
-    assert preflight.workers_that_fit(plan, VAST, 8) == 3
-    assert preflight.workers_that_fit(plan_of("ml-ecs"), VAST, 8) == 8
+    assert preflight.workers_that_fit(plan, 8) == 3
+    assert preflight.workers_that_fit(plan_of("ml-ecs"), 8) == 8

@@ -130,7 +130,7 @@ def test_widths_that_an_algorithm_holds_against_each_other_must_be_one(profile):
 def test_targets_that_no_layer_has_are_refused_with_those_there_are(profile):
     plan = plan_with(profile, set={"lora.targets": "q_proj,v_proj"})
     with pytest.raises(UsageError, match=r"names q_proj, v_proj, and no linear layer of .* is called so; it has"):
-        check_models(plan, made.dataset().info)
+        check_models(plan)
 
 
 # Local epochs

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import hashlib
 import json
+import math
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, TextIO
 
-MAX_DEPTH = 3  # folders below DIR that are searched: a wrong DIR such as / must not take minutes
+MAX_DEPTH = 8  # folders below DIR that are searched: a wrong DIR such as / must not take minutes
+MACOS_FOLDER = "__MACOSX"  # what macOS puts into archives beside the files: their attributes, under the same names
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 SETTLED_SECONDS = 2.0  # a younger file may still change without its time stamp showing it
 
 
@@ -19,9 +26,42 @@ def visible_files(data_dir: Path) -> list[Path]:
     found: list[Path] = []
     for folder, subfolders, names in os.walk(data_dir, followlinks=True):
         depth = len(Path(folder).relative_to(data_dir).parts)
-        subfolders[:] = [] if depth >= MAX_DEPTH else [name for name in subfolders if not name.startswith(".")]
-        found += [Path(folder, name) for name in names if not name.startswith(".")]
+        subfolders[:] = [] if depth >= MAX_DEPTH else [name for name in subfolders if _is_visible(name)]
+        found += [Path(folder, name) for name in names if _is_visible(name)]
     return sorted(found)
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".") and name != MACOS_FOLDER
+
+
+def is_picture(path: Path) -> bool:
+    """Is a path that of a visible picture, as far as names tell?"""
+    return path.suffix.lower() in PICTURE_SUFFIXES and _is_visible(path.name)
+
+
+def open_text(path: Path) -> TextIO:
+    """Open a text file as other systems write it: UTF-8 or UTF-16 with a byte order mark, compressed by gzip or not.
+
+    Ends of lines are left as they are. Raises OSError.
+    """
+    compressed = path.suffix.lower() == ".gz"
+    with gzip.open(path, "rb") if compressed else path.open("rb") as file:
+        first = file.read(2)
+    encoding = "utf-16" if first in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    if compressed:
+        return gzip.open(path, "rt", encoding=encoding, newline="")
+    return path.open(encoding=encoding, newline="")
+
+
+def suffix_of(path: Path) -> str:
+    """Return a file's suffix in lower case, without that of gzip."""
+    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
+
+
+def in_order(paths: Iterable[Path]) -> list[Path]:
+    """Return paths sorted by name, with numbers in names as numbers: frame 2 before frame 10."""
+    return sorted(paths, key=lambda path: ([int(x) if x.isdigit() else x for x in re.split(r"([0-9]+)", path.name)]))
 
 
 def sha256_of(path: Path) -> str:
@@ -31,7 +71,7 @@ def sha256_of(path: Path) -> str:
 
 
 class Digests:
-    """The sha256 of files, remembered by path, size and time stamp in a JSON file."""
+    """The sha256 of files, remembered by path, size and time stamp in a JSON file; a folder's is that of its files."""
 
     def __init__(self, store: Path) -> None:
         self._store = store
@@ -48,6 +88,9 @@ class Digests:
         return digests
 
     def _digest(self, path: Path) -> str:
+        if path.is_dir():
+            held = [(file.name, self._digest(file)) for file in sorted(path.iterdir()) if file.is_file()]
+            return hashlib.sha256(json.dumps(held).encode()).hexdigest()
         status = path.stat()
         key, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns]
         known = self._known.get(key)
@@ -75,3 +118,27 @@ def _load(store: Path) -> dict[str, list[int | str]]:
         return {str(key): [int(size), int(stamp), str(digest)] for key, (size, stamp, digest) in values.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """Return the path of a file that a table names, "/" or "\\" between folders; None where it leaves `folder`.
+
+    Neither `..`, an absolute path nor a link leads out. Whether the file is there is not looked at.
+    """
+    steps = name.replace("\\", "/")
+    if "\0" in name or steps.startswith("/") or ":" in steps.partition("/")[0]:
+        return None
+    path = folder / steps
+    try:
+        return path if path.resolve().is_relative_to(folder.resolve()) else None
+    except (OSError, RuntimeError):  # a link to itself, a name that no file can have
+        return None
+
+
+def is_missing(value: Any) -> bool:
+    """Is a cell without a value: null, NaN, blank, or a list of nothing else?"""
+    if isinstance(value, list | tuple):
+        return all(map(is_missing, value))
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or (isinstance(value, str) and value.strip().lower() in {"", "nan"})

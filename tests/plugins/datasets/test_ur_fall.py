@@ -6,6 +6,7 @@ import math
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,23 @@ def test_official_archives_are_averaged_exactly(folder: Path, tmp_path: Path) ->
     for row, picture in zip(rows_of(samples, "fall-01"), pictures.values(), strict=True):
         oracle = np.array([[c.mean((0, 1)) for c in np.split(r, 32, axis=1)] for r in np.split(picture, 24)])
         np.testing.assert_array_equal(samples.array("rgb")[row], np.rint(oracle).astype(np.uint8))
+
+
+def test_an_archive_of_windows_or_macos_gives_the_same_pictures(folder: Path, tmp_path: Path) -> None:
+    pictures = {frame: np.full((48, 64, 3), 3 * frame, dtype=np.uint8) for frame in LABELS["fall-01"]}
+    archive = folder / "fall-01-cam0-rgb.zip"
+    write_zip(archive, pictures)
+    plain_ = open_samples(folder, tmp_path / "plain").array("rgb")
+    with zipfile.ZipFile(archive) as made:
+        members = {name: made.read(name) for name in made.namelist()}
+    for change in (lambda name: name.replace("/", "\\"), lambda name: name.replace(".png", ".PNG"), str):
+        with zipfile.ZipFile(archive, "w") as made:
+            for name, data in members.items():
+                info = zipfile.ZipInfo()
+                info.filename = change(name)  # set later, for ZipInfo itself turns what the system's separator is
+                made.writestr(info, data)
+                made.writestr(f"__MACOSX/{name.replace('/', '/._')}", b"attributes")
+        np.testing.assert_array_equal(open_samples(folder, tmp_path / "cache").array("rgb"), plain_)
 
 
 def test_flat_folder_gives_the_same_samples(folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -14,9 +15,12 @@ from installed import encoder_of
 from laws import for_all
 from mlecs_bench.data.samples import Modality
 from mlecs_bench.models.encoders import TABLE_ROWS
-from mlecs_plugins.datasets.vast import clips, records
+from mlecs_plugins.datasets import problems as problems_module
+from mlecs_plugins.datasets.problems import Problems
+from mlecs_plugins.datasets.vast import records
 from mlecs_plugins.datasets.vast.card import VOCABULARY
-from mlecs_plugins.datasets.vast.clips import AnnotationProblems, Clip, Subset, clip_of, read_clips
+from mlecs_plugins.datasets.vast.clips import Clip, Subset, clip_of, read_clips
+from mlecs_plugins.datasets.vast.folder import Folder
 from mlecs_plugins.datasets.vast.records import RecordsError, read_records
 from mlecs_plugins.datasets.vast.texts import text_ids, word_id, words_of
 from vast_files import record, write_records
@@ -126,7 +130,7 @@ def test_a_long_list_is_read_with_a_small_window(tmp_path, monkeypatch):
 
 
 def problems_of(path) -> list[str]:
-    problems = AnnotationProblems()
+    problems = Problems()
     list(read_clips(path, problems))
     assert problems.count == len(problems.lines)
     return problems.lines
@@ -222,7 +226,7 @@ def test_a_broken_record_is_one_line_with_file_and_number(tmp_path, broken, reas
     assert line.startswith("notes.json: ")
     assert reason in line
     assert len(line) < 160
-    assert [clip.id for clip in read_clips(path, AnnotationProblems())] == ["first", "last"]
+    assert [clip.id for clip in read_clips(path, Problems())] == ["first", "last"]
 
 
 def test_a_file_without_a_record_is_a_problem(tmp_path):
@@ -232,15 +236,15 @@ def test_a_file_without_a_record_is_a_problem(tmp_path):
 def test_a_damaged_file_is_a_problem_after_its_clips(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps([record("one"), record("two")])[:-9])
-    problems = AnnotationProblems()
+    problems = Problems()
     assert [clip.id for clip in read_clips(path, problems)] == ["one"]
     assert len(problems.lines) == 1
     assert "record 2 is not JSON" in problems.lines[0]
 
 
 def test_a_file_full_of_problems_keeps_some_lines_and_counts_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(clips, "MAX_PROBLEMS", 3)
-    problems = AnnotationProblems()
+    monkeypatch.setattr(problems_module, "MAX_PROBLEMS", 3)
+    problems = Problems()
     list(read_clips(write_records(tmp_path / "a.json", [{}] * 10), problems))
     assert (problems.count, len(problems.lines)) == (10, 3)
 
@@ -248,7 +252,7 @@ def test_a_file_full_of_problems_keeps_some_lines_and_counts_all(tmp_path, monke
 def test_half_a_surrogate_pair_can_be_stored(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps([record("a", vast_cap="x \ud83d y", subtitle="\udc00")]))
-    (clip,) = read_clips(path, AnnotationProblems())
+    (clip,) = read_clips(path, Problems())
     assert (clip.target, clip.texts["subtitle"]) == ("x ? y", "?")
 
 
@@ -341,3 +345,69 @@ def test_words_that_differ_modulo_the_default_table_differ_for_the_encoder():
     assert {k: t.shape[0] for k, t in plain.state_dict().items() if k.startswith("table")} == {
         "table.weight": TABLE_ROWS
     }
+
+
+# Files as MSR-VTT has them, and as other tools write them
+
+
+def msrvtt_file(videos: list[str], sentences: list[tuple[str, str]]) -> dict:
+    return {
+        "info": {"year": "2016"},
+        "videos": [{"category": 9, "video_id": name, "split": "train", "id": i} for i, name in enumerate(videos)],
+        "sentences": [{"caption": text, "video_id": name, "sen_id": i} for i, (name, text) in enumerate(sentences)],
+    }
+
+
+def test_msrvtts_own_file_gives_a_clip_per_video_with_its_sentences(tmp_path):
+    pairs = [("video1", "a dog"), ("video0", "a cat"), ("video1", "dogs run"), ("video1", "a dog")]
+    for indent in (None, 2):
+        path = tmp_path / "train_val_videodatainfo.json"
+        path.write_text(json.dumps(msrvtt_file(["video0", "video1"], pairs), indent=indent))
+        problems = Problems()
+        found = list(read_clips(path, problems))
+        assert [(clip.id, clip.target, clip.references) for clip in found] == [
+            ("video0", "a cat", ("a cat",)), ("video1", "a dog", ("a dog", "dogs run"))
+        ]  # fmt: skip
+        assert problems.count == 0
+    for wrong, told in (
+        (msrvtt_file(["video0"], pairs), "sentence 1 is about 'video1', which is none of its videos"),
+        ({"videos": [], "sentences": 3}, "has no list of objects under 'sentences'"),
+        (msrvtt_file(["video0"], []), "record 1 (clip video0) has no target"),
+    ):
+        path.write_text(json.dumps(wrong))
+        problems = Problems()
+        assert list(read_clips(path, problems)) == []
+        assert told in problems.lines[0]
+
+
+def test_annotations_are_read_as_other_tools_write_them(tmp_path):
+    records_ = [
+        record(f"clip{i}", subtitle=float("nan") if i else "words", audio_cap=[float("nan"), "rain"]) for i in range(3)
+    ]
+    as_lines = "".join(json.dumps(one) + "\r\n" for one in records_)
+    files = {
+        "a.jsonl": b"\xef\xbb\xbf" + as_lines.encode(),
+        "b.json": json.dumps(records_).encode("utf-16"),
+        "c.jsonl.gz": gzip.compress(as_lines.encode()),
+        "D.NDJSON": as_lines.encode(),
+    }
+    for name, content in files.items():
+        folder = tmp_path / name.replace(".", "-")
+        folder.mkdir()
+        (folder / name).write_bytes(content)
+        problems = Problems()
+        found = list(read_clips(Folder(folder).annotations(None), problems))
+        assert [clip.id for clip in found] == ["clip0", "clip1", "clip2"]
+        assert [clip.texts["subtitle"] for clip in found] == ["words", "", ""]
+        assert {clip.texts["audio"] for clip in found} == {"rain"}
+        assert problems.count == 0
+    (tmp_path / "cut.jsonl.gz").write_bytes(files["c.jsonl.gz"][:-9])
+    problems = Problems()
+    list(read_clips(tmp_path / "cut.jsonl.gz", problems))
+    assert "cannot be read" in problems.lines[0]
+
+
+def test_all_summaries_of_a_clip_are_references_and_the_first_is_the_target():
+    clip = clip_of(record("a", vast_cap=[None, " ", "first one", "second", "first one"]))
+    assert (clip.target, clip.references) == ("first one", ("first one", "second"))
+    assert clip_of(record("a", vast_cap=float("nan"), caption="x", desc="y")).references == ("x",)

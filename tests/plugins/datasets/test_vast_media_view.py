@@ -6,15 +6,17 @@ import dataclasses
 import os
 import re
 import shutil
+import struct
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mlecs_bench.errors import DataError
 from mlecs_plugins.datasets import store
 from mlecs_plugins.datasets.vast import inputs
 from mlecs_plugins.datasets.vast.features import log_mel
-from mlecs_plugins.datasets.vast.media import read_waveform
+from mlecs_plugins.datasets.vast.media import read_waveform, sample_frames
 from mlecs_plugins.datasets.vast.preparation import prepare
 from vast_files import (
     WITHOUT,
@@ -22,6 +24,7 @@ from vast_files import (
     make_clips,
     missing_of,
     open_samples,
+    plain,
     record,
     request,
     shade,
@@ -267,9 +270,9 @@ def test_verify_lists_every_broken_record_and_looks_at_the_others(captions, tmp_
 
 
 def test_verify_counts_the_problems_that_it_does_not_list(captions, tmp_path, monkeypatch):
-    from mlecs_plugins.datasets.vast import clips as clips_module
+    from mlecs_plugins.datasets import problems as problems_module
 
-    monkeypatch.setattr(clips_module, "MAX_PROBLEMS", 2)
+    monkeypatch.setattr(problems_module, "MAX_PROBLEMS", 2)
     write_records(captions / "notes.json", [*gap_records(), *[{}] * 5])
     problems = verified(captions, tmp_path / "cache").problems
     assert len(problems) == 3
@@ -281,3 +284,55 @@ def test_verify_of_whole_files_has_no_problem(captions, tmp_path):
     assert found.problems == []
     assert found.digest == open_samples(captions, tmp_path / "cache", limit=3).manifest.digest
     assert found.n_samples == 3
+
+
+# Names and forms of other systems and tools
+
+
+def test_media_are_found_under_the_names_that_other_tools_give_them(tmp_path):
+    folder = tmp_path / "own"
+    ids = ["video0.mp4", "videos/video1.mp4", "video2", "caf\u00e9", "video4", "video5", "none"]
+    write_records(folder / "notes.json", [record(name) for name in ids])
+    write_media(folder / "a/b/c/d/e/video0.M4V", form="mp4")
+    write_media(folder / "video1.mp4")
+    write_media(folder / "video2.mov")
+    write_media(folder / "cafe\u0301.mp4")  # as macOS takes the letter apart
+    for frame in range(12):
+        (folder / "frames/video4").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(plain(frame)).save(folder / f"frames/video4/frame_{frame}.JPG")
+    Image.fromarray(plain(9)).save(folder / "video5.png")
+    (folder / "__MACOSX").mkdir()
+    (folder / "__MACOSX/video2.mp4").write_bytes(b"attributes")
+    (folder / "._video2.mp4").write_bytes(b"attributes")
+    samples = open_samples(folder, tmp_path / "cache")
+    assert set(samples.ids) == set(ids) - {"none"}
+    assert samples.presence["vision"].all()
+    levels = {id_: array.mean(axis=(1, 2, 3)) for id_, array in zip(samples.ids, samples.array("vision"), strict=True)}
+    np.testing.assert_allclose(levels["video4"], [shade(k) for k in (1, 4, 7, 10)], atol=3)
+    np.testing.assert_allclose(levels["video5"], [shade(9)] * 4, atol=1)
+    assert verified(folder, tmp_path / "cache").problems == []
+
+
+def test_media_that_belong_to_no_record_are_counted_and_named(tmp_path):
+    write_records(tmp_path / "own/notes.json", [record("a"), record("b")])
+    for name in ("a", "stranger", "sub/other"):
+        write_media(tmp_path / f"own/{name}.mp4")
+    (note,) = [n for n in verified(tmp_path / "own", tmp_path / "cache").notes if "belong to no record" in n]
+    assert note == "2 media files belong to no record and are not read: stranger.mp4, sub/other.mp4"
+    (tmp_path / "own/a.mp4").rename(tmp_path / "own/renamed.mp4")
+    with pytest.raises(DataError, match=r"none of the 3 media files .* is called like a clip of notes.json"):
+        open_samples(tmp_path / "own", tmp_path / "cache")
+    assert len(open_samples(tmp_path / "own", tmp_path / "cache", view="captions")) == 2
+
+
+def test_a_rotated_video_is_turned_upright(tmp_path):
+    """The matrix of a track's header (ISO 14496-12, 8.3.2) turns clockwise; a phone held upright writes the second."""
+    picture = np.zeros((48, 64, 3), dtype=np.uint8)
+    picture[:24, :32] = 255  # the upper left quarter
+    whole = write_media(tmp_path / "film.mp4", draw=lambda _: picture).read_bytes()
+    at = whole.index(b"tkhd") + 44
+    for turns, (a, b, c, d) in enumerate([(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)]):
+        matrix = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+        (tmp_path / "turned.mp4").write_bytes(whole[:at] + matrix + whole[at + len(matrix) :])
+        (frame,) = sample_frames(tmp_path / "turned.mp4", 1)
+        np.testing.assert_allclose(frame, np.rot90(picture, -turns), atol=40)

@@ -64,7 +64,7 @@ def _zip_images(source: ImageSource, wanted: set[int]) -> Iterator[tuple[int, st
     try:
         with zipfile.ZipFile(source.path) as archive:
             for name in sorted(archive.namelist()):
-                match = IMAGE_NAME.fullmatch(name.rpartition("/")[2])
+                match = IMAGE_NAME.fullmatch(name.replace("\\", "/").rpartition("/")[2])
                 if match and match["source"].lower() == stem and int(match["frame"]) in wanted:
                     yield int(match["frame"]), name, archive.read(name)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:

@@ -64,12 +64,16 @@ def mlecs_dataset() -> DatasetInfo:
             "With a data folder: the view media reads frames and sound, and leaves out clips without any media file; "
             "the view captions puts the annotators' captions in place of pictures and sound, and is named in every "
             "table.",
-            "The target is vast_cap, else caption, else desc; of a list the first that is not empty. clip_id may also "
-            "be called video_id. Captions of a list are read together. Texts are lower-case words hashed to 2,047 "
+            "The target is vast_cap, else caption, else desc; of a list the first that is not empty is trained on, and "
+            "Rouge, BERTScore and other scores of single samples take the one that suits an answer best. clip_id may "
+            "also be called video_id. Captions of a list are read together. Texts are lower-case words hashed to 2,047 "
             "ids.",
+            "MSR-VTT's own file (videos and sentences) is read, too, and files of lines may be compressed (.gz). "
+            "Media are found by their names in any subfolder: CLIP.mp4, .m4v, .mp3, .jpg and their like, or a folder "
+            "CLIP of frames; a clip_id may itself have a suffix. Video is turned upright.",
             "features=towers puts frozen encoders of your own in front of frames, sound and texts; embeddings are "
             "standardised by the public training samples.",
-            "A field that is absent, null or empty, and a file that is absent or damaged, is a modality that the "
+            "A field that is absent, null, NaN or empty, and a file that is absent or damaged, is a modality that the "
             "sample lacks. The manifest counts them.",
             "Tables show what copying the subtitle scores (copy-subtitle) and, where there are captions, copying "
             "vision_cap, audio_cap and subtitle, in this order (copy-all).",

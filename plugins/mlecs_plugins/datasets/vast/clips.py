@@ -6,10 +6,13 @@ import hashlib
 import heapq
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlecs_plugins.datasets.problems import Problems
+from mlecs_plugins.datasets.user_files import is_missing
+from mlecs_plugins.datasets.vast.msrvtt import captioned_videos, is_captioned_videos
 from mlecs_plugins.datasets.vast.records import RecordsError, read_records
 
 ID_KEYS = ("clip_id", "video_id")
@@ -18,16 +21,19 @@ TARGET_KEYS = ("vast_cap", "caption", "desc")
 TEXT_KEYS = {"audio": "audio_cap", "subtitle": "subtitle", "vision": "vision_cap"}
 CLIP_OF_VIDEO = re.compile(r"(?P<video>.{11})(\.\d+|_\d+(\.\d+)?_\d+(\.\d+)?)")
 """A clip's name in VAST (video and number) and in VALOR (video, first and last second)."""
-MAX_PROBLEMS = 1000
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One annotated clip: its name, its summary, and modality → text ("" where the record has none)."""
+    """One annotated clip: its name, its summary, and modality → text ("" where the record has none).
+
+    `references` are all summaries that the record has, of which the first is the target.
+    """
 
     id: str
     target: str
     texts: Mapping[str, str]
+    references: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
@@ -36,30 +42,17 @@ class Clip:
         return match["video"] if match else self.id
 
 
-@dataclass
-class AnnotationProblems:
-    """What is wrong with an annotation file, one line each; beyond MAX_PROBLEMS they are only counted."""
-
-    lines: list[str] = field(default_factory=list)
-    count: int = 0
-
-    def add(self, line: str) -> None:
-        """Note one problem."""
-        self.count += 1
-        if len(self.lines) < MAX_PROBLEMS:
-            self.lines.append(line)
-
-
 class _RecordError(Exception):
     """What is wrong with one record."""
 
 
-def read_clips(path: Path, problems: AnnotationProblems) -> Iterator[Clip]:
+def read_clips(path: Path, problems: Problems) -> Iterator[Clip]:
     """Yield the clips of an annotation file, noting records that are none."""
     first_use: dict[str, int] = {}
     number = 0
     try:
-        for number, record in enumerate(read_records(path), start=1):
+        records = captioned_videos(path) if is_captioned_videos(path) else read_records(path)
+        for number, record in enumerate(records, start=1):
             try:
                 clip = clip_of(record)
                 if clip.id in first_use:
@@ -86,18 +79,18 @@ def clip_of(record: Any) -> Clip:
         raise _RecordError(f"is no object with keys, but {_shown(record)}")
     id_ = _id_of(record)
     where = f"(clip {id_})"
-    target = next((text for key in TARGET_KEYS for text in _texts(record, key, where)), None)
-    if target is None:
+    summaries: list[str] = next((found for key in TARGET_KEYS if (found := _texts(record, key, where))), [])
+    if not summaries:
         raise _RecordError(f"{where} has no target: one of {', '.join(TARGET_KEYS)} must hold a text")
     texts = {modality: " ".join(_texts(record, key, where)) for modality, key in TEXT_KEYS.items()}
-    return Clip(id_, target, texts)
+    return Clip(id_, summaries[0], texts, tuple(dict.fromkeys(summaries)))
 
 
 def _id_of(record: Mapping[str, Any]) -> str:
-    given = next((record[key] for key in ID_KEYS if record.get(key) not in (None, "")), None)
+    given = next((record[key] for key in ID_KEYS if not is_missing(record.get(key))), None)
     if isinstance(given, int) and not isinstance(given, bool):
         return str(given)
-    if given is None or not isinstance(given, str) or not _clean(given):
+    if not isinstance(given, str) or not _clean(given):
         raise _RecordError("has no clip_id")
     return _clean(given)
 
@@ -105,10 +98,10 @@ def _id_of(record: Mapping[str, Any]) -> str:
 def _texts(record: Mapping[str, Any], key: str, where: str) -> list[str]:
     """Return the texts under a key that are not blank."""
     given = record.get(key)
-    texts = given if isinstance(given, list) else [given]
-    if any(text is not None and not isinstance(text, str) for text in texts):
+    texts: list[Any] = [text for text in (given if isinstance(given, list) else [given]) if not is_missing(text)]
+    if any(not isinstance(text, str) for text in texts):
         raise _RecordError(f"{where} has a {key} that is neither a text nor a list of texts: {_shown(given)}")
-    return [clean for text in texts if text is not None and (clean := _clean(text))]
+    return [clean for text in texts if (clean := _clean(text))]
 
 
 def _clean(text: str) -> str:

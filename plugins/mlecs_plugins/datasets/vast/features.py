@@ -23,9 +23,14 @@ LEAST_SD = 0.1
 
 def thumbnail(picture: Array) -> Array:
     """Return a picture (H, W, 3) uint8 as area averages (16, 16, 3) uint8; the whole picture, whatever its shape."""
+    return reduced(picture, SIZE)
+
+
+def reduced(picture: Array, size: int) -> Array:
+    """Return a picture (H, W, 3) uint8 as area averages (size, size, 3) uint8; a smaller one is blown up."""
     height, width = picture.shape[:2]
-    rows, columns = area_weights(height, SIZE), area_weights(width, SIZE)
-    halved = np.tensordot(rows, picture.astype(np.float64), axes=(1, 0))  # (16, W, 3)
+    rows, columns = area_weights(height, size), area_weights(width, size)
+    halved = np.tensordot(rows, picture.astype(np.float64), axes=(1, 0))  # (size, W, 3)
     means = np.tensordot(columns, halved, axes=(1, 1)).transpose(1, 0, 2)
     return np.rint(means).astype(np.uint8)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mlecs_bench.api import DataError
-from mlecs_plugins.datasets.user_files import visible_files
+from mlecs_plugins.datasets.user_files import PICTURE_SUFFIXES, is_picture, suffix_of, visible_files
 from mlecs_plugins.datasets.vast.card import PAGE
 
-ANNOTATION_SUFFIXES = (".json", ".jsonl")
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
-SOUND_SUFFIXES = (".mp3", ".m4a", ".aac", ".wav", ".flac", ".ogg", ".opus")
+ANNOTATION_SUFFIXES = (".json", ".jsonl", ".ndjson")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv")
+SOUND_SUFFIXES = (".mp3", ".m4a", ".aac", ".wav", ".flac", ".ogg", ".oga", ".opus", ".wma", ".aif", ".aiff")
+MEDIA_SUFFIXES = VIDEO_SUFFIXES + SOUND_SUFFIXES + PICTURE_SUFFIXES
 SHOWN_NAMES = 5
 
 
@@ -28,14 +30,18 @@ class Folder:
         self.data_dir = data_dir
         self._annotations: list[Path] = []
         self._media: dict[str, list[Path]] = {}
+        self._frames: dict[str, list[Path]] = {}
         for path in visible_files(data_dir):
-            suffix = path.suffix.lower()
-            if suffix not in ANNOTATION_SUFFIXES + VIDEO_SUFFIXES + SOUND_SUFFIXES or not path.is_file():
+            suffix = suffix_of(path)
+            if suffix not in ANNOTATION_SUFFIXES + MEDIA_SUFFIXES or not path.is_file():
                 continue  # no link to nowhere and no pipe
             if suffix in ANNOTATION_SUFFIXES:
                 self._annotations.append(path)
-            else:
-                self._media.setdefault(path.stem, []).append(path)
+            elif path.suffix.lower() in MEDIA_SUFFIXES:
+                self._media.setdefault(_composed(path.stem), []).append(path)
+                if is_picture(path) and path.parent != data_dir:
+                    folders = self._frames.setdefault(_composed(path.parent.name), [])
+                    folders += [path.parent] if path.parent not in folders else []
 
     def annotations(self, wanted: str | None) -> Path:
         """Return the annotation file: the one called `wanted`, or the only one. Raises DataError otherwise."""
@@ -61,8 +67,21 @@ class Folder:
         return path.relative_to(self.data_dir).as_posix()
 
     def media(self, clip_id: str) -> list[Path]:
-        """Return the media files of a clip, sorted."""
-        return self._media.get(clip_id, [])
+        """Return the media of a clip, sorted: files called like it, and folders of its frames, which are called so.
+
+        A name may be the clip's id, with or without the folders and the suffix that the id itself has.
+        """
+        for name in names_of(clip_id):
+            frames = self._frames.get(name, [])
+            files = [path for path in self._media.get(name, []) if not (frames and is_picture(path))]
+            if frames or files:
+                return sorted(files) + frames
+        return []
+
+    def unclaimed(self, claimed: Collection[Path]) -> list[Path]:
+        """Return the media files that are neither among `claimed` nor in one of its folders, sorted."""
+        everything = (path for paths in self._media.values() for path in paths)
+        return sorted(path for path in everything if path not in claimed and path.parent not in claimed)
 
     @staticmethod
     def _listed(names: Sequence[str]) -> str:
@@ -70,14 +89,38 @@ class Folder:
         return ", ".join(names[:SHOWN_NAMES]) + more
 
 
+def names_of(clip_id: str) -> list[str]:
+    """Return the stems that media of a clip may have: the id, and what is left of it without folders and suffix."""
+    name = _composed(clip_id)
+    last = name.replace("\\", "/").rpartition("/")[2]
+    shorter = [stem for one in (name, last) if (stem := _without_suffix(one))]
+    return list(dict.fromkeys([name, last, *shorter]))
+
+
+def _without_suffix(name: str) -> str:
+    suffix = Path(name).suffix
+    return name[: -len(suffix)] if suffix.lower() in MEDIA_SUFFIXES else name
+
+
+def _composed(name: str) -> str:
+    """Return a name as Linux and Windows store it; macOS takes letters and accents apart."""
+    return unicodedata.normalize("NFC", name)
+
+
 def video_first(paths: Sequence[Path]) -> list[Path]:
     """Return the files of a clip in the order in which pictures are looked for: names of videos first."""
-    return sorted(paths, key=lambda path: path.suffix.lower() in SOUND_SUFFIXES)
+    return sorted(paths, key=lambda path: _rank(path, VIDEO_SUFFIXES, PICTURE_SUFFIXES, SOUND_SUFFIXES))
 
 
 def sound_first(paths: Sequence[Path]) -> list[Path]:
     """Return the files of a clip in the order in which sound is looked for: names of sound files first."""
-    return sorted(paths, key=lambda path: path.suffix.lower() in VIDEO_SUFFIXES)
+    return sorted(paths, key=lambda path: _rank(path, SOUND_SUFFIXES, VIDEO_SUFFIXES, PICTURE_SUFFIXES))
+
+
+def _rank(path: Path, *order: Sequence[str]) -> int:
+    """Return which of the groups of suffixes a path belongs to; a folder of frames is a picture."""
+    suffix = PICTURE_SUFFIXES[0] if path.is_dir() else path.suffix.lower()
+    return next(number for number, suffixes in enumerate(order) if suffix in suffixes)
 
 
 def missing_files(data_dir: Path) -> list[str]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import av
 import numpy as np
 
+from mlecs_plugins.datasets.user_files import PICTURE_SUFFIXES, in_order, is_picture
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -30,8 +32,12 @@ class MediaError(Exception):
 def sample_frames(path: Path, n: int) -> list[Array] | None:
     """Return `n` frames (H, W, 3) uint8 RGB in the middle of n equal stretches of the video.
 
-    The whole video is decoded, so that damage anywhere shows. A video of fewer than n frames repeats some.
+    The whole video is decoded, so that damage anywhere shows. A video of fewer than n frames repeats some. A picture
+    is a video of one frame, and a folder of pictures is one of as many.
     """
+    if path.is_dir() or path.suffix.lower() in PICTURE_SUFFIXES:
+        files = pictures_in(path) if path.is_dir() else [path]
+        return [read_picture(files[position]) for position in even_positions(len(files), n)]
     with _opened(path) as container:
         stream = _stream(container, "video")
         if stream is None:
@@ -54,6 +60,8 @@ def even_positions(total: int, n: int) -> list[int]:
 
 def read_waveform(path: Path, rate: int) -> Array | None:
     """Return the sound (T,) float32 at `rate` samples per second, the mean of all channels."""
+    if path.is_dir() or path.suffix.lower() in PICTURE_SUFFIXES:
+        return None
     parts: list[Array] = []
     resampler, form = None, None
     with _opened(path) as container:
@@ -89,6 +97,28 @@ def _mixed(frames: Sequence[Any]) -> list[Array]:
     return [frame.to_ndarray().reshape(-1, frame.layout.nb_channels).mean(axis=1) for frame in frames]
 
 
+def upright(frame: Any) -> Array:
+    """Return a frame (H, W, 3) uint8 RGB as players show it: turned as the file's display matrix says."""
+    turns = round(frame.rotation / 90)  # PyAV counts counterclockwise
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns % 4))
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the pictures in a folder, in the order of the numbers in their names."""
+    return in_order(path for path in folder.iterdir() if is_picture(path))
+
+
+def read_picture(path: Path) -> Array:
+    """Return an image file (H, W, 3) uint8 RGB, turned as its EXIF data say."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise MediaError(f"is no whole picture ({str(error).partition(chr(10))[0][:80]})") from error
+
+
 def _pictures(path: Path, positions: Sequence[int]) -> tuple[dict[int, Array], int]:
     """Decode a whole video; return the frames at `positions`, and how many frames there are."""
     wanted = set(positions)
@@ -97,7 +127,7 @@ def _pictures(path: Path, positions: Sequence[int]) -> tuple[dict[int, Array], i
     with _opened(path) as container:
         for frame in _frames(container, _stream(container, "video")):
             if count in wanted:
-                found[count] = frame.to_ndarray(format="rgb24")
+                found[count] = upright(frame)
             count += 1
     return found, count
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlecs_bench.api import DataError
+from mlecs_plugins.datasets.problems import Problems
 from mlecs_plugins.datasets.vast.card import VastOptions, View
-from mlecs_plugins.datasets.vast.clips import AnnotationProblems, Clip, Subset, read_clips
+from mlecs_plugins.datasets.vast.clips import Clip, Subset, read_clips
 from mlecs_plugins.datasets.vast.folder import Folder
 
 
@@ -15,7 +16,8 @@ from mlecs_plugins.datasets.vast.folder import Folder
 class Selection:
     """The clips that are used, sorted by name; `annotated` is how many the annotation file has.
 
-    `without_media` clips are left out of the media view because they have no media file at all.
+    `without_media` clips are left out of the media view because they have no media file at all; `strangers` are media
+    files that belong to no record.
     """
 
     folder: Folder
@@ -24,6 +26,7 @@ class Selection:
     clips: tuple[Clip, ...]
     annotated: int
     without_media: int
+    strangers: tuple[Path, ...] = ()
 
     def media(self, clip: Clip) -> list[Path]:
         """Return the files that are read of a clip."""
@@ -35,7 +38,7 @@ class Selection:
         return [path for clip in self.clips for path in self.media(clip)]
 
 
-def make_plan(data_dir: Path, options: VastOptions, problems: AnnotationProblems) -> Selection:
+def make_plan(data_dir: Path, options: VastOptions, problems: Problems) -> Selection:
     """Read the annotations and choose view and clips; notes broken records.
 
     Raises DataError when there is no folder, no annotation file, or no media for the media view.
@@ -43,11 +46,19 @@ def make_plan(data_dir: Path, options: VastOptions, problems: AnnotationProblems
     folder = Folder(data_dir)
     annotations = folder.annotations(options.annotations)
     everything, with_media = (Subset(options.limit, options.subset_seed) for _ in range(2))
+    claimed: set[Path] = set()
     for clip in read_clips(annotations, problems):
         everything.offer(clip)
-        if folder.media(clip.id):
+        if media := folder.media(clip.id):
+            claimed.update(media)
             with_media.offer(clip)
     view = options.view if options.view != "auto" else "media" if with_media.offered else "captions"
+    strangers = tuple(folder.unclaimed(claimed))
+    if options.view == "auto" and strangers and everything.offered and not with_media.offered:
+        raise DataError(
+            f"vast: none of the {len(strangers)} media files in {data_dir}, such as {folder.name_of(strangers[0])}, is "
+            f"called like a clip of {annotations.name}; rename them, or take --data-option view=captions"
+        )
     if view == "media" and everything.offered and not with_media.offered:
         raise DataError(
             f"vast: view=media, but {data_dir} has no media file of any of the {everything.offered} clips in "
@@ -55,4 +66,4 @@ def make_plan(data_dir: Path, options: VastOptions, problems: AnnotationProblems
         )
     chosen = with_media if view == "media" else everything
     left_out = everything.offered - chosen.offered
-    return Selection(folder, annotations, view, tuple(chosen.clips()), everything.offered, left_out)
+    return Selection(folder, annotations, view, tuple(chosen.clips()), everything.offered, left_out, strangers)

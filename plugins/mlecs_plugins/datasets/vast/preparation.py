@@ -22,10 +22,11 @@ from mlecs_bench.api import (
     open_prepared,
     save_prepared,
 )
+from mlecs_plugins.datasets.problems import Problems
 from mlecs_plugins.datasets.store import Store
 from mlecs_plugins.datasets.user_files import Digests
 from mlecs_plugins.datasets.vast import card
-from mlecs_plugins.datasets.vast.clips import TEXT_KEYS, AnnotationProblems, Clip
+from mlecs_plugins.datasets.vast.clips import TEXT_KEYS, Clip
 from mlecs_plugins.datasets.vast.copies import texts_of
 from mlecs_plugins.datasets.vast.embedding import Towers, embed_inputs
 from mlecs_plugins.datasets.vast.inputs import Inputs, MediaReader, read_inputs
@@ -35,9 +36,11 @@ from mlecs_plugins.datasets.vast.synthetic import prepare_synthetic
 if TYPE_CHECKING:
     import datasets
 
-READER_VERSION = 2
+READER_VERSION = 3
 """Part of every digest and of the store's folder: raise it when the same files would give other samples."""
 SHOWN_NAMES = 3
+REFERENCES = "references"
+"""The column of all summaries of a clip, where some have several."""
 
 
 def prepare(request: DataRequest) -> Prepared:
@@ -51,7 +54,7 @@ def prepare(request: DataRequest) -> Prepared:
         if options != card.VastOptions():
             raise UsageError("the options of vast choose among your own clips; give --data-dir, or leave them out")
         return prepare_synthetic(request)
-    problems = AnnotationProblems()
+    problems = Problems()
     plan = make_plan(request.data_dir, options, problems)
     _refuse(problems, plan)
     towers = Towers.of(options, plan.view, request.progress)
@@ -75,7 +78,7 @@ def prepare(request: DataRequest) -> Prepared:
 def verify(request: DataRequest) -> Verification:
     """Return what the user's files hold, decoding all media; raises DataError when there is nothing to look at."""
     options = _options(request)
-    problems = AnnotationProblems()
+    problems = Problems()
     plan = make_plan(Path(request.data_dir or ""), options, problems)
     towers = Towers.of(options, plan.view, request.progress)
     digests = _digests(request, plan)
@@ -92,8 +95,14 @@ def verify(request: DataRequest) -> Verification:
         digest=_digest(plan, options, digests, towers) if usable else None,
         missing={m: [plan.clips[i].id for i in np.flatnonzero(~present)] for m, present in inputs.present.items()},
         problems=lines,
-        notes=notes_of(plan, options, inputs),
+        notes=(*notes_of(plan, options, inputs), *_stranger_note(plan)),
     )
+
+
+def _stranger_note(plan: Selection) -> list[str]:
+    """Return which media files belong to no record; prepared data do not depend on them, and say nothing of them."""
+    names = [plan.folder.name_of(path) for path in plan.strangers]
+    return [f"{len(names)} media files belong to no record and are not read: {_some(names)}"] if names else []
 
 
 def _options(request: DataRequest) -> card.VastOptions:
@@ -101,7 +110,7 @@ def _options(request: DataRequest) -> card.VastOptions:
     return options
 
 
-def _refuse(problems: AnnotationProblems, plan: Selection) -> None:
+def _refuse(problems: Problems, plan: Selection) -> None:
     """Raise DataError when the annotation file has broken records."""
     if problems.count:
         more = f" (and {problems.count - 1} more problems)" if problems.count > 1 else ""
@@ -182,6 +191,9 @@ def notes_of(plan: Selection, options: card.VastOptions, inputs: Inputs) -> tupl
     cut = sum(_cut(clip.target, options.target_words) != clip.target for clip in plan.clips)
     if cut:
         notes.append(f"{cut} targets were cut after {options.target_words} words")
+    several = sum(len(clip.references) > 1 for clip in plan.clips)
+    if several:
+        notes.append(f"{several} of {n} clips have several summaries: the first is the target, all are references")
     for name, present in inputs.present.items():
         lacking = int((~present).sum())
         if lacking:
@@ -196,8 +208,11 @@ def _damage_note(inputs: Inputs) -> list[str]:
     if not inputs.damaged:
         return []
     names = sorted(path.name for path in inputs.damaged)
-    shown = ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
-    return [f"{len(names)} media files cannot be decoded, and what they hold is missing: {shown}"]
+    return [f"{len(names)} media files cannot be decoded, and what they hold is missing: {_some(names)}"]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
 
 
 def _source(plan: Selection, modality: str) -> str:
@@ -232,5 +247,9 @@ def build_table(
         columns[m.name] = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(m.shape)))
         columns[f"has_{m.name}"] = inputs.present[m.name]
     copies = texts_of(clips)
-    features = features_of(shapes, {name: datasets.Value("string") for name in copies})
+    extra = {name: datasets.Value("string") for name in copies}
+    if any(len(clip.references) > 1 for clip in clips):
+        columns[REFERENCES] = [[_cut(text, options.target_words) for text in clip.references] for clip in clips]
+        extra[REFERENCES] = datasets.List(datasets.Value("string"))
+    features = features_of(shapes, extra)
     return datasets.Dataset(pa.table({**columns, **copies}, schema=features.arrow_schema))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
+
+from mlecs_plugins.datasets.user_files import open_text
 
 CHUNK = 1 << 20
 MAX_RECORD = 1 << 24
@@ -21,12 +24,12 @@ class RecordsError(Exception):
 def read_records(path: Path) -> Iterator[Any]:
     """Yield the records of a file in their order; raises RecordsError where it stops being one."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with open_text(path) as file:
             yield from _records(_Text(file))
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise RecordsError("is not UTF-8 text") from error
-    except OSError as error:
-        raise RecordsError(f"cannot be read ({error.strerror or error})") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise RecordsError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
 def _records(text: _Text) -> Iterator[Any]:
