@@ -37,13 +37,17 @@ PAPER = "paper"
 
 @dataclass(frozen=True)
 class Choice:
-    """What a report is to show: points of evaluation, the candidate, studies by name, printed values, diagnostics."""
+    """What a report is to show: points of evaluation, the candidate, studies by name, printed values, diagnostics.
+
+    `layout` is that of one of the studies, None for the one that the folder's study file names.
+    """
 
     eval_points: tuple[EvalPoint, ...] = BOTH_POINTS
     candidate: str | None = None
     studies: tuple[str, ...] = ()
     with_paper: bool = False
     diagnostics: bool = False
+    layout: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,8 @@ def built_report(folder: Path, choice: Choice, warn: Callable[[str], None]) -> B
     if candidate is not None:
         _check_candidate(candidate, found.records)
     registry = Registry.installed()
-    shown, problems = studies_of(folder, (*choice.studies, *([PAPER] if choice.with_paper else [])), registry)
+    named = (*choice.studies, *([PAPER] if choice.with_paper else []))
+    shown, problems = studies_of(folder, named, registry, choice.layout)
     lines = [*problems, *_failed(folder)]
     for line in lines:
         warn(line)
@@ -161,12 +166,14 @@ def report(  # noqa: PLR0913  # a keyword for each flag of the command
     study: str | Sequence[str] = (),
     with_paper: bool = False,
     diagnostics: bool = False,
+    layout: str | None = None,
 ) -> WrittenReport:
     """Write tables, figures and statistics on the records of a folder into FOLDER/report, as `mlecs-bench report` does.
 
     `output` names another folder; `eval_point` shows "local" or "received" alone; `candidate` is the algorithm that is
     tested against the others; `study` adds the sections of one or more studies, `with_paper` those of the paper's,
-    `diagnostics` the diagnostic scores of datasets. A file that is no valid record is a Python warning and is left out.
+    `diagnostics` the diagnostic scores of datasets; `layout` is one that a study offers, or "plain". A file that is no
+    valid record is a Python warning and is left out.
     Raises UsageError for what cannot be shown, RecordError for a folder without a valid record.
     """
     if eval_point not in (None, *EVAL_POINTS):
@@ -178,7 +185,7 @@ def report(  # noqa: PLR0913  # a keyword for each flag of the command
     def warn(line: str) -> None:
         warnings.warn(line, stacklevel=4)
 
-    built = built_report(place, Choice(points, candidate, studies, with_paper, diagnostics), warn)
+    built = built_report(place, Choice(points, candidate, studies, with_paper, diagnostics, layout), warn)
     target = Path(output).expanduser() if output is not None else place / REPORT_FOLDER
     paths = tuple(built.write(target))
     return WrittenReport(

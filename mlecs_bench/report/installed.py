@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.doors.options import build_options
-from mlecs_bench.errors import MlecsError
+from mlecs_bench.errors import MlecsError, UsageError, did_you_mean
 from mlecs_bench.report.arrange import Cards, control_key
 
 if TYPE_CHECKING:
     from mlecs_bench.doors.hookspecs import Control, MetricInfo, StudyInfo
     from mlecs_bench.doors.registry import Registry
+    from mlecs_bench.plan.study import Study
+
+PLAIN = "plain"
+"""The layout that is none: sections as a study shows them by itself."""
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -84,22 +89,62 @@ def with_ablations(records: Records, registry: Registry) -> str | None:
     return next((name for name in names if name in ablated), None)
 
 
-def studies_of(folder: Path, named: Sequence[str], registry: Registry) -> tuple[list[StudyInfo], list[str]]:
+def studies_of(
+    folder: Path, named: Sequence[str], registry: Registry, layout: str | None = None
+) -> tuple[list[StudyInfo], list[str]]:
     """Return the studies that a report on `folder` shows, and a line for each that its study.yaml names in vain.
 
-    These are those `named` by the user, for which errors are raised, and those of the folder's own study file.
+    These are those `named` by the user, for which errors are raised, those of the folder's own study file, and the one
+    that offers `layout` (None: that of the study file; `PLAIN`: none), which then shows itself in it. Raises UsageError
+    for a layout that is not offered, or by several.
     """
-    from mlecs_bench.plan.study import STUDY_FILE, read_study
-
     found = {name: registry.study(name).info for name in dict.fromkeys(named)}
-    problems: list[str] = []
-    try:
-        own = read_study(folder / STUDY_FILE).report if (folder / STUDY_FILE).exists() else ()
-    except MlecsError as error:
-        return list(found.values()), [str(error)]
-    for name in own:
+    own, problems = _own_study(folder)
+    for name in own.report if own else ():
         try:
             found.setdefault(name, registry.study(name).info)
         except MlecsError as error:
             problems.append(f"the sections of study '{name}' are left out: {error}")
+    wanted = layout if layout is not None else own.layout if own else ""
+    if wanted not in ("", PLAIN):
+        try:
+            found = _laid_out(found, wanted, registry)
+        except UsageError as error:
+            if layout is not None:
+                raise
+            problems.append(str(error))
     return list(found.values()), problems
+
+
+def _own_study(folder: Path) -> tuple[Study | None, list[str]]:
+    """Return the study file of a folder, None for none, and a line where it cannot be read."""
+    from mlecs_bench.plan.study import STUDY_FILE, read_study
+
+    try:
+        return (read_study(folder / STUDY_FILE) if (folder / STUDY_FILE).exists() else None), []
+    except MlecsError as error:
+        return None, [str(error)]
+
+
+def _laid_out(shown: Mapping[str, StudyInfo], layout: str, registry: Registry) -> dict[str, StudyInfo]:
+    """Return the studies with the one that offers a layout in it: one of those shown, else of all that are installed."""
+    offering = {name: info for name, info in shown.items() if layout in info.layouts} or {
+        name: info for name, info in _studies(registry).items() if layout in info.layouts
+    }
+    if not offering:
+        known = [PLAIN, *(name for info in _studies(registry).values() for name in info.layouts)]
+        raise UsageError(f"no layout '{layout}'. {did_you_mean(layout, known)}")
+    if len(offering) > 1:
+        raise UsageError(f"layout '{layout}' is offered by {' and '.join(offering)}; name one of them with --study")
+    return {**shown, **{name: replace(info, sections=info.layouts[layout]) for name, info in offering.items()}}
+
+
+def _studies(registry: Registry) -> dict[str, StudyInfo]:
+    """Return the installed studies that can be loaded, by name."""
+    found = {}
+    for entry in registry.entries("study"):
+        try:
+            found[entry.name] = registry.study(entry.name).info
+        except MlecsError:
+            continue
+    return found

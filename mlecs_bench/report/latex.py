@@ -80,7 +80,7 @@ def table_latex(table: Table) -> str:
 
 
 def report_latex(report: Report) -> str:
-    """Return a whole document; its tables are the files NAME.tex and its figures the files NAME.png beside it."""
+    """Return a whole document; its tables are the files NAME.tex, its figures NAME.pdf or NAME.png beside it."""
     title = f"{{\\LARGE\\bfseries {_text(report.title)}\\par}}"
     start = [title, *_paragraphs(report.about), _bold(report.honest), *_warnings(report.warnings)]
     sections = [part for section in report.sections for part in _section(section)]
@@ -104,7 +104,8 @@ def _section(section: Section) -> Iterator[str]:
 
 
 def _figure(figure: Figure) -> list[str]:
-    image = f"\\includegraphics{{{figure.name}.png}}"
+    format_ = "pdf" if "pdf" in figure.files else "png"
+    image = f"\\includegraphics{{{figure.name}.{format_}}}"
     caption = _caption(figure.title, "", figure.caption, "")
     label = f"\\label{{fig:{figure.name}}}"
     return [r"\begin{figure}[!htbp]", r"\centering", _fitted(image), caption, label, r"\end{figure}"]
@@ -179,8 +180,11 @@ def _shared_headings(paths: Sequence[tuple[str, ...]], before: int) -> Iterator[
 def _body(table: Table) -> Iterator[str]:
     above: Line | None = None
     for line in table.lines:
-        if above and above.group != line.group:
+        if above and (above.group != line.group or line.opens):
             yield r"\midrule"
+        if line.opens:
+            width = len(table.left) + len(table.columns)
+            yield _row([f"\\multicolumn{{{width}}}{{@{{}}l}}{{\\textit{{{_text(line.opens)}}}}}"])
         yield from _rows(line, above)
         above = line
 
