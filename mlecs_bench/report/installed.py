@@ -127,7 +127,7 @@ def _own_study(folder: Path) -> tuple[Study | None, list[str]]:
 
 
 def _laid_out(shown: Mapping[str, StudyInfo], layout: str, registry: Registry) -> dict[str, StudyInfo]:
-    """Return the studies with the one that offers a layout in it: one of those shown, else of all that are installed."""
+    """Return the studies, with the one that offers a layout in it: one of them, or else one that is installed."""
     offering = {name: info for name, info in shown.items() if layout in info.layouts} or {
         name: info for name, info in _studies(registry).items() if layout in info.layouts
     }

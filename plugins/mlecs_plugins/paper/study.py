@@ -36,8 +36,9 @@ def as_printed(view: StudyView) -> Sequence[Section]:
     from mlecs_plugins.paper.layout import companions, printed_table1, printed_table2
 
     setting = view.setting
-    tables = [*([one] if (one := printed_table1(view)) else []), *printed_table2(view)]
-    figures = [*([one] if (one := figure3(view)) else []), *figure4(view)]
+    first, shares = printed_table1(view), figure3(view)
+    tables = [*([first] if first else []), *printed_table2(view)]
+    figures = [*([shares] if shares else []), *figure4(view)]
     sent = communication_table(setting, view.suffix)
     return (
         Section(view.titled("Tables and figures as in the paper"), setting.about, tables, figures),
