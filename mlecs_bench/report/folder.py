@@ -15,7 +15,7 @@ from mlecs_bench.records.failures import read_failures
 from mlecs_bench.records.results import FOLDER, read_folder, record_name
 from mlecs_bench.report.build import Wanted, build_report
 from mlecs_bench.report.frame import BOTH_POINTS, EVAL_POINTS
-from mlecs_bench.report.installed import known_cards, studies_of, with_ablations
+from mlecs_bench.report.installed import known_cards, laid_out, studies_of, study_in, with_ablations
 from mlecs_bench.report.markdown import report_markdown
 from mlecs_bench.report.tidy import record_variants
 from mlecs_bench.report.write import report_json, write_report
@@ -83,9 +83,10 @@ def built_report(folder: Path, choice: Choice, warn: Callable[[str], None]) -> B
     if candidate is not None:
         _check_candidate(candidate, found.records)
     registry = Registry.installed()
-    named = (*choice.studies, *([PAPER] if choice.with_paper else []))
-    shown, problems = studies_of(folder, named, registry, choice.layout)
-    lines = [*problems, *_failed(folder)]
+    study, wrong = study_in(folder)
+    shown, problems = studies_of(study, (*choice.studies, *([PAPER] if choice.with_paper else [])), registry)
+    shown, missing = laid_out(shown, choice.layout, study, registry)
+    lines = [*wrong, *problems, *missing, *_failed(folder)]
     for line in lines:
         warn(line)
     if candidate is None and not any(study.candidate for study in shown):

@@ -89,62 +89,74 @@ def with_ablations(records: Records, registry: Registry) -> str | None:
     return next((name for name in names if name in ablated), None)
 
 
-def studies_of(
-    folder: Path, named: Sequence[str], registry: Registry, layout: str | None = None
-) -> tuple[list[StudyInfo], list[str]]:
-    """Return the studies that a report on `folder` shows, and a line for each that its study.yaml names in vain.
-
-    These are those `named` by the user, for which errors are raised, those of the folder's own study file, and the one
-    that offers `layout` (None: that of the study file; `PLAIN`: none), which then shows itself in it. Raises UsageError
-    for a layout that is not offered, or by several.
-    """
-    found = {name: registry.study(name).info for name in dict.fromkeys(named)}
-    own, problems = _own_study(folder)
-    for name in own.report if own else ():
-        try:
-            found.setdefault(name, registry.study(name).info)
-        except MlecsError as error:
-            problems.append(f"the sections of study '{name}' are left out: {error}")
-    wanted = layout if layout is not None else own.layout if own else ""
-    if wanted not in ("", PLAIN):
-        try:
-            found = _laid_out(found, wanted, registry)
-        except UsageError as error:
-            if layout is not None:
-                raise
-            problems.append(str(error))
-    return list(found.values()), problems
-
-
-def _own_study(folder: Path) -> tuple[Study | None, list[str]]:
-    """Return the study file of a folder, None for none, and a line where it cannot be read."""
+def study_in(folder: Path) -> tuple[Study | None, list[str]]:
+    """Return the study whose file lies in a folder of records, None without one, and what is wrong with the file."""
     from mlecs_bench.plan.study import STUDY_FILE, read_study
 
+    if not (folder / STUDY_FILE).exists():
+        return None, []
     try:
-        return (read_study(folder / STUDY_FILE) if (folder / STUDY_FILE).exists() else None), []
+        return read_study(folder / STUDY_FILE), []
     except MlecsError as error:
         return None, [str(error)]
 
 
-def _laid_out(shown: Mapping[str, StudyInfo], layout: str, registry: Registry) -> dict[str, StudyInfo]:
-    """Return the studies, with the one that offers a layout in it: one of them, or else one that is installed."""
-    offering = {name: info for name, info in shown.items() if layout in info.layouts} or {
-        name: info for name, info in _studies(registry).items() if layout in info.layouts
-    }
+def studies_of(study: Study | None, named: Sequence[str], registry: Registry) -> tuple[list[StudyInfo], list[str]]:
+    """Return the study plugins that a report on a study shows, and a line for each that its file names in vain.
+
+    These are those `named` by the user, for which errors are raised, and those of the study's file.
+    """
+    found = {name: registry.study(name).info for name in dict.fromkeys(named)}
+    problems: list[str] = []
+    for name in study.report if study else ():
+        try:
+            found.setdefault(name, registry.study(name).info)
+        except MlecsError as error:
+            problems.append(f"the sections of study '{name}' are left out: {error}")
+    return list(found.values()), problems
+
+
+def laid_out(
+    shown: Sequence[StudyInfo], asked: str | None, study: Study | None, registry: Registry
+) -> tuple[list[StudyInfo], list[str]]:
+    """Return studies with the one that offers a layout in it, one of `shown`, else any that is installed, and a line
+    where the study's file names a layout in vain.
+
+    The layout is that which the user `asked` for, `PLAIN` for none, else that of the file. Raises UsageError for a
+    layout that the user asked for and that nobody offers, or several.
+    """
+    layout = asked if asked is not None else study.layout if study else ""
+    if layout in ("", PLAIN):
+        return list(shown), []
+    try:
+        return _in_layout(shown, layout, registry), []
+    except UsageError as error:
+        if asked is not None:
+            raise
+        return list(shown), [str(error)]
+
+
+def _in_layout(shown: Sequence[StudyInfo], layout: str, registry: Registry) -> list[StudyInfo]:
+    offering = [info for info in shown if layout in info.layouts]
     if not offering:
-        known = [PLAIN, *(name for info in _studies(registry).values() for name in info.layouts)]
-        raise UsageError(f"no layout '{layout}'. {did_you_mean(layout, known)}")
+        installed = _installed_studies(registry)
+        offering = [info for info in installed if layout in info.layouts]
+        if not offering:
+            known = [PLAIN, *(name for info in installed for name in info.layouts)]
+            raise UsageError(f"no layout '{layout}'. {did_you_mean(layout, known)}")
     if len(offering) > 1:
-        raise UsageError(f"layout '{layout}' is offered by {' and '.join(offering)}; name one of them with --study")
-    return {**shown, **{name: replace(info, sections=info.layouts[layout]) for name, info in offering.items()}}
+        titles = " and ".join(f"'{info.title}'" for info in offering)
+        raise UsageError(f"layout '{layout}' is offered by {titles}; name one of these studies with --study")
+    others = [info for info in shown if info is not offering[0]]
+    return [replace(offering[0], sections=offering[0].layouts[layout]), *others]
 
 
-def _studies(registry: Registry) -> dict[str, StudyInfo]:
-    """Return the installed studies that can be loaded, by name."""
-    found = {}
+def _installed_studies(registry: Registry) -> list[StudyInfo]:
+    """Return the installed studies that can be loaded."""
+    found = []
     for entry in registry.entries("study"):
         try:
-            found[entry.name] = registry.study(entry.name).info
+            found.append(registry.study(entry.name).info)
         except MlecsError:
             continue
     return found

@@ -147,7 +147,8 @@ def _notes(notes: Sequence[str]) -> list[str]:
 def _natural_width(table: Table) -> float:
     """Return about how many points wide a table is, in the font of LaTeX."""
     places = range(len(table.left))
-    labels = [[table.left[i], *(_label(line, line.labels[i], i) for line in table.lines)] for i in places]
+    labels = [[table.left[i], *(line.labels[i] for line in table.lines)] for i in places]
+    labels[-1:] = [[*texts, *(line.labels[-1] + _aside(line) for line in table.lines)] for texts in labels[-1:]]
     widths = [CHARACTER * max(map(len, texts)) for texts in labels]
     for i, path in enumerate(table.columns):
         contents = (_content_width(line, line.contents[i]) for line in table.lines)
@@ -232,16 +233,15 @@ def _labels(line: Line, above: Line | None) -> list[str]:
     texts = [_text(label) for label in line.labels]
     if line.reference:
         texts = [f"\\textit{{{text}}}" if text else "" for text in texts]
-    texts = [_label(line, text, i) for i, text in enumerate(texts)]
+    aside = _aside(line)
+    texts[-1] += f"{{\\scriptsize{aside}}}" if aside else ""
     return [*[""] * same, *texts[same:]]
 
 
-def _label(line: Line, text: str, place: int) -> str:
-    """Return a label; the last one says that the line is a reference, and how many seeds all its numbers have."""
-    if place < len(line.labels) - 1:
-        return text
+def _aside(line: Line) -> str:
+    """Return what stands behind the last label: that it is a reference, how many seeds all numbers of the line have."""
     lacking = _lacking(line)
-    return text + (" (reference)" if line.reference else "") + (f" ({lacking})" if lacking else "")
+    return (" (reference)" if line.reference else "") + (f" ({lacking})" if lacking else "")
 
 
 def _lacking(line: Line) -> str:
@@ -252,7 +252,9 @@ def _lacking(line: Line) -> str:
 
 def _behind(number: Number, line: Line) -> str:
     """Return what stands behind a mean: its spread, and how many seeds where its line does not say it."""
-    return number.spread + (f" ({number.lacking})" if number.lacking not in ("", _lacking(line)) else "")
+    return number.spread.replace(" ", "") + (
+        f" ({number.lacking})" if number.lacking not in ("", _lacking(line)) else ""
+    )
 
 
 def _row(cells: Iterable[str]) -> str:
