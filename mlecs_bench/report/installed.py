@@ -142,7 +142,7 @@ def _in_layout(shown: Sequence[StudyInfo], layout: str, registry: Registry) -> l
         installed = _installed_studies(registry)
         offering = [info for info in installed if layout in info.layouts]
         if not offering:
-            known = [PLAIN, *(name for info in installed for name in info.layouts)]
+            known = [PLAIN, *dict.fromkeys(name for info in (*shown, *installed) for name in info.layouts)]
             raise UsageError(f"no layout '{layout}'. {did_you_mean(layout, known)}")
     if len(offering) > 1:
         titles = " and ".join(f"'{info.title}'" for info in offering)
