@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         Needs,
         Part,
         ReportPart,
+        ScoredPer,
         StudyInfo,
         TowerInfo,
         TrackerInfo,
@@ -91,7 +92,7 @@ if TYPE_CHECKING:
     from mlecs_bench.models.hub import fetched_encoder
     from mlecs_bench.models.unified import Representation, Supervised, UnifiedModel
     from mlecs_bench.plan.plan import Plan
-    from mlecs_bench.plan.spec import Evaluate
+    from mlecs_bench.plan.spec import AnswerRule, Evaluate
     from mlecs_bench.plan.training import BudgetRule
     from mlecs_bench.report.arrange import Arm, Data, Place, Setting
     from mlecs_bench.report.captions import score_caption
@@ -219,6 +220,7 @@ _HOMES = {
         "Needs",
         "Part",
         "ReportPart",
+        "ScoredPer",
         "StudyInfo",
         "TowerInfo",
         "TrackerInfo",
@@ -293,7 +295,7 @@ _HOMES = {
         "UnifiedModel",
     ),
     "plan.plan": ("Plan",),
-    "plan.spec": ("Evaluate",),
+    "plan.spec": ("AnswerRule", "Evaluate"),
     "plan.training": ("BudgetRule",),
     "report.arrange": (
         "Arm",
@@ -392,6 +394,7 @@ __all__ = [
     "AccessError",
     "Algorithm",
     "AlgorithmInfo",
+    "AnswerRule",
     "Arm",
     "Ask",
     "Bar",
@@ -469,6 +472,7 @@ __all__ = [
     "SavedModel",
     "ScoreColumn",
     "ScoreLayout",
+    "ScoredPer",
     "Scorer",
     "Section",
     "SeedMean",

@@ -76,10 +76,10 @@ def checkpoints(profile, tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="session")
 def warm() -> Iterator[Path]:
     """The socket of a warm interpreter, for tests that start many programs which all import torch; see warm.py."""
-    from mlecs_bench.cli.main import _QUIET_LIBRARIES
+    from mlecs_bench.session.environment import QUIET_LIBRARIES
 
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"OMP_NUM_THREADS": "1", **_QUIET_LIBRARIES}
+    environment |= {"OMP_NUM_THREADS": "1", **QUIET_LIBRARIES}
     with tempfile.TemporaryDirectory(prefix="warm-") as folder:  # the path of a socket has to be short
         path = Path(folder) / "socket"
         command = [sys.executable, Path(__file__).with_name("warm.py"), path]

@@ -87,7 +87,6 @@ BROKEN_METRICS = [
     ("values", metric(valued(lambda p, r: 1.0 if any(p) else float("nan"))), "a score is a finite number"),
     ("values", metric(valued(lambda p, r: 1.0, n=lambda n: 1)), "n is the number of samples, but it is 1 of 6"),
     ("values", metric(lambda p, r: 0.5), "it gave float"),
-    ("card", metric(per="device"), "per sample or of the corpus"),
     ("card", metric(range=(1, 0)), "it is 1 to 0"),
     ("in-range", metric(range=(0, 0.9)), "perfect answers score 1"),
     ("per-sample", metric(valued(squared), per="sample"), "all together score 0.25"),

@@ -13,11 +13,12 @@ import re
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin, is_typeddict
 
 import pytest
 import torch
 
+import mlecs_bench
 from hand_made import make_record
 from mlecs_bench import api
 from mlecs_bench.models.unified import UnifiedModel
@@ -58,6 +59,10 @@ def choices() -> dict[str, str]:
     """Return the names of the Literals of every parameter of the public API, such as Exchange.direction."""
     found = {}
     for name in api.__all__:
+        if is_typeddict(getattr(api, name)):  # a dict, whose values are judged where it is used
+            continue
+        if name in mlecs_bench.FUNCTIONS:  # the commands as functions refuse as these do, with a UsageError
+            continue
         for method, hints, module in signatures(getattr(api, name)):
             for parameter, hint in hints.items():
                 if parameter == "return" or re.search(r"Callable\[|Mapping\[", str(hint)):  # made by the harness
@@ -101,10 +106,11 @@ def taking() -> dict[str, Any]:
             api.Manifest, name="", version="", view="", synthetic=True, task="generation", modalities=(), prompt="",
             labels=(), max_new_tokens=1, n_samples=0, digest="", licence="",
         ),
+        "MetricInfo": example(api.MetricInfo, title="", summary="", make=None),
         "Modality": example(api.Modality, name="m", shape=(1,), dtype="float32", encoding="vector"),
         "Needs": lambda name, value: api.Needs(**{name: (value,)}),
         "Number": example(api.Number, value=1.0),
-        "Plan": example(api.Plan, **{**dict.fromkeys(plan), "rule": "paper", "evaluate": "last"}),
+        "Plan": example(api.Plan, **{**dict.fromkeys(plan), "rule": "paper", "evaluate": "last", "answer": "generate"}),
         "Profile": example(api.Profile, **profile),
         "Row.cell": of(row.cell, eval_point="local", metric="f1", stat="avg"),
         "ScoreColumn": example(api.ScoreColumn, data=None, metric="f1", stat="avg"),
@@ -112,6 +118,7 @@ def taking() -> dict[str, Any]:
         "Stage": example(api.Stage, name="s", budget="private", round=1, steps=1, models=()),
         "StudyInfo": lambda name, value: api.StudyInfo("", "", **{name: (value,)}),
         "TransferOptions": example(api.TransferOptions),
+        "metric": of(api.metric, "m", per="sample"),
         "pair_divergences": of(api.pair_divergences, logits, logits, pairs, pool="none", k=1, vocabulary_map=None),
         "score_caption": lambda _, value: api.score_caption([plain_row], SimpleNamespace(about="a"), [value]),
         "transfer_loss": of(api.transfer_loss, torch.zeros(2), 1, reduction="mean"),

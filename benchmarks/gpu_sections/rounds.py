@@ -154,11 +154,13 @@ class Positions:
         """Count what this backbone reads from now on."""
 
         def count(_module: Any, _args: Any, keywords: Mapping[str, Any]) -> None:
+            if keywords.get("use_cache") is not False:  # answers are written with a cache, and are not counted
+                return
             b, length, _ = keywords["inputs_embeds"].shape
             self.last = (b, length, keywords.get("logits_to_keep") or length)
             self.read += b * length
 
-        backbone._peft.register_forward_pre_hook(count, with_kwargs=True)
+        backbone._base.register_forward_pre_hook(count, with_kwargs=True)
 
 
 class Staged(MlEcs):

@@ -226,6 +226,10 @@ class MetricRequest:
     telling: Telling = SILENT
 
 
+ScoredPer = Literal["sample", "corpus"]
+"""What a metric scores: every sample, of which the mean is the score, or all samples together."""
+
+
 @dataclass(frozen=True)
 class MetricInfo:
     """A metric plugin. `make(request)` returns its scorer, or None where an optional package is not installed.
@@ -237,6 +241,7 @@ class MetricInfo:
     `per` "sample": the score is the mean over samples of what each scores; "corpus": it is of all samples together.
     `range` are its least and greatest value. `labels`: it is for datasets with classes alone. `reading` says, as part
     of a sentence, how texts are read where the identity does not; captions show it.
+    Raises ValueError for an unknown `per`.
     """
 
     title: str
@@ -245,10 +250,13 @@ class MetricInfo:
     higher_is_better: bool = True
     check: Callable[[MetricRequest], None] | None = None
     real_texts: bool = False
-    per: Literal["sample", "corpus"] = "corpus"
+    per: ScoredPer = "corpus"
     range: tuple[float, float] = (-math.inf, math.inf)
     labels: bool = False
     reading: str = ""
+
+    def __post_init__(self) -> None:
+        check_choice(self.per, ScoredPer, "per of a metric")
 
 
 def _same(name: str) -> str:

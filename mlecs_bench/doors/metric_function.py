@@ -9,11 +9,11 @@ import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
-from mlecs_bench.doors.hookspecs import MetricInfo, MetricRequest
+from mlecs_bench.doors.hookspecs import MetricInfo, MetricRequest, ScoredPer
 from mlecs_bench.doors.scoring import FunctionScorer, Metric, check_pairs
-from mlecs_bench.errors import PluginError, UsageError
+from mlecs_bench.errors import PluginError, UsageError, check_choice
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class FunctionMetric(MetricInfo):
 def metric(  # noqa: PLR0913  # each says one thing of a metric
     name: str,
     *,
-    per: Literal["sample", "corpus"],
+    per: ScoredPer,
     range: tuple[float, float] = (0.0, 1.0),
     higher_is_better: bool = True,
     labels: bool = False,
@@ -49,6 +49,8 @@ def metric(  # noqa: PLR0913  # each says one thing of a metric
     with its version; where it is "" the summary stands for it. Records hold it, and the distribution and a digest of
     the code behind it where the metric does not come with mlecs-bench.
     """
+
+    check_choice(per, ScoredPer, f"per of metric '{name}'")
 
     def decorate(function: Callable[..., float]) -> FunctionMetric:
         summary = _summary(function)

@@ -48,7 +48,7 @@ def _fields(cls: type[Any], inside: str) -> Iterator[ProfileSetting]:
     for field in dataclasses.fields(cls):
         if dataclasses.is_dataclass(hints[field.name]):
             yield from _fields(hints[field.name], f"{field.name}.")
-        elif field.name not in ("name", "summary", "sources"):
+        elif field.name not in ("name", "summary", "sources", "words"):
             marks = field.metadata
             yield ProfileSetting(
                 name=inside + field.name,

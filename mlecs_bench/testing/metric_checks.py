@@ -98,8 +98,6 @@ def card(measure: Measure) -> None:
     check_texts({"title": measure.info.title, "summary": measure.info.summary})
     if not isinstance(measure.info.higher_is_better, bool):
         fail("higher_is_better is True or False", f"it is {measure.info.higher_is_better!r}", "write one of them")
-    if measure.info.per not in ("sample", "corpus"):
-        fail("a score is per sample or of the corpus", f"it is per {measure.info.per!r}", "write sample or corpus")
     least, greatest = measure.info.range
     if not least < greatest:
         fail("a range goes from the least to the greatest value", f"it is {least:g} to {greatest:g}", "turn it round")

@@ -84,8 +84,8 @@ def _work_off(workers: Workers, ran: Ran) -> None:
         while waiting and workers.free:
             workers.start(waiting.pop(0))
         workers.wait(POLL)
-        if time.monotonic() > deadline:
-            lost = next(job for job in ran.jobs if not ran.ends(job))
+        lost = next((job for job in ran.jobs if not ran.ends(job)), None)
+        if lost is not None and time.monotonic() > deadline:
             happened = f"seed {lost.seed} has not after {PATIENCE:.0f} s"
             fail("every job ends", happened, "tell a cell_end for each job, also when its process dies")
 

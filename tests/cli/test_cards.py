@@ -37,7 +37,7 @@ def test_everything_that_comes_with_mlecs_bench_has_a_card_with_words_and_a_use(
 def test_the_card_of_a_profile_has_every_number(registry):
     (card,) = cards_of("mini", registry)
     rows = {row["name"]: row["value"] for row in card["settings"]}
-    fields = {field.name for field in dataclasses.fields(Profile)} - {"name", "summary", "sources"}
+    fields = {field.name for field in dataclasses.fields(Profile)} - {"name", "summary", "sources", "words"}
     parts = {"lora": LoraSettings, "learning_rates": LearningRates}
     wanted = (fields - set(parts)) | {f"{p}.{f.name}" for p, cls in parts.items() for f in dataclasses.fields(cls)}
     assert set(rows) == wanted

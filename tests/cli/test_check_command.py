@@ -83,7 +83,7 @@ def test_options_reach_the_plugin(call):
 
 def test_a_wrong_request_is_refused_in_one_line(call):
     for arguments, expected in (
-        (["averag"], "error: no plugin 'averag'. Did you mean 'average'? Known: average, bertscore, broken,"),
+        (["averag"], "error: no plugin 'averag'. Did you mean 'average'? Known: accuracy, average, bertscore, bleu,"),
         (["average", "--only", "cart"], "error: no check 'cart'. Did you mean 'card'?"),
         (["average", "-o", "push=1"], "error: 'average' has no option 'push'. Did you mean 'pull'?"),
         (["average", "-o", "pull"], "error: --option must be written name=value, got 'pull'"),

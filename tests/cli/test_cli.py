@@ -168,7 +168,7 @@ def test_show_as_json_holds_the_options_and_exchanges(call):
 def test_show_refuses_an_unknown_name_and_reports_a_broken_plugin(call):
     code, out, err = call("show", "tou")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert err.startswith("error: no plugin 'tou'. Did you mean 'toy'? Known: alpha, ")
+    assert err.startswith("error: no plugin 'tou'. Did you mean 'toy'? Known: accuracy, alpha, ")
     code, _, err = call("show", "gone")
     assert code == 1
     assert err.startswith("error: plugin 'gone' of distribution 'acme' 1.2 failed to import: ModuleNotFoundError")

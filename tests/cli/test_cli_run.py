@@ -16,6 +16,7 @@ from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.execution import jobs, protocol, sweep
 from mlecs_bench.plan.plan import plan_from_json
+from mlecs_bench.plan.spec import LIMITS
 from mlecs_bench.session.request import build_request, default_cache_dir, read_file
 from mlecs_plugins.profiles.mini import MINI
 
@@ -274,7 +275,7 @@ def test_one_limit_is_that_of_both_kinds_of_training_samples_unless_these_have_t
     ):
         plan = dry(call, *RUN, *flags)
         own = {name: limit for name, limit in expected.items() if limit != getattr(MINI, name)}
-        assert plan["own_limits"] == own, flags
+        assert {name: plan["own_settings"][name] for name in LIMITS if name in plan["own_settings"]} == own, flags
         assert {name: plan["profile"][name] for name in expected} == expected
         assert all(name.replace("_", " ") in plan["variant"] for name in own)
     code, _, err = call(*RUN, "--limit", "0", "--dry-run")

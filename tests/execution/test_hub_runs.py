@@ -8,7 +8,7 @@ import pytest
 
 from hub_server import Repository, reached, served
 from mlecs_bench.cli.main import main
-from mlecs_bench.models.outline import backbone_shape
+from mlecs_bench.models.outline import _whole_shape
 from mlecs_bench.records.results import read_records
 from mlecs_bench.testing import toy as made
 from mlecs_bench.testing.installed import DATASET, installed
@@ -29,9 +29,9 @@ def hub(tmp_path, monkeypatch):
     models = {"somebody__small": Repository.of(profile.slm), "somebody__large": Repository.of(profile.llm)}
     with served(**models) as hub:
         reached(monkeypatch, hub, tmp_path / "hub")
-        backbone_shape.cache_clear()
+        _whole_shape.cache_clear()
         yield hub
-        backbone_shape.cache_clear()
+        _whole_shape.cache_clear()
 
 
 def command(out: Path, slm: str = SMALL, llm: str = LARGE, verb: str = "run", *more: str) -> list[str]:

@@ -58,7 +58,7 @@ def test_a_process_that_is_started_apart_is_told_of_no_script(monkeypatch):
 
     script = sys.modules["__main__"]
     monkeypatch.setattr(script, "__spec__", None)
-    monkeypatch.setattr(script, "__file__", "script.py")
+    monkeypatch.setattr(script, "__file__", "script.py", raising=False)
     assert told() == {"init_main_from_path"}
     with apart_from_script():
         assert told() == set()

@@ -191,7 +191,7 @@ def test_an_interrupted_call_leaves_no_score_behind(score, monkeypatch):
     expected = score.f1(*PAIRS)
     score._encoder.known.clear()
     with monkeypatch.context() as broken:
-        broken.setattr(type(score._encoder), "raw_scores", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        broken.setattr(type(score._encoder), "raw_scores", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             score.f1(*PAIRS)
     assert score.f1(*PAIRS) == expected

@@ -179,7 +179,7 @@ def test_a_metric_of_another_distribution_scores_beside_ours(acme):
 
 
 def test_the_identity_of_a_foreign_metric_names_its_distribution_and_follows_its_code(acme):
-    first, again, edited = (acme(source)[0].identity for source in (METRIC, METRIC, METRIC + "# edited\n"))
+    first, again, edited = (acme(source)[0].identity for source in (METRIC, METRIC, METRIC + "EDITED = True\n"))
     assert re.fullmatch(r"letters of the answer \(acme-metrics 1\.0, code [0-9a-f]{16}\)", first)
     assert first == again
     assert first != edited

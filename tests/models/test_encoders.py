@@ -191,7 +191,7 @@ def test_an_encoding_of_another_distribution_is_read_by_its_encoder(acme):
 
 def test_what_identifies_a_result_names_foreign_encoders_by_their_code_and_ours_not_at_all(acme):
     found = []
-    for source in (ENCODER, ENCODER, ENCODER + "# edited\n"):
+    for source in (ENCODER, ENCODER, ENCODER + "EDITED = True\n"):
         acme(source)
         found.append(encoder_origins([WAVE, modality("vector", (3,), "float32")], Registry.installed()))
     assert [set(origins) for origins in found] == [{"waveform"}] * 3

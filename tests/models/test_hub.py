@@ -15,7 +15,7 @@ from mlecs_bench.models import hub as hub_module
 from mlecs_bench.models import sources
 from mlecs_bench.models.hub import Part, fetched, go_offline, is_offline, size_of, size_text
 from mlecs_bench.models.loading import BaseSettings, load_base
-from mlecs_bench.models.outline import backbone_shape
+from mlecs_bench.models.outline import _whole_shape, backbone_shape
 
 TINY = "somebody/tiny"
 
@@ -25,9 +25,9 @@ def hub(checkpoints, tmp_path, monkeypatch):
     """A hub with one tiny model, and an empty cache."""
     with served(somebody__tiny=Repository.of(checkpoints["gpt2"])) as hub:
         reached(monkeypatch, hub, tmp_path / "cache")
-        backbone_shape.cache_clear()
+        _whole_shape.cache_clear()
         yield hub
-        backbone_shape.cache_clear()
+        _whole_shape.cache_clear()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from mlecs_bench.testing import toy as made
 
 OTHERS = {
     "encoders": None,
-    "lora.targets": ["c_attn"],
+    "lora.targets": ["all-linear"],  # what layers are called differs between SLM and LLM
     "dtype": "bfloat16",
     "base_bits": 8,
     "server_trains_encoders": False,

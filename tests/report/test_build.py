@@ -29,10 +29,16 @@ from mlecs_bench.records.results import record_name, write_record
 from mlecs_bench.report import Wanted, build_report, build_table, drawings, report_json, row_summary, write_report
 from mlecs_bench.report.arrange import Cards, control_key
 from mlecs_bench.report.build import OWN_SECTIONS
+from mlecs_bench.report.installed import known_cards
 from mlecs_bench.report.table import Line, Section, Table
 from study_records import five, study_records, with_all, write_records
 
 STUDY = study_records()
+
+
+def printed(records, *points) -> str:
+    """Return the table that the command prints, which knows what the cards of plugins say."""
+    return build_table(records, *points, cards=known_cards(records, Registry.installed()))
 
 
 def run(*arguments):
@@ -316,7 +322,7 @@ def test_links_lead_to_the_records_wherever_the_report_is(study_folder, small, t
 
 
 def test_the_command_prints_all_scores_and_writes_the_rest_beside_the_records(study_folder):
-    assert (study_folder / "printed.txt").read_text(encoding="utf-8") == build_table(STUDY)
+    assert (study_folder / "printed.txt").read_text(encoding="utf-8") == printed(STUDY)
     assert (study_folder / "report" / "index.html").is_file()
     assert len(list(study_folder.glob("records/*.json"))) == len(STUDY)
 
@@ -326,7 +332,7 @@ def test_the_command_names_bad_files_and_takes_both_names_of_the_point_of_evalua
         (small / "records" / "bad.json").write_text("{")
         done = run(small, flag, "received")
         assert done.exit_code == 0, again
-        assert done.stdout == build_table(five(), ("received",))
+        assert done.stdout == printed(five(), ("received",))
         bad, wrote = done.stderr.splitlines()
         assert bad == f"warning: {small}/records/bad.json is cut off; delete it and run its cell again"
         assert re.fullmatch(rf"wrote 15 files to {small}/report; open {small}/report/index.html", wrote)
@@ -363,7 +369,7 @@ def test_the_command_reads_scratch_by_default_and_says_what_to_run_without_a_rec
     monkeypatch.chdir(tmp_path)
     assert re.fullmatch(r"no valid record in results/scratch; run 'mlecs-bench run .*' first, .*", refused())
     write_record(Path("results/scratch"), make_record())
-    assert run().stdout == build_table([make_record()])
+    assert run().stdout == printed([make_record()])
 
 
 def test_a_folder_that_is_not_there_one_above_the_records_and_one_of_another_tool_are_named(small, tmp_path):
@@ -418,7 +424,7 @@ def test_both_points_stand_in_every_table_unless_one_is_asked_for(small):
     both = {("rouge_lsum", "avg", "local"), ("rouge_lsum", "avg", "received"), ("rouge_lsum", "server")}
     assert both <= headings()
     assert {("rouge_lsum", "avg"), ("rouge_lsum", "server")} <= headings("--eval-point", "received")
-    assert run(small).stdout == build_table(five())
+    assert run(small).stdout == printed(five())
 
 
 def test_a_control_is_no_candidate_by_itself():

@@ -8,6 +8,7 @@ import csv
 from hand_made import make_record, score
 from mlecs_bench.records.results import identity_key
 from mlecs_bench.report import build_report
+from mlecs_bench.report.build import Wanted
 from mlecs_bench.report.curves import COLUMNS
 from mlecs_bench.report.write import report_files
 
@@ -31,7 +32,8 @@ def recorded(algo: str, seed: int, options: dict[str, float]) -> dict:
 def test_every_loss_and_score_is_a_row_of_its_record_and_nothing_is_left_out():
     records = [recorded("ml-ecs", 27, {"tau": 1.0}), recorded("ml-ecs", 34, {"tau": 1.0})]
     records += [recorded("ml-ecs", 27, {"tau": 2.0})]
-    files = report_files(build_report(records, "study"), "..")
+    variants = {record["key"]: "" if r < 2 else "tau=2.0" for r, record in enumerate(records)}
+    files = report_files(build_report(records, "study", Wanted(variants=variants)), "..")
     header, *lines = csv.reader(files["curves.csv"].splitlines())
     assert tuple(header) == COLUMNS
     by_key = {record["key"]: record for record in records}

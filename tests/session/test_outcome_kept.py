@@ -25,7 +25,7 @@ def test_a_run_says_once_that_scoring_took_longer_than_training_and_else_nothing
 
 
 def places(tmp_path: Path, predictions: bool | None, models: bool) -> Places:
-    return Places(tmp_path, tmp_path, None, None, "in-process", predictions, models)
+    return Places(tmp_path, tmp_path, None, None, "in-process", save_predictions=predictions, save_models=models)
 
 
 def test_a_skipped_cell_without_what_is_to_be_kept_says_how_to_get_it(tmp_path):

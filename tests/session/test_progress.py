@@ -399,7 +399,7 @@ def test_the_events_of_a_cell_reach_the_view(stream, clock):
         tell(Event("cell_start", job.ref))
         clock.now += 10
         tell(Event("score_end", job.ref, 1, "d00", {"scores": {}, "seconds": 10}))
-        name = "standalone vast rho 0.5 seed 27" + (" (evaluate all)" if evaluate == "all" else "")
+        name = f"standalone vast rho 0.5 seed 27 (rounds=2{', evaluate all' if evaluate == 'all' else ''})"
         assert stream.getvalue().splitlines()[-1] == f"{name}: round 1/2, scored d00, ETA {eta}"
 
 

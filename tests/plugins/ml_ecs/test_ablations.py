@@ -123,7 +123,7 @@ def test_an_ablation_differs_from_ml_ecs_and_sends_what_its_card_says(profile, s
         assert outcome.metrics["server"] is not None
         ours = toy.ALGORITHMS["ml-ecs"].needs(MlEcsOptions())
         assert info.needs(info.options()) == dataclasses.replace(
-            ours, private_stages=0 if algo == "ml-ecs/no-amt" else 1
+            ours, private_stages=0 if algo == "ml-ecs/no-amt" else 1, one_width=algo != "ml-ecs/no-ccl"
         )
     for algo in INFOS:
         differs = toy.differing(ends[algo], ends["ml-ecs"])
