@@ -49,12 +49,14 @@ class Question:
         """Records of what the study names, and of others where it names nothing."""
         return self.records(self.info.algorithms or ALGORITHMS, self.info.datasets or ("words",))
 
-    def sections(self, records: Sequence[dict[str, Any]], *, published: bool = False) -> list[Section]:
-        """Return the sections that the study adds to a report on `records`, in every layout; each was written, too."""
+    def sections(
+        self, records: Sequence[dict[str, Any]], *, published: bool = False, layouts: bool = False
+    ) -> list[Section]:
+        """Return the sections that the study adds to a report on `records`, with `layouts` in each of them; it was written."""
         from mlecs_bench.report import Wanted, build_report, write_report  # pandas and matplotlib take a second
 
         given: list[Section] = []
-        for layout in (self.info.sections, *self.info.layouts.values()):
+        for layout in (self.info.sections, *(self.info.layouts.values() if layouts else ())):
 
             def noted(view: StudyView, layout: Layout = layout) -> Sequence[Section]:
                 found = layout(view)
@@ -114,7 +116,7 @@ def presets(question: Question) -> None:
 
 def sections(question: Question) -> None:
     """Sections are given for made-up records of what the study is about; their tables are whole."""
-    question.sections(question.own)
+    question.sections(question.own, layouts=True)
 
 
 def _check_sections(found: Sequence[Section]) -> None:
@@ -146,7 +148,7 @@ def _check_table(table: Table) -> None:
 
 def strangers(question: Question) -> None:
     """Records of other algorithms and datasets, one alone too, and those with published values break nothing."""
-    question.sections(question.records(("somebody",), ("elsewhere",)))
+    question.sections(question.records(("somebody",), ("elsewhere",)), layouts=True)
     question.sections(question.records(("somebody",), ("elsewhere",))[:1])
     question.sections(question.own, published=True)
 
