@@ -52,7 +52,7 @@ class Question:
     def sections(
         self, records: Sequence[dict[str, Any]], *, published: bool = False, layouts: bool = False
     ) -> list[Section]:
-        """Return the sections that the study adds to a report on `records`, with `layouts` in each of them; it was written."""
+        """Return the sections that the study adds to a report on `records`; `layouts`: in every layout, too."""
         from mlecs_bench.report import Wanted, build_report, write_report  # pandas and matplotlib take a second
 
         given: list[Section] = []
