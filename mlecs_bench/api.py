@@ -97,8 +97,16 @@ if TYPE_CHECKING:
     from mlecs_bench.report.arrange import Arm, Data, Place, Setting
     from mlecs_bench.report.captions import score_caption
     from mlecs_bench.report.controls import NO_FLOOR, control_notes, floors
-    from mlecs_bench.report.drawings import FigureWords, draw_ablation, draw_communication
+    from mlecs_bench.report.drawings import (
+        FigureWords,
+        draw_ablation,
+        draw_bars,
+        draw_communication,
+        draw_shares,
+        estimate,
+    )
     from mlecs_bench.report.evidence import communication_table
+    from mlecs_bench.report.figure_parts import Bar, BarPanel, ShareBar
     from mlecs_bench.report.folder import WrittenReport, report
     from mlecs_bench.report.frame import BOTH_POINTS, EvalPoint, Row, SeedMean, Stat, honest_sentence
     from mlecs_bench.report.scores import (
@@ -304,9 +312,17 @@ _HOMES = {
     "report.drawings": (
         "FigureWords",
         "draw_ablation",
+        "draw_bars",
         "draw_communication",
+        "draw_shares",
+        "estimate",
     ),
     "report.evidence": ("communication_table",),
+    "report.figure_parts": (
+        "Bar",
+        "BarPanel",
+        "ShareBar",
+    ),
     "report.folder": (
         "WrittenReport",
         "report",
@@ -381,6 +397,8 @@ __all__ = [
     "AnswerRule",
     "Arm",
     "Ask",
+    "Bar",
+    "BarPanel",
     "BaseBits",
     "Batch",
     "BudgetName",
@@ -462,6 +480,7 @@ __all__ = [
     "ServerOptimiser",
     "ServerRule",
     "Setting",
+    "ShareBar",
     "Stage",
     "Stat",
     "StoredType",
@@ -497,7 +516,10 @@ __all__ = [
     "contrastive_loss",
     "control_notes",
     "draw_ablation",
+    "draw_bars",
     "draw_communication",
+    "draw_shares",
+    "estimate",
     "features_of",
     "fetched_encoder",
     "file_part",

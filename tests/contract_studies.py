@@ -28,11 +28,17 @@ def study(**changes: Any) -> StudyInfo:
 STUDY = study()
 BROKEN_STUDIES = [
     ("card", study(title=""), "the card needs its 'title'"),
-    ("card", study(presets={"My Runs": HERE}), "presets have names for a command line"),
+    ("card", study(presets={"My Runs": HERE}), "presets and layouts have names for a command line"),
+    ("card", study(layouts={"My Layout": section}), "presets and layouts have names for a command line"),
     ("presets", study(presets={"mine": HERE / "nowhere.yaml"}), "cannot read the study file"),
     ("sections", study(sections=lambda view: section(view, contents=2)), "a line of 2 contents under 1 columns"),
     ("sections", study(sections=lambda view: section(view, value=float("nan"))), "holds nan"),
     ("sections", study(sections=lambda view: section(view) * 2), "two are called 'mine'"),
+    (
+        "sections",
+        study(layouts={"own": lambda view: section(view, contents=2)}),
+        "a line of 2 contents under 1 columns",
+    ),
     (
         "strangers",
         study(algorithms=("own",), sections=lambda view: {"own": section(view)}[view.asked.candidate]),

@@ -134,7 +134,7 @@ def _of_profile(info: Profile) -> Card:
 
 
 def _of_study(info: StudyInfo) -> Card:
-    return {"presets": sorted(info.presets)}
+    return {"presets": sorted(info.presets), **({"layouts": sorted(info.layouts)} if info.layouts else {})}
 
 
 def _of_observer(info: Any) -> Card:

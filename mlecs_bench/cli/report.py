@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     help="A study whose sections are shown; repeatable."
     "  [default: those that the folder's study.yaml names under report]",
 )
+@click.option(
+    "--layout",
+    metavar="NAME",
+    help="Lay out a study's part as one of its layouts does, such as a paper's own tables; 'plain' for none."
+    "  [default: that of the folder's study.yaml]",
+)
 @click.option("--with-paper", is_flag=True, help="Show the study paper, its printed values beside ours.")
 @click.option("--diagnostics", is_flag=True, help="Show the diagnostic scores of datasets; CSV files always hold them.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, and write nothing.")
@@ -40,6 +46,7 @@ def report(  # noqa: PLR0913, PLR0917  # a flag each
     eval_points: tuple[EvalPoint, ...],
     candidate: str | None,
     studies: tuple[str, ...],
+    layout: str | None,
     with_paper: bool,
     diagnostics: bool,
     as_json: bool,
@@ -58,7 +65,7 @@ def report(  # noqa: PLR0913, PLR0917  # a flag each
     def warn(line: str) -> None:
         click.echo(f"warning: {line}", err=True)
 
-    built = built_report(folder, Choice(eval_points, candidate, studies, with_paper, diagnostics), warn)
+    built = built_report(folder, Choice(eval_points, candidate, studies, with_paper, diagnostics, layout), warn)
     if as_json:
         click.echo(json.dumps(report_json(built.report, built.records), indent=1))
         return

@@ -352,7 +352,8 @@ class StudyInfo:
 
     `presets` maps names for `mlecs-bench sweep --preset` to study files. `sections(view)` adds sections to a report
     that asks for the study, for one setting at a time; they come first, and take the place of the report's own sections
-    that `replaces` names. `algorithms` and `datasets` stand first in
+    that `replaces` names. `layouts` are other ways to lay out what `sections` says, by the names that `report --layout`
+    and the `layout` of a study file choose them by. `algorithms` and `datasets` stand first in
     tables, in this order; `candidate` is the algorithm that is held against the others. `sent` is what the study says
     of the volume that an algorithm sends, by its name, and `sent_notes` explain it; `mlecs-bench comm --study` shows
     them. Raises ValueError for an unknown part of a report.
@@ -362,6 +363,7 @@ class StudyInfo:
     summary: str
     presets: Mapping[str, Path] = field(default_factory=dict)
     sections: Callable[[Any], Sequence[Any]] = lambda _: ()
+    layouts: Mapping[str, Callable[[Any], Sequence[Any]]] = field(default_factory=dict)
     replaces: Sequence[ReportPart] = ()
     algorithms: Sequence[str] = ()
     datasets: Sequence[str] = ()

@@ -39,7 +39,7 @@ from mlecs_bench.plan.settings import (
 )
 from mlecs_bench.plan.spec import RunSpec
 
-FILE_KEYS = ("title", "about", "report", "track", "settings", "blocks")
+FILE_KEYS = ("title", "about", "report", "layout", "track", "settings", "blocks")
 BLOCK_KEYS = (*SPEC_KEYS, "n_seeds")
 STUDY_FILE = "study.yaml"
 
@@ -48,7 +48,8 @@ STUDY_FILE = "study.yaml"
 class Study:
     """Runs that belong together: what they are called, and blocks of settings by name.
 
-    `report` names the study plugins whose sections a report on the runs shows, `track` the trackers that are told.
+    `report` names the study plugins whose sections a report on the runs shows, `layout` one of their layouts, "" for
+    none, `track` the trackers that are told.
     """
 
     title: str
@@ -57,6 +58,7 @@ class Study:
     settings: Mapping[str, Any] = field(default_factory=dict)
     report: tuple[str, ...] = ()
     track: tuple[str, ...] = ()
+    layout: str = ""
 
     def overlaid(self, flags: Mapping[str, Any]) -> Study:
         """Return the study with settings replaced, in all blocks, by the flags that were given."""
@@ -100,6 +102,7 @@ class Study:
             "title": self.title,
             "about": self.about,
             "report": report,
+            "layout": self.layout,
             "track": self.track,
             "settings": kept(self.settings),
             "blocks": blocks,
@@ -174,8 +177,8 @@ def study_of(values: Any, what: str) -> Study:
         raise UsageError(f"'report' in {what} must name studies, got {json.dumps(values['report'])[:40]}")
     settings = _block(values.get("settings") or {}, "settings", what)
     found = {str(name): _block(block, name, what) for name, block in blocks.items()}
-    title, about = str(values.get("title") or ""), str(values.get("about") or "")
-    return Study(title, about, found, settings, tuple(report), tracker_names(values.get("track")))
+    title, about, layout = (str(values.get(key) or "") for key in ("title", "about", "layout"))
+    return Study(title, about, found, settings, tuple(report), tracker_names(values.get("track")), layout)
 
 
 def _block(block: Any, name: str, what: str) -> dict[str, Any]:
@@ -218,5 +221,6 @@ def keep_study(study: Study, out: Path) -> None:
         write_text(path, text)
         return
     kept = read_study(path)
-    if replace(kept, report=study.report, track=study.track).to_yaml() != text:  # neither changes a run
+    shown = replace(kept, report=study.report, layout=study.layout, track=study.track)
+    if shown.to_yaml() != text:  # none of the three changes a run
         raise UsageError(f"{path} is another study ('{kept.title}'); write to another folder with --out")

@@ -19,7 +19,13 @@ from mlecs_bench.report.figure_parts import (
     PointPanel,
     ShareBar,
 )
-from mlecs_bench.report.figures import ablation_figure, communication_figure, curves_figure, figure_bytes
+from mlecs_bench.report.figures import (
+    ablation_figure,
+    communication_figure,
+    curves_figure,
+    figure_bytes,
+    shares_figure,
+)
 from mlecs_bench.report.frame import SERVER, EvalPoint, Row, Stat, honest_sentence
 from mlecs_bench.report.scores import Asked, score_name, share_name
 from mlecs_bench.report.statistics import t_interval
@@ -152,6 +158,16 @@ def _ablation_panels(
             title = _panel_title(data, rho, asked, words, None if stat == SERVER else eval_point)
             panels.append(BarPanel(title, words.score(data.headline, stat), bars))
     return panels
+
+
+def draw_bars(name: str, title: str, caption: str, panels: Sequence[BarPanel], rows: Sequence[Row]) -> Figure:
+    """Return scores of `rows` as bars with their intervals; raises ValueError for a panel without bars."""
+    return _figure(name, title, f"{caption} {INTERVAL}", rows, ablation_figure(panels))
+
+
+def draw_shares(name: str, title: str, caption: str, bars: Sequence[ShareBar], rows: Sequence[Row]) -> Figure:
+    """Return the shares of their models that devices send in `rows`, as bars; raises ValueError without bars."""
+    return _figure(name, title, caption, rows, shares_figure(bars))
 
 
 def draw_curves(setting: Setting, suffix: str = "") -> Figure | None:

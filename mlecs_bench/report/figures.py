@@ -81,6 +81,18 @@ def communication_figure(bars: Sequence[ShareBar], panels: Sequence[PointPanel])
 
 
 @own_style()
+def shares_figure(bars: Sequence[ShareBar]) -> Figure:
+    """Return what each label sends, as the bars of `communication_figure` alone; raises ValueError without bars."""
+    _refuse_empty("figure of shares", {"bars": bars})
+    names = [wrapped(bar.label, BAR_LABEL_ROOM) for bar in bars]
+    heights = row_heights(1)
+    heights[0] = max(heights[0], sum(map(_slot, names)) * LINE_HEIGHT / POINTS_PER_INCH)
+    figure, axes = grid(1, heights)
+    _draw_shares(axes[0], bars, names, looks_of(bar.label for bar in bars))
+    return settled(figure, axes, heights)
+
+
+@own_style()
 def ablation_figure(panels: Sequence[BarPanel]) -> Figure:
     """Return bars with their intervals, in each panel in the given order and starting at zero.
 

@@ -15,7 +15,7 @@ from mlecs_bench.records.failures import read_failures
 from mlecs_bench.records.results import FOLDER, read_folder, record_name
 from mlecs_bench.report.build import Wanted, build_report
 from mlecs_bench.report.frame import BOTH_POINTS, EVAL_POINTS
-from mlecs_bench.report.installed import known_cards, studies_of, with_ablations
+from mlecs_bench.report.installed import known_cards, laid_out, studies_of, study_in, with_ablations
 from mlecs_bench.report.markdown import report_markdown
 from mlecs_bench.report.tidy import record_variants
 from mlecs_bench.report.write import report_json, write_report
@@ -37,13 +37,17 @@ PAPER = "paper"
 
 @dataclass(frozen=True)
 class Choice:
-    """What a report is to show: points of evaluation, the candidate, studies by name, printed values, diagnostics."""
+    """What a report is to show: points of evaluation, the candidate, studies by name, printed values, diagnostics.
+
+    `layout` is that of one of the studies, None for the one that the folder's study file names.
+    """
 
     eval_points: tuple[EvalPoint, ...] = BOTH_POINTS
     candidate: str | None = None
     studies: tuple[str, ...] = ()
     with_paper: bool = False
     diagnostics: bool = False
+    layout: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,10 @@ def built_report(folder: Path, choice: Choice, warn: Callable[[str], None]) -> B
     if candidate is not None:
         _check_candidate(candidate, found.records)
     registry = Registry.installed()
-    shown, problems = studies_of(folder, (*choice.studies, *([PAPER] if choice.with_paper else [])), registry)
-    lines = [*problems, *_failed(folder)]
+    study, wrong = study_in(folder)
+    shown, problems = studies_of(study, (*choice.studies, *([PAPER] if choice.with_paper else [])), registry)
+    shown, missing = laid_out(shown, choice.layout, study, registry)
+    lines = [*wrong, *problems, *missing, *_failed(folder)]
     for line in lines:
         warn(line)
     if candidate is None and not any(study.candidate for study in shown):
@@ -161,12 +167,14 @@ def report(  # noqa: PLR0913  # a keyword for each flag of the command
     study: str | Sequence[str] = (),
     with_paper: bool = False,
     diagnostics: bool = False,
+    layout: str | None = None,
 ) -> WrittenReport:
     """Write tables, figures and statistics on the records of a folder into FOLDER/report, as `mlecs-bench report` does.
 
     `output` names another folder; `eval_point` shows "local" or "received" alone; `candidate` is the algorithm that is
     tested against the others; `study` adds the sections of one or more studies, `with_paper` those of the paper's,
-    `diagnostics` the diagnostic scores of datasets. A file that is no valid record is a Python warning and is left out.
+    `diagnostics` the diagnostic scores of datasets; `layout` is one that a study offers, or "plain". A file that is no
+    valid record is a Python warning and is left out.
     Raises UsageError for what cannot be shown, RecordError for a folder without a valid record.
     """
     if eval_point not in (None, *EVAL_POINTS):
@@ -178,7 +186,7 @@ def report(  # noqa: PLR0913  # a keyword for each flag of the command
     def warn(line: str) -> None:
         warnings.warn(line, stacklevel=4)
 
-    built = built_report(place, Choice(points, candidate, studies, with_paper, diagnostics), warn)
+    built = built_report(place, Choice(points, candidate, studies, with_paper, diagnostics, layout), warn)
     target = Path(output).expanduser() if output is not None else place / REPORT_FOLDER
     paths = tuple(built.write(target))
     return WrittenReport(

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.doors.options import build_options
-from mlecs_bench.errors import MlecsError
+from mlecs_bench.errors import MlecsError, UsageError, did_you_mean
 from mlecs_bench.report.arrange import Cards, control_key
 
 if TYPE_CHECKING:
     from mlecs_bench.doors.hookspecs import Control, MetricInfo, StudyInfo
     from mlecs_bench.doors.registry import Registry
+    from mlecs_bench.plan.study import Study
+
+PLAIN = "plain"
+"""The layout that is none: sections as a study shows them by itself."""
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -84,22 +89,74 @@ def with_ablations(records: Records, registry: Registry) -> str | None:
     return next((name for name in names if name in ablated), None)
 
 
-def studies_of(folder: Path, named: Sequence[str], registry: Registry) -> tuple[list[StudyInfo], list[str]]:
-    """Return the studies that a report on `folder` shows, and a line for each that its study.yaml names in vain.
-
-    These are those `named` by the user, for which errors are raised, and those of the folder's own study file.
-    """
+def study_in(folder: Path) -> tuple[Study | None, list[str]]:
+    """Return the study whose file lies in a folder of records, None without one, and what is wrong with the file."""
     from mlecs_bench.plan.study import STUDY_FILE, read_study
 
+    if not (folder / STUDY_FILE).exists():
+        return None, []
+    try:
+        return read_study(folder / STUDY_FILE), []
+    except MlecsError as error:
+        return None, [str(error)]
+
+
+def studies_of(study: Study | None, named: Sequence[str], registry: Registry) -> tuple[list[StudyInfo], list[str]]:
+    """Return the study plugins that a report on a study shows, and a line for each that its file names in vain.
+
+    These are those `named` by the user, for which errors are raised, and those of the study's file.
+    """
     found = {name: registry.study(name).info for name in dict.fromkeys(named)}
     problems: list[str] = []
-    try:
-        own = read_study(folder / STUDY_FILE).report if (folder / STUDY_FILE).exists() else ()
-    except MlecsError as error:
-        return list(found.values()), [str(error)]
-    for name in own:
+    for name in study.report if study else ():
         try:
             found.setdefault(name, registry.study(name).info)
         except MlecsError as error:
             problems.append(f"the sections of study '{name}' are left out: {error}")
     return list(found.values()), problems
+
+
+def laid_out(
+    shown: Sequence[StudyInfo], asked: str | None, study: Study | None, registry: Registry
+) -> tuple[list[StudyInfo], list[str]]:
+    """Return studies with the one that offers a layout in it, one of `shown`, else any that is installed, and a line
+    where the study's file names a layout in vain.
+
+    The layout is that which the user `asked` for, `PLAIN` for none, else that of the file. Raises UsageError for a
+    layout that the user asked for and that nobody offers, or several.
+    """
+    layout = asked if asked is not None else study.layout if study else ""
+    if layout in ("", PLAIN):
+        return list(shown), []
+    try:
+        return _in_layout(shown, layout, registry), []
+    except UsageError as error:
+        if asked is not None:
+            raise
+        return list(shown), [str(error)]
+
+
+def _in_layout(shown: Sequence[StudyInfo], layout: str, registry: Registry) -> list[StudyInfo]:
+    offering = [info for info in shown if layout in info.layouts]
+    if not offering:
+        installed = _installed_studies(registry)
+        offering = [info for info in installed if layout in info.layouts]
+        if not offering:
+            known = [PLAIN, *dict.fromkeys(name for info in (*shown, *installed) for name in info.layouts)]
+            raise UsageError(f"no layout '{layout}'. {did_you_mean(layout, known)}")
+    if len(offering) > 1:
+        titles = " and ".join(f"'{info.title}'" for info in offering)
+        raise UsageError(f"layout '{layout}' is offered by {titles}; name one of these studies with --study")
+    others = [info for info in shown if info is not offering[0]]
+    return [replace(offering[0], sections=offering[0].layouts[layout]), *others]
+
+
+def _installed_studies(registry: Registry) -> list[StudyInfo]:
+    """Return the installed studies that can be loaded."""
+    found = []
+    for entry in registry.entries("study"):
+        try:
+            found.append(registry.study(entry.name).info)
+        except MlecsError:
+            continue
+    return found

@@ -10,8 +10,10 @@ from itertools import groupby
 from mlecs_bench.report.table import ABSENT, Claim, Content, Figure, Line, Number, Report, Section, Table
 
 EMPTY = "This table has no lines."
-MOST_NARROW_COLUMNS = 4
-"""Columns that one column of a two-column page has room for; a table with more spans the page."""
+COLUMN_WIDTH = 240.0
+"""Points of one column of a two-column page; a wider table spans the page."""
+CHARACTER, SMALL_CHARACTER, COLUMN_GAP = 4.4, 3.9, 6.0
+"""Points, about, of a character of a table's text, of one of its small text, and between two columns."""
 CLAIM_WIDTHS = {"where": 0.13, "claim": 0.24, "printed": 0.13, "measured": 0.16, "verdict": 0.10, "reason": 0.24}
 """What the columns of claims take of the width of the page, the space between them aside."""
 
@@ -62,9 +64,10 @@ _ACCENTS = {
 def table_latex(table: Table) -> str:
     """Return a table as one float with its label tab:NAME, for a document with booktabs and graphicx.
 
-    A table that is wider than the text is scaled down to it.
+    Its text is of the size of footnotes, which most tables of scores need to fit a page; a table that is wider than
+    the text even so is scaled down to it.
     """
-    environment = "table*" if len(table.columns) > MOST_NARROW_COLUMNS else "table"
+    environment = "table*" if _natural_width(table) > COLUMN_WIDTH else "table"
     body = _fitted(_tabular(table)) if table.lines else EMPTY
     return _lines(
         r"% needs \usepackage{booktabs,graphicx}",
@@ -72,7 +75,7 @@ def table_latex(table: Table) -> str:
         r"\centering",
         _caption(table.title, table.setting, table.caption, table.honest),
         f"\\label{{tab:{table.name}}}",
-        r"\par\smallskip",
+        r"\par\smallskip\footnotesize",
         body,
         *_notes((*table.legend(), *table.notes)),
         f"\\end{{{environment}}}",
@@ -80,7 +83,7 @@ def table_latex(table: Table) -> str:
 
 
 def report_latex(report: Report) -> str:
-    """Return a whole document; its tables are the files NAME.tex and its figures the files NAME.png beside it."""
+    """Return a whole document; its tables are the files NAME.tex, its figures NAME.pdf or NAME.png beside it."""
     title = f"{{\\LARGE\\bfseries {_text(report.title)}\\par}}"
     start = [title, *_paragraphs(report.about), _bold(report.honest), *_warnings(report.warnings)]
     sections = [part for section in report.sections for part in _section(section)]
@@ -104,7 +107,8 @@ def _section(section: Section) -> Iterator[str]:
 
 
 def _figure(figure: Figure) -> list[str]:
-    image = f"\\includegraphics{{{figure.name}.png}}"
+    format_ = "pdf" if "pdf" in figure.files else "png"
+    image = f"\\includegraphics{{{figure.name}.{format_}}}"
     caption = _caption(figure.title, "", figure.caption, "")
     label = f"\\label{{fig:{figure.name}}}"
     return [r"\begin{figure}[!htbp]", r"\centering", _fitted(image), caption, label, r"\end{figure}"]
@@ -140,10 +144,30 @@ def _notes(notes: Sequence[str]) -> list[str]:
     return [start, paragraphs, r"\end{minipage}"]
 
 
+def _natural_width(table: Table) -> float:
+    """Return about how many points wide a table is, in the font of LaTeX."""
+    places = range(len(table.left))
+    labels = [[table.left[i], *(line.labels[i] for line in table.lines)] for i in places]
+    labels[-1:] = [[*texts, *(line.labels[-1] + _aside(line) for line in table.lines)] for texts in labels[-1:]]
+    widths = [CHARACTER * max(map(len, texts)) for texts in labels]
+    for i, path in enumerate(table.columns):
+        contents = (_content_width(line, line.contents[i]) for line in table.lines)
+        widths.append(max(CHARACTER * len(path[-1] if path else ""), *contents, 0.0))
+    return sum(widths) + COLUMN_GAP * (len(widths) - 1)
+
+
+def _content_width(line: Line, content: Content | None) -> float:
+    if not isinstance(content, Number):
+        return CHARACTER * len(content or ABSENT)
+    beside = f"{content.printed}, {content.difference}" if content.printed else ""
+    own = CHARACTER * len(content.mean) + SMALL_CHARACTER * len(_behind(content, line))
+    return max(own, SMALL_CHARACTER * len(beside))
+
+
 def _tabular(table: Table) -> str:
     columns = list(zip(*(line.contents for line in table.lines), strict=True))
     align = "l" * len(table.left) + "".join("l" if _is_words(column) else "r" for column in columns)
-    start = [r"\setlength{\tabcolsep}{4pt}%", f"\\begin{{tabular}}{{@{{}}{align}@{{}}}}", r"\toprule"]
+    start = [r"\setlength{\tabcolsep}{3pt}%", f"\\begin{{tabular}}{{@{{}}{align}@{{}}}}", r"\toprule"]
     return "\n".join([*start, *_headings(table), r"\midrule", *_body(table), r"\bottomrule", r"\end{tabular}"])
 
 
@@ -179,8 +203,11 @@ def _shared_headings(paths: Sequence[tuple[str, ...]], before: int) -> Iterator[
 def _body(table: Table) -> Iterator[str]:
     above: Line | None = None
     for line in table.lines:
-        if above and above.group != line.group:
+        if above and (above.group != line.group or line.opens):
             yield r"\midrule"
+        if line.opens:
+            width = len(table.left) + len(table.columns)
+            yield _row([f"\\multicolumn{{{width}}}{{@{{}}l}}{{\\textit{{{_text(line.opens)}}}}}"])
         yield from _rows(line, above)
         above = line
 
@@ -189,7 +216,7 @@ def _rows(line: Line, above: Line | None) -> Iterator[str]:
     """Yield the row of a line, and one with the published values below it where there are any."""
     numbers = [content if isinstance(content, Number) else None for content in line.contents]
     printed = any(number and number.printed for number in numbers)
-    row = _row([*_labels(line, above), *map(_content, line.contents)])
+    row = _row([*_labels(line, above), *(_content(content, line) for content in line.contents)])
     yield row + "[-0.3ex]" if printed else row
     if printed:
         sources = ", ".join(dict.fromkeys(n.published.source for n in numbers if n and n.published))
@@ -206,22 +233,41 @@ def _labels(line: Line, above: Line | None) -> list[str]:
     texts = [_text(label) for label in line.labels]
     if line.reference:
         texts = [f"\\textit{{{text}}}" if text else "" for text in texts]
-        texts[-1] = f"{texts[-1]} (reference)"
+    aside = _aside(line)
+    texts[-1] += f"{{\\scriptsize{aside}}}" if aside else ""
     return [*[""] * same, *texts[same:]]
+
+
+def _aside(line: Line) -> str:
+    """Return what stands behind the last label: that it is a reference, how many seeds all numbers of the line have."""
+    lacking = _lacking(line)
+    return (" (reference)" if line.reference else "") + (f" ({lacking})" if lacking else "")
+
+
+def _lacking(line: Line) -> str:
+    """Return how many of the expected seeds all numbers of a line have, "" where they differ or none is missing."""
+    found = {content.lacking for content in line.contents if isinstance(content, Number) and not content.repeats}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _behind(number: Number, line: Line) -> str:
+    """Return what stands behind a mean: its spread, and how many seeds where its line does not say it."""
+    return number.spread.replace(" ", "") + (
+        f" ({number.lacking})" if number.lacking not in ("", _lacking(line)) else ""
+    )
 
 
 def _row(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _content(content: Content | None) -> str:
+def _content(content: Content | None, line: Line) -> str:
     if content is None:
         return ABSENT
     if isinstance(content, str):
         return _text(content)
-    value = content.mean
-    rest = content.text.removeprefix(value)
-    return _marked(_signed(value), content) + (f"{{\\scriptsize\\,{_text(rest)}}}" if rest else "")
+    rest = _behind(content, line)
+    return _marked(_signed(content.mean), content) + (f"{{\\scriptsize\\,{_text(rest)}}}" if rest else "")
 
 
 def _marked(value: str, number: Number) -> str:

@@ -36,7 +36,7 @@ def table_html(table: Table) -> str:
     """Return a table for the output of a notebook's cell: as `table_text`, in HTML."""
     headers = [*table.left, *(" ".join(filter(None, path)) for path in table.columns)]
     align = ["left"] * len(table.left) + ["right"] * len(table.columns)
-    rows = [[*_labels(line, _plain), *map(_plain_content, line.contents)] for line in table.lines]
+    rows = [row for line in table.lines for row in _rows(line, _plain, _plain_content)]
     setting = f" ({table.setting})" if table.setting else ""
     notes = "".join(f"<li>{escape(note)}</li>" for note in (*table.legend(plain=True), *table.notes))
     parts = [
@@ -96,8 +96,15 @@ def _grid(table: Table, plain: bool) -> str:
     columns = zip(*(line.contents for line in table.lines), strict=True)
     align = ["left"] * len(table.left) + ["left" if _is_words(column) else "right" for column in columns]
     content = _plain_content if plain else _content
-    rows = [[*_labels(line, shown), *map(content, line.contents)] for line in table.lines]
+    rows = [row for line in table.lines for row in _rows(line, shown, content)]
     return _tabulated(rows, headers, align, "github" if plain else "pipe")
+
+
+def _rows(line: Line, shown: Callable[[str], str], content: Callable[[Content | None], str]) -> Iterator[list[str]]:
+    """Yield the row of a line, and before it one that stands for the rule and the words above it, if there are any."""
+    if line.opens:
+        yield [f"*{shown(line.opens)}*", *[""] * (len(line.labels) + len(line.contents) - 1)]
+    yield [*_labels(line, shown), *map(content, line.contents)]
 
 
 def _upright(table: Table) -> str:

@@ -121,13 +121,15 @@ def plain_number(value: float, kind: NumberKind = "score") -> str:
 class Line:
     """One line of a table: its labels on the left and a content, or nothing, under each column.
 
-    `group` names the lines that stand together; `reference` marks a line of trivial answers.
+    `group` names the lines that stand together; `reference` marks a line of trivial answers. `opens` are words that
+    stand above it, below a rule, where a part of the table begins.
     """
 
     labels: tuple[str, ...]
     contents: tuple[Content | None, ...]
     group: str = ""
     reference: bool = False
+    opens: str = ""
 
 
 @dataclass(frozen=True)

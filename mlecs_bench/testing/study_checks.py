@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,8 @@ from mlecs_bench.testing.verdict import fail
 if TYPE_CHECKING:
     from mlecs_bench.report.study import StudyView
     from mlecs_bench.report.table import Section, Table
+
+    Layout = Callable[[StudyView], Sequence[Section]]
 
 NAME = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")
 ALGORITHMS = ("first", "second")
@@ -47,20 +49,23 @@ class Question:
         """Records of what the study names, and of others where it names nothing."""
         return self.records(self.info.algorithms or ALGORITHMS, self.info.datasets or ("words",))
 
-    def sections(self, records: Sequence[dict[str, Any]], *, published: bool = False) -> list[Section]:
-        """Return the sections that the study adds to a report on `records`, which was written as well."""
+    def sections(
+        self, records: Sequence[dict[str, Any]], *, published: bool = False, layouts: bool = False
+    ) -> list[Section]:
+        """Return the sections that the study adds to a report on `records`; `layouts`: in every layout, too."""
         from mlecs_bench.report import Wanted, build_report, write_report  # pandas and matplotlib take a second
 
         given: list[Section] = []
+        for layout in (self.info.sections, *(self.info.layouts.values() if layouts else ())):
 
-        def noted(view: StudyView) -> Sequence[Section]:
-            found = self.info.sections(view)
-            _check_sections(found)
-            given.extend(found)
-            return found
+            def noted(view: StudyView, layout: Layout = layout) -> Sequence[Section]:
+                found = layout(view)
+                _check_sections(found)
+                given.extend(found)
+                return found
 
-        wanted = Wanted(published=published, studies=(dataclasses.replace(self.info, sections=noted),))
-        write_report(build_report(records, "Made up", wanted), records, new_folder(), new_folder())
+            wanted = Wanted(published=published, studies=(dataclasses.replace(self.info, sections=noted),))
+            write_report(build_report(records, "Made up", wanted), records, new_folder(), new_folder())
         return given
 
 
@@ -83,13 +88,17 @@ def _shifted(values: Any, shift: float) -> Any:
 
 
 def card(question: Question) -> None:
-    """The card has title and summary, and names presets by words that fit on a command line."""
+    """The card has title and summary, and names presets and layouts by words that fit on a command line."""
     info = question.info
     check_texts({"title": info.title, "summary": info.summary})
     check_sentences({name: getattr(info, name) for name in ("replaces", "algorithms", "datasets")}, "StudyInfo")
-    for name in info.presets:
+    for name in (*info.presets, *info.layouts):
         if not NAME.fullmatch(name):
-            fail("presets have names for a command line", f"'{name}' is none", "use lower-case letters and hyphens")
+            fail(
+                "presets and layouts have names for a command line",
+                f"'{name}' is none",
+                "use lower-case letters and hyphens",
+            )
 
 
 def presets(question: Question) -> None:
@@ -107,7 +116,7 @@ def presets(question: Question) -> None:
 
 def sections(question: Question) -> None:
     """Sections are given for made-up records of what the study is about; their tables are whole."""
-    question.sections(question.own)
+    question.sections(question.own, layouts=True)
 
 
 def _check_sections(found: Sequence[Section]) -> None:
@@ -139,7 +148,7 @@ def _check_table(table: Table) -> None:
 
 def strangers(question: Question) -> None:
     """Records of other algorithms and datasets, one alone too, and those with published values break nothing."""
-    question.sections(question.records(("somebody",), ("elsewhere",)))
+    question.sections(question.records(("somebody",), ("elsewhere",)), layouts=True)
     question.sections(question.records(("somebody",), ("elsewhere",))[:1])
     question.sections(question.own, published=True)
 

@@ -186,9 +186,27 @@ def baselines() -> tuple[str, ...]:
 
 
 @cache
+def methods() -> dict[str, str]:
+    """Return what Table 1 and Figure 4 call algorithms, by their names here; those of the table in its order."""
+    return dict(_data()["methods"])
+
+
+@cache
+def titles() -> dict[str, str]:
+    """Return what Table 1 calls datasets, by their names here."""
+    return dict(_data()["titles"])
+
+
+@cache
+def columns() -> tuple[tuple[str, str, Stat], ...]:
+    """Return the dataset, the metric and the statistic of every column of Table 1, from left to right."""
+    return tuple((dataset, metric, stat) for dataset, metric, stat in _data()["columns"])
+
+
+@cache
 def datasets() -> tuple[str, ...]:
     """Return the datasets of Table 1, from left to right."""
-    return tuple(dict.fromkeys(column[0] for column in _data()["columns"]))
+    return tuple(dict.fromkeys(dataset for dataset, _, _ in columns()))
 
 
 @cache

@@ -13,8 +13,7 @@ PRESETS = Path(__file__).parent / "presets"
 
 def sections(view: StudyView) -> Sequence[Section]:
     """Return Tables 1 and 2, Figures 3 and 4 and the paper's claims, for one setting."""
-    from mlecs_bench.api import NO_FLOOR, communication_table, draw_ablation, draw_communication, floors
-    from mlecs_plugins.paper.claims import claims
+    from mlecs_bench.api import communication_table, draw_ablation, draw_communication
     from mlecs_plugins.paper.tables import ablation_tables, table1, table2
 
     setting, asked, suffix = view.setting, view.asked, view.suffix
@@ -23,16 +22,42 @@ def sections(view: StudyView) -> Sequence[Section]:
     tables = [*table1(view), table2(view), *ablation_tables(view)]
     drawn = draw_ablation(setting, asked, suffix, figure4)
     sent, shares = communication_table(setting, suffix), draw_communication(setting, asked, suffix, figure3)
-    controls = "" if floors(setting) else f"There is {NO_FLOOR}."
-    about = f"The verdicts hold for these records alone. {controls} {honest_sentence(list(setting.rows.values()))}"
-    found = (
-        claims(setting, ML_ECS, asked.eval_points) if asked.candidate == ML_ECS else []
-    )  # the paper claims nothing of others
     return (
         Section(view.titled("Tables 1 and 2"), setting.about, [t for t in tables if t], [drawn] if drawn else []),
         Section(view.titled("Communication"), "", [sent] if sent else [], [shares] if shares else []),
-        Section(view.titled("The paper's claims"), " ".join(about.split()), claims=found),
+        _claims(view),
     )
+
+
+def as_printed(view: StudyView) -> Sequence[Section]:
+    """Return the tables and figures as the paper prints them, with what it leaves out in tables of their own."""
+    from mlecs_bench.api import communication_table
+    from mlecs_plugins.paper.figures import figure3, figure4
+    from mlecs_plugins.paper.layout import companions, printed_table1, printed_table2
+
+    setting = view.setting
+    first, shares = printed_table1(view), figure3(view)
+    tables = [*([first] if first else []), *printed_table2(view)]
+    figures = [*([shares] if shares else []), *figure4(view)]
+    sent = communication_table(setting, view.suffix)
+    return (
+        Section(view.titled("Tables and figures as in the paper"), setting.about, tables, figures),
+        Section(view.titled("Spread and both points of evaluation"), "", companions(view)),
+        Section(view.titled("Communication"), "", [sent] if sent else []),
+        _claims(view),
+    )
+
+
+def _claims(view: StudyView) -> Section:
+    """Return the paper's claims, which it makes of nothing but its own algorithm."""
+    from mlecs_bench.api import NO_FLOOR, floors
+    from mlecs_plugins.paper.claims import claims
+
+    setting, asked = view.setting, view.asked
+    controls = "" if floors(setting) else f"There is {NO_FLOOR}."
+    about = f"The verdicts hold for these records alone. {controls} {honest_sentence(list(setting.rows.values()))}"
+    found = claims(setting, ML_ECS, asked.eval_points) if asked.candidate == ML_ECS else []
+    return Section(view.titled("The paper's claims"), " ".join(about.split()), claims=found)
 
 
 def _score(metric: str, stat: Stat) -> str:
@@ -55,6 +80,7 @@ def mlecs_study() -> StudyInfo:
         summary="ML-ECS (arXiv 2602.14107): its Tables 1 and 2, Figures 3 and 4, claims, and presets of its runs",
         presets={name: PRESETS / f"{name}.yaml" for name in ("table1", "table2", "ablation", "all")},
         sections=sections,
+        layouts={"paper": as_printed},
         replaces=("scores", "communication"),
         algorithms=baselines(),
         datasets=datasets(),

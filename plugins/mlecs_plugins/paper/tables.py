@@ -73,20 +73,13 @@ def _columns(view: StudyView, rows: Sequence[Placed]) -> list[ScoreColumn]:
 
 
 def table1(view: StudyView) -> list[Table]:
-    """Return the paper's Table 1, a table per dataset since both points of evaluation stand in it.
-
-    Rows are those with as many devices as most algorithms have, ablations left out.
-    """
-    n = view.setting.usual_devices()
-    rows = [(p, row) for p, row in view.setting.rows.items() if p.n_devices == n and not p.arm.is_ablation]
-    return _by_rate(view, rows, "table1", f"Table 1: algorithms at {n} devices")
+    """Return the paper's Table 1, a table per dataset since both points of evaluation stand in it."""
+    title = f"Table 1: algorithms at {view.setting.usual_devices()} devices"
+    return tables_by_rate(view, table1_rows(view), "table1", title)
 
 
-def ablation_tables(view: StudyView) -> list[Table]:
-    """Return the scores of the candidate, its ablations (Figure 4) and the controls, a table per dataset that has any.
-
-    Below it stands how many seeds tell the candidate from the ablation of its aggregation by modalities at all.
-    """
+def ablation_rows(view: StudyView) -> list[Placed]:
+    """Return the rows of the candidate, its ablations and the controls, where there are ablations."""
     setting, candidate = view.setting, view.asked.candidate
     n = setting.usual_devices()
     places = [p for p in setting.rows if p.n_devices == n and p.arm.is_ablation and p.arm.base == candidate]
@@ -97,11 +90,26 @@ def ablation_tables(view: StudyView) -> list[Table]:
         if place.n_devices == n and (place.data, place.rho) in blocks
         if place.arm.label == candidate or place.arm.control
     ]
-    rows = [(place, setting.rows[place]) for place in [*full, *places]]
-    return _by_rate(view, rows, "ablation", f"Ablations of {candidate} at {n} devices")
+    return [(place, setting.rows[place]) for place in [*full, *places]]
 
 
-def _by_rate(view: StudyView, rows: Sequence[Placed], name: str, title: str) -> list[Table]:
+def ablation_tables(view: StudyView) -> list[Table]:
+    """Return the scores of the candidate, its ablations (Figure 4) and the controls, a table per dataset that has any.
+
+    Below it stands how many seeds tell the candidate from the ablation of its aggregation by modalities at all.
+    """
+    title = f"Ablations of {view.asked.candidate} at {view.setting.usual_devices()} devices"
+    return tables_by_rate(view, ablation_rows(view), "ablation", title)
+
+
+def table1_rows(view: StudyView) -> list[Placed]:
+    """Return the rows with as many devices as most algorithms have, ablations left out."""
+    n = view.setting.usual_devices()
+    return [(p, row) for p, row in view.setting.rows.items() if p.n_devices == n and not p.arm.is_ablation]
+
+
+def tables_by_rate(view: StudyView, rows: Sequence[Placed], name: str, title: str) -> list[Table]:
+    """Return the scores of rows at the points asked for, a table per dataset with a block of lines per rate."""
     tables = []
     for data in view.setting.data:
         own = [(place, row) for place, row in rows if place.data == data]
