@@ -18,10 +18,10 @@ from mlecs_bench.report.evidence import (
     overall_sentences,
     statistics_tables,
 )
-from mlecs_bench.report.frame import BOTH_POINTS, EvalPoint, Row, build_rows, expected_seeds, honest_sentence
+from mlecs_bench.report.frame import BOTH_POINTS, EvalPoint, Row, Stat, build_rows, expected_seeds, honest_sentence
 from mlecs_bench.report.markdown import table_text
 from mlecs_bench.report.samples import answer_blocks
-from mlecs_bench.report.scores import Asked, score_tables
+from mlecs_bench.report.scores import USUAL_STATS, Asked, score_tables
 from mlecs_bench.report.steps import steps_table
 from mlecs_bench.report.study import StudyView
 from mlecs_bench.report.table import Figure, Report, Section, Table
@@ -37,8 +37,9 @@ class Wanted:
     """What a report shows: when devices are scored, the algorithm that is held against the others, published values.
 
     `diagnostics` shows those of datasets in tables. `candidate` None: that of the first study that names one of the
-    algorithms, else the algorithm with ablations, else the last one. `studies` add their sections, in place of some of
-    the report's own. `answers` are the paths of records by key, beside which there may be answers to show;
+    algorithms, else the algorithm with ablations, else the first one. `studies` add their sections, in place of some of
+    the report's own. Tables of scores show `metrics` (none: all of them) and `stats`. `seeds` are those that were asked
+    for (none: all that occur), `about` is what the study says of itself. `answers` are the paths of records by key, beside which there may be answers to show;
     `variants` say in what a record departs from the usual, by key.
     """
 
@@ -49,6 +50,22 @@ class Wanted:
     diagnostics: bool = False
     answers: Mapping[str, Path] = field(default_factory=dict)
     variants: Mapping[str, str] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
+    stats: tuple[Stat, ...] = USUAL_STATS
+    seeds: tuple[int, ...] = ()
+    about: str = ""
+
+    def asked(self, rows: Sequence[Row], candidate: str) -> Asked:
+        """Return what is asked of tables on `rows`."""
+        return Asked(
+            eval_points=self.eval_points,
+            candidate=candidate,
+            seeds=expected_seeds(rows, self.seeds),
+            published=self.published,
+            diagnostics=self.diagnostics,
+            metrics=self.metrics,
+            stats=self.stats,
+        )
 
 
 def build_report(
@@ -65,43 +82,37 @@ def build_report(
     """
     rows = build_rows(records)
     candidate = wanted.candidate or _default_candidate(rows, wanted.studies, cards)
-    asked = Asked(wanted.eval_points, candidate, expected_seeds(rows), wanted.published, wanted.diagnostics)
+    asked = wanted.asked(rows, candidate)
     settings = arrange(rows, candidate, cards, _order(wanted.studies))
     views = [StudyView(setting, asked, number) for number, setting in enumerate(settings)]
     sections = [section for view in views for section in _sections(view, wanted.studies) if _says_something(section)]
     sections += [section for view in views if (section := _answers(view, wanted.answers, cards)).answers]
     warnings = (*warnings, *_dirty(records))
     curves = curves_csv([record for row in rows for record in row.records], wanted.variants)
-    return Report(title, _made_by(records), honest_sentence(rows), sections, warnings, files, curves)
+    about = "\n\n".join(filter(None, (wanted.about.strip(), _made_by(records))))
+    return Report(title, about, _honest(rows, wanted.studies), sections, warnings, files, curves)
 
 
-def build_table(
-    records: Records,
-    eval_points: tuple[EvalPoint, ...] = BOTH_POINTS,
-    cards: Cards = NO_CARDS,
-    *,
-    diagnostics: bool = False,
-) -> str:
+def _honest(rows: Sequence[Row], studies: Sequence[StudyInfo]) -> str:
+    """Return what numbers may not be taken for, and whose they are not comparable with where a report shows a study."""
+    sentence = honest_sentence(rows)
+    titles = ", ".join(study.title for study in studies)
+    return f"{sentence} They are not comparable with those of {titles}." if sentence and titles else sentence
+
+
+def build_table(records: Records, eval_points: tuple[EvalPoint, ...] = BOTH_POINTS, cards: Cards = NO_CARDS) -> str:
     """Return the scores of all `records` as text for the terminal, a table per setting and dataset.
 
     Raises RecordError when a seed of a cell occurs twice.
     """
-    return "\n".join(
-        table_text(table) for table in tables_of_scores(records, eval_points, cards, diagnostics=diagnostics)
-    )
+    return "\n".join(table_text(table) for table in tables_of_scores(records, Wanted(eval_points), cards))
 
 
-def tables_of_scores(
-    records: Records,
-    eval_points: tuple[EvalPoint, ...] = BOTH_POINTS,
-    cards: Cards = NO_CARDS,
-    *,
-    diagnostics: bool = False,
-) -> list[Table]:
+def tables_of_scores(records: Records, wanted: Wanted = Wanted(), cards: Cards = NO_CARDS) -> list[Table]:
     """Return the scores of all `records`, a table per setting and dataset; raises RecordError as `build_table` does."""
     rows = build_rows(records)
-    candidate = _default_candidate(rows, (), cards)
-    asked = Asked(eval_points, candidate, expected_seeds(rows), diagnostics=diagnostics)
+    candidate = wanted.candidate or _default_candidate(rows, (), cards)
+    asked = wanted.asked(rows, candidate)
     return [table for setting in arrange(rows, candidate, cards) for table in score_tables(setting, asked)]
 
 
@@ -118,7 +129,7 @@ def _default_candidate(rows: Sequence[Row], studies: Sequence[StudyInfo], cards:
     bases = [name.partition("/")[0] for name in names]
     of_studies = [study.candidate for study in studies if study.candidate in bases]
     ablated = [base for name, base in zip(names, bases, strict=True) if name != base]
-    return next(iter([*of_studies, *ablated]), bases[-1])
+    return next(iter([*of_studies, *ablated, *bases]))
 
 
 def _sections(view: StudyView, studies: Sequence[StudyInfo]) -> list[Section]:

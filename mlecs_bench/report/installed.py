@@ -13,6 +13,7 @@ from mlecs_bench.report.arrange import Cards, control_key
 if TYPE_CHECKING:
     from mlecs_bench.doors.hookspecs import Control, MetricInfo, StudyInfo
     from mlecs_bench.doors.registry import Registry
+    from mlecs_bench.plan.study import Study
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -84,20 +85,26 @@ def with_ablations(records: Records, registry: Registry) -> str | None:
     return next((name for name in names if name in ablated), None)
 
 
-def studies_of(folder: Path, named: Sequence[str], registry: Registry) -> tuple[list[StudyInfo], list[str]]:
-    """Return the studies that a report on `folder` shows, and a line for each that its study.yaml names in vain.
-
-    These are those `named` by the user, for which errors are raised, and those of the folder's own study file.
-    """
+def study_in(folder: Path) -> tuple[Study | None, list[str]]:
+    """Return the study whose file lies in a folder of records, None without one, and what is wrong with the file."""
     from mlecs_bench.plan.study import STUDY_FILE, read_study
 
+    if not (folder / STUDY_FILE).exists():
+        return None, []
+    try:
+        return read_study(folder / STUDY_FILE), []
+    except MlecsError as error:
+        return None, [str(error)]
+
+
+def studies_of(study: Study | None, named: Sequence[str], registry: Registry) -> tuple[list[StudyInfo], list[str]]:
+    """Return the study plugins that a report on a study shows, and a line for each that its file names in vain.
+
+    These are those `named` by the user, for which errors are raised, and those of the study's file.
+    """
     found = {name: registry.study(name).info for name in dict.fromkeys(named)}
     problems: list[str] = []
-    try:
-        own = read_study(folder / STUDY_FILE).report if (folder / STUDY_FILE).exists() else ()
-    except MlecsError as error:
-        return list(found.values()), [str(error)]
-    for name in own:
+    for name in study.report if study else ():
         try:
             found.setdefault(name, registry.study(name).info)
         except MlecsError as error:

@@ -80,7 +80,7 @@ def table_latex(table: Table) -> str:
 
 
 def report_latex(report: Report) -> str:
-    """Return a whole document; its tables are the files NAME.tex and its figures the files NAME.png beside it."""
+    """Return a whole document; its tables are the files NAME.tex and its figures the files NAME.pdf beside it."""
     title = f"{{\\LARGE\\bfseries {_text(report.title)}\\par}}"
     start = [title, *_paragraphs(report.about), _bold(report.honest), *_warnings(report.warnings)]
     sections = [part for section in report.sections for part in _section(section)]
@@ -104,7 +104,7 @@ def _section(section: Section) -> Iterator[str]:
 
 
 def _figure(figure: Figure) -> list[str]:
-    image = f"\\includegraphics{{{figure.name}.png}}"
+    image = f"\\includegraphics{{{figure.name}.pdf}}"
     caption = _caption(figure.title, "", figure.caption, "")
     label = f"\\label{{fig:{figure.name}}}"
     return [r"\begin{figure}[!htbp]", r"\centering", _fitted(image), caption, label, r"\end{figure}"]
@@ -231,10 +231,11 @@ def _marked(value: str, number: Number) -> str:
 
 
 def _beside(number: Number) -> str:
-    """Return what is published, with the marks of its footnotes, and the difference to it."""
+    """Return what is published, with the marks of its footnotes, and the difference to it if there is one."""
     marks = number.published.marks if number.published else ""
     raised = f"\\textsuperscript{{{_text(marks)}}}" if marks else ""
-    return f"\\scriptsize {_signed(number.printed)}{raised}, {_signed(number.difference)}"
+    difference = f", {_signed(number.difference)}" if number.difference else ""
+    return f"\\scriptsize {_signed(number.printed)}{raised}{difference}"
 
 
 def _signed(text: str) -> str:
