@@ -65,9 +65,9 @@ def report(  # noqa: PLR0913, PLR0917  # a flag each
 ) -> None:
     """Build tables, figures and statistics from the records in FOLDER (default: results/scratch).
 
-    Prints all scores as tables, and writes tables (Markdown, LaTeX, CSV), figures (SVG, PNG, PDF), tests of the differences,
-    what studies add to them, and one HTML page of it all. Files that are no valid record are named on stderr, one line
-    each, and left out.
+    Prints scores as tables, and writes tables (Markdown, LaTeX, CSV), figures (SVG, PNG, PDF), tests of the
+    differences, what studies add to them, and one HTML page of it all. Files that are no valid record are named on
+    stderr, one line each, and left out.
     """
     from mlecs_bench.report.folder import REPORT_FOLDER, Choice, built_report
     from mlecs_bench.report.markdown import report_head, table_text

@@ -39,8 +39,8 @@ class Wanted:
     `diagnostics` shows those of datasets in tables. `candidate` None: that of the first study that names one of the
     algorithms, else the algorithm with ablations, else the first one. `studies` add their sections, in place of some of
     the report's own. Tables of scores show `metrics` (none: all of them) and `stats`. `seeds` are those that were asked
-    for (none: all that occur), `about` is what the study says of itself. `answers` are the paths of records by key, beside which there may be answers to show;
-    `variants` say in what a record departs from the usual, by key.
+    for (none: all that occur), `about` is what the study says of itself. `answers` are the paths of records by key,
+    beside which there may be answers to show; `variants` say in what a record departs from the usual, by key.
     """
 
     eval_points: tuple[EvalPoint, ...] = BOTH_POINTS

@@ -237,10 +237,8 @@ def report(  # noqa: PLR0913  # a keyword for each flag of the command
         warnings.warn(line, stacklevel=4)
 
     metrics = (metric,) if isinstance(metric, str) else tuple(metric)
-    stats = (
-        tuple(one for one in STATS if one == stat or one in stat) if stat in STATS or not isinstance(stat, str) else ()
-    )
-    if not stats:
+    stats = (stat,) if isinstance(stat, str) else tuple(stat)
+    if not stats or any(one not in STATS for one in stats):
         raise UsageError(f"stat must be among {', '.join(STATS)}, got {stat}")
     built = built_report(place, Choice(points, candidate, studies, with_paper, diagnostics, metrics, stats), warn)
     target = Path(output).expanduser() if output is not None else place / REPORT_FOLDER

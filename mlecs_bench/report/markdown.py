@@ -136,7 +136,7 @@ def _upright(table: Table) -> str:
 
 
 def _narrow(rows: Sequence[Sequence[str]], headers: Sequence[str], align: Sequence[str], n_labels: int) -> str:
-    """Return a grid in as many parts, one below the other, as `WIDTH` asks for; each has the first `n_labels` columns."""
+    """Return a grid in as many parts, one below the other, as `WIDTH` asks for, the first `n_labels` columns in all."""
     widths = [max(map(len, column)) + 3 for column in zip(headers, *rows, strict=True)]
     parts: list[list[int]] = []
     labels, room = list(range(n_labels)), 0

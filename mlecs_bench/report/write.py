@@ -1,4 +1,4 @@
-"""Writes a report: every table as Markdown, LaTeX and CSV, every figure as SVG, PNG and PDF, and all of it on one page."""
+"""Writes a report: tables as Markdown, LaTeX and CSV, figures as SVG, PNG and PDF, and all of it on one page."""
 
 from __future__ import annotations
 
