@@ -120,7 +120,7 @@ def table_rows(markdown: str) -> list[dict[str, str]]:
     block = r"(?:^\|.*\n?)+"
     for table in re.findall(rf"{block}(?:\n{block})*", markdown, flags=re.MULTILINE):
         parts = [_grid_rows(part) for part in re.findall(block, table, flags=re.MULTILINE)]
-        upright = any(row[:1] == ["rho"] for row in parts[0])
+        upright = any(row[:1] == ["rho"] for row in parts[0][1:])
         laid = [[list(column) for column in zip(*part, strict=True)] for part in parts] if upright else parts
         if upright:
             laid = [_without_marks_of_references(part) for part in laid]

@@ -20,6 +20,7 @@ from mlecs_bench.report.evidence import (
 )
 from mlecs_bench.report.frame import BOTH_POINTS, EvalPoint, Row, Stat, build_rows, expected_seeds, honest_sentence
 from mlecs_bench.report.markdown import table_text
+from mlecs_bench.report.modalities import modalities_table
 from mlecs_bench.report.samples import answer_blocks
 from mlecs_bench.report.scores import USUAL_STATS, Asked, score_tables
 from mlecs_bench.report.steps import steps_table
@@ -37,7 +38,7 @@ class Wanted:
     """What a report shows: when devices are scored, the algorithm that is held against the others, published values.
 
     `diagnostics` shows those of datasets in tables. `candidate` None: that of the first study that names one of the
-    algorithms, else the algorithm with ablations, else the first one. `studies` add their sections, in place of some of
+    algorithms, else the algorithm with ablations, else the last one. `studies` add their sections, in place of some of
     the report's own. Tables of scores show `metrics` (none: all of them) and `stats`. `seeds` are those that were asked
     for (none: all that occur), `about` is what the study says of itself. `answers` are the paths of records by key,
     beside which there may be answers to show; `variants` say in what a record departs from the usual, by key.
@@ -100,12 +101,20 @@ def _honest(rows: Sequence[Row], studies: Sequence[StudyInfo]) -> str:
     return f"{sentence} They are not comparable with those of {titles}." if sentence and titles else sentence
 
 
-def build_table(records: Records, eval_points: tuple[EvalPoint, ...] = BOTH_POINTS, cards: Cards = NO_CARDS) -> str:
+def build_table(
+    records: Records,
+    eval_points: tuple[EvalPoint, ...] = BOTH_POINTS,
+    cards: Cards = NO_CARDS,
+    *,
+    diagnostics: bool = False,
+    stats: tuple[Stat, ...] = USUAL_STATS,
+) -> str:
     """Return the scores of all `records` as text for the terminal, a table per setting and dataset.
 
     Raises RecordError when a seed of a cell occurs twice.
     """
-    return "\n".join(table_text(table) for table in tables_of_scores(records, Wanted(eval_points), cards))
+    wanted = Wanted(eval_points, diagnostics=diagnostics, stats=stats)
+    return "\n".join(table_text(table) for table in tables_of_scores(records, wanted, cards))
 
 
 def tables_of_scores(records: Records, wanted: Wanted = Wanted(), cards: Cards = NO_CARDS) -> list[Table]:
@@ -129,7 +138,7 @@ def _default_candidate(rows: Sequence[Row], studies: Sequence[StudyInfo], cards:
     bases = [name.partition("/")[0] for name in names]
     of_studies = [study.candidate for study in studies if study.candidate in bases]
     ablated = [base for name, base in zip(names, bases, strict=True) if name != base]
-    return next(iter([*of_studies, *ablated, *bases]))
+    return next(iter([*of_studies, *ablated]), bases[-1])
 
 
 def _sections(view: StudyView, studies: Sequence[StudyInfo]) -> list[Section]:
@@ -147,6 +156,10 @@ def _scores(view: StudyView) -> Section:
     setting, asked = view.setting, view.asked
     tables = score_tables(setting, asked, view.suffix)
     return _section(view, "Scores", setting.about, tables, [draw_ablation(setting, asked, view.suffix)])
+
+
+def _modalities(view: StudyView) -> Section:
+    return _section(view, "Modalities", "", [modalities_table(view.setting, view.suffix)], [])
 
 
 def _communication(view: StudyView) -> Section:
@@ -178,6 +191,7 @@ def _steps(view: StudyView) -> Section:
 
 OWN_SECTIONS = {
     "scores": _scores,
+    "modalities": _modalities,
     "communication": _communication,
     "curves": _curves,
     "statistics": _statistics,

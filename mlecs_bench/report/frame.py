@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlecs_bench.errors import RecordError, check_choice
 from mlecs_bench.records.results import group_key
+from mlecs_bench.report.statistics import FEW_SEEDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -268,8 +269,6 @@ def _datasets(records: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(record["identity"]["dataset"]["name"] for record in records))
 
 
-FEW_SEEDS = 3
-"""Below so many seeds nothing is said of what differs: two seeds have one degree of freedom."""
 FEW_STEPS = 100
 """Below so many optimiser steps of a stage, over all rounds, nothing is trained to its level."""
 

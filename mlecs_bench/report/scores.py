@@ -26,7 +26,7 @@ from mlecs_bench.report.frame import (
     not_comparable,
 )
 from mlecs_bench.report.references import ReferenceRow, reference_notes, reference_rows
-from mlecs_bench.report.statistics import ALPHA, holm, paired_difference
+from mlecs_bench.report.statistics import ALPHA, FEW_SEEDS, holm, paired_difference
 from mlecs_bench.report.table import Content, Line, Number, Published, Table
 
 DEVICE_STATS: tuple[Stat, ...] = ("avg", "best", "worst")
@@ -410,7 +410,7 @@ def _marked(column: Sequence[_Entry | None], ranked: Sequence[bool]) -> list[Num
         for i in others
     ]
     adjusted = holm([difference.p for difference in found])
-    close = {i for i, p in zip(others, adjusted, strict=True) if p is not None and p >= ALPHA}
+    close = {i for i, p in zip(others, adjusted, strict=True) if p is not None and p >= ALPHA and most >= FEW_SEEDS}
     for i, entry in running.items():
         numbers[i] = replace(entry.number, best=i not in others, close=i in close)
     return numbers
