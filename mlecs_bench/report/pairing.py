@@ -184,9 +184,8 @@ def _file_words(key: str) -> str:
 
 def _setting_notes(placed: Sequence[Pair]) -> list[str]:
     """Return in what else than the algorithm the rows of a pair differ, which whoever named a setting wants to see."""
-    texts = [
-        text for pair in placed for text in apart(*(row.identity for row in pair.rows), may_differ=OF_AN_ALGORITHM)
-    ]
+    both = [(ours.identity, theirs.identity) for pair in placed for ours, theirs in [pair.rows]]
+    texts = [text for ours, theirs in both for text in apart(ours, theirs, OF_AN_ALGORITHM)]
     return [f"differs: {text}" for text in dict.fromkeys(texts)]
 
 
