@@ -115,7 +115,7 @@ def test_the_text_says_what_it_is_of_and_what_positive_means(study):
     text = printed("ml-ecs", "standalone", study)
     assert text.startswith("# ml-ecs against standalone\n")
     assert "A is the algorithm ml-ecs, B the algorithm standalone. Positive differences: A is better." in text
-    assert text.count("**Synthetic stand-in on tiny backbones: not comparable with published results.**") == 2
+    assert text.count("**Synthetic data (vast), tiny language models: these scores say nothing of real ones.**") == 2
     assert (
         "Profile mini, budget paper, 2 rounds x 20 steps; data: synthetic, split frame; scores after "
         "local_update of the last round (local)." in text
@@ -146,7 +146,7 @@ def test_json_has_unrounded_numbers(study):
     assert len(one["records"]) == 10
     assert all(list(study.glob(f"records/*--{key[:8]}.json")) for key in one["records"])
     assert found["identical"] is None
-    assert found["honest"] == "Synthetic stand-in on tiny backbones: not comparable with published results."
+    assert found["honest"] == "Synthetic data (vast), tiny language models: these scores say nothing of real ones."
 
 
 def test_the_point_metric_and_statistics_can_be_chosen(tmp_path):
