@@ -135,9 +135,17 @@ def _upright(table: Table) -> str:
     return _narrow(rows, [_plain(table.left[-1]), *names], ["left", *["right"] * len(names)], 1)
 
 
+MIN_PADDING = 2
+"""What tabulate adds to the width of a heading."""
+
+
 def _narrow(rows: Sequence[Sequence[str]], headers: Sequence[str], align: Sequence[str], n_labels: int) -> str:
     """Return a grid in as many parts, one below the other, as `WIDTH` asks for, the first `n_labels` columns in all."""
-    widths = [max(map(len, column)) + 3 for column in zip(headers, *rows, strict=True)]
+    between = 3
+    widths = [
+        max(len(header) + MIN_PADDING, *map(len, column)) + between
+        for header, column in zip(headers, zip(*rows, strict=True), strict=True)
+    ]
     parts: list[list[int]] = []
     labels, room = list(range(n_labels)), 0
     for i in range(n_labels, len(headers)):

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mlecs_bench.errors import RecordError, UsageError, did_you_mean
-from mlecs_bench.records.names import KEY_DIGITS, key_digits, rho_label
+from mlecs_bench.records.names import key_digits, rho_label
 from mlecs_bench.records.results import canonical_json
 from mlecs_bench.report.arrange import NO_CARDS, Arm, Cards, Place, Setting, arrange
 from mlecs_bench.report.controls import NO_FLOOR
@@ -141,11 +141,10 @@ def _named(name: str, settings: Sequence[Setting], variants: Mapping[str, str], 
     found = [(label, place) for label, place, _ in every if name in (place.arm.algo, place.arm.label)]
     if found:
         return _side(found)
-    wanted = _words_of(name)
     found = [
         (label, place)
         for label, place, row in every
-        if any(wanted in _printed_of(place, record, variants) for record in row.records)
+        if any(_is_printed_of(name, place, record, variants) for record in row.records)
     ]
     if found:
         return replace(_side(found), one_setting=len(settings) > 1)
@@ -162,24 +161,24 @@ def _side(rows: Sequence[tuple[str, Place]]) -> _Side:
     return _Side(frozenset(rows), tuple(dict.fromkeys(place.arm for _, place in rows)))
 
 
-def _printed_of(place: Place, record: Record, variants: Mapping[str, str]) -> set[frozenset[str]]:
-    """Return as words what else is printed of a record: its algorithm with its variant, its cell, and its file."""
-    identity, variant = record["identity"], variants.get(str(record["key"]), "")
-    cell = f"{place.arm.algo} {place.data.name} rho {place.rho}"
-    names = [f"{head} ({variant})" for head in (place.arm.algo, cell, f"{cell} seed {identity['seed']}")]
-    return {*map(_words_of, names), frozenset([_file_words(str(record["key"]))])}
+def _is_printed_of(name: str, place: Place, record: Record, variants: Mapping[str, str]) -> bool:
+    """Is it what names of files, progress or data frames call a record, or a part of it that names its algorithm?
+
+    A file is known by its key; of everything else the words count, in any order.
+    """
+    digits = key_digits(name)
+    if digits:
+        return str(record["key"]).startswith(digits)
+    identity = record["identity"]
+    cell = f"{place.arm.label} {place.data.label} rho {place.rho} {place.n_devices} devices seed {identity['seed']}"
+    words = _words(name)
+    return place.arm.algo in words and words <= _words(
+        f"{place.arm.algo} {cell} {variants.get(str(record['key']), '')}"
+    )
 
 
-def _words_of(name: str) -> frozenset[str]:
-    """Return the words of a label in any order, whatever parts them; a record's file is known by its key."""
-    key = key_digits(f"{name.removesuffix('.json')}.json")
-    if key:
-        return frozenset([_file_words(key)])
-    return frozenset(re.sub(r"[()\[\]\"|\\*]", " ", name).replace(", ", " ").split())
-
-
-def _file_words(key: str) -> str:
-    return f"--{key[:KEY_DIGITS]}"
+def _words(label: str) -> set[str]:
+    return set(re.sub(r"[()\[\]\"|\\*=]|, ", " ", label).split())
 
 
 def _setting_notes(placed: Sequence[Pair]) -> list[str]:

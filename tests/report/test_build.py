@@ -30,6 +30,7 @@ from mlecs_bench.records.results import record_name, write_record
 from mlecs_bench.report import Wanted, build_report, build_table, drawings, report_json, row_summary, write_report
 from mlecs_bench.report.arrange import Cards, control_key
 from mlecs_bench.report.build import OWN_SECTIONS
+from mlecs_bench.report.installed import known_cards
 from mlecs_bench.report.table import Line, Section, Table
 from study_records import five, study_records, with_all, write_records
 
@@ -38,6 +39,11 @@ STUDY = study_records()
 
 def run(*arguments):
     return CliRunner().invoke(report, list(map(str, arguments)))
+
+
+def printed_table(records, *points) -> str:
+    """Return the tables that the command prints, which knows the cards of what is installed."""
+    return build_table(records, *points, cards=known_cards(records, Registry.installed()))
 
 
 def refused(*arguments) -> str:
@@ -134,11 +140,12 @@ def test_a_study_adds_its_sections_first_for_every_setting():
     built = build_report(STUDY, "t", Wanted(studies=[own_study()]))
     assert [section.title for section in built.sections[:2]] == ["My question (budget paper)", "Scores (budget paper)"]
     assert {"mine", "mine-budget-equal"} <= set(table_names(built))
-    assert len(built.sections) == 8
+    assert len(built.sections) == 2 * (1 + 4)
 
 
 OWN_TITLES = {
     "scores": "Scores",
+    "modalities": "Modalities",
     "communication": "Communication",
     "curves": "Learning curves",
     "statistics": "Statistics",
@@ -326,7 +333,7 @@ def test_links_lead_to_the_records_wherever_the_report_is(study_folder, small, t
 def test_the_command_prints_all_scores_and_writes_the_rest_beside_the_records(study_folder):
     printed = (study_folder / "printed.txt").read_text(encoding="utf-8")
     assert printed.startswith("# Report of study\n\n")
-    assert printed.endswith(build_table(STUDY))
+    assert printed.endswith(printed_table(STUDY))
     assert (study_folder / "report" / "index.html").is_file()
     assert len(list(study_folder.glob("records/*.json"))) == len(STUDY)
 
@@ -336,10 +343,10 @@ def test_the_command_names_bad_files_and_takes_both_names_of_the_point_of_evalua
         (small / "records" / "bad.json").write_text("{")
         done = run(small, flag, "received")
         assert done.exit_code == 0, again
-        assert done.stdout.endswith(build_table(five(), ("received",)))
+        assert done.stdout.endswith(printed_table(five(), ("received",)))
         bad, wrote = done.stderr.splitlines()
         assert bad == f"warning: {small}/records/bad.json is cut off; delete it and run its cell again"
-        assert re.fullmatch(rf"wrote 18 files to {small}/report; open {small}/report/index.html", wrote)
+        assert re.fullmatch(rf"wrote 19 files to {small}/report; open {small}/report/index.html", wrote)
     assert "--moment" not in run("--help").stdout
 
 
@@ -373,7 +380,7 @@ def test_the_command_reads_scratch_by_default_and_says_what_to_run_without_a_rec
     monkeypatch.chdir(tmp_path)
     assert re.fullmatch(r"no valid record in results/scratch; run 'mlecs-bench run .*' first, .*", refused())
     write_record(Path("results/scratch"), make_record())
-    assert run().stdout.endswith(build_table([make_record()]))
+    assert run().stdout.endswith(printed_table([make_record()]))
 
 
 def test_a_folder_that_is_not_there_one_above_the_records_and_one_of_another_tool_are_named(small, tmp_path):
@@ -428,7 +435,7 @@ def test_both_points_stand_in_every_table_unless_one_is_asked_for(small):
     both = {("rouge_lsum", "avg", "local"), ("rouge_lsum", "avg", "received"), ("rouge_lsum", "server")}
     assert both <= headings()
     assert {("rouge_lsum", "avg"), ("rouge_lsum", "server")} <= headings("--eval-point", "received")
-    assert run(small).stdout.endswith(build_table(five()))
+    assert run(small).stdout.endswith(printed_table(five()))
 
 
 def test_a_control_is_no_candidate_by_itself():
@@ -471,7 +478,7 @@ def test_the_candidate_is_the_studys_or_its_first_algorithm(tmp_path):
         tables = json.loads(run(folder, "--json").stdout)["tables"]
         assert [t["title"] for t in tables if t["name"] == "statistics"] == [f"{expected} against baselines"]
         assert "zeta against baselines" in run(folder, "--candidate", "zeta", "--json").stdout
-    with pytest.raises(UsageError, match="'candidate' in .* must name one algorithm"):
+    with pytest.raises(UsageError, match=r"'candidate' in .* must name one algorithm"):
         read_study(in_study(tmp_path / "0", candidate=["a", "b"]) / "study.yaml")
 
 

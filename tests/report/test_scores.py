@@ -14,9 +14,11 @@ from hand_made import SCORERS, make_record, with_identity
 from mlecs_bench.doors.hookspecs import Control
 from mlecs_bench.errors import RecordError
 from mlecs_bench.report import build_table as table_of_points
+from mlecs_bench.report import markdown
 from mlecs_bench.report.arrange import Cards, arrange, control_key
 from mlecs_bench.report.controls import NO_CEILING, NO_FLOOR
 from mlecs_bench.report.frame import BOTH_POINTS, STATS, build_rows, honest_sentence, not_comparable
+from mlecs_bench.report.markdown import WIDTH
 from mlecs_bench.report.scores import USUAL_STATS, Asked, file_part, score_tables
 from mlecs_bench.report.table import Number
 from mlecs_bench.seeds import PROTOCOL_SEEDS
@@ -416,7 +418,10 @@ def test_tables_show_the_average_and_the_server_unless_more_is_asked_for_and_fil
 
 def test_the_caption_names_the_settings_and_the_scorers():
     text = build_table(scored())
-    assert "Profile mini, budget paper, 2 rounds x 20 steps. vast: synthetic, split frame. Scores after local" in text
+    assert (
+        "Profile mini, budget paper, 2 rounds x 20 steps. vast: synthetic, split frame. Language models: mini on "
+        "devices, mini on the server. Scores after local" in text
+    )
     assert f"Scorers: rouge_lsum: {SCORERS['rouge_lsum']}." in text
 
 
@@ -424,6 +429,29 @@ def test_structure_that_departs_from_the_profile_is_in_the_caption():
     mixed = with_identity(make_record(), structure={"rank": {"d00": 2}})
     assert "LoRA rank of d00: 2" in build_table([mixed])
     assert "LoRA rank of" not in build_table([make_record()])
+
+
+def test_models_other_than_the_profiles_and_encoders_that_start_at_random_are_in_the_caption():
+    record = with_identity(make_record(), profile={"slm": {"name": "SmolLM2-135M"}})
+    record["realised"]["random_encoders"] = {"d00": ["vision"], "server": ["audio", "vision"]}
+    text = build_table([record])
+    assert "Language models: SmolLM2-135M on devices, mini on the server." in text
+    assert "Encoders that start at random: audio (server), vision (d00, server)." in text
+    assert "at random" not in build_table([make_record()])
+
+
+def test_tables_of_the_terminal_fit_100_characters_with_every_number(monkeypatch):
+    records = [
+        make_record(algo=algo, seed=seed, scorers={"rouge_lsum": "r", "bertscore": "b", "bleu": "c"})
+        for algo in ("ml-ecs", "multi-fedavg", *(f"x{i}" for i in range(6)))
+        for seed in PROTOCOL_SEEDS
+    ]
+    for some in (records, records[:5], records[:20]):
+        text = build_table(some, BOTH_POINTS)
+        assert max(len(line) for line in text.splitlines() if line.startswith("|")) <= WIDTH
+        monkeypatch.setattr(markdown, "WIDTH", 10_000)
+        assert table_rows(text) == table_rows(build_table(some, BOTH_POINTS))
+        monkeypatch.undo()
 
 
 def test_traffic_is_per_device_and_round_with_its_definitions():

@@ -126,7 +126,9 @@ def test_the_papers_values_stand_beside_ours_on_request():
     table = table_of(records, published=True)
     ours = number_at(table, ("0.5", "ml-ecs"), AVG)
     assert (ours.published.value, ours.published.source) == (0.244, "paper")
-    assert (ours.printed, ours.difference) == ("0.244", f"{ours.value - 0.244:+.3f}")
+    assert (ours.printed, ours.difference) == ("0.244", "")  # nothing to subtract from scores of synthetic data
+    reasons = "synthetic data, tiny language models, fewer than 100 steps"
+    assert f"no difference to published values is shown for rows of {reasons}" in table.notes
     assert number_at(table, ("0.5", "ml-ecs"), SERVER).published.value == 0.304
     assert number_at(table, ("0.5", "mine"), AVG).published is None
     assert number_at(table, ("0.35", "ml-ecs"), AVG).published is None
