@@ -57,7 +57,7 @@ Work = Literal["training", "scoring"]
 """What a unit is: the turn of a device or the server in a round, or one scoring."""
 SCORING_GUESS = 3.0
 """How many turns one scoring is taken for until one was measured: rather too many, as a time to go should not rise."""
-NOISE = 1.1
+NOISE = 1.2
 """A time to go that would rise by less than this factor stays as it was."""
 
 

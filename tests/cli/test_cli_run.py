@@ -18,6 +18,7 @@ from mlecs_bench.execution import jobs, protocol, sweep
 from mlecs_bench.plan.plan import plan_from_json
 from mlecs_bench.session.request import build_request, default_cache_dir, read_file
 from mlecs_plugins.profiles.mini import MINI
+from study_records import table_rows
 
 RUN = ["run", "--algo", "alpha", "--dataset", "toy", "--rho", "0.5"]
 
@@ -131,7 +132,7 @@ def test_a_wrong_request_is_refused_in_one_line(call):
 def test_a_run_prints_the_row_the_traffic_the_place_and_the_caveat(call, tmp_path):
     code, out, _ = call(*RUN, "--n-seeds", "2")
     assert code == 0
-    table = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in out.splitlines() if line[:1] == "|"}
+    (table,) = table_rows(out)
     assert (table["algorithm"], table["rho"], table["devices"]) == ("alpha", "0.5", "3")
     assert "fused  down              45 parameters             180 bytes" in out
     assert "lora   up                20 parameters              80 bytes" in out
