@@ -140,7 +140,7 @@ def test_a_run_prints_the_row_the_traffic_the_place_and_the_caveat(call, tmp_pat
     assert "  full: 6.500 %\n" in out
     assert "LoRA one way and fused" in out
     assert f"2 records of this run in {tmp_path}" in out
-    assert out.splitlines()[-1] == "Synthetic data (vast), tiny language models: these scores say nothing of real ones."
+    assert out.splitlines()[-1] == "Synthetic data (toy), tiny language models: these scores say nothing of real ones."
 
 
 @pytest.mark.usefixtures("fake_run")
