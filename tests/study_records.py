@@ -112,16 +112,44 @@ def write_records(folder: Path, records: Iterable[Record]) -> Path:
 
 
 def table_rows(markdown: str) -> list[dict[str, str]]:
-    """Read the tables of a text back, lines as mappings of header to cell; one that stands upright is laid down."""
+    """Read the tables of a text back, lines as mappings of header to cell.
+
+    One that stands upright is laid down, and parts of one that stand one below the other are put side by side.
+    """
     rows = []
-    for block in re.findall(r"(?:^\|.*\n?)+", markdown, flags=re.MULTILINE):
-        header, _, *lines = (
-            [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]] for line in block.strip().splitlines()
-        )
-        if lines and (header[0], lines[0][0]) == ("algorithm", "rho"):
-            header, *lines = (list(column) for column in zip(header, *lines, strict=True))
-        rows += [dict(zip(header, cells, strict=True)) for cells in lines]
+    block = r"(?:^\|.*\n?)+"
+    for table in re.findall(rf"{block}(?:\n{block})*", markdown, flags=re.MULTILINE):
+        parts = [_grid_rows(part) for part in re.findall(block, table, flags=re.MULTILINE)]
+        upright = any(row[:1] == ["rho"] for row in parts[0][1:])
+        laid = [[list(column) for column in zip(*part, strict=True)] for part in parts] if upright else parts
+        if upright:
+            laid = [_without_marks_of_references(part) for part in laid]
+            merged = [laid[0][0], *(row for part in laid for row in part[1:])]
+            rows += [dict(zip(merged[0], row, strict=True)) for row in merged[1:]]
+        else:
+            rows += [
+                {
+                    name: cell
+                    for part, line in zip(laid, lines, strict=True)
+                    for name, cell in zip(part[0], line, strict=True)
+                }
+                for lines in zip(*(part[1:] for part in laid), strict=True)
+            ]
     return rows
+
+
+def _grid_rows(part: str) -> list[list[str]]:
+    header, _, *lines = (
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]] for line in part.strip().splitlines()
+    )
+    return [header, *lines]
+
+
+def _without_marks_of_references(part: list[list[str]]) -> list[list[str]]:
+    """Return lines that were upright with the mark of references behind their names, as in a table that lies."""
+    if part[0][1] != "":
+        return part
+    return [[" ".join(filter(None, row[:2])), *row[2:]] for row in part]
 
 
 def text_of(values: Iterable[float]) -> str:

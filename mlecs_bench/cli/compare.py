@@ -49,7 +49,7 @@ def compare(  # noqa: PLR0913, PLR0917  # click passes every argument and option
 ) -> None:
     """Compare two algorithms, or two folders of records.
 
-    A and B are algorithms with records in FOLDER (default: results/scratch), by name or by the label that tables give
+    A and B are algorithms with records in FOLDER (default: results/scratch), by name or by any label that is printed of
     a variant, or two folders, whose same cells are compared. Positive differences mean that A is better. Scores are
     paired by seed.
     """
@@ -67,6 +67,7 @@ def compare(  # noqa: PLR0913, PLR0917  # click passes every argument and option
 def _algorithms(a: str, b: str, given: Path | None, shown: Shown) -> Compared:
     from mlecs_bench.report.compare import compare_pairs
     from mlecs_bench.report.pairing import pair_algorithms
+    from mlecs_bench.report.tidy import record_variants
 
     if given is not None:
         _check_folder(given)
@@ -75,7 +76,10 @@ def _algorithms(a: str, b: str, given: Path | None, shown: Shown) -> Compared:
     folder = given or Path(DEFAULT_OUT)
     hint = f"run 'mlecs-bench run --algo NAME --dataset NAME --rho 0.5 --out {folder}' first, or name another folder"
     records = _read(folder, hint)
-    pairing = pair_algorithms(records, a, b, str(folder), known_cards(records, Registry.installed()))
+    registry = Registry.installed()
+    keys = [str(record["key"]) for record in records]
+    variants = dict(zip(keys, record_variants(records, registry), strict=True))
+    pairing = pair_algorithms(records, a, b, str(folder), known_cards(records, registry), variants)
     return compare_pairs(pairing, (a, b), shown, folders=False)
 
 

@@ -12,7 +12,7 @@ from mlecs_bench.cli.flags import eval_point_flag
 from mlecs_bench.session.request import DEFAULT_OUT
 
 if TYPE_CHECKING:
-    from mlecs_bench.report.frame import EvalPoint
+    from mlecs_bench.report.frame import EvalPoint, Stat
 
 
 @click.command()
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--candidate",
     metavar="NAME",
-    help="The algorithm that is tested against the others.  [default: that of the study, else the one with ablations]",
+    help="The algorithm that is tested against the others.  [default: 'candidate' of the study, else its first]",
 )
 @click.option(
     "--study",
@@ -39,6 +39,22 @@ if TYPE_CHECKING:
 )
 @click.option("--with-paper", is_flag=True, help="Show the study paper, its printed values beside ours.")
 @click.option("--diagnostics", is_flag=True, help="Show the diagnostic scores of datasets; CSV files always hold them.")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    help="A metric of the tables of scores; repeatable.  [default: all]",
+)
+@click.option(
+    "--stat",
+    "stats",
+    type=click.Choice(["avg", "best", "worst", "server"]),
+    multiple=True,
+    default=["avg", "server"],
+    show_default=True,
+    help="Average, best or worst device, or the server; repeatable. CSV files always hold all.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, and write nothing.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Write here.  [default: FOLDER/report]")
 def report(  # noqa: PLR0913, PLR0917  # a flag each
@@ -49,23 +65,26 @@ def report(  # noqa: PLR0913, PLR0917  # a flag each
     layout: str | None,
     with_paper: bool,
     diagnostics: bool,
+    metrics: tuple[str, ...],
+    stats: tuple[Stat, ...],
     as_json: bool,
     output: Path | None,
 ) -> None:
     """Build tables, figures and statistics from the records in FOLDER (default: results/scratch).
 
-    Prints all scores as tables, and writes tables (Markdown, LaTeX, CSV), figures (SVG, PNG), tests of the differences,
-    what studies add to them, and one HTML page of it all. Files that are no valid record are named on stderr, one line
-    each, and left out.
+    Prints scores as tables, and writes tables (Markdown, LaTeX, CSV), figures (SVG, PNG, PDF), tests of the
+    differences, what studies add to them, and one HTML page of it all. Files that are no valid record are named on
+    stderr, one line each, and left out.
     """
-    from mlecs_bench.report.build import build_table
     from mlecs_bench.report.folder import REPORT_FOLDER, Choice, built_report
+    from mlecs_bench.report.markdown import report_head, table_text
     from mlecs_bench.report.write import report_json
 
     def warn(line: str) -> None:
         click.echo(f"warning: {line}", err=True)
 
-    built = built_report(folder, Choice(eval_points, candidate, studies, with_paper, diagnostics, layout), warn)
+    choice = Choice(eval_points, candidate, studies, with_paper, diagnostics, metrics, stats, layout)
+    built = built_report(folder, choice, warn)
     if as_json:
         click.echo(json.dumps(report_json(built.report, built.records), indent=1))
         return
@@ -73,4 +92,4 @@ def report(  # noqa: PLR0913, PLR0917  # a flag each
     written = built.write(place)
     added = f", with what the study '{', '.join(built.studies)}' adds" if built.studies else ""
     click.echo(f"wrote {len(written)} files to {place}{added}; open {place / 'index.html'}", err=True)
-    click.echo(build_table(built.records, eval_points, built.cards, diagnostics=diagnostics), nl=False)
+    click.echo("\n".join([report_head(built.report), *map(table_text, built.tables)]), nl=False)

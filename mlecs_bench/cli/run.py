@@ -12,10 +12,10 @@ import click
 
 from mlecs_bench.cli.flags import ONE_RUN, PLACES, SETTINGS, offline_flag, parsed, settings_file, with_flags
 from mlecs_bench.doors.registry import Registry
+from mlecs_bench.report.frame import honest_line
 from mlecs_bench.report.installed import known_cards
 from mlecs_bench.session.carry_out import planned, run_cells, run_text
 from mlecs_bench.session.outcome import (
-    honest_line,
     lacking_lines,
     majority_line,
     scoring_line,

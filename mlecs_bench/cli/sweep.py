@@ -17,8 +17,9 @@ from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.settings import DEVICE_KEYS
 from mlecs_bench.records.failures import reason_of
+from mlecs_bench.report.frame import honest_line
 from mlecs_bench.session.carry_out import Cells, sweep_cells, sweep_text
-from mlecs_bench.session.outcome import honest_line, lacking_lines, scoring_line
+from mlecs_bench.session.outcome import lacking_lines, scoring_line
 from mlecs_bench.session.progress import Listener, cell_name, make_view
 from mlecs_bench.session.request import PLACE_KEYS, Places, Sweep, build_sweep
 

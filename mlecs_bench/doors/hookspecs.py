@@ -51,7 +51,7 @@ ExchangeDirection = Literal["down", "up", "both"]
 """Which way a kind of tensor is sent: from the server to devices (down), from devices to the server (up), or both."""
 ControlRole = Literal["floor", "ceiling"]
 """What a control is held against others for: what they have to beat (floor), or how much there is to gain (ceiling)."""
-ReportPart = Literal["scores", "communication", "curves", "statistics", "steps"]
+ReportPart = Literal["scores", "modalities", "communication", "curves", "statistics", "steps"]
 """A part of a report on one setting: tables of scores, what was sent, scores by round, tests, what the steps logged."""
 
 

@@ -39,7 +39,7 @@ from mlecs_bench.plan.settings import (
 )
 from mlecs_bench.plan.spec import RunSpec
 
-FILE_KEYS = ("title", "about", "report", "layout", "track", "settings", "blocks")
+FILE_KEYS = ("title", "about", "candidate", "report", "layout", "track", "settings", "blocks")
 BLOCK_KEYS = (*SPEC_KEYS, "n_seeds")
 STUDY_FILE = "study.yaml"
 
@@ -49,7 +49,8 @@ class Study:
     """Runs that belong together: what they are called, and blocks of settings by name.
 
     `report` names the study plugins whose sections a report on the runs shows, `layout` one of their layouts, "" for
-    none, `track` the trackers that are told.
+    none, `track` the trackers that are told, `candidate` the algorithm that a report holds against the others ("": see
+    `first_algorithm`).
     """
 
     title: str
@@ -59,6 +60,22 @@ class Study:
     report: tuple[str, ...] = ()
     track: tuple[str, ...] = ()
     layout: str = ""
+    candidate: str = ""
+
+    @property
+    def first_algorithm(self) -> str:
+        """The first algorithm that is named, "" where blocks name none."""
+        named_ = (name for block in self.blocks.values() for name in _listed(_setting(self, block, "algo")))
+        return next((str(name) for name in named_ if name), "")
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that every run of the study has, whatever its block; raises UsageError for none."""
+        asked = [
+            set(chosen_seeds(_setting(self, block, "seeds"), _setting(self, block, "n_seeds")))
+            for block in self.blocks.values()
+        ]
+        return tuple(sorted(set.intersection(*asked)))
 
     def overlaid(self, flags: Mapping[str, Any]) -> Study:
         """Return the study with settings replaced, in all blocks, by the flags that were given."""
@@ -101,6 +118,7 @@ class Study:
         values = {
             "title": self.title,
             "about": self.about,
+            "candidate": self.candidate,
             "report": report,
             "layout": self.layout,
             "track": self.track,
@@ -121,6 +139,10 @@ def _beside(block: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any
         if own or key in block:
             found[key] = own
     return found
+
+
+def _setting(study: Study, block: Mapping[str, Any], name: str) -> Any:
+    return merged(study.settings, block).get(name)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -178,7 +200,10 @@ def study_of(values: Any, what: str) -> Study:
     settings = _block(values.get("settings") or {}, "settings", what)
     found = {str(name): _block(block, name, what) for name, block in blocks.items()}
     title, about, layout = (str(values.get(key) or "") for key in ("title", "about", "layout"))
-    return Study(title, about, found, settings, tuple(report), tracker_names(values.get("track")), layout)
+    candidate = values.get("candidate") or ""
+    if not isinstance(candidate, str):
+        raise UsageError(f"'candidate' in {what} must name one algorithm, got {json.dumps(candidate)[:40]}")
+    return Study(title, about, found, settings, tuple(report), tracker_names(values.get("track")), layout, candidate)
 
 
 def _block(block: Any, name: str, what: str) -> dict[str, Any]:
@@ -221,6 +246,6 @@ def keep_study(study: Study, out: Path) -> None:
         write_text(path, text)
         return
     kept = read_study(path)
-    shown = replace(kept, report=study.report, layout=study.layout, track=study.track)
-    if shown.to_yaml() != text:  # none of the three changes a run
+    shown = {name: getattr(study, name) for name in ("report", "layout", "track", "candidate")}  # they change no run
+    if replace(kept, **shown).to_yaml() != text:
         raise UsageError(f"{path} is another study ('{kept.title}'); write to another folder with --out")

@@ -18,10 +18,11 @@ from mlecs_bench.report.evidence import (
     overall_sentences,
     statistics_tables,
 )
-from mlecs_bench.report.frame import BOTH_POINTS, EvalPoint, Row, build_rows, expected_seeds, honest_sentence
+from mlecs_bench.report.frame import BOTH_POINTS, EvalPoint, Row, Stat, build_rows, expected_seeds, honest_sentence
 from mlecs_bench.report.markdown import table_text
+from mlecs_bench.report.modalities import modalities_table
 from mlecs_bench.report.samples import answer_blocks
-from mlecs_bench.report.scores import Asked, score_tables
+from mlecs_bench.report.scores import USUAL_STATS, Asked, score_tables
 from mlecs_bench.report.steps import steps_table
 from mlecs_bench.report.study import StudyView
 from mlecs_bench.report.table import Figure, Report, Section, Table
@@ -38,8 +39,9 @@ class Wanted:
 
     `diagnostics` shows those of datasets in tables. `candidate` None: that of the first study that names one of the
     algorithms, else the algorithm with ablations, else the last one. `studies` add their sections, in place of some of
-    the report's own. `answers` are the paths of records by key, beside which there may be answers to show;
-    `variants` say in what a record departs from the usual, by key.
+    the report's own. Tables of scores show `metrics` (none: all of them) and `stats`. `seeds` are those that were asked
+    for (none: all that occur), `about` is what the study says of itself. `answers` are the paths of records by key,
+    beside which there may be answers to show; `variants` say in what a record departs from the usual, by key.
     """
 
     eval_points: tuple[EvalPoint, ...] = BOTH_POINTS
@@ -49,6 +51,22 @@ class Wanted:
     diagnostics: bool = False
     answers: Mapping[str, Path] = field(default_factory=dict)
     variants: Mapping[str, str] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
+    stats: tuple[Stat, ...] = USUAL_STATS
+    seeds: tuple[int, ...] = ()
+    about: str = ""
+
+    def asked(self, rows: Sequence[Row], candidate: str) -> Asked:
+        """Return what is asked of tables on `rows`."""
+        return Asked(
+            eval_points=self.eval_points,
+            candidate=candidate,
+            seeds=expected_seeds(rows, self.seeds),
+            published=self.published,
+            diagnostics=self.diagnostics,
+            metrics=self.metrics,
+            stats=self.stats,
+        )
 
 
 def build_report(
@@ -65,14 +83,22 @@ def build_report(
     """
     rows = build_rows(records)
     candidate = wanted.candidate or _default_candidate(rows, wanted.studies, cards)
-    asked = Asked(wanted.eval_points, candidate, expected_seeds(rows), wanted.published, wanted.diagnostics)
+    asked = wanted.asked(rows, candidate)
     settings = arrange(rows, candidate, cards, _order(wanted.studies))
     views = [StudyView(setting, asked, number) for number, setting in enumerate(settings)]
     sections = [section for view in views for section in _sections(view, wanted.studies) if _says_something(section)]
     sections += [section for view in views if (section := _answers(view, wanted.answers, cards)).answers]
     warnings = (*warnings, *_dirty(records))
     curves = curves_csv([record for row in rows for record in row.records], wanted.variants)
-    return Report(title, _made_by(records), honest_sentence(rows), sections, warnings, files, curves)
+    about = "\n\n".join(filter(None, (wanted.about.strip(), _made_by(records))))
+    return Report(title, about, _honest(rows, wanted.studies), sections, warnings, files, curves)
+
+
+def _honest(rows: Sequence[Row], studies: Sequence[StudyInfo]) -> str:
+    """Return what numbers may not be taken for, and whose they are not comparable with where a report shows a study."""
+    sentence = honest_sentence(rows)
+    titles = ", ".join(study.title for study in studies)
+    return f"{sentence} They are not comparable with those of {titles}." if sentence and titles else sentence
 
 
 def build_table(
@@ -81,27 +107,21 @@ def build_table(
     cards: Cards = NO_CARDS,
     *,
     diagnostics: bool = False,
+    stats: tuple[Stat, ...] = USUAL_STATS,
 ) -> str:
     """Return the scores of all `records` as text for the terminal, a table per setting and dataset.
 
     Raises RecordError when a seed of a cell occurs twice.
     """
-    return "\n".join(
-        table_text(table) for table in tables_of_scores(records, eval_points, cards, diagnostics=diagnostics)
-    )
+    wanted = Wanted(eval_points, diagnostics=diagnostics, stats=stats)
+    return "\n".join(table_text(table) for table in tables_of_scores(records, wanted, cards))
 
 
-def tables_of_scores(
-    records: Records,
-    eval_points: tuple[EvalPoint, ...] = BOTH_POINTS,
-    cards: Cards = NO_CARDS,
-    *,
-    diagnostics: bool = False,
-) -> list[Table]:
+def tables_of_scores(records: Records, wanted: Wanted = Wanted(), cards: Cards = NO_CARDS) -> list[Table]:
     """Return the scores of all `records`, a table per setting and dataset; raises RecordError as `build_table` does."""
     rows = build_rows(records)
-    candidate = _default_candidate(rows, (), cards)
-    asked = Asked(eval_points, candidate, expected_seeds(rows), diagnostics=diagnostics)
+    candidate = wanted.candidate or _default_candidate(rows, (), cards)
+    asked = wanted.asked(rows, candidate)
     return [table for setting in arrange(rows, candidate, cards) for table in score_tables(setting, asked)]
 
 
@@ -138,6 +158,10 @@ def _scores(view: StudyView) -> Section:
     return _section(view, "Scores", setting.about, tables, [draw_ablation(setting, asked, view.suffix)])
 
 
+def _modalities(view: StudyView) -> Section:
+    return _section(view, "Modalities", "", [modalities_table(view.setting, view.suffix)], [])
+
+
 def _communication(view: StudyView) -> Section:
     figure = draw_communication(view.setting, view.asked, view.suffix)
     return _section(view, "Communication", "", [communication_table(view.setting, view.suffix)], [figure])
@@ -167,6 +191,7 @@ def _steps(view: StudyView) -> Section:
 
 OWN_SECTIONS = {
     "scores": _scores,
+    "modalities": _modalities,
     "communication": _communication,
     "curves": _curves,
     "statistics": _statistics,

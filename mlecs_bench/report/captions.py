@@ -20,8 +20,9 @@ def score_caption(rows: Sequence[Row], setting: Setting, eval_points: Sequence[E
     structure = "".join(f", {text}" for text in _structure(rows))
     data = {row.identity["dataset"]["name"]: row.identity["dataset"] for row in rows}
     views = [f"{name}: {one['view']}, split {_splits(rows, name)}" for name, one in data.items()]
+    when = " and ".join(EVAL_POINTS[point] for point in eval_points)
     return (
-        f"{about}{structure}. {'; '.join(views)}. Scores {' and '.join(EVAL_POINTS[point] for point in eval_points)}: "
+        f"{about}{structure}. {'; '.join(views)}. {_models(rows)}{_at_random(rows)} Scores {when}: "
         "per seed the average, the best and the worst device, and the server; then mean ± sd (ddof = 1) over seeds."
     )
 
@@ -29,6 +30,24 @@ def score_caption(rows: Sequence[Row], setting: Setting, eval_points: Sequence[E
 def _splits(rows: Sequence[Row], name: str) -> str:
     splits = {row.identity["dataset"]["split"] for row in rows if row.identity["dataset"]["name"] == name}
     return " or ".join(sorted(splits))
+
+
+def _models(rows: Sequence[Row]) -> str:
+    """Return what language models the rows have, devices that differ from the profile apart."""
+    profiles = [row.identity["profile"] for row in rows]
+    slm, llm = (" or ".join(dict.fromkeys(str(one[name]["name"]) for one in profiles)) for name in ("slm", "llm"))
+    return f"Language models: {slm} on devices, {llm} on the server."
+
+
+def _at_random(rows: Sequence[Row]) -> str:
+    """Return whose encoders start at random although the profile has pretrained ones, "" where none does."""
+    found: dict[str, set[str]] = {}
+    for record in (record for row in rows for record in row.records):
+        for party, names in record["realised"]["random_encoders"].items():
+            for name in names:
+                found.setdefault(str(name), set()).add(str(party))
+    texts = [f"{name} ({', '.join(sorted(parties))})" for name, parties in sorted(found.items())]
+    return f" Encoders that start at random: {', '.join(texts)}." if texts else ""
 
 
 def _structure(rows: Sequence[Row]) -> list[str]:

@@ -33,7 +33,7 @@ from mlecs_bench.report.frame import (
 )
 from mlecs_bench.report.markdown import report_markdown
 from mlecs_bench.report.pairing import Pair, Pairing, Record, origin_notes
-from mlecs_bench.report.statistics import ALPHA, MARGIN, POWER, SignFlip
+from mlecs_bench.report.statistics import ALPHA, FEW_SEEDS, MARGIN, POWER, SignFlip
 from mlecs_bench.report.table import Line, Number, Report, Section, Table
 
 ALL_METRICS = "all"
@@ -41,7 +41,8 @@ _LEGEND = (
     "Difference: A minus B on the n seeds that both have, turned so that positive means A is better: mean ± sd, "
     "Student's 95 % interval, and the mean in per cent of B's. p: two-sided paired t-test; corrected: Holm over all "
     "lines here of one dataset, score and point of evaluation. Verdict on A: tied if the interval lies within "
-    f"±{MARGIN:g}, else better or worse if the corrected p is below {ALPHA:g}. Detectable: the smallest true gain that "
+    f"±{MARGIN:g}, else better or worse if the corrected p is below {ALPHA:g}; undecided with fewer than {FEW_SEEDS} "
+    "seeds. Detectable: the smallest true gain that "
     f"these seeds would have shown with {100 * POWER:.0f} % power, uncorrected."
 )
 _BOTH_LEGEND = (

@@ -12,7 +12,7 @@ from statistics import fmean
 
 from mlecs_bench.report.arrange import Arm, Data, Place, Setting
 from mlecs_bench.report.frame import EvalPoint, Row, SeedMean, Stat
-from mlecs_bench.report.statistics import Difference, paired_difference
+from mlecs_bench.report.statistics import FEW_SEEDS, Difference, paired_difference
 from mlecs_bench.report.table import Number
 
 NO_FLOOR = "no control row (the same data and steps, nothing sent): a gain may be nothing but more steps or data"
@@ -68,8 +68,9 @@ class Gap:
 
     @property
     def is_real(self) -> bool:
-        """Does the 95 % interval of the gap lie above zero? A share of anything less says nothing."""
-        return self.difference.low is not None and self.difference.low > 0
+        """Does its 95 % interval, over enough seeds, lie above zero? A share of anything less says nothing."""
+        enough = self.difference.n >= FEW_SEEDS
+        return enough and self.difference.low is not None and self.difference.low > 0
 
     def closed(self, cell: SeedMean, records: tuple[str, ...]) -> Number | None:
         """Return which share of the gap a score closes, by means over the seeds of all three; None without one."""

@@ -67,7 +67,8 @@ def _fields(content: Content, sets: RecordSets) -> list[str]:
 def _beside(value: float, published: Published | None) -> list[str]:
     if published is None:
         return [""] * 4
-    return [repr(float(published.value)), published.source, repr(float(value - published.value)), published.footnotes]
+    difference = repr(float(value - published.value)) if published.comparable else ""
+    return [repr(float(published.value)), published.source, difference, published.footnotes]
 
 
 def _truth(value: bool) -> str:

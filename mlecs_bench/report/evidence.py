@@ -20,7 +20,7 @@ from mlecs_bench.report.comparisons import (
 from mlecs_bench.report.controls import control_notes, floors
 from mlecs_bench.report.frame import EVAL_POINTS, Row, Stat, honest_sentence
 from mlecs_bench.report.scores import SENT_NOTE, Asked, file_part, record_keys, score_name, share_name
-from mlecs_bench.report.statistics import ALPHA, MARGIN, POWER, SignFlip
+from mlecs_bench.report.statistics import ALPHA, FEW_SEEDS, MARGIN, POWER, SignFlip
 from mlecs_bench.report.table import Line, Number, Table
 
 TESTED: tuple[Stat, ...] = ("avg", "server")
@@ -124,6 +124,11 @@ def flip_text(test: SignFlip) -> str:
         return "the mean scaled difference is zero"
     flips = f"all {test.flips:,} flips" if test.exact else f"{test.flips:,} random flips"
     direction = "above" if test.statistic > 0 else "below"
+    if test.units < FEW_SEEDS:
+        return (
+            f"the mean scaled difference lies {direction} zero at {test.statistic:+.2f}; {test.units} "
+            f"seed{'s are' if test.units > 1 else ' is'} too few to test it"
+        )
     shown = "differs from zero" if test.p < ALPHA else "cannot be told from zero"
     least = 2 / 2**test.units
     blind = f"; {test.units} seeds cannot show p below {least:g}" if test.exact and least >= ALPHA else ""
@@ -156,7 +161,8 @@ def _differences_caption(asked: Asked) -> str:
         f"Differences paired by seed; positive: better. Devices are scored {when}{both if several else ''}. Interval: "
         "Student's t, 95 %. p: two-sided paired t-test; corrected: Holm over the lines of one dataset"
         f"{', score and point' if several else ' and score'}. Tied: the interval lies within ±{MARGIN:g}; undecided: "
-        f"neither tied nor significant at level {ALPHA:g} after the correction. Detectable: the smallest true gain "
+        f"neither tied nor significant at level {ALPHA:g} after the correction, or fewer than {FEW_SEEDS} seeds. "
+        "Detectable: the smallest true gain "
         f"that these seeds would have shown with {100 * POWER:.0f} % power, uncorrected."
     )
 

@@ -46,6 +46,7 @@ STYLE: dict[RcKeyType, Any] = {
     "legend.handleheight": 1.2,
     "legend.handlelength": 4.0,  # long enough for the gaps of a dashed line on both sides of a marker
     "lines.linewidth": 1.3,
+    "pdf.fonttype": 42,  # whole letters, which journals ask for
     "svg.fonttype": "path",
     "svg.hashsalt": "mlecs-bench",
     "text.parse_math": False,  # a name with two dollar signs is a name

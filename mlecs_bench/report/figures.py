@@ -130,14 +130,15 @@ def curves_figure(panels: Sequence[CurvePanel]) -> Figure:
 
 @own_style()
 def figure_bytes(figure: Figure) -> dict[str, bytes]:
-    """Return a figure of this module as `svg` (self-contained, text as paths) and as `png` (200 pixels per inch).
+    """Return a figure of this module as `svg` (self-contained, text as paths), `png` (200 pixels per inch) and `pdf`.
 
     The bytes depend on the figure and the version of matplotlib alone, not on the time, the process or earlier calls.
     """
-    svg, png = BytesIO(), BytesIO()
+    svg, png, pdf = BytesIO(), BytesIO(), BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None})
-    return {"svg": svg.getvalue(), "png": png.getvalue()}
+    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    return {"svg": svg.getvalue(), "png": png.getvalue(), "pdf": pdf.getvalue()}
 
 
 def _refuse_empty(figure: str, parts: Mapping[str, Sequence[object]]) -> None:

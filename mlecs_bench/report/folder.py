@@ -13,19 +13,21 @@ from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import RecordError, UsageError, did_you_mean
 from mlecs_bench.records.failures import read_failures
 from mlecs_bench.records.results import FOLDER, read_folder, record_name
-from mlecs_bench.report.build import Wanted, build_report
-from mlecs_bench.report.frame import BOTH_POINTS, EVAL_POINTS
+from mlecs_bench.report.build import Wanted, build_report, tables_of_scores
+from mlecs_bench.report.frame import BOTH_POINTS, EVAL_POINTS, STATS, all_scores
 from mlecs_bench.report.installed import known_cards, laid_out, studies_of, study_in, with_ablations
 from mlecs_bench.report.markdown import report_markdown
+from mlecs_bench.report.scores import USUAL_STATS
 from mlecs_bench.report.tidy import record_variants
 from mlecs_bench.report.write import report_json, write_report
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlecs_bench.report.arrange import Cards
-    from mlecs_bench.report.frame import EvalPoint
-    from mlecs_bench.report.table import Report
+    from mlecs_bench.doors.hookspecs import StudyInfo
+    from mlecs_bench.plan.study import Study
+    from mlecs_bench.report.frame import EvalPoint, Stat
+    from mlecs_bench.report.table import Report, Table
 
 USUAL_FOLDER = Path("results/scratch")
 """Where records go, and are looked for, where no folder is named."""
@@ -39,7 +41,8 @@ PAPER = "paper"
 class Choice:
     """What a report is to show: points of evaluation, the candidate, studies by name, printed values, diagnostics.
 
-    `layout` is that of one of the studies, None for the one that the folder's study file names.
+    `metrics` and `stats` are those of its tables of scores; no metrics: all of them. `layout` is that of one of the
+    studies, None for the one that the folder's study file names.
     """
 
     eval_points: tuple[EvalPoint, ...] = BOTH_POINTS
@@ -47,17 +50,22 @@ class Choice:
     studies: tuple[str, ...] = ()
     with_paper: bool = False
     diagnostics: bool = False
+    metrics: tuple[str, ...] = ()
+    stats: tuple[Stat, ...] = USUAL_STATS
     layout: str | None = None
 
 
 @dataclass(frozen=True)
 class Built:
-    """A report on a folder that is built and not yet written; `studies` are the titles of those with a part in it."""
+    """A report on a folder that is built and not yet written; `studies` are the titles of those with a part in it.
+
+    `tables` are its scores alone, whatever studies put in their place.
+    """
 
     folder: Path
     report: Report
     records: Sequence[dict[str, Any]]
-    cards: Cards
+    tables: Sequence[Table]
     studies: Sequence[str]
 
     def write(self, place: Path) -> list[Path]:
@@ -79,27 +87,63 @@ def built_report(folder: Path, choice: Choice, warn: Callable[[str], None]) -> B
         warn(problem)
     if not found.records:
         raise RecordError(f"no valid record in {folder}; {_instead(folder)}")
-    candidate = choice.candidate
-    if candidate is not None:
-        _check_candidate(candidate, found.records)
+    if choice.candidate is not None:
+        _check_candidate(choice.candidate, found.records)
+    _check_metrics(choice.metrics, found.records)
     registry = Registry.installed()
     study, wrong = study_in(folder)
     shown, problems = studies_of(study, (*choice.studies, *([PAPER] if choice.with_paper else [])), registry)
     shown, missing = laid_out(shown, choice.layout, study, registry)
+    candidate = choice.candidate or _candidate(study, shown, found.records, registry)
     lines = [*wrong, *problems, *missing, *_failed(folder)]
     for line in lines:
         warn(line)
-    if candidate is None and not any(study.candidate for study in shown):
-        candidate = with_ablations(found.records, registry)
     left_out = [f"left out: {Path(problem.split()[0]).name}" for problem in found.problems]
     texts = record_variants(found.records, registry)
     variants = {record["key"]: text for record, text in zip(found.records, texts, strict=True)}
-    wanted = Wanted(choice.eval_points, candidate, choice.with_paper, shown, choice.diagnostics, found.paths, variants)
+    wanted = Wanted(
+        eval_points=choice.eval_points,
+        candidate=candidate,
+        published=choice.with_paper,
+        studies=shown,
+        diagnostics=choice.diagnostics,
+        answers=found.paths,
+        variants=variants,
+        metrics=choice.metrics,
+        stats=choice.stats,
+        seeds=_seeds(study),
+        about=study.about if study else "",
+    )
     cards = known_cards(found.records, registry)
     files = {key: path.relative_to(folder).as_posix() for key, path in found.paths.items()}
-    title = f"Report of {folder.resolve().name}"
+    title = study.title if study and study.title else f"Report of {folder.resolve().name}"
     report = build_report(found.records, title, wanted, cards, [*left_out, *lines], files)
-    return Built(folder, report, found.records, cards, [study.title for study in shown])
+    tables = tables_of_scores(found.records, wanted, cards)
+    return Built(folder, report, found.records, tables, [one.title for one in shown])
+
+
+def _candidate(
+    study: Study | None, shown: Sequence[StudyInfo], records: Sequence[dict[str, Any]], registry: Registry
+) -> str | None:
+    """Return whom a study holds against the others: its file or a study plugin says it, or it is the file's first.
+
+    Without a file it is the algorithm that plugins ablate. None: what `Wanted` says.
+    """
+    there = {record["identity"]["algo"]["name"] for record in records}
+    named = [
+        study.candidate if study else "",
+        *(one.candidate for one in shown),
+        study.first_algorithm if study else "",
+    ]
+    return next((name for name in named if name in there), None) or with_ablations(records, registry)
+
+
+def _seeds(study: Study | None) -> tuple[int, ...]:
+    """Return the seeds that a study asked for, none where there is no study or its file says none that can be read."""
+    try:
+        return study.seeds if study else ()
+    except UsageError:
+        return ()
 
 
 def _check_folder(folder: Path) -> None:
@@ -122,6 +166,14 @@ def _check_candidate(candidate: str, records: Sequence[dict[str, Any]]) -> None:
     names = sorted({record["identity"]["algo"]["name"] for record in records})
     if candidate not in names:
         raise UsageError(f"no record of algorithm '{candidate}'. {did_you_mean(candidate, names)}")
+
+
+def _check_metrics(metrics: Sequence[str], records: Sequence[dict[str, Any]]) -> None:
+    known = {name for record in records for name in record["identity"]["scorers"]}
+    known |= {metric for record in records for metric, _ in all_scores(record)}
+    for name in metrics:
+        if name not in known:
+            raise UsageError(f"no record has the metric '{name}'. {did_you_mean(name, known)}")
 
 
 def _failed(folder: Path) -> list[str]:
@@ -167,14 +219,17 @@ def report(  # noqa: PLR0913  # a keyword for each flag of the command
     study: str | Sequence[str] = (),
     with_paper: bool = False,
     diagnostics: bool = False,
+    metric: str | Sequence[str] = (),
+    stat: Stat | Sequence[Stat] = USUAL_STATS,
     layout: str | None = None,
 ) -> WrittenReport:
     """Write tables, figures and statistics on the records of a folder into FOLDER/report, as `mlecs-bench report` does.
 
     `output` names another folder; `eval_point` shows "local" or "received" alone; `candidate` is the algorithm that is
     tested against the others; `study` adds the sections of one or more studies, `with_paper` those of the paper's,
-    `diagnostics` the diagnostic scores of datasets; `layout` is one that a study offers, or "plain". A file that is no
-    valid record is a Python warning and is left out.
+    `diagnostics` the diagnostic scores of datasets; `layout` is one that a study offers, or "plain". `metric` and
+    `stat` (of "avg", "best", "worst", "server") are what tables of scores show; files of CSV hold all. A file that is
+    no valid record is a Python warning and is left out.
     Raises UsageError for what cannot be shown, RecordError for a folder without a valid record.
     """
     if eval_point not in (None, *EVAL_POINTS):
@@ -186,7 +241,12 @@ def report(  # noqa: PLR0913  # a keyword for each flag of the command
     def warn(line: str) -> None:
         warnings.warn(line, stacklevel=4)
 
-    built = built_report(place, Choice(points, candidate, studies, with_paper, diagnostics, layout), warn)
+    metrics = (metric,) if isinstance(metric, str) else tuple(metric)
+    stats = (stat,) if isinstance(stat, str) else tuple(stat)
+    if not stats or any(one not in STATS for one in stats):
+        raise UsageError(f"stat must be among {', '.join(STATS)}, got {stat}")
+    choice = Choice(points, candidate, studies, with_paper, diagnostics, metrics, stats, layout)
+    built = built_report(place, choice, warn)
     target = Path(output).expanduser() if output is not None else place / REPORT_FOLDER
     paths = tuple(built.write(target))
     return WrittenReport(

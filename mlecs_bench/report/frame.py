@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlecs_bench.errors import RecordError, check_choice
 from mlecs_bench.records.results import group_key
-from mlecs_bench.seeds import PROTOCOL_SEEDS
+from mlecs_bench.report.statistics import FEW_SEEDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -228,24 +228,67 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
+TINY_BELOW = 50_000_000
+"""A language model with fewer parameters than this writes no text that says anything of real ones."""
+TINY_SERVERS = ("mini", "mini-split")
+"""What records call the server models that come with this package; a record holds no size of a server's model."""
+
+
 def is_tiny(row: Row) -> bool:
-    """Are the language models of a row too small for its numbers to say anything of real ones?"""
-    profile = row.identity["profile"]
-    return bool(profile.get("tiny", profile["name"] == "mini"))
+    """Are language models of a row too small for its numbers to say anything of real ones?
+
+    What was run decides it, not its profile alone: either side's model may have been replaced by another.
+    """
+    return any(_has_tiny_model(record) for record in row.records)
+
+
+def _has_tiny_model(record: Mapping[str, Any]) -> bool:
+    profile = record["identity"]["profile"]
+    small = min(record["comm"]["device_params"].values(), default=TINY_BELOW) < TINY_BELOW
+    return bool(profile.get("tiny")) or small or profile["llm"]["name"] in TINY_SERVERS
 
 
 def honest_sentence(rows: Sequence[Row]) -> str:
-    """Return what keeps numbers from being taken for those of real data and models, "" where there is no reason."""
-    synthetic = any(row.identity["dataset"]["synthetic"] for row in rows)
-    tiny = any(is_tiny(row) for row in rows)
-    causes = [text for text, holds in (("synthetic stand-in", synthetic), ("tiny backbones", tiny)) if holds]
-    if not causes:
-        return ""
-    text = " on ".join(causes)
-    return f"{text[0].upper()}{text[1:]}: not comparable with published results."
+    """Return what keeps scores from being taken for those of real data and models, "" where there is no reason."""
+    return honest_line([record for row in rows for record in row.records])
 
 
-def expected_seeds(rows: Sequence[Row]) -> tuple[int, ...]:
-    """Return the seeds that every row should have: the protocol's, or all that occur when others were used."""
-    seen = {seed for row in rows for seed in row.seeds}
-    return PROTOCOL_SEEDS if seen <= set(PROTOCOL_SEEDS) else tuple(sorted(seen))
+def honest_line(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return what `honest_sentence` does of records; it names the datasets that it is about where others are here."""
+    names = dict.fromkeys(record["identity"]["dataset"]["name"] for record in records)
+    synthetic = _datasets(record for record in records if record["identity"]["dataset"]["synthetic"])
+    tiny = _datasets(record for record in records if _has_tiny_model(record))
+    causes = [f"synthetic data ({', '.join(synthetic)})"] if synthetic else []
+    where = "" if len(tiny) == len(names) else f" on {', '.join(tiny)}"
+    causes += [f"tiny language models{where}"] if tiny else []
+    text = ", ".join(causes)
+    return f"{text[0].upper()}{text[1:]}: these scores say nothing of real ones." if text else ""
+
+
+def _datasets(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(record["identity"]["dataset"]["name"] for record in records))
+
+
+FEW_STEPS = 100
+"""Below so many optimiser steps of a stage, over all rounds, nothing is trained to its level."""
+
+
+def not_comparable(row: Row) -> list[str]:
+    """Return why a row's scores must not be subtracted from published ones; nothing where they may be.
+
+    It depends on what was run: data, models, seeds and steps.
+    """
+    training = row.identity["training"]
+    steps = training["rounds"] * training["steps"] if "steps" in training else FEW_STEPS
+    found = {
+        "synthetic data": row.identity["dataset"]["synthetic"],
+        "tiny language models": is_tiny(row),
+        f"fewer than {FEW_SEEDS} seeds": len(row.seeds) < FEW_SEEDS,
+        f"fewer than {FEW_STEPS} steps": steps < FEW_STEPS,
+    }
+    return [reason for reason, holds in found.items() if holds]
+
+
+def expected_seeds(rows: Sequence[Row], asked: Sequence[int] = ()) -> tuple[int, ...]:
+    """Return the seeds that every row should have: those that a study asked for, else all that occur."""
+    return tuple(sorted(asked)) or tuple(sorted({seed for row in rows for seed in row.seeds}))

@@ -277,10 +277,11 @@ def _marked(value: str, number: Number) -> str:
 
 
 def _beside(number: Number) -> str:
-    """Return what is published, with the marks of its footnotes, and the difference to it."""
+    """Return what is published, with the marks of its footnotes, and the difference to it if there is one."""
     marks = number.published.marks if number.published else ""
     raised = f"\\textsuperscript{{{_text(marks)}}}" if marks else ""
-    return f"\\scriptsize {_signed(number.printed)}{raised}, {_signed(number.difference)}"
+    difference = f", {_signed(number.difference)}" if number.difference else ""
+    return f"\\scriptsize {_signed(number.printed)}{raised}{difference}"
 
 
 def _signed(text: str) -> str:

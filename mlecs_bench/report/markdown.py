@@ -9,9 +9,12 @@ from html import escape
 from mlecs_bench.report.table import ABSENT, Claim, Content, Figure, Line, Number, Report, Section, Table
 
 CLAIM_HEADERS = ("where", "claim", "printed", "measured", "verdict", "reason")
+REFERENCE = "(reference)"
 EMPTY = "This table has no lines."
 MANY_COLUMNS, FEW_LINES = 8, 6
 """A table of more columns and at most so many lines stands upright in a terminal, which is never wide enough."""
+WIDTH = 100
+"""Characters of a line of a terminal's table; columns that do not fit follow below, beside the same labels."""
 
 _INLINE = (
     (r"([\\`*\[|~$])", r"\\\1"),
@@ -51,11 +54,20 @@ def table_html(table: Table) -> str:
 
 def report_markdown(report: Report) -> str:
     """Return a whole report; its figures are the files NAME.png beside it."""
-    parts = [f"# {_inline(report.title)}", *_paragraphs(report.about), _bold(report.honest)]
+    parts = _head_parts(report)
     parts.append(_bullets(f"warning: {warning}" for warning in report.warnings))
     for section in report.sections:
         parts += _section_parts(section)
     return _document(parts)
+
+
+def report_head(report: Report) -> str:
+    """Return what stands above all of a report: its title, what it is about, and what its numbers are not."""
+    return _document(_head_parts(report))
+
+
+def _head_parts(report: Report) -> list[str]:
+    return [f"# {_inline(report.title)}", *_paragraphs(report.about), _bold(report.honest)]
 
 
 def _document(parts: Iterable[str]) -> str:
@@ -89,15 +101,23 @@ def _figure_parts(figure: Figure) -> list[str]:
 def _grid(table: Table, plain: bool) -> str:
     if not table.lines:
         return EMPTY
-    if plain and len(table.columns) > MANY_COLUMNS and len(table.lines) <= FEW_LINES:
-        return _upright(table)
-    shown, between = (_plain, " ") if plain else (_inline, " / ")
-    headers = [*map(shown, table.left), *(shown(between.join(filter(None, path))) for path in table.columns)]
+    if plain:
+        return _upright(table) if len(table.columns) > MANY_COLUMNS and len(table.lines) <= FEW_LINES else _lying(table)
+    headers = [*map(_inline, table.left), *(_inline(" / ".join(filter(None, path))) for path in table.columns)]
+    rows = [row for line in table.lines for row in _rows(line, _inline, _content)]
+    return _tabulated(rows, headers, _alignment(table), "pipe")
+
+
+def _alignment(table: Table) -> list[str]:
     columns = zip(*(line.contents for line in table.lines), strict=True)
-    align = ["left"] * len(table.left) + ["left" if _is_words(column) else "right" for column in columns]
-    content = _plain_content if plain else _content
-    rows = [row for line in table.lines for row in _rows(line, shown, content)]
-    return _tabulated(rows, headers, align, "github" if plain else "pipe")
+    return ["left"] * len(table.left) + ["left" if _is_words(column) else "right" for column in columns]
+
+
+def _lying(table: Table) -> str:
+    """Return a table for the terminal with its lines as lines."""
+    headers = [*map(_plain, table.left), *(_plain(" ".join(filter(None, path))) for path in table.columns)]
+    rows = [row for line in table.lines for row in _rows(line, _plain, _plain_content)]
+    return _narrow(rows, headers, _alignment(table), len(table.left))
 
 
 def _rows(line: Line, shown: Callable[[str], str], content: Callable[[Content | None], str]) -> Iterator[list[str]]:
@@ -111,13 +131,43 @@ def _upright(table: Table) -> str:
     """Return a table for the terminal with a column for each of its lines, under the last label, and a row for each
     of its columns.
     """
-    labels = [_labels(line, _plain) for line in table.lines]
-    rows = [[_plain(name), *(label[i] for label in labels)] for i, name in enumerate(table.left[:-1])]
+    labels = [[_plain(label) for label in line.labels] for line in table.lines]
+    rows = [["", *(REFERENCE if line.reference else "" for line in table.lines)]]
+    rows = rows if any(line.reference for line in table.lines) else []
+    rows += [[_plain(name), *(label[i] for label in labels)] for i, name in enumerate(table.left[:-1])]
     for i, path in enumerate(table.columns):
         heading = _plain(" ".join(filter(None, path)))
         rows.append([heading, *(_plain_content(line.contents[i]) for line in table.lines)])
-    headers = [_plain(table.left[-1]), *(label[-1] for label in labels)]
-    return _tabulated(rows, headers, ["left", *["right"] * len(labels)], "github")
+    names = [f"*{label[-1]}*" if line.reference else label[-1] for line, label in zip(table.lines, labels, strict=True)]
+    return _narrow(rows, [_plain(table.left[-1]), *names], ["left", *["right"] * len(names)], 1)
+
+
+MIN_PADDING = 2
+"""What tabulate adds to the width of a heading."""
+
+
+def _narrow(rows: Sequence[Sequence[str]], headers: Sequence[str], align: Sequence[str], n_labels: int) -> str:
+    """Return a grid in as many parts, one below the other, as `WIDTH` asks for, the first `n_labels` columns in all."""
+    between = 3
+    widths = [
+        max(len(header) + MIN_PADDING, *map(len, column)) + between
+        for header, column in zip(headers, zip(*rows, strict=True), strict=True)
+    ]
+    parts: list[list[int]] = []
+    labels, room = list(range(n_labels)), 0
+    for i in range(n_labels, len(headers)):
+        if not parts or widths[i] > room:
+            parts.append([*labels])
+            room = WIDTH - 1 - sum(widths[:n_labels])
+        parts[-1].append(i)
+        room -= widths[i]
+    grids = [
+        _tabulated(
+            [[row[i] for i in part] for row in rows], [headers[i] for i in part], [align[i] for i in part], "github"
+        )
+        for part in parts
+    ]
+    return "\n\n".join(grids)
 
 
 def _is_words(column: Iterable[Content | None]) -> bool:
@@ -129,7 +179,7 @@ def _is_words(column: Iterable[Content | None]) -> bool:
 def _labels(line: Line, shown: Callable[[str], str]) -> list[str]:
     labels = [shown(label) for label in line.labels]
     if line.reference:
-        labels[-1] = f"*{labels[-1]}* (reference)"
+        labels[-1] = f"*{labels[-1]}* {REFERENCE}"
     return labels
 
 
@@ -158,9 +208,9 @@ def _number(number: Number) -> str:
 
 
 def _beside(number: Number) -> str:
-    """Return what is published, with the marks of its footnotes, and the difference to it."""
+    """Return what is published, with the marks of its footnotes, and the difference to it if there is one."""
     source, marks = (number.published.source, number.published.marks) if number.published else ("", "")
-    return f"{source} {number.printed} {marks}".rstrip() + f", {number.difference}"
+    return f"{source} {number.printed} {marks}".rstrip() + (f", {number.difference}" if number.difference else "")
 
 
 def _claims(claims: Sequence[Claim]) -> str:

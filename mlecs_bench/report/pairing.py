@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, product
+from types import MappingProxyType
 from typing import Any
 
 from mlecs_bench.errors import RecordError, UsageError, did_you_mean
-from mlecs_bench.records.names import rho_label
+from mlecs_bench.records.names import key_digits, rho_label
 from mlecs_bench.records.results import canonical_json
 from mlecs_bench.report.arrange import NO_CARDS, Arm, Cards, Place, Setting, arrange
 from mlecs_bench.report.controls import NO_FLOOR
@@ -68,35 +69,123 @@ class Pairing:
 
 
 def pair_algorithms(
-    records: Sequence[Record], candidate: str, baseline: str, folder: str, cards: Cards = NO_CARDS
+    records: Sequence[Record],
+    candidate: str,
+    baseline: str,
+    folder: str,
+    cards: Cards = NO_CARDS,
+    variants: Mapping[str, str] = MappingProxyType({}),
 ) -> Pairing:
     """Pair the rows of two algorithms that differ in nothing else.
 
-    An algorithm is given by its name, which stands for all its variants, or by the label of one of them. Raises
-    UsageError unless two algorithms of the folder are given, and RecordError when nothing can be paired.
+    An algorithm is given by its name, which stands for all its variants, by the label of one of them, or by what else
+    is printed of its records: `variants` say in what they depart from the usual, by key. Rows of different settings are
+    paired only where what was given names one of them, such as "ml-ecs (steps=10)". Raises UsageError unless two
+    algorithms of the folder are given, and RecordError when nothing can be paired.
     """
     settings = arrange(build_rows(records), candidate, cards)
     arms = list(dict.fromkeys(arm for setting in settings for arm in setting.arms))
-    ours, theirs = (_arms_named(name, arms, folder) for name in (candidate, baseline))
-    if ours == theirs:
-        labels = "; ".join(arm.label for arm in (ours if len(ours) > 1 else arms))
+    sides = tuple(_named(name, settings, variants, folder) for name in (candidate, baseline))
+    ours, theirs = sides
+    if ours.rows == theirs.rows:
+        labels = "; ".join(arm.label for arm in (ours.arms if len(ours.arms) > 1 else arms))
         raise UsageError(f"'{candidate}' and '{baseline}' are the same; name two of: {labels}")
+    across = ours.one_setting or theirs.one_setting
     placed = [
-        Pair((place.arm.label, arm.label), setting, (place, row), (other, setting.rows[other]))
+        Pair((place.arm.label, other.arm.label), setting, (place, row), (other, second.rows[other]))
         for setting in settings
         for place, row in setting.rows.items()
-        if place.arm in ours
-        for arm in theirs
-        if arm != place.arm and (other := replace(place, arm=arm)) in setting.rows
+        if (setting.label, place) in ours.rows
+        for second, other in _counterparts(setting, place, theirs, settings if across else [setting])
     ]
     if not placed:
-        of = [[row for s in settings for place, row in s.rows.items() if place.arm in side] for side in (ours, theirs)]
+        of = [[s.rows[p] for s in settings for p in s.rows if (s.label, p) in side.rows] for side in sides]
         raise RecordError(
             f"nothing to pair in {folder}: {candidate} and {baseline} differ in more than the algorithm, at least in "
             f"{_nearest(of[0], of[1], OF_AN_ALGORITHM)}; run both with the same settings"
         )
-    notes = [*_alone_notes(settings, placed, (*ours, *theirs)), *_control_notes(arms, theirs, folder)]
+    notes = [
+        *_alone_notes(settings, placed, (*ours.arms, *theirs.arms)),
+        *_control_notes(arms, theirs.arms, folder),
+        *(_setting_notes(placed) if across else ()),
+    ]
     return _with_common_seeds(placed, notes)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """What a name stands for: rows by the label of their setting and their place; does it name a setting?"""
+
+    rows: frozenset[tuple[str, Place]]
+    arms: tuple[Arm, ...]
+    one_setting: bool = False
+
+
+def _counterparts(
+    setting: Setting, place: Place, side: _Side, settings: Sequence[Setting]
+) -> list[tuple[Setting, Place]]:
+    """Return where the other side has what stands at a place: in the same setting, and only failing that in others."""
+    found = [
+        (one, other)
+        for one in settings
+        for other in one.rows
+        if (one.label, other) in side.rows and replace(other, arm=place.arm) == place
+        if (one.label, other) != (setting.label, place)
+    ]
+    return [(one, other) for one, other in found if one is setting] or found
+
+
+def _named(name: str, settings: Sequence[Setting], variants: Mapping[str, str], folder: str) -> _Side:
+    """Return what a name stands for, as tables, progress, data frames and names of record files print it."""
+    every = [(setting.label, place, row) for setting in settings for place, row in setting.rows.items()]
+    found = [(label, place) for label, place, _ in every if name in (place.arm.algo, place.arm.label)]
+    if found:
+        return _side(found)
+    found = [
+        (label, place)
+        for label, place, row in every
+        if any(_is_printed_of(name, place, record, variants) for record in row.records)
+    ]
+    if found:
+        return replace(_side(found), one_setting=len(settings) > 1)
+    references = {
+        name for _, _, row in every for record in row.records for name in record["metrics"].get("references", {})
+    }
+    if name in references:
+        raise UsageError(f"'{name}' is a trivial reference, not an algorithm; tables of scores show it beside them")
+    known = {text for _, place, _ in every for text in (place.arm.algo, place.arm.label)}
+    raise UsageError(f"no algorithm '{name}' in {folder}. {did_you_mean(name, known)}")
+
+
+def _side(rows: Sequence[tuple[str, Place]]) -> _Side:
+    return _Side(frozenset(rows), tuple(dict.fromkeys(place.arm for _, place in rows)))
+
+
+def _is_printed_of(name: str, place: Place, record: Record, variants: Mapping[str, str]) -> bool:
+    """Is it what names of files, progress or data frames call a record, or a part of it that names its algorithm?
+
+    A file is known by its key; of everything else the words count, in any order.
+    """
+    digits = key_digits(name)
+    if digits:
+        return str(record["key"]).startswith(digits)
+    identity = record["identity"]
+    cell = f"{place.arm.label} {place.data.label} rho {place.rho} {place.n_devices} devices seed {identity['seed']}"
+    words = _words(name)
+    return place.arm.algo in words and words <= _words(
+        f"{place.arm.algo} {cell} {variants.get(str(record['key']), '')}"
+    )
+
+
+def _words(label: str) -> set[str]:
+    return set(re.sub(r"[()\[\]\"|\\*=]|, ", " ", label).split())
+
+
+def _setting_notes(placed: Sequence[Pair]) -> list[str]:
+    """Return in what else than the algorithm the rows of a pair differ, which whoever named a setting wants to see."""
+    both = [(ours.identity, theirs.identity) for pair in placed for ours, theirs in [pair.rows]]
+    texts = [text for ours, theirs in both for text in apart(ours, theirs, OF_AN_ALGORITHM)]
+    return [f"differs: {text}" for text in dict.fromkeys(texts)]
 
 
 def _control_notes(arms: Sequence[Arm], baselines: Sequence[Arm], folder: str) -> list[str]:
@@ -107,14 +196,6 @@ def _control_notes(arms: Sequence[Arm], baselines: Sequence[Arm], folder: str) -
     if not floors:
         return [f"{folder}: {NO_FLOOR}"]
     return [f"compare with '{arm.label}', too: {arm.control.says}" for arm in floors if arm.control]
-
-
-def _arms_named(name: str, arms: Sequence[Arm], folder: str) -> list[Arm]:
-    found = [arm for arm in arms if name in (arm.algo, arm.label)]
-    if not found:
-        known = {text for arm in arms for text in (arm.algo, arm.label)}
-        raise UsageError(f"no algorithm '{name}' in {folder}. {did_you_mean(name, known)}")
-    return found
 
 
 def _alone_notes(settings: Sequence[Setting], placed: Sequence[Pair], arms: Sequence[Arm]) -> list[str]:

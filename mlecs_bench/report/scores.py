@@ -23,13 +23,16 @@ from mlecs_bench.report.frame import (
     Stat,
     all_scores,
     honest_sentence,
+    not_comparable,
 )
 from mlecs_bench.report.references import ReferenceRow, reference_notes, reference_rows
-from mlecs_bench.report.statistics import ALPHA, holm, paired_difference
+from mlecs_bench.report.statistics import ALPHA, FEW_SEEDS, holm, paired_difference
 from mlecs_bench.report.table import Content, Line, Number, Published, Table
 
 DEVICE_STATS: tuple[Stat, ...] = ("avg", "best", "worst")
 SERVER_STAT: Stat = "server"
+USUAL_STATS: tuple[Stat, ...] = ("avg", "server")
+"""What tables of scores show unless more is asked for: those of all statistics are wider than a page."""
 EQUAL = 1e-12
 """Means closer than this are one and the same score."""
 SENT_NOTE = (
@@ -45,7 +48,8 @@ class Asked:
 
     `eval_points` are when devices are scored, `candidate` is the algorithm that is held against the others, `seeds`
     are those that every score should have; `published` puts published values beside ours where a study has them;
-    `diagnostics` shows the diagnostic scores of datasets, which CSV always has.
+    `diagnostics` shows the diagnostic scores of datasets. The report's own tables of scores have the `metrics` that are
+    named (none: all of them) and the statistics `stats`; CSV always has all. Studies choose for their own tables.
     """
 
     eval_points: tuple[EvalPoint, ...]
@@ -53,6 +57,8 @@ class Asked:
     seeds: tuple[int, ...]
     published: bool = False
     diagnostics: bool = False
+    metrics: tuple[str, ...] = ()
+    stats: tuple[Stat, ...] = USUAL_STATS
 
     def points_of(self, stat: Stat) -> tuple[EvalPoint, ...]:
         """Return when a score is taken: a server, which receives nothing, has one point of evaluation."""
@@ -115,12 +121,18 @@ def score_tables(setting: Setting, asked: Asked, suffix: str = "") -> list[Table
         if columns:
             layout = _layout(data, rows, suffix)
             found = _diagnostic_columns(data, rows, asked)
-            shown = [*columns, *found] if asked.diagnostics else columns
-            table = _one_table(setting, rows, shown, asked, layout)
-            hidden = found and not asked.diagnostics
-            whole = _one_table(setting, rows, [*columns, *found], asked, layout) if hidden else None
-            tables.append(replace(table, whole=whole))
+            shown = [column for column in [*columns, *found] if _is_shown(column, column in found, asked)]
+            if shown:
+                table = _one_table(setting, rows, shown, asked, layout)
+                hides = len(shown) < len(columns) + len(found)
+                whole = _one_table(setting, rows, [*columns, *found], asked, layout) if hides else None
+                tables.append(replace(table, whole=whole))
     return tables
+
+
+def _is_shown(column: ScoreColumn, diagnostic: bool, asked: Asked) -> bool:
+    named = column.metric in asked.metrics if asked.metrics else asked.diagnostics or not diagnostic
+    return named and column.stat in asked.stats
 
 
 def _one_table(
@@ -257,10 +269,21 @@ def score_table(
             *dict.fromkeys(reference_notes(references)),
             *control_notes(place for place, _ in rows),
             *_gap_notes(gaps),
+            *_comparability_notes([line for line in lines if _has_published(line)], rows),
         ),
         honest=honest_sentence([row for _, row in rows]),
         setting=setting.label,
     )
+
+
+def _has_published(line: Line) -> bool:
+    return any(isinstance(content, Number) and content.published for content in line.contents)
+
+
+def _comparability_notes(lines: Sequence[Line], rows: Sequence[Placed]) -> list[str]:
+    """Return why some rows have no difference to the published values beside them."""
+    reasons = dict.fromkeys(reason for _, row in rows for reason in not_comparable(row)) if lines else {}
+    return [f"no difference to published values is shown for rows of {', '.join(reasons)}"] if reasons else []
 
 
 def pointed(heading: tuple[str, ...], column: ScoreColumn, asked: Asked) -> tuple[str, ...]:
@@ -356,6 +379,8 @@ def _entry(placed: Placed | None, column: ScoreColumn, asked: Asked, layout: Sco
     expected = row.seeds if layout.sent else asked.seeds  # else the column of seeds says it
     first = column.eval_point == asked.eval_points[0]
     published = layout.published(place, column) if asked.published and first else None
+    if published is not None:
+        published = replace(published, comparable=not not_comparable(row))
     number = replace(score_number(row, cell, expected), published=published)
     return _Entry(number, cell, row.directions.get(column.metric, True))
 
@@ -385,7 +410,7 @@ def _marked(column: Sequence[_Entry | None], ranked: Sequence[bool]) -> list[Num
         for i in others
     ]
     adjusted = holm([difference.p for difference in found])
-    close = {i for i, p in zip(others, adjusted, strict=True) if p is not None and p >= ALPHA}
+    close = {i for i, p in zip(others, adjusted, strict=True) if p is not None and p >= ALPHA and most >= FEW_SEEDS}
     for i, entry in running.items():
         numbers[i] = replace(entry.number, best=i not in others, close=i in close)
     return numbers

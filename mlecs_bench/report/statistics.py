@@ -22,6 +22,8 @@ ALPHA = 0.05
 """Level of every test, and one minus the confidence of every interval."""
 POWER = 0.8
 """Power at which a gain counts as detectable."""
+FEW_SEEDS = 3
+"""Below so many seeds nothing is said of a difference: the interval of two has one degree of freedom."""
 MARGIN = 0.005
 """Differences up to this size, in the score's units, are too small to matter."""
 ROUNDING = 1e-12
@@ -185,10 +187,10 @@ def verdict(difference: Difference, adjusted_p: float | None, margin: float = MA
     """Say what a difference shows of a against b, given its p corrected for the other tests of its family.
 
     "tied" when the whole interval lies within ±`margin`, ends included; it goes first, for a significant difference too
-    small to matter is a tie. Else "better" or "worse" when `adjusted_p` is below 0.05, and "undecided" when it is not,
-    or with fewer than two seeds.
+    small to matter is a tie. Else "better" or "worse" when `adjusted_p` is below 0.05, and "undecided" when it is not.
+    With fewer than `FEW_SEEDS` seeds it is always "undecided".
     """
-    if difference.mean is None or difference.low is None or difference.high is None:
+    if difference.n < FEW_SEEDS or difference.mean is None or difference.low is None or difference.high is None:
         return "undecided"
     reach = max(-difference.low, difference.high)
     if reach <= margin + ROUNDING:  # 0.505 - 0.5 is a little more than 0.005

@@ -24,11 +24,15 @@ Mark = Literal["best", "close", "sd", "missing", "published", "footnotes", "refe
 
 @dataclass(frozen=True)
 class Published:
-    """A value from elsewhere that stands beside a number: where it is from, such as "paper", and its footnotes."""
+    """A value from elsewhere that stands beside a number: where it is from, such as "paper", and its footnotes.
+
+    Where the two are not `comparable`, as where ours is of synthetic data, no difference is shown.
+    """
 
     value: float
     source: str
     footnotes: str = ""
+    comparable: bool = True
 
     @property
     def marks(self) -> str:
@@ -86,8 +90,8 @@ class Number:
 
     @property
     def difference(self) -> str:
-        """The number less what is published, "" for nothing."""
-        if self.published is None:
+        """The number less what is published, "" for nothing and where the two are not comparable."""
+        if self.published is None or not self.published.comparable:
             return ""
         sign = "-" if self.value < self.published.value else "+"
         return sign + plain_number(abs(self.value - self.published.value), self.kind)
@@ -302,7 +306,7 @@ def number_json(number: Number, sets: RecordSets) -> dict[str, Any]:
     marks = {"best": number.best, "not_distinguishable_from_best": number.close}
     beside: dict[str, Any] = {}
     if (published := number.published) is not None:
-        difference = number.value - published.value
+        difference = number.value - published.value if published.comparable else None
         beside = {"published": asdict(published) | {"difference": difference}}
     return {**values, **marks, **beside, "kind": number.kind, "records": sets.get(number.records)}
 

@@ -1,4 +1,4 @@
-"""Writes a report: every table as Markdown, LaTeX and CSV, every figure as SVG and PNG, and all of it on one page."""
+"""Writes a report: tables as Markdown, LaTeX and CSV, figures as SVG, PNG and PDF, and all of it on one page."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ def report_json(report: Report, records: Sequence[Mapping[str, Any]]) -> dict[st
     behind = {str(number): report.file_names(keys) for keys, number in sets.items()}
     return {
         **row_summary(records),
+        "title": report.title,
+        "about": report.about,
+        "note": report.honest,
         "warnings": list(report.warnings),
         "tables": tables,
         "claims": found,

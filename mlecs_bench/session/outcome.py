@@ -161,14 +161,3 @@ def _wants_answers(record: Record, places: Places) -> bool:
         return places.save_predictions
     most = max(int(one["test"]) for one in record["realised"]["samples"].values())
     return most <= MOST_ANSWERS
-
-
-def honest_line(records: Sequence[Record]) -> str:
-    """Return what the numbers may not be taken for: synthetic data and tiny models are not those of publications."""
-    identities = [record["identity"] for record in records]
-    causes = []
-    if any(identity["dataset"]["synthetic"] for identity in identities):
-        causes.append("the data is a synthetic stand-in")
-    if any(identity["profile"]["tiny"] for identity in identities):
-        causes.append(f"the models of profile {identities[0]['profile']['name']} are tiny")
-    return f"Do not compare these numbers with published ones: {' and '.join(causes)}." if causes else ""

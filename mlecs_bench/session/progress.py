@@ -7,8 +7,10 @@ second besides those for a finished round or cell.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, TextIO
+from statistics import fmean
+from typing import TYPE_CHECKING, Literal, Protocol, TextIO
 
 from mlecs_bench.doors.events import CellRef, Event
 from mlecs_bench.doors.hookspecs import hookimpl
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from mlecs_bench.plan.plan import Plan
 
 Clock = Callable[[], float]
+Kind = tuple[str, str, int]
+"""Algorithm, dataset and number of devices of a cell."""
 _STATE = "{task.fields[state]}"
 MIN_GAP = 1.0
 """Seconds between two plain lines that report no finished round or cell."""
@@ -49,13 +53,22 @@ def covered(cell: CellRef, resumed_round: int) -> int:
     return (resumed_round + max(0, resumed_round - (cell.rounds - scored_rounds))) * parties
 
 
+Work = Literal["training", "scoring"]
+"""What a unit is: the turn of a device or the server in a round, or one scoring."""
+SCORING_GUESS = 3.0
+"""How many turns one scoring is taken for until one was measured: rather too many, as a time to go should not rise."""
+NOISE = 1.2
+"""A time to go that would rise by less than this factor stays as it was."""
+
+
 class Tally:
     """Counts finished units to tell how long the rest will take.
 
     A unit is the work of a device or the server in a round, or one scoring. The server's scorings count even where an
     algorithm has none: its cells end that much early. The seconds of a unit are measured for each algorithm, dataset
-    and number of devices, since those differ most; where none has been measured yet, the mean of the others stands in.
-    Units that a checkpoint or an existing record already covers are left out: they cost no time now.
+    and number of devices, and apart for turns and scorings, since those differ most; where none has been measured yet,
+    the mean of the others stands in. Units that a checkpoint or an existing record already covers are left out: they
+    cost no time now. A time to go rises only where work takes longer than what was measured so far.
     """
 
     def __init__(self, n_cells: int, clock: Clock = time.monotonic) -> None:
@@ -65,9 +78,11 @@ class Tally:
         self._clock = clock
         self._started: dict[CellRef, float] = {}
         self._took: dict[CellRef, float] = {}
-        self._units: dict[CellRef, int] = {}
-        self._open: dict[CellRef, int] = {}
+        self._last: dict[CellRef, float] = {}
+        self._open: dict[CellRef, Counter[Work]] = {}
+        self._seconds_of: dict[tuple[Kind, Work], list[float]] = {}
         self._ended: set[CellRef] = set()
+        self._told: float | None = None
 
     @property
     def running(self) -> int:
@@ -77,47 +92,56 @@ class Tally:
     def plan(self, cells: Sequence[CellRef]) -> None:
         """All cells are known now."""
         self.n_cells = len(cells)
-        self._open = {cell: units(cell) for cell in cells} | self._open
+        self._open = {cell: _work(cell) for cell in cells} | self._open
+        self._told = None
 
     def start(self, cell: CellRef, resumed_round: int) -> bool:
         """A cell begins after round `resumed_round`; False when it is over already: a worker's events may come late."""
         if cell in self._started or cell in self._ended:
             return False
-        self._started[cell] = self._clock()
-        self._units[cell] = 0
-        self._open[cell] = units(cell) - covered(cell, resumed_round)
+        self._started[cell] = self._last[cell] = self._clock()
+        self._open[cell] = _work(cell, resumed_round)
         return True
 
-    def unit(self, cell: CellRef) -> None:
+    def unit(self, cell: CellRef, work: Work = "training") -> None:
         """A device or the server of `cell` finished a round or was scored."""
-        if cell in self._units:
-            self._units[cell] += 1
-            self._open[cell] = max(0, self._open[cell] - 1)
+        if cell not in self._started:
+            return
+        now = self._clock()
+        self._seconds_of.setdefault((_kind(cell), work), []).append(now - self._last[cell])
+        self._last[cell] = now
+        left = self._open[cell]
+        if left[work]:
+            left[work] -= 1
+        elif other := +left:
+            left[next(iter(other))] -= 1
 
     def end(self, cell: CellRef, failed: bool = False) -> None:
         """A cell is over, with a record, an error, or because its record exists already."""
         self.cells_done += 1
         self.failed += failed
-        self._open[cell] = 0
+        self._open[cell] = Counter()
         self._ended.add(cell)
         if cell in self._started:
             self._took[cell] = self._clock() - self._started[cell]
 
     def has_started(self, cell: CellRef) -> bool:
         """Tell whether `cell` began in this run."""
-        return cell in self._units
+        return cell in self._started
 
     def eta(self) -> float | None:
         """Return the seconds to go; 0 while only a record is left to write, None before the first unit."""
-        if not sum(self._units.values()):
+        if not self._seconds_of:
             return None
         at_a_time = self._seconds(self._started) / (self._clock() - min(self._started.values()) or 1.0)
-        return self._seconds_left() / max(at_a_time, 1e-9)
+        found = self._seconds_left() / max(at_a_time, 1e-9)
+        if self._told is None or not self._told < found <= NOISE * self._told:
+            self._told = found
+        return self._told
 
     def cell_eta(self, cell: CellRef) -> float | None:
         """Return the seconds to go for a running cell; None where `eta` would tell none."""
-        finished, left = self._units.get(cell, 0), self._open.get(cell, 0)
-        return (self._clock() - self._started[cell]) / finished * left if finished else None
+        return self._left_of(cell) if self._last.get(cell, 0.0) > self._started.get(cell, 0.0) else None
 
     def _seconds(self, cells: Iterable[CellRef]) -> float:
         """Return how long cells have run until now, one after the other."""
@@ -126,14 +150,35 @@ class Tally:
 
     def _seconds_left(self) -> float:
         """Return the seconds that all cells which have not ended would take one after the other."""
-        by_kind: dict[tuple[str, str, int], list[CellRef]] = {}
-        for cell in self._started:
-            by_kind.setdefault(_kind(cell), []).append(cell)
-        finished = {kind: sum(self._units[cell] for cell in cells) for kind, cells in by_kind.items()}
-        rates = {kind: self._seconds(by_kind[kind]) / n for kind, n in finished.items() if n}
-        mean = self._seconds(self._started) / sum(finished.values())
-        unseen = max(0, self.n_cells - len(self._open)) * max((units(cell) for cell in self._open), default=0)
-        return sum(left * rates.get(_kind(cell), mean) for cell, left in self._open.items()) + unseen * mean
+        unseen = max(0, self.n_cells - len(self._open))
+        like = max(self._open, key=units, default=None)
+        of_unseen = sum(n * self._mean(None, work) for work, n in _work(like).items()) if unseen and like else 0.0
+        return sum(map(self._left_of, self._open)) + unseen * of_unseen
+
+    def _left_of(self, cell: CellRef) -> float:
+        return sum(n * self._mean(_kind(cell), work) for work, n in self._open.get(cell, Counter()).items())
+
+    def _mean(self, kind: Kind | None, work: Work) -> float:
+        """Return the seconds of one unit; None is for cells of which nothing is known."""
+        own = self._seconds_of.get((kind, work), []) if kind else []
+        every = [one for (_, of), seconds in self._seconds_of.items() if of == work for one in seconds]
+        seconds = own or every
+        guess = self._guess(kind, work)
+        if not seconds:
+            return guess
+        if len(seconds) == 1:
+            return min(seconds[0], guess) if work == "scoring" and guess else seconds[0]
+        rest = fmean(seconds[1:])
+        # The first one may hold what is done once, such as loading the scorer's model.
+        return rest if seconds[0] > 2 * rest else fmean(seconds)
+
+    def _guess(self, kind: Kind | None, work: Work) -> float:
+        """Return the seconds of a unit by what was measured of the other work; 0 where nothing was."""
+        other: Work = "training" if work == "scoring" else "scoring"
+        measured = self._seconds_of.get((kind, other)) if kind else None
+        every = [one for (_, of), seconds in self._seconds_of.items() if of == other for one in seconds]
+        of_other = fmean(measured or every) if measured or every else 0.0
+        return of_other * SCORING_GUESS if work == "scoring" else of_other
 
     def state(self) -> str:
         """Return where all cells stand, in a few words."""
@@ -143,7 +188,14 @@ class Tally:
         return ", ".join([*parts, f"ETA {duration(self.eta())}"])
 
 
-def _kind(cell: CellRef) -> tuple[str, str, int]:
+def _work(cell: CellRef, resumed_round: int = 0) -> Counter[Work]:
+    """Return the units of a cell that are left after a checkpoint, by what they are."""
+    parties = cell.n_devices + 1
+    turns = (cell.rounds - resumed_round) * parties
+    return Counter({"training": turns, "scoring": units(cell) - covered(cell, resumed_round) - turns})
+
+
+def _kind(cell: CellRef) -> Kind:
     """Return what decides most of how long a unit takes."""
     return cell.algo, cell.dataset, cell.n_devices
 
@@ -267,7 +319,7 @@ class PlainView(Listener):
     def on_score_end(self, event: Event) -> None:
         """Write that a device or the server has been scored, unless a line was just written."""
         cell = cell_of(event)
-        self._tally.unit(cell)
+        self._tally.unit(cell, "scoring")
         self._say_rarely(f"{cell_name(cell)}: {moment(cell, event.round)}, scored {event.device}{self._eta()}")
 
     def on_round_end(self, event: Event) -> None:
@@ -361,7 +413,7 @@ class LiveView(Listener):
     def on_score_end(self, event: Event) -> None:
         """Move the cell's line and show that it is scoring."""
         cell = cell_of(event)
-        self._tally.unit(cell)
+        self._tally.unit(cell, "scoring")
         self._move(cell, advance=1, state=f"{moment(cell, event.round)} scoring {event.device}")
 
     def on_round_end(self, event: Event) -> None:

@@ -14,7 +14,7 @@ from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import MlecsError, RecordError, UsageError
 from mlecs_bench.records.failures import read_failures, reason_of
 from mlecs_bench.records.results import record_name
-from mlecs_bench.session.outcome import honest_line
+from mlecs_bench.report.frame import honest_line
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from typing import Any
 from mlecs_bench.doors.events import CellRef, Event
 from mlecs_bench.files import write_text
 from mlecs_bench.records.provenance import now
-from mlecs_bench.session.progress import Listener, Tally, cell_name, cell_of, moment
+from mlecs_bench.session.progress import Listener, Tally, Work, cell_name, cell_of, moment
 
 SCHEMA = "mlecs-bench/status/1"
 FOLDER = ".sweeps"
@@ -60,7 +60,7 @@ class StatusFile(Listener):
     def on_score_end(self, event: Event) -> None:
         """A device or the server has been scored."""
         cell = cell_of(event)
-        self._moved(cell, f"{moment(cell, event.round)} scoring {event.device}")
+        self._moved(cell, f"{moment(cell, event.round)} scoring {event.device}", "scoring")
 
     def on_cell_end(self, event: Event) -> None:
         """A cell has ended."""
@@ -75,8 +75,8 @@ class StatusFile(Listener):
         self._running.clear()
         self._write(state)
 
-    def _moved(self, cell: CellRef, where: str) -> None:
-        self._tally.unit(cell)
+    def _moved(self, cell: CellRef, where: str, work: Work = "training") -> None:
+        self._tally.unit(cell, work)
         if cell in self._running:
             self._running[cell] = where
             self._write("running", at_once=False)

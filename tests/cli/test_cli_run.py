@@ -19,6 +19,7 @@ from mlecs_bench.plan.plan import plan_from_json
 from mlecs_bench.plan.spec import LIMITS
 from mlecs_bench.session.request import build_request, default_cache_dir, read_file
 from mlecs_plugins.profiles.mini import MINI
+from study_records import table_rows
 
 RUN = ["run", "--algo", "alpha", "--dataset", "toy", "--rho", "0.5"]
 
@@ -132,7 +133,7 @@ def test_a_wrong_request_is_refused_in_one_line(call):
 def test_a_run_prints_the_row_the_traffic_the_place_and_the_caveat(call, tmp_path):
     code, out, _ = call(*RUN, "--n-seeds", "2")
     assert code == 0
-    table = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in out.splitlines() if line[:1] == "|"}
+    (table,) = table_rows(out)
     assert (table["algorithm"], table["rho"], table["devices"]) == ("alpha", "0.5", "3")
     assert "fused  down              45 parameters             180 bytes" in out
     assert "lora   up                20 parameters              80 bytes" in out
@@ -140,10 +141,7 @@ def test_a_run_prints_the_row_the_traffic_the_place_and_the_caveat(call, tmp_pat
     assert "  full: 6.500 %\n" in out
     assert "LoRA one way and fused" in out
     assert f"2 records of this run in {tmp_path}" in out
-    assert out.splitlines()[-1] == (
-        "Do not compare these numbers with published ones: "
-        "the data is a synthetic stand-in and the models of profile mini are tiny."
-    )
+    assert out.splitlines()[-1] == "Synthetic data (toy), tiny language models: these scores say nothing of real ones."
 
 
 @pytest.mark.usefixtures("fake_run")

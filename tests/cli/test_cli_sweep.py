@@ -179,8 +179,7 @@ def test_the_result_says_what_is_there_and_what_comes_next(call):
     assert out.splitlines() == [
         "8 of 8 cells have records in o (0 were there before).",
         "Tables and figures: mlecs-bench report o",
-        "Do not compare these numbers with published ones: "
-        "the data is a synthetic stand-in and the models of profile mini are tiny.",
+        "Synthetic data (vast), tiny language models: these scores say nothing of real ones.",
     ]
     assert err.splitlines()[0] == "4 runs into o; packages are being loaded"
 

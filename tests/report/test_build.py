@@ -24,6 +24,7 @@ from mlecs_bench.cli.report import report
 from mlecs_bench.doors.hookspecs import Control, StudyInfo
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import RecordError, UsageError
+from mlecs_bench.plan.study import read_study
 from mlecs_bench.records.failures import write_failure
 from mlecs_bench.records.results import record_name, write_record
 from mlecs_bench.report import Wanted, build_report, build_table, drawings, report_json, row_summary, write_report
@@ -36,13 +37,13 @@ from study_records import five, study_records, with_all, write_records
 STUDY = study_records()
 
 
-def printed(records, *points) -> str:
-    """Return the table that the command prints, which knows what the cards of plugins say."""
-    return build_table(records, *points, cards=known_cards(records, Registry.installed()))
-
-
 def run(*arguments):
     return CliRunner().invoke(report, list(map(str, arguments)))
+
+
+def printed_table(records, *points) -> str:
+    """Return the tables that the command prints, which knows the cards of what is installed."""
+    return build_table(records, *points, cards=known_cards(records, Registry.installed()))
 
 
 def refused(*arguments) -> str:
@@ -58,7 +59,7 @@ def undrawn(monkeypatch):
     """Reports that a test builds itself have figures without a drawing; those of `study_folder` are drawn."""
     for name in ("communication_figure", "ablation_figure", "curves_figure"):
         monkeypatch.setattr(drawings, name, lambda *_: None)
-    monkeypatch.setattr(drawings, "figure_bytes", lambda _: {"svg": b"<svg/>", "png": b""})
+    monkeypatch.setattr(drawings, "figure_bytes", lambda _: {"svg": b"<svg/>", "png": b"", "pdf": b""})
 
 
 def table_names(built) -> list[str]:
@@ -76,18 +77,18 @@ def small(tmp_path) -> Path:
 
 def test_a_setting_has_sections_and_all_but_the_first_say_which_it_is():
     built = build_report(STUDY, "title")
-    titles = ["Scores", "Communication", "Statistics"]
+    titles = ["Scores", "Modalities", "Communication", "Statistics"]
     assert [s.title for s in built.sections] == [f"{t} (budget {b})" for b in ("paper", "equal") for t in titles]
     names = table_names(built)
     assert {"scores-vast", "statistics", "ablation-statistics", "communication"} <= set(names)
     assert {"scores-vast-budget-equal", "statistics-budget-equal"} <= set(names)
     assert len(names) == len(set(names))
-    assert built.honest == "Synthetic stand-in on tiny backbones: not comparable with published results."
+    assert built.honest == "Synthetic data (vast), tiny language models: these scores say nothing of real ones."
 
 
 def test_a_section_without_content_is_left_out():
     built = build_report(five("standalone"), "title")
-    assert [section.title for section in built.sections] == ["Scores", "Communication"]
+    assert [section.title for section in built.sections] == ["Scores", "Modalities", "Communication"]
 
 
 def test_the_candidate_is_named_or_a_studys_or_has_ablations_or_is_the_last():
@@ -139,11 +140,12 @@ def test_a_study_adds_its_sections_first_for_every_setting():
     built = build_report(STUDY, "t", Wanted(studies=[own_study()]))
     assert [section.title for section in built.sections[:2]] == ["My question (budget paper)", "Scores (budget paper)"]
     assert {"mine", "mine-budget-equal"} <= set(table_names(built))
-    assert len(built.sections) == 8
+    assert len(built.sections) == 2 * (1 + 4)
 
 
 OWN_TITLES = {
     "scores": "Scores",
+    "modalities": "Modalities",
     "communication": "Communication",
     "curves": "Learning curves",
     "statistics": "Statistics",
@@ -208,7 +210,11 @@ def test_the_study_in_the_docs_is_one():
 
 
 def test_a_report_of_a_strangers_study_shows_nothing_of_the_paper(study_folder):
-    texts = {p.name: p.read_text(encoding="utf-8") for p in (study_folder / "report").iterdir() if p.suffix != ".png"}
+    texts = {
+        p.name: p.read_text(encoding="utf-8")
+        for p in (study_folder / "report").iterdir()
+        if p.suffix not in (".png", ".pdf")
+    }
     texts["stdout"] = (study_folder / "printed.txt").read_text(encoding="utf-8")
     for name, text in texts.items():
         found = re.sub(r"budget[^a-z]{1,6}paper", "", text)  # the name of a budget
@@ -224,7 +230,7 @@ def test_every_table_and_figure_has_its_files(study_folder):
     for table in ("scores-vast", "scores-vast-budget-equal", "statistics", "ablation-statistics", "communication"):
         assert {f"{table}.md", f"{table}.tex", f"{table}.csv"} <= names
     for figure in ("communication", "ablation"):
-        assert {f"{figure}.svg", f"{figure}.png"} <= names
+        assert {f"{figure}.svg", f"{figure}.png", f"{figure}.pdf"} <= names
     assert set((study_folder / "report" / "files.txt").read_text().split()) == names
 
 
@@ -243,10 +249,13 @@ def test_numbers_of_all_formats_agree(study_folder):
     whole = json.loads(text("report.json"))
     (table,) = [table for table in whole["tables"] if table["name"] == "scores-vast"]
     rows = list(csv.DictReader(text("scores-vast.csv").splitlines()))
+    assert len(rows) == 4 * (1 + 7 + 3)  # of all statistics, of which tables show two
+    shown = {" / ".join(number["column"]) for number in table["numbers"]}
+    rows = [row for row in rows if row["column"] in shown]
     files = [(row["records"], row["file"]) for row in csv.DictReader(text("records.csv").splitlines())]
-    assert len(rows) == len(table["numbers"]) == 4 * (1 + 7 + 3)
+    assert len(rows) == len(table["numbers"]) == 4 * (1 + 3 + 3)
     scores = [(row, number) for row, number in zip(rows, table["numbers"], strict=True) if number.get("sd") is not None]
-    assert len(scores) == 4 * 7
+    assert len(scores) == 4 * 3
     for row, number in scores:
         assert (float(row["value"]), float(row["sd"])) == (number["value"], number["sd"])
         assert f"{number['value']:.3f} ± {number['sd']:.3f}" in text("scores-vast.md")
@@ -322,7 +331,9 @@ def test_links_lead_to_the_records_wherever_the_report_is(study_folder, small, t
 
 
 def test_the_command_prints_all_scores_and_writes_the_rest_beside_the_records(study_folder):
-    assert (study_folder / "printed.txt").read_text(encoding="utf-8") == printed(STUDY)
+    printed = (study_folder / "printed.txt").read_text(encoding="utf-8")
+    assert printed.startswith("# Report of study\n\n")
+    assert printed.endswith(printed_table(STUDY))
     assert (study_folder / "report" / "index.html").is_file()
     assert len(list(study_folder.glob("records/*.json"))) == len(STUDY)
 
@@ -332,10 +343,10 @@ def test_the_command_names_bad_files_and_takes_both_names_of_the_point_of_evalua
         (small / "records" / "bad.json").write_text("{")
         done = run(small, flag, "received")
         assert done.exit_code == 0, again
-        assert done.stdout == printed(five(), ("received",))
+        assert done.stdout.endswith(printed_table(five(), ("received",)))
         bad, wrote = done.stderr.splitlines()
         assert bad == f"warning: {small}/records/bad.json is cut off; delete it and run its cell again"
-        assert re.fullmatch(rf"wrote 15 files to {small}/report; open {small}/report/index.html", wrote)
+        assert re.fullmatch(rf"wrote 19 files to {small}/report; open {small}/report/index.html", wrote)
     assert "--moment" not in run("--help").stdout
 
 
@@ -343,7 +354,7 @@ def test_json_prints_everything_unrounded_and_writes_nothing(small):
     values = json.loads(run(small, "--json").stdout)
     expected = json.loads(json.dumps(row_summary(five())))
     assert {name: values[name] for name in expected} == expected
-    assert values.keys() - expected.keys() == {"tables", "claims", "warnings", "records"}
+    assert values.keys() - expected.keys() == {"title", "about", "note", "tables", "claims", "warnings", "records"}
     assert not (small / "report").exists()
     built = json.loads(json.dumps(report_json(build_report(five(), "small"), five())))
     assert [table["numbers"] for table in values["tables"]] == [table["numbers"] for table in built["tables"]]
@@ -369,7 +380,7 @@ def test_the_command_reads_scratch_by_default_and_says_what_to_run_without_a_rec
     monkeypatch.chdir(tmp_path)
     assert re.fullmatch(r"no valid record in results/scratch; run 'mlecs-bench run .*' first, .*", refused())
     write_record(Path("results/scratch"), make_record())
-    assert run().stdout == printed([make_record()])
+    assert run().stdout.endswith(printed_table([make_record()]))
 
 
 def test_a_folder_that_is_not_there_one_above_the_records_and_one_of_another_tool_are_named(small, tmp_path):
@@ -424,7 +435,7 @@ def test_both_points_stand_in_every_table_unless_one_is_asked_for(small):
     both = {("rouge_lsum", "avg", "local"), ("rouge_lsum", "avg", "received"), ("rouge_lsum", "server")}
     assert both <= headings()
     assert {("rouge_lsum", "avg"), ("rouge_lsum", "server")} <= headings("--eval-point", "received")
-    assert run(small).stdout == printed(five())
+    assert run(small).stdout.endswith(printed_table(five()))
 
 
 def test_a_control_is_no_candidate_by_itself():
@@ -441,6 +452,58 @@ def test_without_a_name_the_candidate_is_the_algorithm_that_plugins_ablate(tmp_p
         write_record(tmp_path, record)
     titles = [table["title"] for table in json.loads(run(tmp_path, "--json").stdout)["tables"]]
     assert "ml-ecs against baselines" in titles
+
+
+def in_study(folder: Path, **words: Any) -> Path:
+    """Give a folder of records a study file of two blocks with these words at its head."""
+    blocks = {"one": {"algo": ["standalone", "zeta"], "n_seeds": 3}, "two": {"algo": "zeta", "n_seeds": 3}}
+    study = {**words, "settings": {"dataset": "vast", "rho": 0.5}, "blocks": blocks}
+    (folder / "study.yaml").write_text(json.dumps(study))
+    return folder
+
+
+def test_a_report_says_what_its_study_says_of_itself_in_every_format(tmp_path):
+    folder = in_study(write_records(tmp_path / "mine", five()), title="Falls & fumbles", about="Who falls first.")
+    printed = run(folder).stdout
+    assert printed.startswith("# Falls & fumbles\n\nWho falls first.\n\n5 records")
+    for name in ("index.html", "report.md", "report.tex", "report.json"):
+        text = (folder / "report" / name).read_text(encoding="utf-8")
+        assert "Falls" in text.partition("Who falls first.")[0], name
+
+
+def test_the_candidate_is_the_studys_or_its_first_algorithm(tmp_path):
+    records = [*five("standalone", seeds=(27, 34, 46)), *five("zeta", gain=0.1, seeds=(27, 34, 46))]
+    for i, (words, expected) in enumerate((({"candidate": "zeta"}, "zeta"), ({}, "standalone"))):
+        folder = in_study(write_records(tmp_path / str(i), records), **words)
+        tables = json.loads(run(folder, "--json").stdout)["tables"]
+        assert [t["title"] for t in tables if t["name"] == "statistics"] == [f"{expected} against baselines"]
+        assert "zeta against baselines" in run(folder, "--candidate", "zeta", "--json").stdout
+    with pytest.raises(UsageError, match=r"'candidate' in .* must name one algorithm"):
+        read_study(in_study(tmp_path / "0", candidate=["a", "b"]) / "study.yaml")
+
+
+def test_a_seed_is_missing_only_where_the_study_asked_for_it(tmp_path):
+    few = write_records(tmp_path / "few", five("zeta", seeds=(27, 34)))
+    assert "n=" not in run(few).stdout
+    assert "n=2/3" in run(in_study(few)).stdout
+
+
+def test_metrics_and_statistics_of_the_tables_can_be_chosen(small):
+    def headings(*flags):
+        (table,) = [t for t in json.loads(run(small, "--json", *flags).stdout)["tables"] if t["name"] == "scores-vast"]
+        return {n["column"][1] for n in table["numbers"] if n["column"][0] == "rouge_lsum"}
+
+    assert headings() == {"avg", "server"}
+    assert headings("--stat", "worst", "--stat", "best", "--metric", "rouge_lsum") == {"worst", "best"}
+    assert refused(small, "--metric", "rouge") == (
+        "no record has the metric 'rouge'. Did you mean 'rouge_lsum'? Known: bertscore, rouge_lsum"
+    )
+
+
+def test_a_banner_compares_with_a_paper_only_where_its_study_is_asked_for(small):
+    for flags, said in (((), False), (("--study", "paper"), True)):
+        note = json.loads(run(small, "--json", *flags).stdout)["note"]
+        assert ("not comparable with those of the paper" in note) is said
 
 
 def test_importing_the_command_imports_no_heavy_package():

@@ -22,6 +22,7 @@ from mlecs_bench.cli.compare import compare
 from mlecs_bench.cli.main import main
 from mlecs_bench.doors.hookspecs import Control
 from mlecs_bench.errors import MlecsError
+from mlecs_bench.records.results import read_records, record_name
 from mlecs_bench.report.arrange import Cards, control_key
 from mlecs_bench.report.statistics import sign_flip
 from mlecs_bench.seeds import PROTOCOL_SEEDS
@@ -115,7 +116,7 @@ def test_the_text_says_what_it_is_of_and_what_positive_means(study):
     text = printed("ml-ecs", "standalone", study)
     assert text.startswith("# ml-ecs against standalone\n")
     assert "A is the algorithm ml-ecs, B the algorithm standalone. Positive differences: A is better." in text
-    assert text.count("**Synthetic stand-in on tiny backbones: not comparable with published results.**") == 2
+    assert text.count("**Synthetic data (vast), tiny language models: these scores say nothing of real ones.**") == 2
     assert (
         "Profile mini, budget paper, 2 rounds x 20 steps; data: synthetic, split frame; scores after "
         "local_update of the last round (local)." in text
@@ -146,7 +147,7 @@ def test_json_has_unrounded_numbers(study):
     assert len(one["records"]) == 10
     assert all(list(study.glob(f"records/*--{key[:8]}.json")) for key in one["records"])
     assert found["identical"] is None
-    assert found["honest"] == "Synthetic stand-in on tiny backbones: not comparable with published results."
+    assert found["honest"] == "Synthetic data (vast), tiny language models: these scores say nothing of real ones."
 
 
 def test_the_point_metric_and_statistics_can_be_chosen(tmp_path):
@@ -260,6 +261,39 @@ def test_a_name_stands_for_all_variants_and_a_label_for_one(variants):
     ]  # fmt: skip  # one row
     assert arms("ml-ecs (tau=2.0)", "standalone", variants) == [("ml-ecs (tau=2.0)", "standalone")]
     assert arms("ml-ecs (tau=2.0)", "ml-ecs", variants) == [("ml-ecs (tau=2.0)", "ml-ecs")]
+
+
+def test_every_label_that_is_printed_of_a_variant_names_it(variants):
+    records = [record for record in read_records(variants)[0] if record["identity"]["algo"]["options"] == {"tau": 2.0}]
+    name = record_name(records[0]["identity"])
+    for label in (
+        "ml-ecs (tau=2.0)",
+        "ml-ecs vast rho 0.5 (tau=2.0)",
+        f"ml-ecs vast rho 0.5 seed {records[0]['identity']['seed']} (tau=2.0)",
+        name,
+        name.removesuffix(".json"),
+    ):
+        found = values(label, "standalone", variants, "--stat", "avg")["comparisons"]
+        assert {(c["a"]["algorithm"], c["b"]["algorithm"]) for c in found} == {("ml-ecs (tau=2.0)", "standalone")}, (
+            label
+        )
+
+
+def test_a_label_of_a_setting_compares_it_with_another_and_says_what_differs(tmp_path):
+    other = with_all(runs("ml-ecs", THEIRS), training={"budget": "equal"})
+    folder = write(tmp_path / "study", runs("ml-ecs", OURS), other)
+    found = values("ml-ecs (budget=equal)", "ml-ecs", folder, "--stat", "avg")
+    assert {(c["a"]["algorithm"], c["b"]["algorithm"]) for c in found["comparisons"]} == {("ml-ecs", "ml-ecs")}
+    assert any("training.budget equal / paper" in note for note in found["notes"])
+
+
+def test_two_seeds_decide_nothing(tmp_path):
+    far = [0.9 + 0.0001 * i for i in range(5)]
+    for n, expected in ((2, "undecided"), (3, "better")):
+        folder = write(tmp_path / str(n), runs("ml-ecs", far)[:n], runs("standalone", [v / 3 for v in far])[:n])
+        verdicts = {c["verdict"] for c in values("ml-ecs", "standalone", folder)["comparisons"]}
+        assert verdicts == {expected}
+    assert "2 seeds are too few to test it" in printed("ml-ecs", "standalone", tmp_path / "2")
 
 
 def test_a_pipe_in_a_name_does_not_break_the_table(tmp_path):

@@ -620,7 +620,7 @@ def drawn_bytes(kind) -> dict[str, bytes]:
 
 def test_bytes_are_the_same_in_every_call():
     for kind in KINDS:
-        assert set(drawn_bytes(kind)) == {"svg", "png"}
+        assert set(drawn_bytes(kind)) == {"svg", "png", "pdf"}
         assert figure_bytes(drawn(kind, 1)) == drawn_bytes(kind)
 
 

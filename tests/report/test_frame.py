@@ -34,8 +34,9 @@ def test_frames_agree_with_the_statistics_module():
     assert total.loc[("local", "worst"), "n"] == 5
 
 
-def test_the_expected_seeds_are_the_protocols_or_all_that_occur():
-    assert expected_seeds(build_rows(scored(seeds=PROTOCOL_SEEDS[:2]))) == PROTOCOL_SEEDS
+def test_the_expected_seeds_are_those_asked_for_or_all_that_occur():
+    assert expected_seeds(build_rows(scored(seeds=PROTOCOL_SEEDS[:2])), PROTOCOL_SEEDS) == PROTOCOL_SEEDS
+    assert expected_seeds(build_rows(scored(seeds=PROTOCOL_SEEDS[:2]))) == PROTOCOL_SEEDS[:2]
     ours = [make_record(algo=a, seed=s) for a in ("a", "b") for s in (1, 2, 3)]
     assert expected_seeds(build_rows(ours[:-1])) == (1, 2, 3)
 

@@ -14,6 +14,7 @@ from mlecs_bench.errors import RecordError
 from mlecs_bench.records.results import check_record, read_record, write_record
 from mlecs_bench.report import build_table as table_of_points
 from mlecs_bench.report import row_summary
+from mlecs_bench.report.frame import STATS
 from mlecs_bench.seeds import PROTOCOL_SEEDS
 from study_records import (
     COPY,
@@ -29,8 +30,8 @@ from study_records import (
 
 
 def build_table(records, eval_points=("local",)) -> str:
-    """Return the table at one point of evaluation, unless told otherwise."""
-    return table_of_points(records, eval_points)
+    """Return the table at one point of evaluation with all statistics, unless told otherwise."""
+    return table_of_points(records, eval_points, stats=STATS)
 
 
 def reference_row(markdown):
@@ -146,7 +147,7 @@ def test_a_score_on_which_records_disagree_is_named_and_left_out():
     (summary,) = row_summary(records)["references"]
     assert (summary["disputed_seeds"], summary["seeds"]) == ([27], list(PROTOCOL_SEEDS[1:]))
     only = reference_row(build_table([records[0], records[5]]))
-    assert (only["seeds"], only["rouge_lsum avg"]) == ("n=0/5", "-")
+    assert (only["seeds"], only["rouge_lsum avg"]) == ("n=0/1", "-")
 
 
 def test_records_disagree_when_one_lacks_a_part_or_counts_other_samples():

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
+from matplotlib.figure import Figure as Drawing
 
 from mlecs_bench.report.csv_text import records_csv, table_csv
 from mlecs_bench.report.latex import report_latex, table_latex
@@ -83,7 +84,7 @@ TABLE = Table(
         Line(("0.8", "-x"), (score(1e-17), score(123456.789), None, None, None, "=1+1"), "MER 0.8"),
     ),
     notes=("MER: the rate at which a device holds a modality.", "[a] a misprint: the average is lower.", "[b] b & c."),
-    honest="Synthetic stand-in on tiny backbones: not comparable with published results.",
+    honest="Synthetic data (vast), tiny language models: these scores say nothing of real ones.",
     setting="rank 4",
 )
 EMPTY = Table("table2", "Table 2: number of devices", "Nothing yet.", ("method",), (("F1",),), ())
@@ -96,7 +97,7 @@ CLAIMS = (
 REPORT = Report(
     title="Main results of mini_study",
     about="4 records, seeds 27, 28; made with mlecs-bench 0.1.0.\n\n# no heading\n\n1. no list",
-    honest="Synthetic stand-in on tiny backbones: not comparable with published results.",
+    honest="Synthetic data (vast), tiny language models: these scores say nothing of real ones.",
     sections=(
         Section(
             "Scores & more",
@@ -307,7 +308,7 @@ def test_the_latex_of_a_report_compiles(tmp_path):
     (tmp_path / "report.tex").write_text(report_latex(report), encoding="utf-8")
     for table in (TABLE, EMPTY, strange):
         (tmp_path / f"{table.name}.tex").write_text(table_latex(table), encoding="utf-8")
-    (tmp_path / "curves.png").write_bytes(ONE_PIXEL)
+    Drawing(figsize=(1, 1)).savefig(tmp_path / "curves.pdf")
     engine = shutil.which("pdflatex") or shutil.which("lualatex")
     command = [engine, "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)

@@ -14,10 +14,12 @@ from hand_made import SCORERS, make_record, with_identity
 from mlecs_bench.doors.hookspecs import Control
 from mlecs_bench.errors import RecordError
 from mlecs_bench.report import build_table as table_of_points
+from mlecs_bench.report import markdown
 from mlecs_bench.report.arrange import Cards, arrange, control_key
 from mlecs_bench.report.controls import NO_CEILING, NO_FLOOR
-from mlecs_bench.report.frame import BOTH_POINTS, build_rows
-from mlecs_bench.report.scores import Asked, file_part, score_tables
+from mlecs_bench.report.frame import BOTH_POINTS, STATS, build_rows, honest_sentence, not_comparable
+from mlecs_bench.report.markdown import WIDTH
+from mlecs_bench.report.scores import USUAL_STATS, Asked, file_part, score_tables
 from mlecs_bench.report.table import Number
 from mlecs_bench.seeds import PROTOCOL_SEEDS
 from study_records import (
@@ -39,8 +41,8 @@ AVG, SERVER_AVG = ("rouge_lsum", "avg"), ("rouge_lsum", "server")
 
 
 def build_table(records, eval_points=("local",), **more) -> str:
-    """Return the table at one point of evaluation, unless told otherwise."""
-    return table_of_points(records, eval_points, **more)
+    """Return the table at one point of evaluation with all statistics, unless told otherwise."""
+    return table_of_points(records, eval_points, **{"stats": STATS, **more})
 
 
 def one_row(records, **kwargs) -> dict[str, str]:
@@ -50,7 +52,7 @@ def one_row(records, **kwargs) -> dict[str, str]:
 
 def tables_of(records, **asked):
     (setting,) = arrange(build_rows(records), "ml-ecs")
-    usual = {"eval_points": ("local",), "candidate": "ml-ecs", "seeds": PROTOCOL_SEEDS}
+    usual = {"eval_points": ("local",), "candidate": "ml-ecs", "seeds": PROTOCOL_SEEDS, "stats": STATS}
     return score_tables(setting, Asked(**usual | asked))
 
 
@@ -260,8 +262,15 @@ def test_missing_seeds_are_counted_and_named():
     assert [row["seeds"] for row in table_rows(text)] == ["5", "n=4/5"]
     assert "n=" not in table_rows(text)[1]["rouge_lsum avg"]  # the column of seeds says it
     assert "- no record of seed 93: ml-ecs on vast, rho 0.5, 3 devices" in text
-    assert "no record of seed 93: any row" in build_table(scored(seeds=PROTOCOL_SEEDS[:4]))
+    (table,) = tables_of(scored(seeds=PROTOCOL_SEEDS[:4]))  # which should have all five
+    assert "no record of seed 93: any row" in table.notes
     assert "no record of seed" not in build_table(scored())
+
+
+def test_the_seeds_that_were_asked_for_are_the_study():
+    row = one_row(scored(seeds=PROTOCOL_SEEDS[:1]))
+    assert row["seeds"] == "1"
+    assert "n=" not in build_table(scored(seeds=PROTOCOL_SEEDS[:2]))
 
 
 def test_seeds_of_the_users_own_are_complete_when_every_row_has_them():
@@ -345,23 +354,74 @@ def test_an_algorithm_without_a_server_has_no_number_there():
 # Captions
 
 
-def test_the_caption_says_what_cannot_be_compared_with_published_results():
-    for synthetic, profile, causes in (
-        (True, {"name": "mini"}, "Synthetic stand-in on tiny backbones"),
-        (True, {"name": "mini", "tiny": False}, "Synthetic stand-in"),
-        (True, {"name": "full"}, "Synthetic stand-in"),
-        (False, {"name": "mini"}, "Tiny backbones"),
-        (False, {"name": "own", "tiny": True}, "Tiny backbones"),
-        (False, {"name": "full"}, None),
+def of_size(record, params=10**8, **changes):
+    """Return a record of larger language models than the tiny ones."""
+    sized = {**record, "comm": {**record["comm"], "device_params": dict.fromkeys(("d00", "d01", "d02"), params)}}
+    real = {"name": "large", "slm": {"name": "slm"}, "llm": {"name": "llm"}}
+    return with_identity(sized, **{"profile": real, **changes})
+
+
+def test_the_caption_says_of_what_data_and_models_scores_say_nothing():
+    real = {"synthetic": False}
+    for record, causes in (
+        (make_record(), "Synthetic data (vast), tiny language models"),
+        (of_size(make_record()), "Synthetic data (vast)"),
+        (with_identity(make_record(), dataset=real), "Tiny language models"),
+        (of_size(make_record(), params=10**6, dataset=real), "Tiny language models"),  # whatever the profile says
+        (of_size(make_record(), dataset=real, profile={"llm": {"name": "mini"}}), "Tiny language models"),
+        (of_size(make_record(), dataset=real), None),
     ):
-        text = build_table([with_identity(make_record(), dataset={"synthetic": synthetic}, profile=profile)])
-        assert (f"**{causes}: not comparable with published results.**" in text) is (causes is not None)
-        assert text.count("not comparable") == (causes is not None)
+        text = build_table([record])
+        assert (f"**{causes}: these scores say nothing of real ones.**" in text) is (causes is not None)
+        assert text.count("say nothing") == (causes is not None)
+        assert "published" not in text
+
+
+def test_the_banner_names_the_datasets_it_is_about_and_covers_no_other():
+    real = of_size(make_record(dataset="ur-fall"), dataset={"synthetic": False})
+    made_up = of_size(make_record())
+    rows = build_rows([real, made_up])
+    assert honest_sentence(rows) == "Synthetic data (vast): these scores say nothing of real ones."
+    (real_table,) = [table for table in tables_of([real]) if table.title == "ur-fall"]
+    assert real_table.honest == ""
+    tiny = with_identity(make_record(dataset="ur-fall"), dataset={"synthetic": False})
+    assert "tiny language models on ur-fall" in honest_sentence(build_rows([tiny, made_up]))
+
+
+def test_scores_are_subtracted_from_published_ones_only_where_what_was_run_allows_it():
+    def reasons(records):
+        (row,) = build_rows(records)
+        return not_comparable(row)
+
+    def full(seeds=PROTOCOL_SEEDS, steps=100, params=10**8, synthetic=False):
+        changes = {"dataset": {"synthetic": synthetic}, "training": {"steps": steps}}
+        return [of_size(make_record(seed=seed), params, **changes) for seed in seeds]
+
+    assert reasons(full()) == []
+    assert reasons(full(synthetic=True)) == ["synthetic data"]
+    assert reasons(full(params=10**6)) == ["tiny language models"]
+    assert reasons(full(seeds=(27, 34))) == ["fewer than 3 seeds"]
+    assert reasons(full(seeds=(27,), steps=10)) == ["fewer than 3 seeds", "fewer than 100 steps"]
+
+
+def test_tables_show_the_average_and_the_server_unless_more_is_asked_for_and_files_hold_all():
+    (usual,) = tables_of(scored(), stats=USUAL_STATS)
+    assert [path for path in usual.columns if "rouge_lsum" in path] == [AVG, SERVER_AVG]
+    (every,) = tables_of(scored())
+    assert usual.whole == every
+    (worst,) = tables_of(scored(), stats=("worst",))
+    assert [path for path in worst.columns if "rouge_lsum" in path] == [("rouge_lsum", "worst")]
+    two = [make_record(seed=seed, scorers={"rouge_lsum": "r", "bleu": "b"}) for seed in PROTOCOL_SEEDS]
+    (bleu,) = tables_of(two, metrics=("bleu",), stats=USUAL_STATS)
+    assert {path[0] for path in bleu.columns if path[-1] in STATS} == {"bleu"}
 
 
 def test_the_caption_names_the_settings_and_the_scorers():
     text = build_table(scored())
-    assert "Profile mini, budget paper, 2 rounds x 20 steps. vast: synthetic, split frame. Scores after local" in text
+    assert (
+        "Profile mini, budget paper, 2 rounds x 20 steps. vast: synthetic, split frame. Language models: mini on "
+        "devices, mini on the server. Scores after local" in text
+    )
     assert f"Scorers: rouge_lsum: {SCORERS['rouge_lsum']}." in text
 
 
@@ -369,6 +429,29 @@ def test_structure_that_departs_from_the_profile_is_in_the_caption():
     mixed = with_identity(make_record(), structure={"rank": {"d00": 2}})
     assert "LoRA rank of d00: 2" in build_table([mixed])
     assert "LoRA rank of" not in build_table([make_record()])
+
+
+def test_models_other_than_the_profiles_and_encoders_that_start_at_random_are_in_the_caption():
+    record = with_identity(make_record(), profile={"slm": {"name": "SmolLM2-135M"}})
+    record["realised"]["random_encoders"] = {"d00": ["vision"], "server": ["audio", "vision"]}
+    text = build_table([record])
+    assert "Language models: SmolLM2-135M on devices, mini on the server." in text
+    assert "Encoders that start at random: audio (server), vision (d00, server)." in text
+    assert "at random" not in build_table([make_record()])
+
+
+def test_tables_of_the_terminal_fit_100_characters_with_every_number(monkeypatch):
+    records = [
+        make_record(algo=algo, seed=seed, scorers={"rouge_lsum": "r", "bertscore": "b", "bleu": "c"})
+        for algo in ("ml-ecs", "multi-fedavg", *(f"x{i}" for i in range(6)))
+        for seed in PROTOCOL_SEEDS
+    ]
+    for some in (records, records[:5], records[:20]):
+        text = build_table(some, BOTH_POINTS)
+        assert max(len(line) for line in text.splitlines() if line.startswith("|")) <= WIDTH
+        monkeypatch.setattr(markdown, "WIDTH", 10_000)
+        assert table_rows(text) == table_rows(build_table(some, BOTH_POINTS))
+        monkeypatch.undo()
 
 
 def test_traffic_is_per_device_and_round_with_its_definitions():

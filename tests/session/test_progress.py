@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from mlecs_bench.execution.jobs import Execution, Job, cell_ref
 from mlecs_bench.execution.sweep import Dispatcher
 from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.plan.spec import RunSpec
+from mlecs_bench.session import progress
 from mlecs_bench.session.progress import Listener, LiveView, PlainView, QuietView, Tally, duration, make_view
 
 DEVICES = ("d00", "d01", "d02")
@@ -88,6 +90,12 @@ class Run:
 
     def end(self, ref: CellRef, error: str | None = None) -> None:
         self.tell("cell_end", ref, record=None if error else {}, error=error)
+
+
+@pytest.fixture(autouse=True)
+def scorings_like_turns(monkeypatch):
+    """Until one was measured, a scoring counts as much as a turn, as in most runs that are played here."""
+    monkeypatch.setattr(progress, "SCORING_GUESS", 1.0)
 
 
 @pytest.fixture
@@ -184,7 +192,7 @@ def test_the_rate_is_that_of_the_whole_run(clock):
     clock.now += 26
     tally.unit(cell(seed=34))
     assert tally.eta() == pytest.approx(154)  # 176 s for 16 units are 11 s each; 14 are left
-    assert tally.cell_eta(cell(seed=34)) == pytest.approx(26 * 14)
+    assert tally.cell_eta(cell(seed=34)) == pytest.approx(11 * 14)
 
 
 def test_no_time_is_left_while_the_record_is_written(clock):
@@ -210,6 +218,36 @@ def test_cells_at_the_same_time_share_the_rate(clock):
         tally.unit(cell(seed))
     assert tally.eta() == pytest.approx(140)  # 2 units in 10 s; 2 * 14 are left
     assert tally.cell_eta(cell(27)) == pytest.approx(140)
+
+
+def test_the_time_to_go_never_rises_while_work_goes_on_as_planned(clock, monkeypatch):
+    monkeypatch.setattr(progress, "SCORING_GUESS", 3.0)
+    rng = random.Random(0)  # noqa: S311
+    for scoring in (0.2, 1.0, 2.5):  # seconds of one, where a turn takes 1 s, give or take
+        tally, told = Tally(3, clock), []
+        refs = [cell(seed) for seed in (27, 34, 46)]
+        tally.plan(refs)
+        for ref in refs:
+            tally.start(ref, 0)
+            turns = [("training", rng.uniform(0.95, 1.05))] * 4 + [("scoring", scoring), ("training", 1.0)] * 4
+            turns += [("scoring", scoring)] * 3
+            first = turns.index(("scoring", scoring))
+            turns[first] = ("scoring", scoring + 4 * (ref == refs[0]))  # the scorer's model is loaded once
+            for work, seconds in turns:
+                clock.now += seconds
+                tally.unit(ref, work)
+                told.append(tally.eta())
+            tally.end(ref)
+        assert told == sorted(told, reverse=True), scoring
+        assert told[-1] == 0
+
+
+def test_work_that_takes_much_longer_than_planned_is_told(clock):
+    tally = tally_after(clock, 1, done=4)
+    before = tally.eta()
+    clock.now += 60
+    tally.unit(cell())
+    assert tally.eta() > before
 
 
 def test_durations():
@@ -423,7 +461,7 @@ def test_events_that_come_after_the_end_of_their_cell_change_nothing(view_name, 
     run.whole(cell())
     text = view._stream.getvalue()
     assert "2 rounds, 3 devices" not in text
-    assert view._tally._open == {cell(): 0}
+    assert view._tally._open == {cell(): {}}
     if view_name == "live":
         assert list(rows(view)) == ["all cells"]
 
@@ -474,7 +512,7 @@ def test_each_running_cell_has_a_line_and_the_run_has_one(live, clock):
     run.train(cell(seed=34), 2, "d01")
     drawn = rows(live)
     assert drawn["ml-ecs vast rho 0.5 seed 27"] == (4, "round 1/2 done, ETA 1:28")  # 11 units of 8 s
-    assert drawn["ml-ecs vast rho 0.5 seed 34"] == (5, "round 2/2 d01, ETA 5:20")  # 1 in 32 s, 10 left
+    assert drawn["ml-ecs vast rho 0.5 seed 34"] == (5, "round 2/2 d01, ETA 2:08")  # 10 left; 5 in 64 s
     assert drawn["all cells"] == (0, "0/2 cells, ETA 2:14")  # 5 units in 32 s, 21 left
 
 

@@ -444,8 +444,12 @@ def sent(shares, *, rho=0.5, profile="paper"):
     """Return records of algorithms that send these shares of the device's model."""
     rows = {}
     for algo, share in shares.items():
-        rows[algo, rho] = five(algo, rho, BASE, server=None, identity={"profile": {"name": profile}})
+        rows[algo, rho] = five(
+            algo, rho, BASE, server=None, identity={"profile": {"name": profile, "llm": {"name": profile}}}
+        )
         for record in rows[algo, rho]:
+            params = 774_000_000 if profile == "paper" else 300_000
+            record["comm"]["device_params"] = dict.fromkeys(record["comm"]["device_params"], params)
             record["comm"]["ratios"]["one_way"]["value"] = share
     return rows
 

@@ -67,7 +67,7 @@ def test_the_entry_point_is_the_study():
 @pytest.mark.usefixtures("undrawn")
 def test_its_tables_figures_and_claims_come_first_and_take_the_place_of_scores_and_communication():
     report_ = built(study_records())
-    own = ["Tables 1 and 2", "Communication", "The paper's claims", "Statistics"]
+    own = ["Tables 1 and 2", "Communication", "The paper's claims", "Modalities", "Statistics"]
     assert [s.title for s in report_.sections] == [f"{t} (budget {b})" for b in ("paper", "equal") for t in own]
     names = {table.name for table in report_.tables()}
     assert {"table1-vast", "ablation-vast", "communication", "statistics", "table1-vast-budget-equal"} <= names
@@ -129,7 +129,7 @@ def test_with_paper_shows_the_study_and_its_values_and_the_study_alone_no_values
     assert claims == same != []
     assert not any("published" in number for number in study["table1-vast"]["numbers"])
     assert beside["table1-vast"]["numbers"][0]["published"]["value"] == 0.244
-    (tmp_path / "study.yaml").write_text("report: paper\nblocks: {b: {algo: a, dataset: x, rho: 0.5}}\n")
+    (tmp_path / "study.yaml").write_text("report: paper\nblocks: {b: {algo: a, dataset: x, rho: 0.5, n_seeds: 2}}\n")
     assert tables() == (study, claims)
 
 

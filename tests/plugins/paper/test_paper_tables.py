@@ -52,7 +52,7 @@ def test_the_layout_is_the_papers_with_a_table_per_dataset():
     for table, metric in ((vast, "RLS"), (fall, "F1")):
         devices = tuple(("client", f"{stat} {metric}") for stat in ("Avg.", "B.", "W."))
         assert table.columns == (*devices, ("server", metric))
-        assert "not comparable with published results" in table.honest
+        assert "say nothing of real ones" in table.honest
         assert table.notes[0].startswith("MER: the rate")
     assert "RLS: Rouge-LSum." in vast.caption
     assert "F1: macro F1." in fall.caption
@@ -126,7 +126,9 @@ def test_the_papers_values_stand_beside_ours_on_request():
     table = table_of(records, published=True)
     ours = number_at(table, ("0.5", "ml-ecs"), AVG)
     assert (ours.published.value, ours.published.source) == (0.244, "paper")
-    assert (ours.printed, ours.difference) == ("0.244", f"{ours.value - 0.244:+.3f}")
+    assert (ours.printed, ours.difference) == ("0.244", "")  # nothing to subtract from scores of synthetic data
+    reasons = "synthetic data, tiny language models, fewer than 100 steps"
+    assert f"no difference to published values is shown for rows of {reasons}" in table.notes
     assert number_at(table, ("0.5", "ml-ecs"), SERVER).published.value == 0.304
     assert number_at(table, ("0.5", "mine"), AVG).published is None
     assert number_at(table, ("0.35", "ml-ecs"), AVG).published is None
