@@ -103,7 +103,7 @@ REPORT = Report(
             "Scores & more",
             "What devices score.",
             tables=(TABLE, EMPTY),
-            figures=(Figure("curves", "Scores [t] by round", "Mean of 3 devices, ± sd.", {"png": ONE_PIXEL}),),
+            figures=(Figure("curves", "Scores [t] by round", "Mean of 3 devices, ± sd.", {"png": ONE_PIXEL, "pdf": ONE_PIXEL}),),
         ),
         Section("The paper's claims", claims=CLAIMS),
     ),
