@@ -13,6 +13,7 @@ from typing import Any
 
 from mlecs_bench.doors.events import CellRef, Event
 from mlecs_bench.files import write_text
+from mlecs_bench.machine import process_lives
 from mlecs_bench.records.provenance import now
 from mlecs_bench.session.progress import Listener, Tally, cell_name, cell_of, moment
 
@@ -143,10 +144,4 @@ def _state(values: Mapping[str, Any]) -> str:
     """Return the state a file names, unless it says "running" of a process that this machine no longer has."""
     if values["state"] != "running" or values["host"] != socket.gethostname():
         return str(values["state"])
-    try:
-        os.kill(int(values["pid"]), 0)
-    except ProcessLookupError:
-        return "lost"
-    except PermissionError:
-        pass  # another user's process is alive
-    return "running"
+    return "lost" if process_lives(int(values["pid"])) is False else "running"
