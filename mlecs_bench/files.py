@@ -17,7 +17,14 @@ CURES = {
     errno.EROFS: "make it writable, or choose another folder,",
     errno.EACCES: "make it writable, or choose another folder,",
     errno.EPERM: "make it writable, or choose another folder,",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
+
+DISK_ERRORS = frozenset({
+    *CURES, errno.EIO, errno.ESTALE, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ENOENT,
+    errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
+})  # fmt: skip
+"""What a full disk, missing rights, a folder that went away and their like answer: nobody's defect."""
 
 
 def publish(path: Path, text: str) -> None:
@@ -102,6 +109,15 @@ def cannot_write(path: Path, error: OSError) -> MlecsError:
     """Return the failure to write `path` as one line that says what to do."""
     cure = CURES.get(error.errno or 0, "look at that folder")
     return MlecsError(f"cannot write {path}: {error.strerror or error}; {cure} and run the same command again")
+
+
+def disk_failure(error: OSError) -> MlecsError | None:
+    """Return an error of the system that the user's files and disks bring about as one line; None for any other."""
+    if error.errno not in DISK_ERRORS or (error.errno == errno.ENOENT and error.filename is None):
+        return None
+    where = f" {error.filename}" if error.filename is not None else ""
+    cure = CURES.get(error.errno, "look at that file")
+    return MlecsError(f"cannot use{where}: {error.strerror}; {cure} and run the same command again")
 
 
 def writable(out: Path, flag: str = "--out") -> None:

@@ -26,6 +26,7 @@ from mlecs_bench.federation.evaluation import evaluator_of
 from mlecs_bench.federation.fleet import FleetRequest, Recipe, build_host, named_fleet, open_samples
 from mlecs_bench.federation.lease import CellInUse
 from mlecs_bench.federation.processes import use_exact_kernels, use_threads
+from mlecs_bench.files import disk_failure
 from mlecs_bench.models.memory import memory_ran_out
 from mlecs_bench.models.sources import hub_commit, is_folder
 from mlecs_bench.plan.identity import model_name
@@ -69,6 +70,9 @@ def _result(job: Job, tell: Tell, registry: Registry) -> CellResult:
         return CellResult(job.seed, error=str(error))
     except torch.OutOfMemoryError as error:
         return CellResult(job.seed, error=str(memory_ran_out(error)))
+    except OSError as error:
+        trouble = disk_failure(error)
+        return CellResult(job.seed, error=traceback.format_exc() if trouble is None else str(trouble))
     except Exception:  # noqa: BLE001  # a defect in one cell must not take the others down; the traceback is kept
         return CellResult(job.seed, error=traceback.format_exc())
 

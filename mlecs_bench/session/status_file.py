@@ -7,11 +7,13 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlecs_bench.doors.events import CellRef, Event
+from mlecs_bench.errors import MlecsError
 from mlecs_bench.files import write_text
 from mlecs_bench.machine import process_lives
 from mlecs_bench.records.provenance import now
@@ -74,7 +76,8 @@ class StatusFile(Listener):
     def close(self, state: str) -> None:
         """Say that the sweep is over: "done", "interrupted" or "failed"."""
         self._running.clear()
-        self._write(state)
+        with suppress(MlecsError):  # a full disk must not hide how the sweep ended
+            self._write(state)
 
     def _moved(self, cell: CellRef, where: str) -> None:
         self._tally.unit(cell)

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import IO
 
 MAX_DEPTH = 3  # folders below DIR that are searched: a wrong DIR such as / must not take minutes
 SETTLED_SECONDS = 2.0  # a younger file may still change without its time stamp showing it
@@ -28,6 +29,22 @@ def sha256_of(path: Path) -> str:
     """Return the sha256 of a file's content in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Replace `path` in one step by what `write` writes; nothing is left of a file that could not be finished."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}-", suffix=".part", dir=path.parent)
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 class Digests:
@@ -59,19 +76,14 @@ class Digests:
         return digest
 
     def _save(self) -> None:
-        self._store.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=f".{self._store.name}-", dir=self._store.parent)
-        with os.fdopen(handle, "w") as file:
-            json.dump(self._known, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(part).replace(self._store)
+        content = json.dumps(self._known).encode()
+        write_whole(self._store, lambda file: file.write(content))
 
 
 def _load(store: Path) -> dict[str, list[int | str]]:
     """Return the remembered digests; a file that is missing or damaged counts as empty, for it is only a cache."""
     try:
-        values = json.loads(store.read_text())
+        values = json.loads(store.read_text(encoding="utf-8"))
         return {str(key): [int(size), int(stamp), str(digest)] for key, (size, stamp, digest) in values.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
