@@ -16,12 +16,16 @@ SETTLED_SECONDS = 2.0  # a younger file may still change without its time stamp 
 
 
 def visible_files(data_dir: Path) -> list[Path]:
-    """Return all visible files at most MAX_DEPTH folders below `data_dir`, sorted."""
+    """Return all visible files at most MAX_DEPTH folders below `data_dir`, sorted; links among them may lead nowhere.
+
+    Pipes, sockets and devices are left out: reading one would wait for ever.
+    """
     found: list[Path] = []
     for folder, subfolders, names in os.walk(data_dir, followlinks=True):
         depth = len(Path(folder).relative_to(data_dir).parts)
         subfolders[:] = [] if depth >= MAX_DEPTH else [name for name in subfolders if not name.startswith(".")]
-        found += [Path(folder, name) for name in names if not name.startswith(".")]
+        paths = (Path(folder, name) for name in names if not name.startswith("."))
+        found += [path for path in paths if path.is_file() or (path.is_symlink() and not path.exists())]
     return sorted(found)
 
 
