@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
+import re
 import signal
 import sys
 from pathlib import Path
@@ -20,13 +20,11 @@ LACKING = ("fcntl", "grp", "pwd", "resource", "termios")
 
 
 def test_no_module_of_ours_needs_what_windows_lacks():
-    found = []
-    for package in (mlecs_bench, mlecs_plugins, mlecs_baselines):
-        for path in Path(package.__file__).parent.rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-                names += [node.module] if isinstance(node, ast.ImportFrom) else []
-                found += [(path.name, name) for name in names if name in LACKING]
+    needs = re.compile(rf"^\s*(import|from) ({'|'.join(LACKING)})\b", re.MULTILINE)
+    folders = (Path(package.__file__).parent for package in (mlecs_bench, mlecs_plugins, mlecs_baselines))
+    files = [path for folder in folders for path in folder.rglob("*.py")]
+    found = [path.name for path in files if needs.search(path.read_text(encoding="utf-8"))]
+    assert len(files) > 100
     assert found == []
 
 

@@ -32,10 +32,8 @@ def said(monkeypatch, encoding, *arguments):
 
 @pytest.fixture
 def records(tmp_path):
-    for algo in ("ml-ecs", "standalone"):
-        record = make_record(seed=27)
-        write_record(tmp_path / algo, record)
-    return tmp_path / "ml-ecs"
+    write_record(tmp_path / "records of ρ", make_record(seed=27))
+    return tmp_path / "records of ρ"
 
 
 def test_help_of_every_command_fits_any_stream(monkeypatch):
@@ -49,20 +47,19 @@ def test_help_of_every_command_fits_any_stream(monkeypatch):
 
 @pytest.mark.slow
 def test_commands_and_their_errors_fit_any_stream(monkeypatch, records, tmp_path):
-    for encoding in ("ascii", "cp1252"):
-        for arguments in (
-            ["list"], ["list", "--json"], ["show", "ml-ecs"], ["show", "vast"], ["show", "paper"],
-            ["show", "зета"], ["report", str(records)], ["report", str(records), "--json"],
-            ["compare", str(records), str(tmp_path / "standalone")], ["samples", str(records)],
-            ["report", str(tmp_path / "見つからない")], ["run", "--algo", "ml-ecs", "--dataset", "ψ"],
-            ["status", str(records)], ["data", "list"], ["sweep", "--config", str(tmp_path / "ä.yaml")],
-        ):  # fmt: skip
-            code, out, err = said(monkeypatch, encoding, *arguments)
-            assert code in (0, 1, 2), arguments
-            written = "utf-8" if encoding == "ascii" else encoding  # click takes ASCII for a mistake of the system
-            assert (out if code == 0 else err).decode(written).strip(), arguments
-            if "--json" in arguments:
-                json.loads(out.decode(written))
+    for arguments in (
+        ["list"], ["list", "--json"], ["show", "ml-ecs"], ["show", "paper"], ["show", "зета"], ["report", str(records)],
+        ["samples", str(records)], ["status", str(records)], ["report", str(tmp_path / "見つからない")],
+        ["run", "--algo", "ml-ecs", "--dataset", "ψ"], ["sweep", "--config", str(tmp_path / "ä.yaml")],
+    ):  # fmt: skip
+        code, out, err = said(monkeypatch, "cp1252", *arguments)
+        assert code in (0, 1, 2), arguments
+        assert (out if code == 0 else err).decode("cp1252").strip(), arguments
+        if "--json" in arguments:
+            json.loads(out.decode("cp1252"))
+    for arguments in (["show", "зета"], ["show", "paper"]):
+        code, out, err = said(monkeypatch, "ascii", *arguments)
+        assert (out or err).decode()  # click takes ASCII for a mistake of the system, and writes UTF-8
 
 
 def test_a_user_of_no_name_and_no_home_gets_a_private_one(monkeypatch, tmp_path):

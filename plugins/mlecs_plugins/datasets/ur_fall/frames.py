@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 DEPTH_CODES = 65535
 FULL_SCALE_MM = {"fall": 6000.0, "adl": 7000.0}
 """Millimetres of the largest depth code, by stratum: mm = C * P / 65535 (the data set's page)."""
+ONLY_FILES = {"protocol_whitelist": "file"}
+"""A playlist in a video's clothes must not reach the network."""
 LARGEST_PICTURE = 2**26
 """Bytes of the largest picture that is unpacked: those of the data set have half a million."""
 SHOWN_MM = 7000.0
@@ -128,7 +130,7 @@ def _video_frames(source: ImageSource, last: int) -> Iterator[tuple[int, Array]]
 
     number = 0
     try:
-        with av.open(str(source.path)) as container:
+        with av.open(str(source.path), options=ONLY_FILES) as container:
             if not container.streams.video:
                 raise FileError("has no video in it")
             for packet in container.demux(container.streams.video[0]):
