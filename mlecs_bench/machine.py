@@ -102,9 +102,13 @@ def machine_id() -> str:
 
 def process_started(pid: int) -> str:
     """Return when a process was started, in the kernel's ticks: with its number, what names it. "" if not known."""
-    # proc(5): field 22; the second field is a name in brackets that may hold anything.
-    fields = _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    fields = _stat(pid)
     return fields[19] if len(fields) > 19 else ""
+
+
+def _stat(pid: int) -> list[str]:
+    """Return what the kernel says of a process, from its state on: proc(5), after a name that may hold anything."""
+    return _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
 
 
 def process_lives(pid: int) -> bool | None:
@@ -119,4 +123,4 @@ def process_lives(pid: int) -> bool | None:
         return False
     except PermissionError:
         pass  # another user's process is alive
-    return True
+    return _stat(pid)[:1] not in (["Z"], ["X"])  # ended, but nobody has asked how

@@ -87,6 +87,9 @@ def test_a_process_is_known_by_its_number_and_its_start():
         assert process_lives(child.pid)
         assert process_started(child.pid).isdecimal()
         assert process_started(child.pid) == process_started(child.pid)
+        child.stdin.close()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert process_lives(child.pid) is False, "it has ended, though nobody has collected it"
     assert process_lives(child.pid) is False
     assert process_started(child.pid) == ""
     assert process_lives(os.getpid()) is True
