@@ -2,27 +2,68 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
-from mlecs_bench.errors import UsageError
+from mlecs_bench.errors import MlecsError, UsageError
+
+CURES = {
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "make room in your quota",
+    errno.EROFS: "make it writable, or choose another folder,",
+    errno.EACCES: "make it writable, or choose another folder,",
+    errno.EPERM: "make it writable, or choose another folder,",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+
+DISK_ERRORS = frozenset({
+    *CURES, errno.EIO, errno.ESTALE, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ENOENT,
+    errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
+})  # fmt: skip
+"""What a full disk, missing rights, a folder that went away and their like answer: nobody's defect."""
 
 
 def publish(path: Path, text: str) -> None:
     """Create `path` with `text` in one step, unless another process has just created it."""
-    part = _write_part(path, text.encode())
+    create(path, text.encode())
+
+
+def create(path: Path, content: bytes) -> bool:
+    """Create `path` with `content` in one step, unless there is such a file; return whether this call created it."""
+    part = _write_part(path, content)
+    try:
+        return _moved(part, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        _forget(part)
+
+
+def _moved(part: Path, path: Path) -> bool:
+    """Give a file its name, unless that is taken; return whether it has it now."""
     try:
         os.link(part, path)
     except FileExistsError:
-        pass
+        return part.stat().st_nlink == 2  # a server of files whose answer was lost was asked twice
     except OSError:
-        # A file system without hard links: a rename is as atomic but could replace a file created this instant.
-        if not path.exists():
-            part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        pass  # a file system without hard links
+    else:
+        return True
+    # The name is reserved by an empty file, which only its creator replaces.
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    try:
+        part.replace(path)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -35,8 +76,10 @@ def write_bytes(path: Path, content: bytes) -> None:
     part = _write_part(path, content)
     try:
         part.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
     finally:
-        part.unlink(missing_ok=True)
+        _forget(part)
 
 
 def _write_part(path: Path, content: bytes) -> Path:
@@ -47,10 +90,34 @@ def _write_part(path: Path, content: bytes) -> Path:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+    except OSError as error:
+        _forget(part)
+        raise cannot_write(path, error) from error
     except BaseException:
-        part.unlink(missing_ok=True)
+        _forget(part)
         raise
     return part
+
+
+def _forget(part: Path) -> None:
+    """Delete a file where that is still possible: what went wrong before is what has to be told."""
+    with suppress(OSError):
+        part.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: OSError) -> MlecsError:
+    """Return the failure to write `path` as one line that says what to do."""
+    cure = CURES.get(error.errno or 0, "look at that folder")
+    return MlecsError(f"cannot write {path}: {error.strerror or error}; {cure} and run the same command again")
+
+
+def disk_failure(error: OSError) -> MlecsError | None:
+    """Return an error of the system that the user's files and disks bring about as one line; None for any other."""
+    if error.errno not in DISK_ERRORS or (error.errno == errno.ENOENT and error.filename is None):
+        return None
+    where = f" {error.filename}" if error.filename is not None else ""
+    cure = CURES.get(error.errno, "look at that file")
+    return MlecsError(f"cannot use{where}: {error.strerror}; {cure} and run the same command again")
 
 
 def writable(out: Path, flag: str = "--out") -> None:

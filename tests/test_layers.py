@@ -13,7 +13,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 FLOORS = (
     {"errors"},
-    {"seeds", "files"},
+    {"seeds", "files", "machine"},
     {"data"},
     {"doors"},
     {"models"},

@@ -89,7 +89,7 @@ def of(function: Any, *arguments: Any, **named: Any) -> Any:
 def taking() -> dict[str, Any]:
     """Return a call for every public name that takes one of several values: call(parameter, value)."""
     row = api.Row("g", {}, (), {}, None, {})
-    plain_row = SimpleNamespace(identity=make_record()["identity"])
+    plain_row = SimpleNamespace(identity=make_record()["identity"], records=[make_record()])
     logits = torch.zeros(1, 1, 4)
     pairs = api.PairIndex.of([[(0, 0)]])
     tokenizer = toy.byte_level_tokenizer(toy.process_folder() / "choices")

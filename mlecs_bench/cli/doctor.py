@@ -22,6 +22,7 @@ from mlecs_bench.cli.flags import offline_flag
 from mlecs_bench.doors.events import Telling
 from mlecs_bench.doors.registry import KINDS, OWN_DISTRIBUTION, PLUGINS_VARIABLE, Registry
 from mlecs_bench.errors import MlecsError
+from mlecs_bench.machine import usable_cores
 from mlecs_bench.plan.profiles import profile_named
 from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.session.request import CACHE_VARIABLE, DEFAULT_OUT, default_cache_dir
@@ -118,8 +119,7 @@ def _requirement(topic: str, line: str) -> Iterator[Finding]:
 def _hardware() -> Iterator[Finding]:
     """Yield cores, threads and accelerators."""
     topic = "hardware"
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding(topic, "cpu", "ok", f"{platform.machine()}, {os.cpu_count()} cores, {affinity} usable here")
+    yield Finding(topic, "cpu", "ok", f"{platform.machine()}, {os.cpu_count()} cores, {usable_cores()} usable here")
     try:
         import torch
     except ImportError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from mlecs_bench import __version__
 from mlecs_bench.cli.key_value import KeyValueGroup
 from mlecs_bench.cli.verbose import verbose_flag
 from mlecs_bench.errors import MlecsError, did_you_mean
-from mlecs_bench.session.environment import quiet_libraries
+from mlecs_bench.files import disk_failure
+from mlecs_bench.session.environment import ensure_home, quiet_libraries
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended, as shells count it (128 + SIGINT)."""
@@ -98,7 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     an expected failure keeps its traceback.
     """
     quiet_libraries()
+    _print_anything()
     try:
+        ensure_home()
         code = cli.main(args=arguments, prog_name="mlecs-bench", standalone_mode=False)
     except MlecsError as error:
         return _fail(str(error), error.exit_code)
@@ -107,9 +111,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except click.ClickException as error:
         return _fail(_click_message(error), error.exit_code)
+    except OSError as error:
+        trouble = disk_failure(error)
+        if trouble is None:
+            raise
+        return _fail(str(trouble), trouble.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def _print_anything() -> None:
+    """Let streams that know few characters (ASCII, cp1252) show others as their codes instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _fail(message: str, code: int) -> int:

@@ -20,11 +20,13 @@ from mlecs_bench.execution.jobs import CellResult
 from mlecs_bench.execution.kept import Kept
 from mlecs_bench.execution.references import reference_scores
 from mlecs_bench.federation.build import Builder
-from mlecs_bench.federation.checkpoint import CellInUse, cell_lock, checkpoint_folder, remove_checkpoint, server_file
+from mlecs_bench.federation.checkpoint import cell_lock, checkpoint_folder, remove_checkpoint, server_file
 from mlecs_bench.federation.engine import Cell, CellRun
 from mlecs_bench.federation.evaluation import evaluator_of
 from mlecs_bench.federation.fleet import FleetRequest, Recipe, build_host, named_fleet, open_samples
+from mlecs_bench.federation.lease import CellInUse
 from mlecs_bench.federation.processes import use_exact_kernels, use_threads
+from mlecs_bench.files import disk_failure
 from mlecs_bench.models.memory import memory_ran_out
 from mlecs_bench.models.sources import hub_commit, is_folder
 from mlecs_bench.plan.identity import model_name
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from mlecs_bench.federation.evaluation import Evaluator
     from mlecs_bench.federation.fleet import Fleet
     from mlecs_bench.federation.host import Greeting
+    from mlecs_bench.federation.lease import Lease
     from mlecs_bench.plan.plan import Plan
 
 
@@ -67,6 +70,9 @@ def _result(job: Job, tell: Tell, registry: Registry) -> CellResult:
         return CellResult(job.seed, error=str(error))
     except torch.OutOfMemoryError as error:
         return CellResult(job.seed, error=str(memory_ran_out(error)))
+    except OSError as error:
+        trouble = disk_failure(error)
+        return CellResult(job.seed, error=traceback.format_exc() if trouble is None else str(trouble))
     except Exception:  # noqa: BLE001  # a defect in one cell must not take the others down; the traceback is kept
         return CellResult(job.seed, error=traceback.format_exc())
 
@@ -78,10 +84,11 @@ def run_cell(job: Job, registry: Registry, tell: Tell) -> Path:
     """
     out = job.execution.out
     folder = checkpoint_folder(out, job.key)
-    with cell_lock(folder):
+    with cell_lock(folder) as lease:
         existing = find_record(out, job.identity)
         if existing is None:
-            record, kept = _compute(job, registry, folder, tell)
+            record, kept = _compute(job, registry, lease, tell)
+            lease.check()
             variant = option_words(job.plan.departures)
             # Before the record: a record that is there has its answers, or never had any.
             kept.write(record_path(out, job.identity, variant), record)
@@ -104,10 +111,10 @@ class _Parts:
         return self.builder.samples
 
 
-def _compute(job: Job, registry: Registry, folder: Path, tell: Tell) -> tuple[dict[str, Any], Kept]:
+def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[dict[str, Any], Kept]:
     """Return the record of a cell, and what is kept beside it."""
     started = now()
-    plan = job.plan
+    plan, folder = job.plan, checkpoint_folder(job.execution.out, job.key)
     builder = Builder(plan, job.seed, open_samples(job.data), registry)
     evaluator = evaluator_of(plan, builder.samples, registry, job.execution.cache_dir, telling(tell))
     server = builder.server()
@@ -133,6 +140,7 @@ def _compute(job: Job, registry: Registry, folder: Path, tell: Tell) -> tuple[di
                 tell=tell,
                 keep_answers=_keeps_answers(job, builder),
                 keep_models=job.execution.save_models,
+                check_lease=lease.check,
             )
         )
         resumed = run.start()

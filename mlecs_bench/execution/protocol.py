@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from mlecs_bench.execution.tracking import check_trackers, tracked
 from mlecs_bench.federation.evaluation import scorer_identities, scorers_of
 from mlecs_bench.federation.fleet import named_fleet, open_samples
 from mlecs_bench.files import writable
+from mlecs_bench.machine import usable_cores
 from mlecs_bench.metrics.scorers import check_metrics
 from mlecs_bench.models.encoders import encoder_origins
 from mlecs_bench.models.hub import Part
@@ -242,5 +242,5 @@ def _size(plans: Sequence[Plan], execution: Execution) -> int:
     if execution.workers is not None:
         return execution.workers
     at_a_time = named_fleet(execution.fleet)[1] or 1
-    wanted = max(1, (os.cpu_count() or 1) // at_a_time)
+    wanted = max(1, usable_cores() // at_a_time)
     return min(workers_that_fit(plan, wanted) for plan in plans)

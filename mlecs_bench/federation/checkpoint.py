@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -16,13 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from mlecs_bench.errors import MlecsError
+from mlecs_bench.federation.lease import Lease, held, is_held
 from mlecs_bench.files import write_bytes
 
 FOLDER = ".checkpoints"
-
-
-class CellInUse(MlecsError):  # noqa: N818  # nothing is wrong: another process is at work
-    """Another process runs this cell."""
 
 
 @dataclass(frozen=True)
@@ -65,32 +61,22 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
 
 
 @contextmanager
-def cell_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of a cell; raises CellInUse when another process runs it. A killed process frees its lock."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CellInUse(
-                f"another process is running this cell ({folder.name}); wait for it or use another --out"
-            ) from error
-        yield
+def cell_lock(folder: Path) -> Iterator[Lease]:
+    """Hold a cell; raises CellInUse when another process runs it. A killed process frees it."""
+    with held(_lease_file(folder)) as lease:
+        yield lease
 
 
 def cell_in_use(folder: Path) -> bool:
-    """Say whether another process holds the lock of a cell now."""
-    if not folder.with_suffix(".lock").exists():
-        return False
-    try:
-        with cell_lock(folder):
-            return False
-    except CellInUse:
-        return True
+    """Say whether another process holds a cell now."""
+    return is_held(_lease_file(folder))
+
+
+def _lease_file(folder: Path) -> Path:
+    return folder.with_suffix(".lock")
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Delete what a finished cell kept to go on, and its lock file."""
+    """Delete what a finished cell kept to go on."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.with_suffix(".safetensors").unlink(missing_ok=True)  # where 0.1.0 kept it
-    folder.with_suffix(".lock").unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,13 +67,18 @@ class Outcome:
     models: Mapping[str, FinalModel] = field(default_factory=dict)
 
 
+def _nobody_else() -> None:
+    """Stand for a lease where no other process knows the cell."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """Everything one cell runs with.
 
     `server_score`: the algorithm trains the server's model, so it is scored. `checkpoint` is the server's file, None to
     keep nothing. `carry` takes the server's messages out of its hands. `keep_answers` and `keep_models` ask all parties
-    for them at the end.
+    for them at the end. `check_lease` is called before anything is saved; it raises CellInUse where another process
+    has taken the cell over.
     """
 
     algorithm: Algorithm
@@ -89,6 +94,7 @@ class Cell:
     tell: Tell = silent
     keep_answers: bool = False
     keep_models: bool = False
+    check_lease: Callable[[], None] = _nobody_else
 
 
 class CellRun:
@@ -254,6 +260,7 @@ class CellRun:
     def _save(self) -> None:
         if self._cell.checkpoint is None:
             return
+        self._cell.check_lease()
         progress = dataclasses.asdict(self._progress) | {"key": self._cell.key}
         tensors = self._server.state()
         if self._answers:  # as a tensor, because the text beside tensors has a limit

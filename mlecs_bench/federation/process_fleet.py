@@ -39,6 +39,7 @@ from mlecs_bench.federation.processes import (
     start_process,
 )
 from mlecs_bench.federation.turns import Ask, Refusal, Reply
+from mlecs_bench.machine import usable_cores
 from mlecs_bench.models.memory import memory_ran_out
 from mlecs_bench.plan.preflight import visible_gpus
 
@@ -229,7 +230,7 @@ def _answer(host: DeviceHost, word: str, body: bytes) -> tuple[str, bytes]:
 
 def _processes(request: FleetRequest) -> Fleet:
     gpus = visible_gpus() if request.recipe.plan.torch_device == "cuda" else []
-    size = request.size or len(gpus) or os.cpu_count() or 1
+    size = request.size or len(gpus) or usable_cores()
     return ProcessFleet(request.recipe, size, gpus, request.tell)
 
 

@@ -50,7 +50,8 @@ def interrupts_wait() -> Iterator[None]:
     What a child inherits is the mask; it covers this thread alone, and the system gives the signal to another thread
     if there is one. Python would then interrupt the main thread all the same, so its handler waits too.
     """
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    masks = hasattr(signal, "pthread_sigmask")  # Windows has no masks, and children there get no Ctrl-C by themselves
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masks else set()
     arrived: list[int] = []
     handler = signal.getsignal(signal.SIGINT)
     # Only the main thread may set a handler, and None is one that Python cannot put back.
@@ -62,7 +63,8 @@ def interrupts_wait() -> Iterator[None]:
     finally:
         if holds:
             signal.signal(signal.SIGINT, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if arrived:
             signal.raise_signal(signal.SIGINT)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from mlecs_bench.data.samples import Batch, Modality
@@ -25,6 +25,7 @@ from mlecs_bench.doors.profile import BaseBits, Dtype, LoraSettings
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import DataError, UsageError
 from mlecs_bench.federation.turns import FinalModel
+from mlecs_bench.files import write_bytes, write_text
 from mlecs_bench.models.backbone import Backbone
 from mlecs_bench.models.connector import Connector, ConnectorSizes
 from mlecs_bench.models.encoders import build_encoder, encoders_of
@@ -118,9 +119,9 @@ def save_model(folder: Path, model: FinalModel, description: Description, scalin
         values = {f"{name}/{what}": getattr(one, what) for name, one in held.items() for what in ("mean", "scale")}
         parts[SCALINGS] = {name: torch.from_numpy(value) for name, value in values.items()}
     for name, tensors in parts.items():
-        save_file(tensors, folder / name, metadata={"format": "pt"})
+        write_bytes(folder / name, save(tensors, metadata={"format": "pt"}))
     for name, written in ((ADAPTER_SETTINGS, model.adapter), (DESCRIPTION, plain(description))):
-        (folder / name).write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(folder / name, json.dumps(written, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_description(folder: Path) -> Description:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlecs_bench.doors.profile import Profile
 from mlecs_bench.errors import MlecsError
+from mlecs_bench.machine import usable_memory
 from mlecs_bench.models.outline import BackboneShape, backbone_shape
 
 GIB = 2**30
@@ -129,12 +129,9 @@ def memory_ran_out(error: BaseException) -> MlecsError:
 
 
 def available_memory(device: str) -> int | None:
-    """Return the bytes of a device's memory, or of the machine's for the CPU; None where that cannot be told."""
+    """Return the bytes of a device's memory, for the CPU what this process may use; None where that cannot be told."""
     if device.startswith("cuda"):
         import torch
 
         return int(torch.cuda.get_device_properties(torch.device(device)).total_memory)
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
+    return usable_memory()

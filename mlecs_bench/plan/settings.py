@@ -32,22 +32,33 @@ def read_yaml(text: str) -> Any:
         raise ValueError(f"{error.problem}{line}") from error
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
-def _refuse_repeated_names(node: Any) -> None:
-    """Raise ValueError for a mapping with one name twice, of which YAML would drop the first without a word."""
+def _refuse_repeated_names(node: Any, around: tuple[Any, ...] = ()) -> None:
+    """Raise ValueError for a mapping with one name twice, of which YAML would drop the first without a word.
+
+    A name that is no text, and a list or mapping that holds itself (by an anchor) are refused, too; `around` are those
+    that hold `node`.
+    """
     import yaml
 
+    if any(node is outer for outer in around):
+        raise ValueError(f"what begins in line {node.start_mark.line + 1} holds itself")
+    around = (*around, node)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for name, value in node.value:
+            if not isinstance(name, yaml.ScalarNode):
+                raise ValueError(f"a name must be one word, got a list or a mapping in line {name.start_mark.line + 1}")
             if name.value in seen:
                 raise ValueError(f"'{name.value}' stands there twice, again in line {name.start_mark.line + 1}")
             seen.add(name.value)
-            _refuse_repeated_names(value)
+            _refuse_repeated_names(value, around)
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _refuse_repeated_names(item)
+            _refuse_repeated_names(item, around)
 
 
 def usual_names(settings: Mapping[str, Any], what: str) -> dict[str, Any]:

@@ -22,6 +22,8 @@ Rho = float | Mapping[str, float]
 Limit = int | Literal["all"]
 AnswerRule = Literal["generate", "rank"]
 """What an answer is: what a model writes, or, where targets are labels, also the label that it finds most likely."""
+MOST, MOST_DEVICES = 2**31 - 1, 10_000
+"""The largest counts: what torch takes, and more devices than any machine could hold."""
 LIMITS = ("private_limit", "public_limit", "test_limit")
 """The settings of this type: the most samples of a kind."""
 PROFILE_FIELDS: Mapping[str, str] = MappingProxyType(
@@ -117,6 +119,9 @@ class RunSpec:
         for name, count in counts.items():
             if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
                 raise UsageError(f"{name.replace('_', '-')} must be a whole number of at least 1, got {count}")
+            most = MOST_DEVICES if name == "n_devices" else MOST
+            if count is not None and count > most:
+                raise UsageError(f"{name.replace('_', '-')} must be at most {most:,}, got {str(count)[:40]}")
         for name in LIMITS:
             _check_limit(getattr(self, name), name.replace("_", "-"))
         for name, values in (("device-rank", self.device_rank), ("device-encoder-width", self.device_encoder_width)):

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 SCHEMA = "mlecs-bench/record/1"
 FOLDER = "records"
 """Where in its folder a study keeps its records."""
+DIGESTS = "sha256"
+"""What provenance calls the digests of a record's other parts."""
 REPRODUCIBLE = ("schema", "key", "identity", "realised", "metrics", "comm")
 """The parts of a record that the same cell yields every time; times and machines differ."""
 
@@ -108,7 +110,7 @@ def keyed(folder: Path, identity: Mapping[str, Any]) -> list[Path]:
 
 
 def write_record(out: Path, record: Mapping[str, Any], variant: str = "") -> Path:
-    """Check `record` and write it to `out`/records, under its `record_name`; return its path.
+    """Check `record` and write it with its digests to `out`/records, under its `record_name`; return its path.
 
     The file appears whole or not at all and is never overwritten: when the cell already has a record with the same
     numbers, that one stays. Raises RecordError when the record is invalid, or when the one in `out` differs.
@@ -119,7 +121,9 @@ def write_record(out: Path, record: Mapping[str, Any], variant: str = "") -> Pat
     if path is None:
         path = record_path(out, values["identity"], variant)
         path.parent.mkdir(parents=True, exist_ok=True)
-        publish(path, json.dumps(values, separators=(",", ":"), allow_nan=False, ensure_ascii=False) + "\n")
+        publish(
+            path, json.dumps(with_digests(values), separators=(",", ":"), allow_nan=False, ensure_ascii=False) + "\n"
+        )
     existing = read_record(path)
     if any(canonical_json(existing[part]) != canonical_json(values[part]) for part in REPRODUCIBLE):
         raise RecordError(
@@ -129,28 +133,81 @@ def write_record(out: Path, record: Mapping[str, Any], variant: str = "") -> Pat
     return path
 
 
+def with_digests(record: Mapping[str, Any]) -> Record:
+    """Return a record that says what it is: provenance holds a sha256 of every other part, and of its own rest."""
+    origin = {name: value for name, value in record["provenance"].items() if name != DIGESTS}
+    return {**record, "provenance": origin | {DIGESTS: _digests(record, origin)}}
+
+
+def _digests(record: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, str]:
+    parts = {**record, "provenance": origin}
+    return {name: hashlib.sha256(canonical_json(part).encode()).hexdigest() for name, part in parts.items()}
+
+
+def _check_digests(record: Record, what: str) -> None:
+    """Raise RecordError naming the parts of a record that were changed after it was written.
+
+    Records without digests, as earlier versions wrote them, are taken at their word.
+    """
+    written = record["provenance"].get(DIGESTS)
+    if written is None:
+        return
+    found = _digests(record, {name: value for name, value in record["provenance"].items() if name != DIGESTS})
+    if found != written:
+        edited = sorted(name for name in found.keys() | written.keys() if found.get(name) != written.get(name))
+        raise RecordError(
+            f"{what} was edited after it was written: the digests in its provenance do not fit its "
+            f"{' and '.join(edited)}; delete it and run its cell again"
+        )
+
+
 def read_record(path: Path) -> Record:
-    """Read and check one record, one of 0.1.0 in today's words; raises RecordError naming the file and the reason."""
+    """Read and check one record, one of 0.1.0 in today's words; raises RecordError naming the file and the reason.
+
+    Its digests are verified and left out.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise RecordError(f"{path} cannot be read: {reason}") from error
     try:
-        record = json.loads(text, parse_constant=_refuse_constant)
+        record = _parsed(text)
+    except RecordError as error:
+        raise RecordError(f"{path} {error}; delete it and run its cell again") from error
+    found = legacy.updated(record, identity_key)
+    check_record(found, str(path))
+    _check_digests(record, str(path))
+    found["provenance"].pop(DIGESTS, None)
+    return dict(found)
+
+
+def _parsed(text: str) -> Any:
+    """Return the JSON values of a record; raises RecordError saying what is wrong with the text."""
+    try:
+        record = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
-        reason = "is cut off" if cut else f"is not JSON ({error.msg}, line {error.lineno})"
-        raise RecordError(f"{path} {reason}; delete it and run its cell again") from error
-    except RecordError as error:
-        raise RecordError(f"{path} holds {error}; delete it and run its cell again") from error
-    record = legacy.updated(record, identity_key)
-    check_record(record, str(path))
-    return dict(record)
+        raise RecordError("is cut off" if cut else f"is not JSON ({error.msg}, line {error.lineno})") from error
+    except ValueError as error:  # Python reads no integer of thousands of digits
+        raise RecordError("holds a number that is too long") from error
+    except RecursionError as error:
+        raise RecordError("is nested too deeply") from error
+    if "\\u" in text:
+        try:
+            json.dumps(record, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise RecordError("holds half a character (a lone surrogate)") from error
+    return record
 
 
 def _refuse_constant(name: str) -> Any:
-    raise RecordError(f"{name}, which is no JSON number")
+    raise RecordError(f"holds {name}, which is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse_constant(text[:40])
 
 
 def check_record(record: Any, what: str) -> None:

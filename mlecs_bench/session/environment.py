@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from mlecs_bench.errors import UsageError
 
 QUIET_LIBRARIES = {
     "DISABLE_SAFETENSORS_CONVERSION": "1",  # transformers would ask the hub for a conversion behind the user's back
@@ -21,6 +26,23 @@ def quiet_libraries() -> None:
     """Set `QUIET_LIBRARIES` for this process and those that it starts, before the libraries are imported."""
     for name, value in QUIET_LIBRARIES.items():
         os.environ.setdefault(name, value)
+
+
+def ensure_home() -> None:
+    """Give a user without $HOME and without a name, as containers have them, a private home in the temporary folder.
+
+    NLTK, the hub's client and Matplotlib do not work without a home, and data is prepared below it. Raises UsageError
+    where somebody else has that folder.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        home = Path(tempfile.gettempdir(), f"mlecs-bench-{os.getuid()}")
+        home.mkdir(mode=0o700, exist_ok=True)
+        status = home.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+            raise UsageError(f"there is no home folder, and {home} is not yours alone; set HOME to a folder") from None
+        os.environ["HOME"] = str(home)
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def read_file(path: Path) -> SettingsFile:
         values = json.loads(text) if path.suffix == ".json" else read_yaml(text)
     except OSError as error:
         raise UsageError(f"cannot read the file {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
     if isinstance(values, dict) and "blocks" in values:
         return _of_study(study_of(values, str(path)), path)

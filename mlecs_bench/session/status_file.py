@@ -7,12 +7,15 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlecs_bench.doors.events import CellRef, Event
+from mlecs_bench.errors import MlecsError
 from mlecs_bench.files import write_text
+from mlecs_bench.machine import process_lives
 from mlecs_bench.records.provenance import now
 from mlecs_bench.session.progress import Listener, Tally, Work, cell_name, cell_of, moment
 
@@ -73,7 +76,8 @@ class StatusFile(Listener):
     def close(self, state: str) -> None:
         """Say that the sweep is over: "done", "interrupted" or "failed"."""
         self._running.clear()
-        self._write(state)
+        with suppress(MlecsError):  # a full disk must not hide how the sweep ended
+            self._write(state)
 
     def _moved(self, cell: CellRef, where: str, work: Work = "training") -> None:
         self._tally.unit(cell, work)
@@ -143,10 +147,4 @@ def _state(values: Mapping[str, Any]) -> str:
     """Return the state a file names, unless it says "running" of a process that this machine no longer has."""
     if values["state"] != "running" or values["host"] != socket.gethostname():
         return str(values["state"])
-    try:
-        os.kill(int(values["pid"]), 0)
-    except ProcessLookupError:
-        return "lost"
-    except PermissionError:
-        pass  # another user's process is alive
-    return "running"
+    return "lost" if process_lives(int(values["pid"])) is False else "running"

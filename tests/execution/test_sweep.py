@@ -436,7 +436,7 @@ def test_there_are_as_many_workers_as_asked_for_or_cores_but_not_more_than_cells
         (8, "in-process", 1, 3), (2, "in-process", 8, 2), (None, "in-process", 2, 2), (None, "in-process", 8, 3),
         (None, "processes:2", 4, 2), (None, "processes:8", 4, 1), (3, "processes:8", 4, 3),
     ):  # fmt: skip  # what is asked for, what there is, and what comes of it
-        monkeypatch.setattr(protocol.os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(protocol, "usable_cores", lambda cores=cores: cores)
         sweep_of(tmp_path, specs, Watcher(), workers=asked, fleet=fleet)
         assert ill.made.pop() == (size, 2, [])
 

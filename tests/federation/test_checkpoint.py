@@ -14,7 +14,6 @@ from safetensors.torch import save
 
 from mlecs_bench.errors import MlecsError
 from mlecs_bench.federation.checkpoint import (
-    CellInUse,
     Checkpoint,
     cell_in_use,
     cell_lock,
@@ -24,6 +23,7 @@ from mlecs_bench.federation.checkpoint import (
     save_checkpoint,
     server_file,
 )
+from mlecs_bench.federation.lease import CellInUse
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float64, torch.int64, torch.uint8, torch.bool)
 PROGRESS = {"round": 3, "loss": 0.1, "tiny": 5e-324, "none": None, "rows": [{"a": [1, 2.0, True]}], "größe": "é"}

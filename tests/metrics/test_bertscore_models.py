@@ -204,7 +204,7 @@ def test_a_folder_called_like_a_known_model_uses_the_librarys_layer(tmp_path):
         open_bertscore(tmp_path, str(shallow))
 
 
-def damage(folder: Path, how: str) -> None:
+def damage(folder: Path, how: str) -> None:  # noqa: C901  # a way of damage each
     weights, config = folder / "model.safetensors", folder / "config.json"
     values = json.loads(config.read_text())
     if how == "no config":
@@ -226,6 +226,10 @@ def damage(folder: Path, how: str) -> None:
         (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-2.safetensors"}}')
     elif how == "broken index":
         weights.rename(folder / "model.safetensors.index.json")
+    elif how == "index that leaves":
+        weights.unlink()
+        names = {"weight_map": {"a": f"../{folder.name}/model.safetensors"}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(names))
     else:
         (folder / "tokenizer.json").rename(folder / {"no tokenizer": "x.json", "sentencepiece": "spm.model"}[how])
 
@@ -242,6 +246,7 @@ def damage(folder: Path, how: str) -> None:
         ("git-lfs", "its model.safetensors is damaged"),
         ("index", "lacks the weights model-2.safetensors"),
         ("broken index", "its model.safetensors.index.json is no index of weights"),
+        ("index that leaves", r"names '\.\./bert/model\.safetensors', which is not in its folder"),
         ("no tokenizer", "holds no tokenizer"),
         ("sentencepiece", r"needs sentencepiece \(pip install"),
     ],
@@ -271,6 +276,27 @@ def test_weights_that_are_not_the_models_are_refused_when_loaded(folders, tmp_pa
     with pytest.raises(DataError, match="cannot load the tokenizer of the BERTScore model") as error:
         Encoder(folder, LAYERS, "cpu")
     assert "\n" not in str(error.value)
+
+
+def test_a_tokenizer_without_padding_is_refused_in_one_line(folders, tmp_path):
+    folder = shutil.copytree(folders["bert"], tmp_path / "bert")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"pad_token": None}))
+    with pytest.raises(DataError, match=r"cannot load the tokenizer .*no padding token"):
+        Encoder(folder, LAYERS, "cpu")
+
+
+def test_code_that_comes_with_a_model_is_neither_run_nor_asked_about(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks"))
+    folder = shutil.copytree(folders["bert"], tmp_path / "bert")
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings |= {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "own.Own"}}))
+    Encoder(folder, LAYERS, "cpu").raw_scores(["rain"], ["snow"])  # what transformers has does without
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_path_that_leads_nowhere_is_refused(tmp_path):

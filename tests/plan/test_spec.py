@@ -108,6 +108,11 @@ def test_a_count_below_one_or_not_whole_is_refused():
             assert refusal(**{name: count}) == f"{flag} must be a whole number of at least 1, got {count}"
 
 
+def test_a_count_that_no_machine_could_hold_is_refused():
+    for name, most in (("n_devices", "10,000"), ("rounds", "2,147,483,647"), ("threads", "2,147,483,647")):
+        assert refusal(**{name: 10**50}) == f"{name.replace('_', '-')} must be at most {most}, got 1{'0' * 39}"
+
+
 def test_rounds_steps_and_limits_may_be_left_to_the_profile():
     for name in ("rounds", "steps", "private_limit", "public_limit"):
         assert getattr(spec(**{name: None}), name) is None

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from hand_made import make_record, with_identity
-from mlecs_bench.errors import RecordError, UsageError
+from mlecs_bench.errors import MlecsError, RecordError, UsageError
 from mlecs_bench.files import writable
 from mlecs_bench.records import results
 from mlecs_bench.records.results import (
@@ -201,7 +201,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(MlecsError, match=r"cannot write .*\.json: No space left on device; make room"):
         write_record(tmp_path, make_record())
     assert list((tmp_path / "records").iterdir()) == []
 
@@ -224,6 +224,16 @@ DAMAGES = [
     ("is invalid at $.identity: 'seed' is a required", lambda text: text.replace('"seed":', '"sead":', 1)),
     ("key that does not fit its identity: it was edited", lambda text: text.replace('"seed":27', '"seed":28')),
     ("holds NaN, which is no JSON number; delete it", lambda text: text.replace('"value":0.3,', '"value":NaN,', 1)),
+    ("holds 1e999, which is no JSON number", lambda text: text.replace('"value":0.3,', '"value":1e999,', 1)),
+    ("holds a number that is too long", lambda text: text.replace('"value":0.3,', f'"value":{"7" * 5000},', 1)),
+    ("is nested too deeply", lambda text: "[" * 200_000),
+    ("holds half a character", lambda text: text.replace("2030-01-01", "\\ud800")),
+    (
+        "the digests in its provenance do not fit its metrics;",
+        lambda text: text.replace('"value":0.3,', '"value":0.4,', 1),
+    ),
+    ("do not fit its provenance;", lambda text: text.replace("2030-01-01", "2031-01-01")),
+    ("do not fit its cost;", lambda text: text.replace("12.5", "12.25")),
 ]
 
 
@@ -313,9 +323,23 @@ def test_an_invalid_record_is_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_record_without_digests_is_read_and_one_of_a_part_that_is_gone_is_not(tmp_path):
+    path = write_record(tmp_path, make_record())
+    values = json.loads(path.read_text())
+    assert values["provenance"]["sha256"].keys() == values.keys()
+    gone = json.loads(path.read_text())
+    del gone["provenance"]["sha256"]["metrics"]
+    path.write_text(json.dumps(gone))
+    with pytest.raises(RecordError, match="do not fit its metrics"):
+        read_record(path)
+    del values["provenance"]["sha256"]
+    path.write_text(json.dumps(values, indent=1))
+    assert read_record(path) == make_record() == values
+
+
 def test_of_two_files_of_one_cell_the_one_with_the_cells_key_counts(tmp_path):
     path = write_record(tmp_path, make_record())
-    edited = json.loads(path.read_text())
+    edited = read_record(path)
     edited["metrics"]["client"]["local"]["rouge_lsum"]["d00"]["value"] = 0.99
     for copied in (path.with_name("aa-copy.json"), path.with_name("zz-copy.json"), tmp_path / "flat-copy.json"):
         copied.write_text(json.dumps(edited))

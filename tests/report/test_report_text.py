@@ -94,6 +94,7 @@ CLAIMS = (
     ),
     Claim("Table 3", "It sends < 0.65 % | of w/o CCL", "0.65 %", "0.71 %", "not reproduced", "d_model & rank_8 differ"),
 )
+DRAWN = {"png": ONE_PIXEL, "pdf": ONE_PIXEL}
 REPORT = Report(
     title="Main results of mini_study",
     about="4 records, seeds 27, 28; made with mlecs-bench 0.1.0.\n\n# no heading\n\n1. no list",
@@ -103,7 +104,11 @@ REPORT = Report(
             "Scores & more",
             "What devices score.",
             tables=(TABLE, EMPTY),
-            figures=(Figure("curves", "Scores [t] by round", "Mean of 3 devices, ± sd.", {"png": ONE_PIXEL, "pdf": ONE_PIXEL}),),
+            figures=(
+                Figure(
+                    "curves", "Scores [t] by round", "Mean of 3 devices, ± sd.", {"png": ONE_PIXEL, "pdf": ONE_PIXEL}
+                ),
+            ),
         ),
         Section("The paper's claims", claims=CLAIMS),
     ),

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 from mlecs_bench.errors import DataError
+from mlecs_bench.files import write_text
 
 N_BASELINE_PAIRS = 120
 
@@ -96,18 +95,13 @@ def write_baseline(path: Path, means: Sequence[Sequence[float]]) -> None:
     """Write the mean P, R, F1 of unrelated pairs at every layer (row 0 is the embeddings), as the library reads it."""
     rows = [",".join([str(layer), *(repr(value) for value in values)]) for layer, values in enumerate(means)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}-{secrets.token_hex(8)}.part")
-    with part.open("x") as file:
-        file.write("\n".join(["LAYER,P,R,F", *rows]) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    write_text(path, "\n".join(["LAYER,P,R,F", *rows]) + "\n")
 
 
 def baseline_f1(path: Path, layer: int) -> float:
     """Return the mean F1 of unrelated pairs at `layer`; raises DataError when the file does not hold it."""
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             return float({row["LAYER"]: row["F"] for row in csv.DictReader(file)}[str(layer)])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(

@@ -31,6 +31,7 @@ from torch import nn
 from mlecs_bench.errors import DataError
 from mlecs_bench.metrics.bertscore.source import first_line
 from mlecs_bench.metrics.bertscore.store import EmbeddingStore, Ids
+from mlecs_bench.models.sources import LOCAL
 
 PAIRS_AT_A_TIME = 256
 """Pairs in one call of the library, which keeps the embeddings of all their tokens: some 60 MB at width 1024."""
@@ -180,9 +181,11 @@ class _Tokenizer:
         from transformers import AutoTokenizer, GPT2Tokenizer, RobertaTokenizer
 
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            self._tokenizer = AutoTokenizer.from_pretrained(str(folder), **LOCAL)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
             raise _damaged(folder, "tokenizer", error) from error
+        if self._tokenizer.pad_token_id is None:
+            raise _damaged(folder, "tokenizer", ValueError("it has no padding token"))
         # The classes for which the library asks for a space before the first word.
         self._lead = " " if isinstance(self._tokenizer, GPT2Tokenizer | RobertaTokenizer) else ""
         self.model_max_length = min(self._tokenizer.model_max_length, n_positions)
@@ -203,7 +206,7 @@ def _outline(folder: Path, layer: int) -> Any:
     from transformers import AutoConfig, AutoModel
 
     try:
-        config = AutoConfig.from_pretrained(str(folder), num_hidden_layers=layer, local_files_only=True)
+        config = AutoConfig.from_pretrained(str(folder), num_hidden_layers=layer, **LOCAL)
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             return AutoModel.from_config(config)
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -227,7 +230,7 @@ def _load_model(folder: Path, layer: int) -> Any:
                 str(folder),
                 num_hidden_layers=layer,
                 dtype=torch.float32,
-                local_files_only=True,
+                **LOCAL,
                 output_loading_info=True,
             )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
@@ -240,6 +243,11 @@ def _load_model(folder: Path, layer: int) -> Any:
 
 
 def _damaged(folder: Path, part: str, error: Exception) -> DataError:
+    if "trust_remote_code" in str(error):
+        return DataError(
+            f"the {part} of the BERTScore model in {folder} needs code of its own (auto_map), which is never run; "
+            "name another model with --bertscore-model"
+        )
     return DataError(
         f"cannot load the {part} of the BERTScore model in {folder} ({first_line(error)}); copy the model again"
     )

@@ -160,6 +160,9 @@ def _shards(index: Path, model: str) -> list[Path]:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise refusal(model, f"its {index.name} is no index of weights") from error
+    outside = [name for name in names if not isinstance(name, str) or Path(name).name != name]
+    if outside:
+        raise refusal(model, f"its {index.name} names {outside[0]!r}, which is not in its folder")
     return [index.parent / name for name in sorted(names)]
 
 

@@ -109,10 +109,15 @@ def _pieces(file: Path) -> list[_Piece]:
     found = []
     with _readable(file) as archive:
         for member in archive.infolist():
-            name, number = _name_and_number(member.filename.rpartition("/")[2])
+            name, number = _name_and_number(_own_name(member.filename))
             if name == CTRANSLATE2_FILE or name.endswith(".gguf"):
                 found.append(_Piece(file, member.filename, name, number, member.file_size))
     return found
+
+
+def _own_name(member: str) -> str:
+    """Return the last part of a member's name, on any system's word of it: what is unpacked stays in its folder."""
+    return re.split(r"[/\\:]", member)[-1]
 
 
 def _plain_piece(file: Path) -> _Piece:
@@ -132,7 +137,7 @@ def _plain_piece(file: Path) -> _Piece:
 
 def _name_and_number(name: str) -> tuple[str, int | None]:
     """Return the name of the whole file and the number of the part: "a.gguf.part01" is part 1 of "a.gguf"."""
-    found = re.fullmatch(r"(.+)\.part(\d+)", name)
+    found = re.fullmatch(r"(.+)\.part([0-9]{1,9})", name)
     return (found[1], int(found[2])) if found else (name, None)
 
 

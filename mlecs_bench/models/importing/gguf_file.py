@@ -12,7 +12,7 @@ import torch
 from mlecs_bench.errors import UsageError
 from mlecs_bench.models.importing.conversion import UNREADABLE, Conversion, unreadable
 from mlecs_bench.models.loading import check_complete, check_tokenizer
-from mlecs_bench.models.sources import prepends_bos
+from mlecs_bench.models.sources import LOCAL, prepends_bos
 
 
 def check_gguf_package() -> None:
@@ -70,7 +70,7 @@ def _loaded(path: Path) -> tuple[Any, Any]:
     """Return model and tokenizer; the model is a new one, since transformers saves none that came from GGUF."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    where: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
+    where: dict[str, Any] = {"gguf_file": path.name, **LOCAL}
     config = AutoConfig.from_pretrained(path.parent, **where)
     config.name_or_path = ""
     tokenizer = AutoTokenizer.from_pretrained(path.parent, **where)

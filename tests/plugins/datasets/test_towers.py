@@ -289,3 +289,20 @@ def test_a_tower_that_gives_nan_is_refused_and_nothing_is_kept(colours, tmp_path
     with pytest.raises(UsageError, match="embeddings that are not finite"):
         stored.embed_groups({"a" * 64: pictures()})
     assert stored.known("a" * 64) is None
+
+
+@for_all(("kind", "name", "file"), [("vision", "clip", "config.json"), ("vision", "clip", "preprocessor_config.json"),
+                                    ("text", "bert", "config.json")])  # fmt: skip
+def test_code_that_comes_with_a_checkpoint_is_neither_run_nor_asked_about(kind, name, file, towers, tmp_path):
+    folder = Path(shutil.copytree(towers[name], tmp_path / f"{name} {file}"))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    values = json.loads((folder / file).read_text()) if (folder / file).is_file() else {}
+    classes = {"AutoConfig": "own.Own", "AutoImageProcessor": "own.Own", "AutoTokenizer": ["own.Own", None]}
+    own = {"model_type": "strange", "image_processor_type": "Own", "tokenizer_class": "Own", "auto_map": classes}
+    (folder / file).write_text(json.dumps(values | own))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("builtins.input", lambda *_: pytest.fail("it asks"))
+        with pytest.raises(UsageError, match=r"it needs code of its own \(auto_map\), which is never run") as caught:
+            opened(kind, str(folder))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -66,6 +67,38 @@ def negative_feature(folder: Path) -> None:
 
 def wrong_frame(folder: Path) -> None:
     replace_line(folder / "urfall-cam0-adls.csv", 2, ",5,", ",0,")
+
+
+def endless_frame(folder: Path) -> None:
+    replace_line(folder / "urfall-cam0-adls.csv", 2, ",5,", f",{'7' * 5000},")
+
+
+def fractional_frame(folder: Path) -> None:
+    replace_line(folder / "urfall-cam0-adls.csv", 2, ",5,", ",5.0,")
+
+
+def endless_sequence(folder: Path) -> None:
+    replace_line(folder / "urfall-cam0-adls.csv", 1, "adl-07", f"adl-{'7' * 5000}")
+
+
+def climbing_sequence(folder: Path) -> None:
+    replace_line(folder / "urfall-cam0-adls.csv", 1, "adl-07", "adl-07/../../etc")
+
+
+def feature_that_is_none(folder: Path) -> None:
+    replace_line(folder / "urfall-cam0-adls.csv", 2, ",1500.0,", ",NaN,")
+
+
+def frame_twice_in_a_zip(folder: Path) -> None:
+    path = folder / "video" / "fall-01-cam0-rgb.zip"
+    write_zip(path, {1: np.zeros((24, 32, 3), np.uint8)})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("zz/fall-01-cam0-rgb-0001.png", b"another")
+
+
+def bomb_in_a_zip(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "video" / "fall-01-cam0-rgb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("fall-01-cam0-rgb-001.png", bytes(2**26 + 1))
 
 
 def wrong_stratum(folder: Path) -> None:
@@ -203,7 +236,14 @@ BAD_FILES = [
     (text_label_in_first_row, "urfall-cam0-falls.csv: line 1: label 'lying' is not -1, 0 or 1"),
     (text_feature, "urfall-cam0-adls.csv: line 2: H 'tall' is not a number"),
     (negative_feature, "urfall-cam0-adls.csv: line 2: MaxStdXZ '-150.0' is not above 0"),
-    (wrong_frame, "urfall-cam0-adls.csv: line 2: frame '0' is not a number from 1 on"),
+    (wrong_frame, "urfall-cam0-adls.csv: line 2: frame '0' is not a number from 1 to 999999999"),
+    (endless_frame, "urfall-cam0-adls.csv: line 2: frame '7777777777777777777777777777777777777777' is not a number"),
+    (fractional_frame, "urfall-cam0-adls.csv: line 2: frame '5.0' is not a number from 1"),
+    (endless_sequence, "urfall-cam0-adls.csv: line 1: sequence 'adl-777777777777777777777777777777777777' is not"),
+    (climbing_sequence, "urfall-cam0-adls.csv: line 1: sequence 'adl-07/../../etc' is not"),
+    (feature_that_is_none, "urfall-cam0-adls.csv: line 2: H 'NaN' is not a number"),
+    (frame_twice_in_a_zip, "video/fall-01-cam0-rgb.zip: holds frame 1 twice (fall-01"),
+    (bomb_in_a_zip, "video/fall-01-cam0-rgb.zip: has fall-01-cam0-rgb-001.png of 67,108,865 bytes"),
     (wrong_stratum, "urfall-cam0-adls.csv: line 1: sequence 'fall-07' is not 'adl-' and a number"),
     (short_row, "urfall-cam0-falls.csv: line 6: has 10 columns instead of 11"),
     (repeated_frame, "urfall-cam0-falls.csv: line 4: frame 2 of fall-01 is already on line 2"),
@@ -306,3 +346,24 @@ def test_wrong_folder_says_what_to_get_and_where(tmp_path: Path, make: str) -> N
             "SEQ-cam0-rgb.zip",
         ):
             assert name in line
+
+
+def test_names_that_climb_or_are_endless_in_a_zip_are_no_pictures_and_leave_nothing(
+    folder: Path, tmp_path: Path
+) -> None:
+    path = folder / "video" / "fall-01-cam0-rgb.zip"
+    write_zip(path, {frame: np.full((24, 32, 3), frame, np.uint8) for frame in range(1, 40)})
+    with zipfile.ZipFile(path, "a") as archive:
+        for name in ("../../climbs.png", "/absolute.png", f"fall-01-cam0-rgb-{'7' * 5000}.png"):
+            archive.writestr(name, b"no picture")
+    before = set(tmp_path.rglob("*"))
+    open_samples(folder, tmp_path / "cache")
+    assert {p for p in set(tmp_path.rglob("*")) - before if tmp_path / "cache" not in (p, *p.parents)} == set()
+
+
+def test_a_pipe_called_like_a_file_is_not_waited_for(folder: Path, tmp_path: Path) -> None:
+    path = folder / "acc" / "adl-07-acc.csv"
+    path.unlink()
+    os.mkfifo(path)
+    _, line = problems_of(folder, tmp_path / "cache")
+    assert line.strip().startswith("adl-07-acc.csv: not found")

@@ -36,7 +36,9 @@ OF_TORCH = frozenset((
     "register_forward_pre_hook", "register_full_backward_hook", "register_full_backward_pre_hook",
     "register_load_state_dict_post_hook", "register_load_state_dict_pre_hook", "register_module",
     "register_parameter", "register_state_dict_post_hook", "register_state_dict_pre_hook", "requires_grad_",
-    "set_extra_state", "set_submodule", "setdefault", "share_memory", "state_dict", "to", "to_empty", "train",
+    "set_extra_state", "set_submodule", "setdefault", "share_memory",
+    "smart_apply",  # of transformers, which adds it to every module
+    "state_dict", "to", "to_empty", "train",
     "training", "type", "update", "values", "xpu", "zero_grad",
 ))  # fmt: skip  # a list of words
 """Names that torch's dictionaries of modules and parameters have themselves, under which no encoder can be kept."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError)
 """What transformers raises for folders that are not what they say."""
+LOCAL: Mapping[str, Any] = MappingProxyType({"local_files_only": True, "trust_remote_code": False})
+"""How everything is loaded: nothing is fetched, and code that comes with a checkpoint is never run, nor asked about."""
 NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -55,10 +57,10 @@ def loaded_model(
 
     try:
         model, report = model_class.from_pretrained(
-            checkpoint.folder, local_files_only=True, dtype=torch.float32, output_loading_info=True, **settings
+            checkpoint.folder, **LOCAL, dtype=torch.float32, output_loading_info=True, **settings
         )
     except (*LOAD_ERRORS, SafetensorError) as error:
-        raise checkpoint.unusable(f"it cannot be loaded ({first_line(error)})") from error
+        raise checkpoint.unusable(reason(error)) from error
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(unused))
     if missing:
         raise checkpoint.unusable(f"it lacks {len(missing)} weights, such as {missing[0]}")
@@ -71,9 +73,20 @@ def loaded_processor(checkpoint: TowerCheckpoint, read: Callable[..., Any], inst
         with warnings.catch_warnings():
             # Without torchvision pictures go through Pillow, which gives what the checkpoints were published with.
             warnings.filterwarnings("ignore", message=".*torchvision.*")
-            return read(checkpoint.folder, local_files_only=True)
+            return read(checkpoint.folder, **LOCAL)
     except LOAD_ERRORS as error:
-        raise checkpoint.unusable(instead or f"it cannot be loaded ({first_line(error)})") from error
+        raise checkpoint.unusable((not _needs_code(error) and instead) or reason(error)) from error
+
+
+def reason(error: BaseException) -> str:
+    """Return why a checkpoint cannot be loaded."""
+    if _needs_code(error):
+        return "it needs code of its own (auto_map), which is never run"
+    return f"it cannot be loaded ({first_line(error)})"
+
+
+def _needs_code(error: BaseException) -> bool:
+    return "trust_remote_code" in str(error)
 
 
 def first_line(error: BaseException) -> str:

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from mlecs_plugins.datasets.towers.checkpoints import TowerCheckpoint, WeightFile
-from mlecs_plugins.datasets.towers.loading import LOAD_ERRORS, array, first_line, loaded_model, loaded_processor
+from mlecs_plugins.datasets.towers.loading import (
+    LOAD_ERRORS,
+    LOCAL,
+    array,
+    first_line,
+    loaded_model,
+    loaded_processor,
+    reason,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,9 +97,9 @@ def _check_reads_pictures(checkpoint: TowerCheckpoint) -> None:
     from transformers import MODEL_MAPPING, AutoConfig
 
     try:
-        model_class = MODEL_MAPPING[type(AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True))]
+        model_class = MODEL_MAPPING[type(AutoConfig.from_pretrained(checkpoint.folder, **LOCAL))]
     except LOAD_ERRORS as error:
-        raise checkpoint.unusable(f"its architecture is not known ({first_line(error)})") from error
+        raise checkpoint.unusable(reason(error)) from error
     reads = getattr(model_class, "main_input_name", "several things")
     if reads != "pixel_values":
         raise checkpoint.unusable(f"its architecture '{checkpoint.model_type}' reads {reads}, and no pictures alone")

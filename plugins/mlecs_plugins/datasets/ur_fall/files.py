@@ -13,8 +13,8 @@ from mlecs_plugins.datasets.ur_fall.problems import FileProblems
 from mlecs_plugins.datasets.user_files import sha256_of, visible_files
 
 Panel = Literal["rgb", "d"]
-ACC_NAME = re.compile(r"(?P<sequence>(fall|adl)-\d+)-acc\.csv")
-IMAGE_NAME = re.compile(r"(?P<source>(fall|adl)-\d+-cam0-(rgb|d))-(?P<frame>\d+)\.png", re.IGNORECASE)
+ACC_NAME = re.compile(r"(?P<sequence>(fall|adl)-[0-9]{1,9})-acc\.csv")
+IMAGE_NAME = re.compile(r"(?P<source>(fall|adl)-[0-9]{1,9}-cam0-(rgb|d))-(?P<frame>[0-9]{1,9})\.png", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 DEPTH_CODES = 65535
 FULL_SCALE_MM = {"fall": 6000.0, "adl": 7000.0}
 """Millimetres of the largest depth code, by stratum: mm = C * P / 65535 (the data set's page)."""
+ONLY_FILES = {"protocol_whitelist": "file"}
+"""A playlist in a video's clothes must not reach the network."""
+LARGEST_PICTURE = 2**26
+"""Bytes of the largest picture that is unpacked: those of the data set have half a million."""
 SHOWN_MM = 7000.0
 """Millimetres that the largest grey level of the depth modality stands for."""
 
@@ -63,10 +67,17 @@ def _zip_images(source: ImageSource, wanted: set[int]) -> Iterator[tuple[int, st
     stem = source.path.stem.lower()
     try:
         with zipfile.ZipFile(source.path) as archive:
-            for name in sorted(archive.namelist()):
+            seen: dict[int, str] = {}
+            for member in sorted(archive.infolist(), key=lambda member: member.filename):
+                name = member.filename
                 match = IMAGE_NAME.fullmatch(name.replace("\\", "/").rpartition("/")[2])
-                if match and match["source"].lower() == stem and int(match["frame"]) in wanted:
-                    yield int(match["frame"]), name, archive.read(name)
+                if match and match["source"].lower() == stem and (frame := int(match["frame"])) in wanted:
+                    if frame in seen:
+                        raise FileError(f"holds frame {frame} twice ({seen[frame]}, {name})")
+                    if member.file_size > LARGEST_PICTURE:
+                        raise FileError(f"has {name} of {member.file_size:,} bytes, which is no picture of this data")
+                    seen[frame] = name
+                    yield frame, name, archive.read(member)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise FileError(f"is not a whole zip archive ({_short(error)})") from error
 
@@ -119,7 +130,7 @@ def _video_frames(source: ImageSource, last: int) -> Iterator[tuple[int, Array]]
 
     number = 0
     try:
-        with av.open(str(source.path)) as container:
+        with av.open(str(source.path), options=ONLY_FILES) as container:
             if not container.streams.video:
                 raise FileError("has no video in it")
             for packet in container.demux(container.streams.video[0]):

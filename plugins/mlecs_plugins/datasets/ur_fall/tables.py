@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 Row = TypeVar("Row")
-SEQUENCE = re.compile(r"(fall|adl)-\d+")
+SEQUENCE = re.compile(r"(fall|adl)-[0-9]{1,9}")
+FRAME = re.compile(r"0*[1-9][0-9]{0,8}")
+LONGEST_CELL = 40
+"""Characters of a cell that an error shows."""
 SV_TOLERANCE = 0.01  # g; the files print at least four digits
 
 # Mean and standard deviation (4 significant digits) of each feature over the 11,544 rows of urfall-cam0-falls.csv and
@@ -97,11 +100,11 @@ def _label_row(cells: list[str], stratum: str) -> LabelRow:
     """Return a row with standardised features; raises ValueError saying what is wrong."""
     sequence = cells[0].lower()
     if not SEQUENCE.fullmatch(sequence) or not sequence.startswith(stratum):
-        raise ValueError(f"sequence '{cells[0]}' is not '{stratum}-' and a number")
-    if not cells[1].isdecimal() or int(cells[1]) < 1:
-        raise ValueError(f"frame '{cells[1]}' is not a number from 1 on")
+        raise ValueError(f"sequence '{cells[0][:LONGEST_CELL]}' is not '{stratum}-' and a number")
+    if not FRAME.fullmatch(cells[1]) or len(cells[1]) > LONGEST_CELL:
+        raise ValueError(f"frame '{cells[1][:LONGEST_CELL]}' is not a number from 1 to 999999999")
     if cells[2] not in {str(code) for code in card.CODES}:
-        raise ValueError(f"label '{cells[2]}' is not -1, 0 or 1")
+        raise ValueError(f"label '{cells[2][:LONGEST_CELL]}' is not -1, 0 or 1")
     features = [_standardised(name, cell) for name, cell in zip(FEATURES, cells[3:], strict=True)]
     return LabelRow(sequence, int(cells[1]), card.CODES.index(int(cells[2])), features)
 
@@ -110,7 +113,7 @@ def _standardised(name: str, cell: str) -> float:
     logarithmic, mean, deviation = FEATURES[name]
     value = _number(name, cell)
     if logarithmic and value <= 0:
-        raise ValueError(f"{name} '{cell}' is not above 0")
+        raise ValueError(f"{name} '{cell[:LONGEST_CELL]}' is not above 0")
     return ((math.log(value) if logarithmic else value) - mean) / deviation
 
 
@@ -154,7 +157,7 @@ def _number(name: str, cell: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{name} '{cell}' is not a number")
+        raise ValueError(f"{name} '{cell[:LONGEST_CELL]}' is not a number")
     return value
 
 
