@@ -56,7 +56,14 @@ if TYPE_CHECKING:
     help="Average, best or worst device, or the server; repeatable. CSV files always hold all.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, and write nothing.")
-@click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Write here.  [default: FOLDER/report]")
+@click.option(
+    "--output",
+    "--out",
+    "output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write here.  [default: FOLDER/report]",
+)
 def report(  # noqa: PLR0913, PLR0917  # a flag each
     folder: Path,
     eval_points: tuple[EvalPoint, ...],

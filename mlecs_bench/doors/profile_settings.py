@@ -79,11 +79,15 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+USUAL_WORDS = {"lr": "learning_rates", "learning_rate": "learning_rates"}
+"""What other tools call settings that are several here."""
+
+
 def parsed_setting(name: str, value: object) -> Any:
     """Return a value of the setting `name` as its type; raises UsageError for an unknown name or a wrong value."""
     known = settable()
     if name not in known:
-        parts = [other for other in known if other.startswith(f"{name}.")]
+        parts = [other for other in known if other.startswith(f"{USUAL_WORDS.get(name, name)}.")]
         if parts:
             raise UsageError(f"'{name}' is not one setting: set {', '.join(parts)}")
         raise UsageError(f"a profile has no setting '{name}'. {did_you_mean(name, known)}")

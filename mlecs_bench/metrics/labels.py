@@ -28,8 +28,8 @@ def spelling(text: str) -> str:
 def recall_by_label(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, Metric]:
     """Return the recall of every label among `targets`: how many of its samples are answered with it.
 
-    The diagnostic scores of a dataset with classes: `DatasetInfo.diagnose` may return them. Their names are "recall_"
-    and the label, with underscores in the place of spaces.
+    The diagnostic scores of a dataset with classes: `DatasetInfo.diagnose` may return them. Their names are
+    ``recall_`` and the label, with underscores in the place of spaces.
     """
     found = {}
     for label in sorted(set(targets)):

@@ -476,7 +476,7 @@ def score_notes(rows: Sequence[Placed], columns: Sequence[ScoreColumn], asked: A
 
 
 def _scorer_notes(data: Data) -> list[str]:
-    return [f"{metric}: scorer not installed" for metric in data.unscored]
+    return [f"{metric}: not scored (switched off, or its package is not installed)" for metric in data.unscored]
 
 
 def _share_notes(rows: Sequence[Placed]) -> list[str]:

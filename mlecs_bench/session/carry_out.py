@@ -20,7 +20,8 @@ Cells = list[tuple["CellRef", "CellResult"]]
 
 def run_text(spec: RunSpec) -> str:
     """Return the line that a run begins with, before the heavy packages are imported."""
-    return f"{spec.algo} on {spec.dataset}, rho {rho_text(spec.rho)}, seeds {', '.join(map(str, spec.seeds))}"
+    seeds = ", ".join(map(str, spec.seeds))
+    return f"{spec.algo} on {spec.dataset}, rho {rho_text(spec.rho)}, seeds {seeds}; packages are being loaded"
 
 
 def sweep_text(sweep: Sweep) -> str:

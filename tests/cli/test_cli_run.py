@@ -155,7 +155,7 @@ def test_json_is_one_object_on_stdout_and_progress_goes_to_stderr(call, tmp_path
     assert cell["path"].startswith(str(tmp_path))
     assert result["metrics"]["27"]["server"]["rouge_lsum"]["value"] == 0.4
     assert result["transmitted"]["ratios"]["one_way"]["definition"] == "LoRA one way and fused"
-    assert err.splitlines()[0] == "alpha on toy, rho 0.5, seeds 27"
+    assert err.splitlines()[0] == "alpha on toy, rho 0.5, seeds 27; packages are being loaded"
 
 
 @pytest.mark.usefixtures("fake_run")

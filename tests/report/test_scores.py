@@ -291,7 +291,7 @@ def test_what_does_not_apply_is_a_dash_and_a_scorer_that_is_not_installed_is_nam
     rows = table_rows(build_table([make_record(algo="a", server=None), make_record()]))
     assert [row["rouge_lsum server"] for row in rows] == ["-", "0.400"]
     assert "rouge_lsum server" not in one_row([make_record(server=None)])
-    assert "- bertscore: scorer not installed" in build_table([make_record()])
+    assert "- bertscore: not scored (switched off, or its package is not installed)" in build_table([make_record()])
 
 
 # Rows and tables

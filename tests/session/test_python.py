@@ -144,7 +144,7 @@ def test_cells_that_fail_raise_when_the_others_are_done_and_defects_show_their_t
 
 def test_progress_is_plain_lines_and_quiet_shows_errors_alone(fake_run, capsys):
     mlecs_bench.run(**ALPHA, n_seeds=1)
-    assert capsys.readouterr().err.splitlines()[0] == "alpha on toy, rho 0.5, seeds 27"
+    assert capsys.readouterr().err.splitlines()[0] == "alpha on toy, rho 0.5, seeds 27; packages are being loaded"
     mlecs_bench.run(**ALPHA, n_seeds=1, quiet=True)
     assert capsys.readouterr() == ("", "")
 
