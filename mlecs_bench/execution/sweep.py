@@ -6,9 +6,10 @@ the work. A cell that fails leaves a failure file and costs nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mlecs_bench.doors.events import Event
@@ -18,7 +19,6 @@ from mlecs_bench.execution.jobs import CellResult, Job
 from mlecs_bench.federation.checkpoint import cell_in_use, checkpoint_folder
 from mlecs_bench.records.failures import find_failure, remove_failure, write_failure
 from mlecs_bench.records.names import option_words
-from mlecs_bench.records.provenance import now
 from mlecs_bench.records.results import find_record, read_record
 
 if TYPE_CHECKING:
@@ -93,12 +93,12 @@ def run_jobs(
     for ref, result in ended:
         tell_all(observers, result.event(ref))
     dispatcher = Dispatcher(jobs, observers)
-    since = now()
-    todo = [job for job in jobs if not _is_over(job, dispatcher, since)]
+    earlier = _failed_earlier(jobs)
+    todo = [job for job in jobs if not _is_over(job, dispatcher, earlier)]
     if todo:
         workers = make_workers(len(todo), dispatcher)
         try:
-            _work_off(todo, workers, dispatcher, since)
+            _work_off(todo, workers, dispatcher, earlier)
         except KeyboardInterrupt:
             raise Interrupted(len(dispatcher.results), len(jobs), RESUME_HINT) from None
         finally:
@@ -106,14 +106,25 @@ def run_jobs(
     return [dispatcher.results[job.key] for job in jobs]
 
 
-def _is_over(job: Job, dispatcher: Dispatcher, since: str) -> bool:
+def _failed_earlier(jobs: Sequence[Job]) -> dict[str, str]:
+    """Return when the cells had failed that are to be tried again, by the key of their jobs."""
+    earlier: dict[str, str] = {}
+    for job in jobs:
+        if job.execution.retry_failed:
+            with contextlib.suppress(RecordError):  # a damaged file is named when the job's turn comes
+                failure = find_failure(job.execution.out, job.identity)
+                earlier |= {job.key: failure.ended} if failure is not None else {}
+    return earlier
+
+
+def _is_over(job: Job, dispatcher: Dispatcher, earlier: Mapping[str, str]) -> bool:
     """Say whether a job has ended without us, and tell how.
 
     It has if there is a record, or a failure that is not to be tried again: any where failures are not retried, else
-    one from `since` (a time in UTC) on, which is another process's.
+    any but the `earlier` one, since it is another process's.
     """
     result = what_there_is(job)
-    if result is None or (result.failed_at and job.execution.retry_failed and result.failed_at < since):
+    if result is None or (result.failed_at and result.failed_at == earlier.get(job.key)):
         return False
     dispatcher(result.event(job.ref))
     return True
@@ -135,7 +146,7 @@ def what_there_is(job: Job) -> CellResult | None:
     return CellResult(job.seed, error=reason, skipped=True, failed_at=failure.ended)
 
 
-def _work_off(todo: Sequence[Job], workers: Workers, dispatcher: Dispatcher, since: str) -> None:
+def _work_off(todo: Sequence[Job], workers: Workers, dispatcher: Dispatcher, earlier: Mapping[str, str]) -> None:
     """Run the jobs until each has a result; one that another process has is looked at again every now and then."""
     waiting = deque(todo)
     aside: deque[tuple[float, Job]] = deque()
@@ -145,7 +156,7 @@ def _work_off(todo: Sequence[Job], workers: Workers, dispatcher: Dispatcher, sin
             job = waiting.popleft() if waiting else aside.popleft()[1]
             if cell_in_use(checkpoint_folder(job.execution.out, job.key)):
                 aside.append((time.monotonic() + RECHECK_SECONDS, job))
-            elif not _is_over(job, dispatcher, since):  # another process may have ended it since it was planned
+            elif not _is_over(job, dispatcher, earlier):  # another process may have ended it since it was planned
                 workers.start(job)
         workers.wait(POLL_SECONDS)
         aside.extend((time.monotonic() + RECHECK_SECONDS, job) for job in dispatcher.in_use)

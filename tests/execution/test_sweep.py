@@ -48,7 +48,6 @@ def watcher():
 def _times(monkeypatch):
     """Failures end before the sweep starts, unless a test says otherwise; nothing is waited for."""
     monkeypatch.setattr(failures, "now", lambda: BEFORE)
-    monkeypatch.setattr(sweep, "now", lambda: START)
     monkeypatch.setattr(sweep, "RECHECK_SECONDS", 0.0)
 
 

@@ -121,7 +121,7 @@ def test_every_error_in_a_check_becomes_a_reason_in_one_line(error, reason):
         check_that(error)()
     (verdict,) = run_checks([check_that(error)])
     assert (verdict.passed, verdict.reason) == (False, reason)
-    assert 0 <= verdict.seconds < 1
+    assert verdict.seconds >= 0
 
 
 def test_a_check_that_returns_has_passed_and_ctrl_c_is_passed_on():

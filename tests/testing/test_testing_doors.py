@@ -73,7 +73,7 @@ def test_observers():
 @pytest.mark.slow
 def test_workers(monkeypatch):
     passes("workers", contract_places.WORKERS)
-    monkeypatch.setattr(workers_checks, "PATIENCE", 5.0)
+    monkeypatch.setattr(workers_checks, "PATIENCE", 20.0)
     broken("workers", contract_places.BROKEN_WORKERS)
 
 
