@@ -81,4 +81,4 @@ from mlecs_bench.cli.main import main
 main({arguments!r})
 """
     lines = child(code).stderr.splitlines()
-    assert lines == ["standalone on vast, rho 0.5, seeds 3", "HEAVY"]
+    assert lines == ["standalone on vast, rho 0.5, seeds 3; packages are being loaded", "HEAVY"]

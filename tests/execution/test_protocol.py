@@ -178,6 +178,7 @@ def test_a_killed_run_goes_on_from_its_last_round_to_the_same_records_with_any_n
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_ctrl_c_says_how_to_go_on_and_loses_no_finished_round(tmp_path, whole):
     code, rest = stop_after(command(tmp_path, seeds="27,34"), "round 1/3 done", signal.SIGINT)
     assert code == 130

@@ -18,6 +18,7 @@ print([record["identity"]["seed"] for record in res.records])
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_script_without_a_guard_starts_two_workers_that_do_not_run_it_again(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

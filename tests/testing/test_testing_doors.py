@@ -71,6 +71,7 @@ def test_observers():
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_workers(monkeypatch):
     passes("workers", contract_places.WORKERS)
     monkeypatch.setattr(workers_checks, "PATIENCE", 20.0)
@@ -78,6 +79,7 @@ def test_workers(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_fleets():
     passes("fleet", contract_places.FLEET)
     broken("fleet", contract_places.BROKEN_FLEETS)
@@ -124,6 +126,7 @@ def test_small_plugins_that_come_with_mlecs_bench_pass():
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_places_studies_and_bertscore_pass():
     """In this process: workers and fleets of other processes have tests of their own, with processes that die."""
     for name, kind in (("in-process", "workers"), ("in-process", "fleet"), *own("study"), ("bertscore", "metric")):
