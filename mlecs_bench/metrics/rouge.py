@@ -29,7 +29,11 @@ KINDS: dict[Sentences, str] = {"newline": "rougeLsum", "split": "rougeLsum", "no
 
 @dataclass(frozen=True)
 class Reading:
-    """How Rouge reads texts: which words it finds, whether it stems them, what a sentence is."""
+    """How Rouge reads texts: which words it finds, whether it stems them, what a sentence is.
+
+    Stemming moves the score by up to 0.014. Texts are passed as they are: with "newline" a text without line breaks is
+    one sentence, for which Rouge-LSum is Rouge-L.
+    """
 
     unicode: bool = False
     stems: bool = True
@@ -70,22 +74,6 @@ def rouge_of_each(predictions: Sequence[str], references: Sequence[str], reading
     pairs = zip(map(text, predictions), map(text, references), strict=True)
     kind = KINDS[reading.sentences]
     return [_f1(kind, reading.unicode, reading.stems, reference, prediction) for prediction, reference in pairs]
-
-
-def rouge_lsum(predictions: Sequence[str], references: Sequence[str]) -> Metric:
-    """Return `rouge` of texts whose words are ASCII, with stemming (it moves the score by up to 0.014).
-
-    Texts are passed as they are: a summary without line breaks is one sentence, for which Rouge-LSum is Rouge-L.
-    """
-    return rouge(predictions, references, NAME, Reading())
-
-
-def rouge_lsum_sentences(predictions: Sequence[str], references: Sequence[str]) -> Metric:
-    """Return `rouge_lsum` of texts with a sentence a line, for which the library takes a line.
-
-    Texts of one sentence score as they do without the cut.
-    """
-    return rouge(predictions, references, "rouge_lsum_sentences", Reading(sentences="split"))
 
 
 def _lines(text: str) -> str:

@@ -65,7 +65,7 @@ def cell_name(identity: Mapping[str, Any], key: str, variant: str = "") -> str:
         *([departs] if departs else []),
         key[:KEY_DIGITS],
     )
-    safe = [re.sub(r"[^A-Za-z0-9.,=+_-]", "_", part)[:LONGEST] for part in parts]
+    safe = [re.sub(r"[^A-Za-z0-9.,=+_-]", "_", part)[:LONGEST].rstrip("-") for part in parts]
     return "--".join(safe).lstrip(".") + ".json"
 
 

@@ -9,8 +9,19 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from installed import scorers_of
 from mlecs_bench.errors import DataError
-from mlecs_bench.metrics.rouge import rouge_lsum, rouge_lsum_sentences
+from mlecs_bench.metrics.rouge import Reading, rouge
 from mlecs_bench.metrics.sentences import RULES, sentences
+
+
+def rouge_lsum(predictions, references):
+    """Rouge-LSum as records of ASCII texts hold it: stemmed words, a line is a sentence."""
+    return rouge(predictions, references, "rouge_lsum", Reading())
+
+
+def rouge_lsum_sentences(predictions, references):
+    """Rouge-LSum of texts that are cut at their punctuation."""
+    return rouge(predictions, references, "rouge_lsum_sentences", Reading(sentences="split"))
+
 
 BY_HAND = (
     ["A man talks.", "He then walks!", "Does he?", "Yes."],
