@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import hashlib
+import io
 import json
 import math
 import os
@@ -14,6 +15,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any, TextIO
+
+from mlecs_plugins.datasets.archives import ArchiveError, archive_of, is_folder, open_bytes, paths_in
 
 MAX_DEPTH = 8  # folders below DIR that are searched: a wrong DIR such as / must not take minutes
 MACOS_FOLDER = "__MACOSX"  # what macOS puts into archives beside the files: their attributes, under the same names
@@ -49,13 +52,28 @@ def open_text(path: Path) -> TextIO:
 
     Ends of lines are left as they are. Raises OSError.
     """
-    compressed = path.suffix.lower() == ".gz"
-    with gzip.open(path, "rb") if compressed else path.open("rb") as file:
+    try:
+        file = open_bytes(path)
+    except ArchiveError as error:
+        raise OSError(str(error)) from error
+    if path.suffix.lower() == ".gz":
+        file = _Unpacked(file)
+    try:
         first = file.read(2)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
     encoding = "utf-16" if first in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
-    if compressed:
-        return gzip.open(path, "rt", encoding=encoding, newline="")
-    return path.open(encoding=encoding, newline="")
+    return io.TextIOWrapper(file, encoding=encoding, newline="")
+
+
+class _Unpacked(gzip.GzipFile):
+    """What a file compressed by gzip holds; closing it closes the file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(fileobj=file, mode="rb")
+        self.myfileobj = file
 
 
 def suffix_of(path: Path) -> str:
@@ -69,9 +87,19 @@ def in_order(paths: Iterable[Path]) -> list[Path]:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file's content in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the sha256 of the content of a file, or of a member of an archive, in hexadecimal.
+
+    A member that is damaged has that of what is wrong with it: whoever reads it says so.
+    """
+    try:
+        with open_bytes(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # a file of bytes
+    except ArchiveError as error:
+        return hashlib.sha256(f"damaged: {error}".encode()).hexdigest()
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_file() or archive_of(path) is not None
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -108,11 +136,12 @@ class Digests:
         return digests
 
     def _digest(self, path: Path) -> str:
-        if path.is_dir():
-            held = [(file.name, self._digest(file)) for file in sorted(path.iterdir()) if file.is_file()]
+        if is_folder(path):
+            held = [(file.name, self._digest(file)) for file in sorted(paths_in(path)) if _is_there(file)]
             return hashlib.sha256(json.dumps(held).encode()).hexdigest()
-        status = path.stat()
-        key, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns]
+        archive, member = archive_of(path) or (path, "")
+        status = archive.stat()
+        key, stamp = "//".join([str(archive.resolve()), *([member] if member else [])]), [status.st_size, status.st_mtime_ns]
         known = self._known.get(key)
         if known is not None and known[:2] == stamp:
             return str(known[2])

@@ -7,6 +7,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mlecs_bench.api import DataError
+from mlecs_plugins.datasets.archives import is_archive, is_folder, without_suffix
+from mlecs_plugins.datasets.user_archives import Progress, archives_among, untold
 from mlecs_plugins.datasets.user_files import PICTURE_SUFFIXES, is_picture, suffix_of, visible_files
 from mlecs_plugins.datasets.vast.card import PAGE
 
@@ -18,9 +20,13 @@ SHOWN_NAMES = 5
 
 
 class Folder:
-    """The files in a user's folder; raises DataError when there is no such folder."""
+    """The files in a user's folder and in its archives; raises DataError when there is no such folder.
 
-    def __init__(self, data_dir: Path) -> None:
+    Tars that are compressed are unpacked into `unpacked`; without it they are only listed. `damaged` names archives
+    that are not whole, `refused` members that are not read, `copies` members that lie beside their archive, too.
+    """
+
+    def __init__(self, data_dir: Path, unpacked: Path | None = None, progress: Progress = untold) -> None:
         if not data_dir.is_dir():
             what = "is not a folder" if data_dir.exists() else "does not exist"
             raise DataError(
@@ -28,42 +34,85 @@ class Folder:
                 "the synthetic stand-in"
             )
         self.data_dir = data_dir
+        self.damaged: list[str] = []
+        self.refused: list[str] = []
+        self.copies: list[str] = []
         self._annotations: list[Path] = []
+        self._packed_annotations: list[Path] = []
         self._media: dict[str, list[Path]] = {}
         self._frames: dict[str, list[Path]] = {}
-        for path in visible_files(data_dir):
-            suffix = suffix_of(path)
-            if suffix not in ANNOTATION_SUFFIXES + MEDIA_SUFFIXES or not path.is_file():
-                continue  # no link to nowhere and no pipe
-            if suffix in ANNOTATION_SUFFIXES:
-                self._annotations.append(path)
-            elif path.suffix.lower() in MEDIA_SUFFIXES:
-                self._media.setdefault(_composed(path.stem), []).append(path)
-                if is_picture(path) and path.parent != data_dir:
-                    folders = self._frames.setdefault(_composed(path.parent.name), [])
-                    folders += [path.parent] if path.parent not in folders else []
+        self._named: set[tuple[Path, str]] = set()
+        self._originals: dict[Path, Path] = {}
+        found = visible_files(data_dir)
+        loose = [path for path in found if _may_be_read(path) and path.is_file()]  # no link to nowhere and no pipe
+        self._add(loose, self._annotations)
+        known = {key for path in loose for key in self._keys(path)}
+        for archive in archives_among(found, unpacked, progress):
+            self._originals[archive.tar] = archive.path
+            name = self.name_of(archive.path)
+            self.damaged += [f"{name}: {archive.damage}"] if archive.damage else []
+            self.refused += [f"{name}/{member}" for member in archive.refused]
+            members = [path for path in archive.members if _may_be_read(path)]
+            copied = [path for path in members if not known.isdisjoint(self._keys(path))]
+            self.copies += [self.name_of(path) for path in copied]
+            self._add([path for path in members if path not in set(copied)], self._packed_annotations)
+
+    def _add(self, paths: Sequence[Path], annotations: list[Path]) -> None:
+        """Sort files by what they are."""
+        annotations += [path for path in paths if suffix_of(path) in ANNOTATION_SUFFIXES]
+        for path in paths:
+            if path.suffix.lower() not in MEDIA_SUFFIXES:
+                continue
+            self._named.add((path.parent, path.stem))
+            self._media.setdefault(_composed(path.stem), []).append(path)
+            if is_picture(path) and path.parent != self.data_dir:
+                folders = self._frames.setdefault(_composed(self._own_name(path.parent)), [])
+                folders += [path.parent] if path.parent not in folders else []
+
+    def _own_name(self, folder: Path) -> str:
+        """Return the name of a folder; that of an archive is without its suffix."""
+        original = self._originals.get(folder, folder)
+        return without_suffix(original.name) if is_archive(original) else original.name
+
+    def _keys(self, path: Path) -> list[tuple[str, str]]:
+        """Return what a file and its copy in an archive have in common: of pictures the folder, too."""
+        if not is_picture(path):
+            return [("", path.name)]
+        at_root = path.parent == self.data_dir or is_archive(path.parent)
+        return [(self._own_name(path.parent), path.name), *([("", path.name)] if at_root else [])]
 
     def annotations(self, wanted: str | None) -> Path:
         """Return the annotation file: the one called `wanted`, or the only one. Raises DataError otherwise."""
-        named = [path for path in self._annotations if wanted in (None, path.name, self.name_of(path))]
+        loose, packed = self._annotations, self._packed_annotations
+        if wanted is None:
+            named = loose or packed
+            if len(named) > 1:  # a JSON file beside a media file of its name is about that file alone
+                named = [path for path in named if (path.parent, path.stem) not in self._named] or named
+        else:
+            named = [path for path in [*loose, *packed] if wanted in (path.name, self.name_of(path))]
         if len(named) == 1:
             return named[0]
-        if not self._annotations:
+        if not self.has_annotations:
+            if self.damaged:
+                raise DataError(f"vast: {self.damaged[0]}")
             raise DataError(
                 f"vast: {self.data_dir} holds no annotation file (*.json or *.jsonl); it must hold one, and if you "
                 f"have them CLIP.mp4 and CLIP.mp3 of each clip, in any subfolders; see {PAGE}"
             )
-        names = self._listed([self.name_of(path) for path in named or self._annotations])
+        names = self._listed([self.name_of(path) for path in named or [*loose, *packed]])
         what = f"no annotation file '{wanted}'" if not named else f"{len(named)} annotation files"
         raise DataError(f"vast: {self.data_dir} holds {what}; choose with --data-option annotations=NAME from {names}")
 
     @property
     def has_annotations(self) -> bool:
         """Is there at least one annotation file?"""
-        return bool(self._annotations)
+        return bool(self._annotations or self._packed_annotations)
 
     def name_of(self, path: Path) -> str:
         """Return a file's path below the folder."""
+        tar = next((parent for parent in path.parents if parent in self._originals), None)
+        if tar is not None:
+            path = self._originals[tar] / path.relative_to(tar)
         return path.relative_to(self.data_dir).as_posix()
 
     def media(self, clip_id: str) -> list[Path]:
@@ -87,6 +136,10 @@ class Folder:
     def _listed(names: Sequence[str]) -> str:
         more = ", ..." if len(names) > SHOWN_NAMES else ""
         return ", ".join(names[:SHOWN_NAMES]) + more
+
+
+def _may_be_read(path: Path) -> bool:
+    return suffix_of(path) in ANNOTATION_SUFFIXES or path.suffix.lower() in MEDIA_SUFFIXES
 
 
 def names_of(clip_id: str) -> list[str]:
@@ -119,7 +172,7 @@ def sound_first(paths: Sequence[Path]) -> list[Path]:
 
 def _rank(path: Path, *order: Sequence[str]) -> int:
     """Return which of the groups of suffixes a path belongs to; a folder of frames is a picture."""
-    suffix = PICTURE_SUFFIXES[0] if path.is_dir() else path.suffix.lower()
+    suffix = PICTURE_SUFFIXES[0] if is_folder(path) else path.suffix.lower()
     return next(number for number, suffixes in enumerate(order) if suffix in suffixes)
 
 
@@ -131,4 +184,4 @@ def missing_files(data_dir: Path) -> list[str]:
             folder.annotations(None)
     except DataError as error:
         return [str(error)]
-    return []
+    return folder.damaged

@@ -5,6 +5,8 @@ A function returns None where a file has no stream of the kind, and raises Media
 
 from __future__ import annotations
 
+import io
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import av
 import numpy as np
+from PIL.Image import DecompressionBombError
 
+from mlecs_plugins.datasets.archives import ArchiveError, archive_of, is_folder, open_bytes, paths_in, read_bytes
 from mlecs_plugins.datasets.user_files import PICTURE_SUFFIXES, in_order, is_picture
+from mlecs_plugins.datasets.wholeness import damage_of_png, damage_of_wave
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +28,12 @@ if TYPE_CHECKING:
 _ONLY_FILES = {"protocol_whitelist": "file"}  # a playlist in a media file's clothes must not reach the network
 SHORTEST_SHARE, SLACK_SECONDS = 0.95, 0.1
 """A stream that ends before this share of the duration that its file declares, less the slack, is cut short."""
+
+PICTURE_ERRORS = (
+    *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError),
+    *(EOFError, OverflowError, ZeroDivisionError, MemoryError, struct.error, DecompressionBombError),
+)
+"""What Pillow raises for files that are no whole pictures, of which its documentation names the first alone."""
 
 
 class MediaError(Exception):
@@ -35,8 +46,8 @@ def sample_frames(path: Path, n: int) -> list[Array] | None:
     The whole video is decoded, so that damage anywhere shows. A video of fewer than n frames repeats some. A picture
     is a video of one frame, and a folder of pictures is one of as many.
     """
-    if path.is_dir() or path.suffix.lower() in PICTURE_SUFFIXES:
-        files = pictures_in(path) if path.is_dir() else [path]
+    if _shows_pictures(path):
+        files = pictures_in(path) if is_folder(path) else [path]
         return [read_picture(files[position]) for position in even_positions(len(files), n)]
     with _opened(path) as container:
         stream = _stream(container, "video")
@@ -60,7 +71,7 @@ def even_positions(total: int, n: int) -> list[int]:
 
 def read_waveform(path: Path, rate: int) -> Array | None:
     """Return the sound (T,) float32 at `rate` samples per second, the mean of all channels."""
-    if path.is_dir() or path.suffix.lower() in PICTURE_SUFFIXES:
+    if _shows_pictures(path):
         return None
     parts: list[Array] = []
     resampler, form = None, None
@@ -103,9 +114,13 @@ def upright(frame: Any) -> Array:
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns % 4))
 
 
+def _shows_pictures(path: Path) -> bool:
+    return path.suffix.lower() in PICTURE_SUFFIXES or is_folder(path)
+
+
 def pictures_in(folder: Path) -> list[Path]:
     """Return the pictures in a folder, in the order of the numbers in their names."""
-    return in_order(path for path in folder.iterdir() if is_picture(path))
+    return in_order(path for path in paths_in(folder) if is_picture(path))
 
 
 def read_picture(path: Path) -> Array:
@@ -113,10 +128,15 @@ def read_picture(path: Path) -> Array:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
+        content = read_bytes(path)
+        if damage := damage_of_png(content):
+            raise MediaError(f"is no whole picture ({damage})")
+        with Image.open(io.BytesIO(content)) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except PICTURE_ERRORS as error:
         raise MediaError(f"is no whole picture ({str(error).partition(chr(10))[0][:80]})") from error
+    except ArchiveError as error:
+        raise MediaError(str(error)) from error
 
 
 def _pictures(path: Path, positions: Sequence[int]) -> tuple[dict[int, Array], int]:
@@ -135,10 +155,17 @@ def _pictures(path: Path, positions: Sequence[int]) -> tuple[dict[int, Array], i
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
-        with av.open(str(path), options=_ONLY_FILES, metadata_errors="replace") as container:
-            yield container
-    except av.FFmpegError as error:
+        with open_bytes(path) as file:
+            if damage := damage_of_wave(file):
+                raise MediaError(f"is cut short: {damage}")
+            file.seek(0)
+            source = file if archive_of(path) else str(path)
+            with av.open(source, options=_ONLY_FILES, metadata_errors="replace") as container:
+                yield container
+    except (av.FFmpegError, OSError) as error:
         raise MediaError(f"cannot be read ({_reason(error)})") from error
+    except ArchiveError as error:
+        raise MediaError(str(error)) from error
 
 
 def _stream(container: Any, kind: Literal["video", "audio"]) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mlecs_bench.api import DataError
 from mlecs_plugins.datasets.problems import Problems
+from mlecs_plugins.datasets.user_archives import Progress, untold
 from mlecs_plugins.datasets.vast.card import VastOptions, View
 from mlecs_plugins.datasets.vast.clips import Clip, Subset, read_clips
 from mlecs_plugins.datasets.vast.folder import Folder
@@ -38,12 +39,17 @@ class Selection:
         return [path for clip in self.clips for path in self.media(clip)]
 
 
-def make_plan(data_dir: Path, options: VastOptions, problems: Problems) -> Selection:
-    """Read the annotations and choose view and clips; notes broken records.
+def make_plan(
+    data_dir: Path, options: VastOptions, problems: Problems, cache: Path | None = None, progress: Progress = untold
+) -> Selection:
+    """Read the annotations and choose view and clips; notes broken records and archives.
 
+    Compressed tars are unpacked into `cache`.
     Raises DataError when there is no folder, no annotation file, or no media for the media view.
     """
-    folder = Folder(data_dir)
+    folder = Folder(data_dir, cache, progress)
+    for line in folder.damaged:
+        problems.add(line)
     annotations = folder.annotations(options.annotations)
     everything, with_media = (Subset(options.limit, options.subset_seed) for _ in range(2))
     claimed: set[Path] = set()

@@ -55,7 +55,7 @@ def prepare(request: DataRequest) -> Prepared:
             raise UsageError("the options of vast choose among your own clips; give --data-dir, or leave them out")
         return prepare_synthetic(request)
     problems = Problems()
-    plan = make_plan(request.data_dir, options, problems)
+    plan = _plan(request, options, problems)
     _refuse(problems, plan)
     towers = Towers.of(options, plan.view, request.progress)
     digests = _digests(request, plan)
@@ -79,7 +79,7 @@ def verify(request: DataRequest) -> Verification:
     """Return what the user's files hold, decoding all media; raises DataError when there is nothing to look at."""
     options = _options(request)
     problems = Problems()
-    plan = make_plan(Path(request.data_dir or ""), options, problems)
+    plan = _plan(request, options, problems)
     towers = Towers.of(options, plan.view, request.progress)
     digests = _digests(request, plan)
     inputs = read_inputs(plan, MediaReader(digests, None), request.progress)
@@ -95,14 +95,30 @@ def verify(request: DataRequest) -> Verification:
         digest=_digest(plan, options, digests, towers) if usable else None,
         missing={m: [plan.clips[i].id for i in np.flatnonzero(~present)] for m, present in inputs.present.items()},
         problems=lines,
-        notes=(*notes_of(plan, options, inputs), *_stranger_note(plan)),
+        notes=(*notes_of(plan, options, inputs), *_stranger_note(plan), *_archive_notes(plan)),
     )
+
+
+def _plan(request: DataRequest, options: card.VastOptions, problems: Problems) -> Selection:
+    try:
+        return make_plan(Path(request.data_dir or ""), options, problems, _cache(request), request.progress)
+    except OSError as error:
+        raise DataError(f"vast: {error.filename} cannot be read ({error.strerror}); mend or remove it") from error
 
 
 def _stranger_note(plan: Selection) -> list[str]:
     """Return which media files belong to no record; prepared data do not depend on them, and say nothing of them."""
     names = [plan.folder.name_of(path) for path in plan.strangers]
     return [f"{len(names)} media files belong to no record and are not read: {_some(names)}"] if names else []
+
+
+def _archive_notes(plan: Selection) -> list[str]:
+    """Return what is in archives and not read."""
+    kinds = {
+        "members of archives are not read": plan.folder.refused,
+        "members of archives lie beside them, too, and are read there": plan.folder.copies,
+    }
+    return [f"{len(names)} {what}: {_some(names)}" for what, names in kinds.items() if names]
 
 
 def _options(request: DataRequest) -> card.VastOptions:
@@ -115,7 +131,7 @@ def _refuse(problems: Problems, plan: Selection) -> None:
     if problems.count:
         more = f" (and {problems.count - 1} more problems)" if problems.count > 1 else ""
         command = f"mlecs-bench data verify vast --data-dir {plan.folder.data_dir}"
-        raise DataError(f"vast: {problems.lines[0]}{more}; mend or remove such records; '{command}' lists them")
+        raise DataError(f"vast: {problems.lines[0]}{more}; mend or remove what is named; '{command}' lists them")
 
 
 def _cache(request: DataRequest) -> Path:

@@ -1,0 +1,237 @@
+"""Archives in a user's folder: what they hold is what loose files would be, and nothing leads out of them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import shutil
+import struct
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlecs_bench.errors import DataError
+from mlecs_plugins.datasets import vast
+from mlecs_plugins.datasets.archives import ArchiveError, contents_of, members_of, read_bytes
+from vast_files import open_samples, plain, record, tone, verified, write_media, write_records
+
+IDS = ("both", "frames", "photo", "sound")
+LEADING_OUT = ("../both.mp4", "/both.mp4", "a/../../frames.mp4", "C:\\photo.mp4", "..\\sound.mp4")
+SHAPES = ("zip", "stored.zip", "tar", "tar.gz", "tgz")
+
+
+def write_loose(folder: Path) -> Path:
+    """Write four clips: a video with sound, a folder of frames, a picture and a sound file."""
+    media = folder / "media"
+    write_media(media / "both.mp4", sound=tone(0.4), n_frames=8)
+    for number in (2, 10):
+        (media / "frames").mkdir(exist_ok=True)
+        Image.fromarray(plain(number)).save(media / "frames" / f"{number}.png")
+    Image.fromarray(plain(20)).save(media / "photo.bmp")
+    write_media(media / "sound.mp3", draw=None, sound=tone(0.4, 900), form="mp4")
+    return write_records(folder / "notes.json", [record(name) for name in IDS]).parent
+
+
+def pack(folder: Path, archive: Path, *, keep: bool = False, mode: str = "") -> None:
+    """Put a folder into an archive beside it, as zip, GNU tar and others do."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED if "stored" in archive.name else zipfile.ZIP_DEFLATED) as z:
+            for path in files:
+                z.write(path, path.relative_to(folder.parent))
+    else:
+        with tarfile.open(archive, mode or ("w" if archive.suffix == ".tar" else "w:gz")) as tar:
+            tar.add(folder, folder.name)
+    if not keep:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def loose(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_loose(tmp_path_factory.mktemp("loose") / "vast")
+
+
+def same(found, wanted) -> None:
+    assert found.ids == wanted.ids
+    assert found.manifest.digest == wanted.manifest.digest
+    for name in ("audio", "subtitle", "vision"):
+        np.testing.assert_array_equal(found.presence[name], wanted.presence[name])
+        np.testing.assert_array_equal(found.array(name), wanted.array(name))
+
+
+def test_samples_and_digest_do_not_depend_on_how_media_are_packed(loose, tmp_path):
+    wanted = open_samples(loose, tmp_path / "cache")
+    assert wanted.presence["vision"].tolist() == [True, True, True, False]
+    assert wanted.presence["audio"].tolist() == [True, False, False, True]
+    for shape in SHAPES:
+        folder = Path(shutil.copytree(loose, tmp_path / shape / "vast"))
+        pack(folder / "media", folder / f"clips.{shape}")
+        same(open_samples(folder, tmp_path / shape / "cache"), wanted)
+        found = verified(folder, tmp_path / shape / "cache")
+        assert (found.digest, found.problems) == (wanted.manifest.digest, [])
+        assert vast.check(folder) == []
+
+
+def test_an_archive_beside_what_was_unpacked_from_it_changes_nothing_and_is_told(loose, tmp_path):
+    folder = Path(shutil.copytree(loose, tmp_path / "vast"))
+    pack(folder / "media", folder / "media.tar", keep=True)
+    same(open_samples(folder, tmp_path / "cache"), open_samples(loose, tmp_path / "cache"))
+    notes = verified(folder, tmp_path / "cache").notes
+    assert any(note.startswith("5 members of archives lie beside them, too") for note in notes), notes
+
+
+def test_shards_hold_clips_with_a_file_about_each_and_the_annotations_may_be_packed_too(loose, tmp_path):
+    folder = tmp_path / "vast"
+    folder.mkdir()
+    for shard, names in enumerate((("both", "frames"), ("photo", "sound"))):
+        with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
+            for path in sorted((loose / "media").rglob("*")):
+                if path.is_file() and {path.stem, path.parent.name} & set(names):
+                    tar.add(path, path.relative_to(loose / "media"))
+                    if path.parent.name == "media":
+                        about = json.dumps({"key": path.stem}).encode()
+                        member = tarfile.TarInfo(f"{path.stem}.json")
+                        member.size = len(about)
+                        tar.addfile(member, io.BytesIO(about))
+    with zipfile.ZipFile(folder / "annotations.zip", "w") as archive:
+        archive.write(loose / "notes.json", "made/notes.json")
+    same(open_samples(folder, tmp_path / "cache"), open_samples(loose, tmp_path / "cache"))
+
+
+def hostile_tar(path: Path, good: Path, secret: Path) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name in LEADING_OUT:
+            member = tarfile.TarInfo(name)
+            member.size = good.stat().st_size
+            tar.addfile(member, io.BytesIO(good.read_bytes()))
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+            link = tarfile.TarInfo("photo.bmp" if kind == tarfile.SYMTYPE else "sound.mp3")
+            link.type, link.linkname = kind, str(secret)
+            tar.addfile(link)
+        pipe = tarfile.TarInfo("frames.mp4")
+        pipe.type = tarfile.FIFOTYPE
+        tar.addfile(pipe)
+        tar.add(good, "media/both.mp4")
+
+
+def hostile_zip(path: Path, good: Path, secret: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in LEADING_OUT:
+            entry = zipfile.ZipInfo("placeholder")
+            entry.filename = name
+            archive.writestr(entry, good.read_bytes())
+        link = zipfile.ZipInfo("photo.bmp")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, str(secret))
+        archive.write(good, "media/both.mp4")
+
+
+@pytest.mark.parametrize("write", [hostile_tar, hostile_zip])
+def test_members_that_lead_out_or_are_links_are_never_read_and_named(write, loose, tmp_path):
+    folder = tmp_path / "deep" / "vast"
+    folder.mkdir(parents=True)
+    shutil.copy(loose / "notes.json", folder)
+    Image.fromarray(plain(9)).save(tmp_path / "secret.bmp")
+    for name in ("both.mp4", "frames.mp4", "sound.mp4"):
+        shutil.copy(loose / "media" / "both.mp4", tmp_path / "deep" / name)
+    archive = folder / f"clips.{write.__name__.rpartition('_')[2]}"
+    write(archive, loose / "media" / "both.mp4", tmp_path / "secret.bmp")
+    assert [path.relative_to(archive).as_posix() for path in members_of(archive)[0]] == ["media/both.mp4"]
+    assert open_samples(folder, tmp_path / "cache").ids == ("both",)
+    before = sorted(tmp_path.rglob("*"))
+    notes = verified(folder, tmp_path / "cache").notes
+    assert any("members of archives are not read: " in note and "leads out of the archive" in note for note in notes)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_names_as_other_systems_write_them_are_read(tmp_path):
+    """UTF-8 without the mark that says so (macOS), backslashes (Windows), and attributes of macOS left alone."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("übung.png", "folder\\Größe.png", "__MACOSX/._b.png", ".hidden.png", "./c.png"):
+            entry = zipfile.ZipInfo("placeholder")
+            entry.filename = name
+            archive.writestr(entry, name.encode())
+    plain_names = path.read_bytes()
+    for name in ("übung.png", "folder\\Größe.png"):  # the flag of UTF-8, in both headers of each entry
+        raw = name.encode()
+        for before in (30, 46):
+            at = -1
+            while (at := plain_names.find(raw, at + 1)) >= 0:
+                magic = plain_names[at - before : at - before + 4]
+                flag = at - before + (6 if before == 30 else 8)
+                if magic in (b"PK\x03\x04", b"PK\x01\x02"):
+                    plain_names = plain_names[:flag] + b"\0\0" + plain_names[flag + 2 :]
+    path.write_bytes(plain_names)
+    found = {p.relative_to(path).as_posix(): read_bytes(p).decode() for p in members_of(path)[0]}
+    assert found == {"übung.png": "übung.png", "folder/Größe.png": "folder\\Größe.png", "c.png": "./c.png"}
+
+
+def test_an_archive_that_is_not_whole_is_named_and_refused(loose, tmp_path):
+    def flipped_header(data: bytes) -> bytes:
+        """Damage the third header of a tar, where the library would see its end."""
+        at = [i for i in range(0, len(data), 512) if data[i + 257 : i + 262] == b"ustar"][2]
+        return data[: at + 3] + bytes([data[at + 3] ^ 1]) + data[at + 4 :]
+
+    def at_a_member(data: bytes) -> bytes:
+        return data[: [i for i in range(0, len(data), 512) if data[i + 257 : i + 262] == b"ustar"][2]]
+
+    for shape, damage in (
+        ("zip", lambda data: data[:-30]),
+        ("zip", lambda data: b"no archive"),
+        ("tar", lambda data: data[: len(data) // 2]),
+        ("tar", flipped_header),
+        ("tar", at_a_member),
+        ("tgz", lambda data: data[:-9]),
+        ("tgz", lambda data: gzip.compress(b"no tar" * 1000)),
+        ("tgz", lambda data: data[:2000] + bytes([data[2000] ^ 8]) + data[2001:]),
+        ("tgz", lambda data: gzip.compress(bytes(1 << 27))),
+    ):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(loose, folder)
+        archive = folder / f"clips.{shape}"
+        pack(folder / "media", archive)
+        archive.write_bytes(damage(archive.read_bytes()))
+        with pytest.raises(DataError, match=rf"vast: clips\.{shape}: (is no whole archive|unpacks to more)") as caught:
+            open_samples(folder, tmp_path / "cache")
+        assert "\n" not in str(caught.value)
+        assert verified(folder, tmp_path / "cache", view="captions").problems[0].startswith(f"clips.{shape}: ")
+        assert vast.check(folder)[:1] or shape == "tgz"
+        assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").rglob("*.part"))
+
+
+def test_a_member_with_another_checksum_is_damaged_media_and_never_read_as_if_it_were_whole(loose, tmp_path):
+    folder = Path(shutil.copytree(loose, tmp_path / "vast"))
+    pack(folder / "media", folder / "clips.stored.zip")
+    data = bytearray((folder / "clips.stored.zip").read_bytes())
+    data[data.index(b"BM") + 100] ^= 1  # a pixel of the bitmap, which has no checksum of its own
+    (folder / "clips.stored.zip").write_bytes(data)
+    found = verified(folder, tmp_path / "cache")
+    assert [line.partition(" (")[0] for line in found.problems] == [
+        "clips.stored.zip/media/photo.bmp: is damaged in its archive"
+    ]
+    assert "photo" in found.missing["vision"]
+
+
+def test_what_is_no_media_is_not_unpacked(tmp_path):
+    """Bombs, encrypted members and members that are there twice are refused before anything is unpacked."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.bmp", bytes(1 << 27))
+        with pytest.warns(UserWarning, match="Duplicate"):
+            for _ in range(2):
+                archive.writestr("twice.bmp", b"BM")
+        archive.writestr("secret.bmp", b"BM")
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"secret.bmp") - 46
+    struct.pack_into("<H", data, at + 8, 1)
+    path.write_bytes(data)
+    assert contents_of(path).places == {}
+    assert [line.partition(" ")[0] for line in contents_of(path).refused] == ["bomb.bmp", "secret.bmp", "twice.bmp"]
+    with pytest.raises(ArchiveError, match="is not in a.zip"):
+        read_bytes(path / "bomb.bmp")
