@@ -91,9 +91,22 @@ def _chosen(args: tuple[Any, ...], value: Any) -> Any:
 
 
 def identifying(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of options of `cls` that identify a result: without folders, and without how it is computed."""
+    """Return the values of options of `cls` that identify a result: without folders, and without how it is computed.
+
+    Options that joined a class later may be named in its `SILENT_DEFAULTS`: at their defaults they are left out, so
+    that results from before stay the same results.
+    """
     marks = {field.name: field.metadata for field in dataclasses.fields(cls)}
-    kept = {name: value for name, value in values.items() if not marks[name].get("execution")}
+    silent = {
+        field.name: field.default
+        for field in dataclasses.fields(cls)
+        if field.name in getattr(cls, "SILENT_DEFAULTS", ())
+    }
+    kept = {
+        name: value
+        for name, value in values.items()
+        if not marks[name].get("execution") and not (name in silent and value == silent[name])
+    }
     return {
         name: Path(value).name if marks[name].get("path") and isinstance(value, str) else value
         for name, value in kept.items()

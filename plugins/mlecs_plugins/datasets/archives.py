@@ -1,5 +1,7 @@
 """Archives in a user's folder: the members of zip and tar files are read where they are, as if each were a file.
 
+So are the cells of Parquet tables that hold files (parquet_cells.py).
+
 The path of a member is that of its archive with the member's name behind it: DIR/media.zip/videos/a.mp4. A member that
 is a link, or whose name leads out of the archive, is never read. A tar compressed by gzip has no order in which
 single members can be reached, so it is unpacked into one tar in the cache, named by its digest.
@@ -18,6 +20,8 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import IO
+
+from mlecs_plugins.datasets import parquet_cells
 
 PACKED_TARS = (".tar.gz", ".tgz")
 SUFFIXES = (".zip", ".tar", *PACKED_TARS)
@@ -82,9 +86,9 @@ def without_suffix(name: str) -> str:
 
 
 def archive_of(path: Path) -> tuple[Path, str] | None:
-    """Return the archive that a path leads into, and the rest of the path; None for any other path."""
+    """Return the archive or table that a path leads into, and the rest of the path; None for any other path."""
     for parent in path.parents:
-        if is_archive(parent) and parent.is_file():
+        if parent.name.lower().endswith((*SUFFIXES, parquet_cells.SUFFIX)) and parent.is_file():
             return parent, path.relative_to(parent).as_posix()
     return None
 
@@ -97,7 +101,7 @@ def members_of(archive: Path) -> tuple[list[Path], Contents]:
 
 def contents_of(archive: Path) -> Contents:
     """Return what is in an archive; raises ArchiveError where it is not whole."""
-    return _contents(archive, *_stamp(archive))
+    return _contents(archive, _stamp_of(archive))
 
 
 def unpacked(archive: Path, digest: str, folder: Path, write_whole: Callable[..., None]) -> Path:
@@ -139,7 +143,7 @@ def is_folder(path: Path) -> bool:
     if path.is_dir() or (is_archive(path) and path.is_file()):
         return True
     place = archive_of(path)
-    return place is not None and place[1] in contents_of(place[0]).by_folder
+    return place is not None and is_archive(place[0]) and place[1] in contents_of(place[0]).by_folder
 
 
 def paths_in(folder: Path) -> list[Path]:
@@ -151,7 +155,7 @@ def paths_in(folder: Path) -> list[Path]:
 
 
 @lru_cache(maxsize=KNOWN_ARCHIVES)
-def _contents(archive: Path, size: int, changed: int) -> Contents:
+def _contents(archive: Path, _stamp: tuple[int, int]) -> Contents:
     """Return what is in an archive of this size and time of change."""
     try:
         entries = list(_zip_entries(archive) if archive.suffix.lower() == ".zip" else _tar_entries(archive))
@@ -177,7 +181,7 @@ Entry = tuple[str, int, int, str]
 
 
 def _zip_entries(archive: Path) -> Iterator[Entry]:
-    for number, member in enumerate(_zip(archive, *_stamp(archive)).infolist()):
+    for number, member in enumerate(_zip(archive, _stamp_of(archive)).infolist()):
         if member.is_dir():
             continue
         kind = member.external_attr >> 28  # of the mode that Unix writes
@@ -241,14 +245,19 @@ def _is_visible(name: str) -> bool:
 
 
 def _member(archive: Path, name: str) -> bytes:
-    """Return the content of a member; raises ArchiveError where it is damaged."""
+    """Return the content of a member or cell; raises ArchiveError where it is damaged."""
+    if not is_archive(archive):
+        try:
+            return parquet_cells.read_cell(archive, name)
+        except parquet_cells.CellsError as error:
+            raise ArchiveError(str(error)) from error
     place = contents_of(archive).places.get(name)
     if place is None:
         raise ArchiveError(f"is not in {archive.name}")
     start, size = place
     try:
         if archive.suffix.lower() == ".zip":
-            content = _from_zip(_zip(archive, *_stamp(archive)), start)
+            content = _from_zip(_zip(archive, _stamp_of(archive)), start)
         else:
             with archive.open("rb") as file:
                 file.seek(start)
@@ -267,12 +276,12 @@ def _from_zip(archive: zipfile.ZipFile, number: int) -> bytes:
 
 
 @lru_cache(maxsize=OPEN_ARCHIVES)
-def _zip(archive: Path, size: int, changed: int) -> zipfile.ZipFile:
+def _zip(archive: Path, _stamp: tuple[int, int]) -> zipfile.ZipFile:
     """Return an open zip file: its list of members takes long to read, and is needed for each of them."""
     return zipfile.ZipFile(archive)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp_of(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_size, status.st_mtime_ns
 

@@ -53,11 +53,11 @@ def open_text(path: Path) -> TextIO:
     Ends of lines are left as they are. Raises OSError.
     """
     try:
-        file = open_bytes(path)
+        file: IO[bytes] | _Unpacked = open_bytes(path)
     except ArchiveError as error:
         raise OSError(str(error)) from error
     if path.suffix.lower() == ".gz":
-        file = _Unpacked(file)
+        file = _Unpacked(file)  # type: ignore[arg-type]  # it is what was opened
     try:
         first = file.read(2)
         file.seek(0)
@@ -73,7 +73,7 @@ class _Unpacked(gzip.GzipFile):
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(fileobj=file, mode="rb")
-        self.myfileobj = file
+        self.myfileobj = file  # type: ignore[assignment]  # any file that is to be closed
 
 
 def suffix_of(path: Path) -> str:
@@ -98,6 +98,10 @@ def sha256_of(path: Path) -> str:
         return hashlib.sha256(f"damaged: {error}".encode()).hexdigest()
 
 
+def _is_plain_folder(path: Path) -> bool:
+    return path.is_dir() or (is_folder(path) and not path.is_file())
+
+
 def _is_there(path: Path) -> bool:
     return path.is_file() or archive_of(path) is not None
 
@@ -119,10 +123,14 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 class Digests:
-    """The sha256 of files, remembered by path, size and time stamp in a JSON file; a folder's is that of its files."""
+    """The sha256 of files, remembered by path, size and time stamp in a JSON file; a folder's is that of its files.
 
-    def __init__(self, store: Path) -> None:
+    With `archives_are_folders` an archive's is what that of a folder with its members would be.
+    """
+
+    def __init__(self, store: Path, *, archives_are_folders: bool = False) -> None:
         self._store = store
+        self._is_folder = is_folder if archives_are_folders else _is_plain_folder
         self._known = _load(store)
 
     def of(self, paths: Iterable[Path], progress: Callable[[int, int, str], None]) -> dict[Path, str]:
@@ -136,12 +144,13 @@ class Digests:
         return digests
 
     def _digest(self, path: Path) -> str:
-        if is_folder(path):
+        if self._is_folder(path):
             held = [(file.name, self._digest(file)) for file in sorted(paths_in(path)) if _is_there(file)]
             return hashlib.sha256(json.dumps(held).encode()).hexdigest()
         archive, member = archive_of(path) or (path, "")
         status = archive.stat()
-        key, stamp = "//".join([str(archive.resolve()), *([member] if member else [])]), [status.st_size, status.st_mtime_ns]
+        key = f"{archive.resolve()}//{member}" if member else str(archive.resolve())
+        stamp = [status.st_size, status.st_mtime_ns]
         known = self._known.get(key)
         if known is not None and known[:2] == stamp:
             return str(known[2])

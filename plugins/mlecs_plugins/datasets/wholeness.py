@@ -6,9 +6,17 @@ import struct
 import zlib
 from typing import IO
 
+from PIL.Image import DecompressionBombError
+
 PNG = b"\x89PNG\r\n\x1a\n"
 UNKNOWN_SIZES = (0, 0xFFFFFFFF)
 """What programs that write into a pipe put where the size of a sound belongs."""
+
+PICTURE_ERRORS = (
+    *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError),
+    *(EOFError, OverflowError, ZeroDivisionError, MemoryError, struct.error, DecompressionBombError),
+)
+"""What Pillow raises for files that are no whole pictures, of which its documentation names the first alone."""
 
 
 def damage_of_png(content: bytes) -> str:

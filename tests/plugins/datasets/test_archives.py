@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ur_fall_files
 from mlecs_bench.errors import DataError
-from mlecs_plugins.datasets import vast
+from mlecs_plugins.datasets import ur_fall, vast
 from mlecs_plugins.datasets.archives import ArchiveError, contents_of, members_of, read_bytes
 from vast_files import open_samples, plain, record, tone, verified, write_media, write_records
 
@@ -41,7 +42,9 @@ def pack(folder: Path, archive: Path, *, keep: bool = False, mode: str = "") -> 
     """Put a folder into an archive beside it, as zip, GNU tar and others do."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if archive.suffix == ".zip":
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED if "stored" in archive.name else zipfile.ZIP_DEFLATED) as z:
+        with zipfile.ZipFile(
+            archive, "w", zipfile.ZIP_STORED if "stored" in archive.name else zipfile.ZIP_DEFLATED
+        ) as z:
             for path in files:
                 z.write(path, path.relative_to(folder.parent))
     else:
@@ -223,9 +226,9 @@ def test_what_is_no_media_is_not_unpacked(tmp_path):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb.bmp", bytes(1 << 27))
+        archive.writestr("twice.bmp", b"BM")
         with pytest.warns(UserWarning, match="Duplicate"):
-            for _ in range(2):
-                archive.writestr("twice.bmp", b"BM")
+            archive.writestr("twice.bmp", b"BM")
         archive.writestr("secret.bmp", b"BM")
     data = bytearray(path.read_bytes())
     at = data.rindex(b"secret.bmp") - 46
@@ -233,5 +236,76 @@ def test_what_is_no_media_is_not_unpacked(tmp_path):
     path.write_bytes(data)
     assert contents_of(path).places == {}
     assert [line.partition(" ")[0] for line in contents_of(path).refused] == ["bomb.bmp", "secret.bmp", "twice.bmp"]
-    with pytest.raises(ArchiveError, match="is not in a.zip"):
+    with pytest.raises(ArchiveError, match=r"is not in a\.zip"):
         read_bytes(path / "bomb.bmp")
+
+
+# UR-FALL
+
+
+def pictures() -> dict[int, np.ndarray]:
+    generator = np.random.default_rng(3)
+    return {frame: generator.integers(0, 256, (48, 64, 3), dtype=np.uint8) for frame in ur_fall_files.LABELS["fall-01"]}
+
+
+def write_pictures(folder: Path, shape: str) -> None:
+    """Write the pictures of a sequence as loose files, as the zip of the data set, or as a tar."""
+    made = {f"fall-01-cam0-rgb-{frame:03d}.png": ur_fall_files.png(values) for frame, values in pictures().items()}
+    if shape == "zip":
+        ur_fall_files.write_zip(folder / "fall-01-cam0-rgb.zip", pictures())
+    elif shape == "loose":
+        (folder / "video" / "fall-01-cam0.mp4").unlink()
+        for name, content in made.items():
+            (folder / name).write_bytes(content)
+    else:
+        with tarfile.open(folder / f"fall-01-cam0-rgb.{shape}", "w" if shape == "tar" else "w:gz") as tar:
+            for name, content in made.items():
+                member = tarfile.TarInfo(f"fall-01-cam0-rgb/{name}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+def test_pictures_of_ur_fall_are_read_from_tars_as_from_zips_and_loose_files(tmp_path):
+    made = {}
+    for shape in ("zip", "loose", "tar", "tar.gz", "tgz"):
+        folder = ur_fall_files.make_folder(tmp_path / shape)
+        write_pictures(folder, shape)
+        assert ur_fall.check(folder) == []
+        made[shape] = ur_fall_files.open_samples(folder, tmp_path / "cache" / shape)
+        np.testing.assert_array_equal(made[shape].array("rgb"), made["zip"].array("rgb"))
+        if shape not in ("zip", "loose"):
+            assert made[shape].manifest.digest == made["loose"].manifest.digest
+
+
+def test_bad_tars_of_ur_fall_are_named(tmp_path):
+    def twice(path: Path) -> None:
+        with tarfile.open(path, "a") as tar:
+            member = tarfile.TarInfo("other/fall-01-cam0-rgb-003.png")
+            tar.addfile(member, io.BytesIO())
+
+    def cut(path: Path) -> None:
+        path.write_bytes(path.read_bytes()[:3000])
+
+    def linked(path: Path) -> None:
+        with tarfile.open(path, "a") as tar:
+            member = tarfile.TarInfo("fall-01-cam0-rgb-007.png")
+            member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            tar.addfile(member)
+
+    def flipped(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[data.index(b"IDAT") + 40] ^= 4
+        path.write_bytes(data)
+
+    for damage, told in (
+        (twice, "holds frame 3 twice (fall-01-cam0-rgb-003.png)"),
+        (cut, "is no whole archive (unexpected end of data)"),
+        (linked, "has a member that is not read: fall-01-cam0-rgb-007.png (is a link)"),
+        (flipped, "fall-01-cam0-rgb-001.png is not a whole PNG (its part at byte"),
+    ):
+        folder = ur_fall_files.make_folder(tmp_path / damage.__name__)
+        write_pictures(folder, "tar")
+        damage(folder / "fall-01-cam0-rgb.tar")
+        lines = ur_fall_files.problems_of(folder, tmp_path / "cache")
+        assert lines[1].startswith(f"  fall-01-cam0-rgb.tar: {told}"), lines
+        assert len(lines) == 2

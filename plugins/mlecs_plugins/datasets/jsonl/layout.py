@@ -98,6 +98,12 @@ class Layout:
         found = {column: name for name, column in named.items() if column is not None}
         return found | {column: f"modality '{source.name}'" for source in self.modalities for column in source.columns}
 
+    @property
+    def media(self) -> set[str]:
+        """The columns whose cells are files: names of them, or in Parquet the files themselves."""
+        kinds = ("image", "audio", "video")
+        return {column for source in self.modalities if source.kind in kinds for column in source.columns}
+
 
 def read_layout(folder: Path, name: str) -> Layout:
     """Return the manifest called `name` in a user's folder; raises DataError that names the file and the entry."""

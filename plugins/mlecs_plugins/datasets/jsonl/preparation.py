@@ -24,6 +24,7 @@ from mlecs_bench.api import (
 )
 from mlecs_plugins.datasets.jsonl import stand_in
 from mlecs_plugins.datasets.jsonl.card import NAME, JsonlOptions
+from mlecs_plugins.datasets.jsonl.embedding import EmbeddedColumns, Towers
 from mlecs_plugins.datasets.jsonl.layout import Layout, read_layout
 from mlecs_plugins.datasets.jsonl.rows import read_rows
 from mlecs_plugins.datasets.jsonl.samples import Sample, samples_of
@@ -71,18 +72,20 @@ def prepare(request: DataRequest) -> Prepared:
     problems = Problems()
     read = _read(request.data_dir, options, problems)
     _refuse(problems, request.data_dir)
+    towers = Towers.of(options, read.layout, request.progress)
     digests = _digests(request, read)
-    digest = _digest(read, options, digests)
+    digest = _digest(read, options, digests, towers)
     folder = request.cache_dir / NAME / digest[:32]
     ready = open_prepared(folder)
     if ready is not None:
         return ready
-    reader = Reader(read.folder, digests, Store(request.cache_dir / NAME / f"decoded-{READER_VERSION}"))
+    store = Store(request.cache_dir / NAME / f"decoded-{READER_VERSION}")
+    reader = Reader(read.folder, digests, store, EmbeddedColumns(towers, digests, store) if towers else None)
     values = reader.read(read.samples, read.layout, read.name, problems, request.progress)
     _refuse(problems, request.data_dir)
     if not any(present.any() for present in values.present.values()):
         raise DataError(f"{NAME}: {read.name}: no sample has any modality")
-    view = view_of(read.layout, read.name, options)
+    view = view_of(read.layout, read.name, options, towers)
     manifest = _manifest(read.layout, read.samples, values, digest, view, notes_of(read.samples, values, options))
     return save_prepared(build_table(read.layout, read.samples, values, options), manifest, folder)
 
@@ -91,6 +94,7 @@ def verify(request: DataRequest) -> Verification:
     """Return what a user's table and its files hold; raises DataError when there is nothing to look at."""
     options, problems = options_of(request), Problems()
     read = _read(Path(request.data_dir or ""), options, problems)
+    towers = Towers.of(options, read.layout, request.progress)
     digests = _digests(request, read)
     values = Reader(read.folder, digests, None).read(read.samples, read.layout, read.name, problems, request.progress)
     lines = [*problems.lines, *(f"{name}: {what}" for name, what in sorted(values.damaged.items()))]
@@ -100,9 +104,9 @@ def verify(request: DataRequest) -> Verification:
     if not usable and not lines:
         lines.append(f"{read.name}: no sample has any modality")
     return Verification(
-        view=view_of(read.layout, read.name, options),
+        view=view_of(read.layout, read.name, options, towers),
         n_samples=len(read.samples),
-        digest=_digest(read, options, digests) if usable else None,
+        digest=_digest(read, options, digests, towers) if usable else None,
         missing={m: [read.samples[i].id for i in np.flatnonzero(~present)] for m, present in values.present.items()},
         problems=lines,
         notes=notes_of(read.samples, values, options),
@@ -124,18 +128,19 @@ def options_of(request: DataRequest) -> JsonlOptions:
     return options
 
 
-def view_of(layout: Layout, table: str, options: JsonlOptions) -> str:
+def view_of(layout: Layout, table: str, options: JsonlOptions, towers: Towers | None = None) -> str:
     """Return what the samples are, as tables print it."""
+    through = f", through {', '.join(towers.names)}" if towers else ""
     kinds = ", ".join(f"{source.name} ({source.kind})" for source in layout.modalities)
     cut = f"; targets cut after {options.target_words} words" if options.target_words else ""
-    return f"{layout.title} ({table}): {kinds}{cut}"
+    return f"{layout.title} ({table}): {kinds}{through}{cut}"
 
 
 def _read(data_dir: Path, options: JsonlOptions, problems: Problems) -> _Read:
     layout = read_layout(data_dir, options.manifest)
     table = _table(data_dir, layout)
     name = table.relative_to(data_dir).as_posix()
-    return _Read(data_dir, layout, table, samples_of(read_rows(table), layout, data_dir, name, problems))
+    return _Read(data_dir, layout, table, samples_of(read_rows(table, layout.media), layout, data_dir, name, problems))
 
 
 def _table(data_dir: Path, layout: Layout) -> Path:
@@ -164,15 +169,17 @@ def _digests(request: DataRequest, read: _Read) -> dict[Path, str]:
         raise DataError(f"{NAME}: {error.filename} cannot be read ({error.strerror}); mend or remove it") from error
 
 
-def _digest(read: _Read, options: JsonlOptions, digests: Mapping[Path, str]) -> str:
+def _digest(read: _Read, options: JsonlOptions, digests: Mapping[Path, str], towers: Towers | None) -> str:
     """Return the sha256 of everything that the samples and their prompt are made from."""
-    made_from = {
+    made_from: dict[str, Any] = {
         "reader": READER_VERSION,
         "layout": asdict(replace(read.layout, title="", licence="")),
         "target_words": options.target_words,
         "table": digests[read.table],
         "files": [(p.relative_to(read.folder).as_posix(), digests[p]) for p in files_of(read.samples)],
     }
+    if towers is not None:
+        made_from["towers"] = towers.digests
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from mlecs_plugins.datasets.parquet_cells import ROWS as CELL_ROWS
+from mlecs_plugins.datasets.parquet_cells import CellsError, files_of, holds_files
 from mlecs_plugins.datasets.user_files import open_text, suffix_of
 from mlecs_plugins.datasets.vast.records import RecordsError, read_records
 
@@ -29,12 +31,15 @@ class Row:
     values: dict[str, Any]
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a table in their order; raises TableError where it stops being one."""
+def read_rows(path: Path, media: Collection[str] = ()) -> Iterator[Row]:
+    """Yield the rows of a table in their order; raises TableError where it stops being one.
+
+    Columns of Parquet called in `media` may hold files as bytes: such a cell is a path, which `archives` can open.
+    """
     suffix = suffix_of(path)
     try:
         if suffix in PARQUET:
-            yield from _parquet(path)
+            yield from _parquet(path, media)
         elif suffix in LIST:
             yield from _listed(path)
         elif suffix in LINES + TABLES:
@@ -95,15 +100,41 @@ def _cells(file: TextIO, suffix: str) -> Iterator[Row]:
         raise TableError(f"line {reader.line_num} is no line of CSV ({error})") from error
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _parquet(path: Path, media: Collection[str]) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     number = 0
     try:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
-            for values in batch.to_pylist():
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        names = file.schema_arrow.names
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise TableError(f"has two columns '{twice}'")
+        held = {field.name for field in file.schema_arrow if field.name in media and holds_files(field.type)}
+        for batch in file.iter_batches(batch_size=CELL_ROWS if held else 1024):
+            columns = {
+                name: files_of(path, name, values, number) if name in held else _plain(values)
+                for name, values in zip(names, batch.columns, strict=True)
+            }
+            for row in range(batch.num_rows):
                 number += 1
-                yield Row(f"row {number}", values)
-    except (pa.ArrowException, OSError) as error:
+                yield Row(f"row {number}", {name: values[row] for name, values in columns.items()})
+    except CellsError as error:
+        raise TableError(str(error)) from error
+    except (pa.ArrowException, OSError, OverflowError, MemoryError) as error:
         raise TableError(f"is no whole Parquet file ({str(error).partition(chr(10))[0]})") from error
+
+
+def _plain(values: Any) -> list[Any]:
+    """Return the cells of an Arrow array as Python has them: bytes are texts, tensors are nested lists."""
+    import numpy as np
+    import pyarrow as pa
+
+    found: list[Any] = values.to_pylist()
+    if isinstance(values.type, pa.FixedShapeTensorType):
+        shape, order = values.type.shape, values.type.permutation
+        return [None if cell is None else np.reshape(cell, shape).transpose(order).tolist() for cell in found]
+    if holds_files(values.type) and not pa.types.is_struct(values.type):
+        return [None if cell is None else cell.decode() for cell in found]  # as Spark and Impala write texts
+    return found

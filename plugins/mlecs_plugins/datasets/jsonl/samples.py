@@ -16,6 +16,9 @@ from mlecs_plugins.datasets.user_files import inside, is_missing
 FILE_SUFFIXES = (".npy", ".csv", ".tsv", ".txt")
 """Files of numbers that a cell of an array may name."""
 
+NO_TEXTS = (list, dict, Path)
+"""What a cell may hold that is no text: Parquet has files in its cells."""
+
 
 class CellError(Exception):
     """What is wrong with a cell: its column, and the rest of the sentence."""
@@ -103,7 +106,7 @@ def _sample(row: Row, layout: Layout, folder: Path, number: int) -> Sample:
 
 def _name(row: Row, column: str | None) -> str:
     value = row.values.get(column) if column else None
-    if isinstance(value, list | dict):
+    if isinstance(value, NO_TEXTS):
         raise CellError(str(column), f"is no text: {_shown(value)}")
     return "" if is_missing(value) else plain_text(value)
 
@@ -114,7 +117,7 @@ def _targets(row: Row, layout: Layout) -> list[str]:
     values = [value for value in (given if isinstance(given, list) else [given]) if not is_missing(value)]
     if not values:
         raise CellError(layout.target, "is missing, and is the target")
-    if any(isinstance(value, list | dict) for value in values):
+    if any(isinstance(value, NO_TEXTS) for value in values):
         raise CellError(layout.target, f"is neither a text nor a list of texts: {_shown(given)}")
     texts = list(dict.fromkeys(map(plain_text, values)))
     if layout.task == "generation":
@@ -134,13 +137,15 @@ def _held(row: Row, source: Source, folder: Path) -> Any:
     (column, cell), is_one = (source.columns[0], cells[0]), len(cells) == 1
     if source.kind == "text":
         texts = [one for one in (cell if isinstance(cell, list) else [cell]) if not is_missing(one)]
-        if any(isinstance(text, list | dict) for text in texts):
+        if any(isinstance(text, NO_TEXTS) for text in texts):
             raise CellError(column, f"is neither a text nor a list of texts: {_shown(cell)}")
         return " ".join(map(plain_text, texts))
     if source.kind == "array":
         if is_one and isinstance(cell, str) and cell.strip().lower().endswith(FILE_SUFFIXES):
             return _file(cell, column, folder)
         return cell if is_one else _columns(cells)
+    if isinstance(cell, Path):
+        return cell  # a file in the table itself
     if not isinstance(cell, str):
         raise CellError(column, f"names no file: {_shown(cell)}")
     return _file(cell, column, folder)

@@ -13,6 +13,7 @@ import numpy as np
 
 from mlecs_bench.api import DataError, Modality
 from mlecs_plugins.datasets.jsonl.card import NAME
+from mlecs_plugins.datasets.jsonl.embedding import EmbeddedColumns
 from mlecs_plugins.datasets.jsonl.layout import Layout, Source
 from mlecs_plugins.datasets.jsonl.samples import Sample
 from mlecs_plugins.datasets.problems import Problems
@@ -58,7 +59,14 @@ def files_of(samples: Sequence[Sample]) -> list[Path]:
 class Reader:
     """Reads values; what is decoded from media files comes from `store` where it has it."""
 
-    def __init__(self, folder: Path, digests: Mapping[Path, str], store: Store | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        digests: Mapping[Path, str],
+        store: Store | None,
+        embedded: EmbeddedColumns | None = None,
+    ) -> None:
+        self._embedded = embedded
         self._folder = folder
         self._digests = digests
         self._store = store
@@ -68,6 +76,9 @@ class Reader:
         found = Values()
         specs = []
         for number, source in enumerate(layout.modalities, start=1):
+            if self._embedded is not None and self._embedded.encodes(source):
+                specs.append(self._embed(self._embedded, source, samples, found, tell))
+                continue
             arrays: list[Array | None] = []
             for row, sample in enumerate(samples, start=1):
                 arrays.append(self._value(source, sample, table, problems, found))
@@ -78,14 +89,20 @@ class Reader:
                     problems.add(f"{table}, {sample.place}: column '{source.columns[0]}' {_other_shape(array, usual)}")
             modality = _modality(source, usual)
             specs.append(modality)
-            whole = [a is not None and a.shape == usual for a in arrays]
-            values = np.zeros((len(samples), *modality.shape), dtype=modality.dtype)
-            for row, array in enumerate(arrays):
-                if whole[row]:
-                    values[row] = array
-            found.values[source.name], found.present[source.name] = values, np.array(whole, dtype=bool)
+            _fill(found, modality, [a if a is not None and a.shape == usual else None for a in arrays])
         found.modalities = tuple(specs)
         return found
+
+    def _embed(
+        self, columns: EmbeddedColumns, source: Source, samples: Sequence[Sample], found: Values, tell: Progress
+    ) -> Modality:
+        """Return a modality of embeddings, with the values of all samples in `found`."""
+        damaged: dict[Path, str] = {}
+        arrays, shape = columns.embed(source, samples, damaged, tell)
+        found.damaged |= {path.relative_to(self._folder).as_posix(): what for path, what in damaged.items()}
+        modality = columns.modality(source, shape)
+        _fill(found, modality, arrays)
+        return modality
 
     def _value(self, source: Source, sample: Sample, table: str, problems: Problems, found: Values) -> Array | None:
         held = sample.held.get(source.name)
@@ -122,6 +139,16 @@ class Reader:
             if values is not None:
                 self._store.save(self._digests[path], what, values)
         return values
+
+
+def _fill(found: Values, modality: Modality, arrays: Sequence[Array | None]) -> None:
+    """Add the values of a modality, one array a sample, or None where it is missing."""
+    values = np.zeros((len(arrays), *modality.shape), dtype=modality.dtype)
+    for row, array in enumerate(arrays):
+        if array is not None:
+            values[row] = array
+    found.values[modality.name] = values
+    found.present[modality.name] = np.array([array is not None for array in arrays], dtype=bool)
 
 
 def numbers(held: Any, ticks: int | None) -> Array | None:

@@ -10,16 +10,18 @@ from typing import Literal
 from mlecs_bench.api import DataError
 from mlecs_plugins.datasets.ur_fall import card
 from mlecs_plugins.datasets.ur_fall.problems import FileProblems
+from mlecs_plugins.datasets.user_archives import Progress, opened_archive, untold
 from mlecs_plugins.datasets.user_files import sha256_of, visible_files
 
 Panel = Literal["rgb", "d"]
 ACC_NAME = re.compile(r"(?P<sequence>(fall|adl)-[0-9]{1,9})-acc\.csv")
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 IMAGE_NAME = re.compile(r"(?P<source>(fall|adl)-[0-9]{1,9}-cam0-(rgb|d))-(?P<frame>[0-9]{1,9})\.png", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Where the pictures of a sequence are: a zip of PNG, PNG files by frame number, or a video."""
+    """Where the pictures of a sequence are: a zip of PNG, PNG files or members of a tar by frame number, or a video."""
 
     kind: Literal["zip", "images", "video"]
     path: Path
@@ -48,13 +50,17 @@ class SequenceFiles:
 
 
 class FileIndex:
-    """All files below a folder by name; raises DataError when the folder does not exist."""
+    """All files below a folder by name; raises DataError when the folder does not exist.
 
-    def __init__(self, data_dir: Path) -> None:
+    Compressed tars are unpacked into `cache`; without it they are only listed.
+    """
+
+    def __init__(self, data_dir: Path, cache: Path | None = None, progress: Progress = untold) -> None:
         if not data_dir.is_dir():
             what = "is not a folder" if data_dir.exists() else "does not exist"
             raise DataError(f"ur-fall: {data_dir} {what}; give the folder that holds the files of {card.PAGE}")
         self.data_dir = data_dir
+        self._cache, self._progress = cache, progress
         self._by_name: dict[str, list[Path]] = {}
         self._images: dict[str, dict[int, Path]] = {}
         for path in visible_files(data_dir):
@@ -81,6 +87,28 @@ class FileIndex:
         """Return the loose PNG files of a sequence as (frame, path) in order."""
         return tuple(sorted(self._images.get(f"{sequence}-cam0-{panel}", {}).items()))
 
+    def tar_images(self, sequence: str, panel: Panel, problems: FileProblems) -> ImageSource | None:
+        """Return the PNG files in the tar of a sequence, if there is one; notes what is wrong with it."""
+        source = f"{sequence}-cam0-{panel}"
+        found = [path for suffix in TAR_SUFFIXES if (path := self.find(f"{source}{suffix}", problems))]
+        if not found:
+            return None
+        archive = opened_archive(found[0], self._cache, self._progress)
+        name = archive.path.relative_to(self.data_dir).as_posix()
+        for wrong in (archive.damage, *(f"has a member that is not read: {member}" for member in archive.refused)):
+            if wrong:
+                problems.add(name, wrong)
+        if archive.damage:
+            return None
+        images: dict[int, Path] = {}
+        for member in archive.members:
+            match = IMAGE_NAME.fullmatch(member.name)
+            if match and match["source"].lower() == source:
+                if int(match["frame"]) in images:
+                    problems.add(name, f"holds frame {int(match['frame'])} twice ({member.name})")
+                images.setdefault(int(match["frame"]), member)
+        return ImageSource("images", archive.path, tuple(sorted(images.items())))
+
     def _index_images(self) -> None:
         for name, paths in self._by_name.items():
             match = IMAGE_NAME.fullmatch(name)
@@ -92,12 +120,13 @@ class FileIndex:
 def locate(index: FileIndex, sequence: str, with_depth: bool, problems: FileProblems) -> SequenceFiles:
     """Return the files of `sequence`, and note which of them are missing."""
     acc_name, video_name, archive_name = f"{sequence}-acc.csv", f"{sequence}-cam0.mp4", f"{sequence}-cam0-rgb.zip"
+    tar_names = [f"{sequence}-cam0-rgb{suffix}" for suffix in TAR_SUFFIXES]
     acc = index.find(acc_name, problems)
     video = index.find(video_name, problems)
     rgb = _image_source(index, sequence, "rgb", video, problems)
     if not index.has(acc_name):
         problems.add_missing(acc_name, "the accelerometer of the sequence")
-    if rgb is None and not index.has(video_name) and not index.has(archive_name):
+    if rgb is None and not any(map(index.has, (video_name, archive_name, *tar_names))):
         problems.add_missing(f"{video_name} or {archive_name}", "the video of the sequence")
     depth = _image_source(index, sequence, "d", video, problems) if with_depth else None
     return SequenceFiles(acc, index.find(f"{sequence}-data.csv", problems), rgb, depth)
@@ -110,6 +139,8 @@ def _image_source(
     archive = index.find(f"{sequence}-cam0-{panel}.zip", problems)
     if archive is not None:
         return ImageSource("zip", archive)
+    if tar := index.tar_images(sequence, panel, problems):
+        return tar
     images = index.images(sequence, panel)
     if video is not None and (panel == "rgb" or not images):
         return ImageSource("video", video)

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlecs_plugins.datasets.archives import ArchiveError, read_bytes
 from mlecs_plugins.datasets.ur_fall import card
 from mlecs_plugins.datasets.ur_fall.files import IMAGE_NAME, ImageSource, Panel
 from mlecs_plugins.datasets.ur_fall.problems import FileError
+from mlecs_plugins.datasets.wholeness import PICTURE_ERRORS, damage_of_png
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,13 +87,21 @@ def _zip_images(source: ImageSource, wanted: set[int]) -> Iterator[tuple[int, st
 def _loose_images(source: ImageSource, wanted: set[int]) -> Iterator[tuple[int, str, bytes]]:
     for frame, path in source.images:
         if frame in wanted:
-            yield frame, path.name, path.read_bytes()
+            try:
+                content = read_bytes(path)
+            except ArchiveError as error:
+                raise FileError(f"{path.name} {error}") from error
+            if len(content) > LARGEST_PICTURE:
+                raise FileError(f"has {path.name} of {len(content):,} bytes, which is no picture of this data")
+            yield frame, path.name, content
 
 
 def _decode(data: bytes, name: str, panel: Panel) -> Array:
     """Return a PNG as an array: rgb (H, W, 3) uint8 or depth (H, W) of 16-bit codes."""
     from PIL import Image
 
+    if damage := damage_of_png(data):
+        raise FileError(f"{name} is not a whole PNG ({damage})")
     try:
         with Image.open(io.BytesIO(data)) as image:
             if panel == "rgb":
@@ -99,7 +109,7 @@ def _decode(data: bytes, name: str, panel: Panel) -> Array:
             if not image.mode.startswith("I"):
                 raise FileError(f"{name} is not a 16-bit depth image (its mode is {image.mode})")
             return np.asarray(image).astype(np.int64)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except PICTURE_ERRORS as error:
         raise FileError(f"{name} is not a whole PNG ({_short(error)})") from error
 
 

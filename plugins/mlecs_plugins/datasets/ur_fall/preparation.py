@@ -69,7 +69,7 @@ def _block(sequence: synthetic.Sequence) -> SequenceBlock:
 
 def _prepare_real(request: DataRequest, options: card.UrFallOptions, data_dir: Path) -> Prepared:
     problems = FileProblems(data_dir)
-    plans, used = make_plans(FileIndex(data_dir), options, problems)
+    plans, used = make_plans(indexed(request, data_dir), options, problems)
     checkpoint = tower_of(options, request.progress)
     digest, pictures = "", None
     if not problems.lines:
@@ -86,6 +86,14 @@ def _prepare_real(request: DataRequest, options: card.UrFallOptions, data_dir: P
     name = None if checkpoint is None else checkpoint.name
     origin = Origin(view_of(options, name), False, digest, card.LICENCE, notes_of(repairs, len(blocks)))
     return save_blocks(blocks, options, origin, _cache(request) / digest[:32], name)
+
+
+def indexed(request: DataRequest, data_dir: Path) -> FileIndex:
+    """Return the files of a folder; raises DataError where one of them, or the cache, cannot be used."""
+    try:
+        return FileIndex(data_dir, _cache(request), request.progress)
+    except OSError as error:
+        raise DataError(f"ur-fall: {error.filename} cannot be read ({error.strerror}); mend or remove it") from error
 
 
 def tower_of(options: card.UrFallOptions, progress: Progress) -> Checkpoint | None:

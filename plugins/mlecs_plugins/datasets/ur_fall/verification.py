@@ -8,8 +8,7 @@ from pathlib import Path
 from mlecs_bench.api import DataRequest, Verification
 from mlecs_plugins.datasets.ur_fall import card
 from mlecs_plugins.datasets.ur_fall.build import SequenceBlock, sample_id, view_of
-from mlecs_plugins.datasets.ur_fall.files import FileIndex
-from mlecs_plugins.datasets.ur_fall.preparation import digest_of, file_digests, no_depth, notes_of, tower_of
+from mlecs_plugins.datasets.ur_fall.preparation import digest_of, file_digests, indexed, no_depth, notes_of, tower_of
 from mlecs_plugins.datasets.ur_fall.problems import FileProblems
 from mlecs_plugins.datasets.ur_fall.reader import make_plans, read_plans
 
@@ -22,7 +21,7 @@ def verify(request: DataRequest) -> Verification:
     options = card.UrFallOptions() if request.options is None else request.options
     data_dir = Path(request.data_dir or "")
     problems = FileProblems(data_dir)
-    plans, used = make_plans(FileIndex(data_dir), options, problems)
+    plans, used = make_plans(indexed(request, data_dir), options, problems)
     tower = tower_of(options, request.progress)
     digest = None if problems.lines else digest_of(file_digests(request, used), options, tower)
     blocks, repairs = read_plans(plans, options, problems, request.progress)

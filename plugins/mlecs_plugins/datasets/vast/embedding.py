@@ -14,10 +14,11 @@ from mlecs_bench.api import Modality
 from mlecs_plugins.datasets.store import Store
 from mlecs_plugins.datasets.towers.checkpoints import Checkpoint, checkpoint_of, untold
 from mlecs_plugins.datasets.towers.embedding import StoredTower, identity_of
+from mlecs_plugins.datasets.towers.options import TowerOptions
 from mlecs_plugins.datasets.vast.card import N_TOWER_FRAMES, VastOptions, View, tower_modalities
 from mlecs_plugins.datasets.vast.folder import sound_first, video_first
 from mlecs_plugins.datasets.vast.inputs import Inputs, Progress
-from mlecs_plugins.datasets.vast.media import MediaError, read_waveform, sample_frames
+from mlecs_plugins.datasets.vast.media import MediaError, read_picture, read_waveform, sample_frames
 from mlecs_plugins.datasets.vast.plan import Selection
 
 if TYPE_CHECKING:
@@ -67,33 +68,40 @@ class Towers:
 
 
 class Embedder:
-    """Embeds one modality of all clips: a clip's pictures as a series (8, d), a sound or a text as a vector (d,)."""
+    """Embeds one modality of all clips: pictures as a series (frames, d), a picture, sound or text as a vector (d,).
 
-    def __init__(self, checkpoint: Checkpoint, towers: Towers, store: Store) -> None:
-        self._sees = checkpoint.kind == "vision"
-        self._stored = StoredTower(checkpoint, towers.options, store, f"-{N_TOWER_FRAMES}" if self._sees else "")
+    `frames` is how many pictures are seen of a file; one is the picture of a file of one.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, options: TowerOptions, store: Store, frames: int = 0) -> None:
+        self._kind, self._frames = checkpoint.kind, frames
+        self._stored = StoredTower(checkpoint, options, store, f"-{frames}" if frames else "")
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of a clip's embedding."""
         width = self._stored.tower.width
-        return (N_TOWER_FRAMES, width) if self._sees else (width,)
+        return (self._frames, width) if self._is_series else (width,)
+
+    @property
+    def _is_series(self) -> bool:
+        return self._frames > 1
 
     def known(self, digest: str) -> Array | None:
         """Return what is stored for a file or a text."""
         values = self._stored.known(digest)
-        return values if values is None or self._sees else values[0]
+        return values if values is None or self._is_series else values[0]
 
     def embed(self, pending: Mapping[str, Any]) -> dict[str, Array]:
         """Embed things by the digest of what they are made from, and store each result."""
-        groups = {digest: thing if self._sees else [thing] for digest, thing in pending.items()}
+        groups = {digest: thing if self._is_series else [thing] for digest, thing in pending.items()}
         found = self._stored.embed_groups(groups)
-        return found if self._sees else {digest: values[0] for digest, values in found.items()}
+        return found if self._is_series else {digest: values[0] for digest, values in found.items()}
 
     def read(self, path: Path) -> Any:
-        """Return the pictures or the sound of a media file, or None where it has none."""
-        if self._sees:
-            return sample_frames(path, N_TOWER_FRAMES)
+        """Return the pictures, the picture or the sound of a media file, or None where it has none."""
+        if self._kind == "vision":
+            return sample_frames(path, self._frames) if self._is_series else read_picture(path)
         return read_waveform(path, self._stored.tower.rate)  # type: ignore[attr-defined]  # towers of sound have one
 
 
@@ -105,10 +113,10 @@ def embed_inputs(
     damaged: dict[Path, str] = {}
     n, batch = len(plan.clips), towers.options.tower_batch
     for name, checkpoint in towers.checkpoints.items():
-        embedder = Embedder(checkpoint, towers, store)
+        embedder = Embedder(checkpoint, towers.options, store, N_TOWER_FRAMES if checkpoint.kind == "vision" else 0)
         wanted = _media(plan, name, embedder, digests, damaged) if _is_media(plan, name) else _texts(plan, name)
         found: dict[int, Array] = {}
-        for done, (rows, embedded) in enumerate(_batched(wanted, embedder, batch), start=1):
+        for done, (rows, embedded) in enumerate(batched(wanted, embedder, batch), start=1):
             found |= dict(zip(rows, embedded, strict=True))
             progress(min(done * batch, n), n, f"embedding {name} with {checkpoint.name}")
         progress(n, n, f"embedding {name} with {checkpoint.name}")
@@ -154,7 +162,7 @@ def _media(
                 break
 
 
-def _batched(wanted: Iterator[Wanted], embedder: Embedder, size: int) -> Iterator[tuple[list[int], list[Array]]]:
+def batched(wanted: Iterator[Wanted], embedder: Embedder, size: int) -> Iterator[tuple[list[int], list[Array]]]:
     """Yield rows and their embeddings, `size` clips at a time; equal things of a batch are embedded once."""
     batch: list[Wanted] = []
     for item in wanted:

@@ -6,7 +6,6 @@ A function returns None where a file has no stream of the kind, and raises Media
 from __future__ import annotations
 
 import io
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import av
 import numpy as np
-from PIL.Image import DecompressionBombError
 
 from mlecs_plugins.datasets.archives import ArchiveError, archive_of, is_folder, open_bytes, paths_in, read_bytes
 from mlecs_plugins.datasets.user_files import PICTURE_SUFFIXES, in_order, is_picture
-from mlecs_plugins.datasets.wholeness import damage_of_png, damage_of_wave
+from mlecs_plugins.datasets.wholeness import PICTURE_ERRORS, damage_of_png, damage_of_wave
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,12 +26,6 @@ if TYPE_CHECKING:
 _ONLY_FILES = {"protocol_whitelist": "file"}  # a playlist in a media file's clothes must not reach the network
 SHORTEST_SHARE, SLACK_SECONDS = 0.95, 0.1
 """A stream that ends before this share of the duration that its file declares, less the slack, is cut short."""
-
-PICTURE_ERRORS = (
-    *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError),
-    *(EOFError, OverflowError, ZeroDivisionError, MemoryError, struct.error, DecompressionBombError),
-)
-"""What Pillow raises for files that are no whole pictures, of which its documentation names the first alone."""
 
 
 class MediaError(Exception):

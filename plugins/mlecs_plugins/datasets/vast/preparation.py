@@ -140,7 +140,7 @@ def _cache(request: DataRequest) -> Path:
 
 def _digests(request: DataRequest, plan: Selection) -> dict[Path, str]:
     """Return the sha256 of the annotation file and of every media file that is read."""
-    store = Digests(_cache(request) / "file-digests.json")
+    store = Digests(_cache(request) / "file-digests.json", archives_are_folders=True)
     try:
         return store.of([plan.annotations, *plan.files], request.progress)
     except OSError as error:
