@@ -16,9 +16,8 @@ import torch
 from PIL import Image
 
 from cli_fakes import call_main
-from mlecs_bench.api import DataError, DataRequest
-from mlecs_bench.data.samples import Samples
-from mlecs_bench.doors.options import build_options
+from jsonl_files import request, samples_in
+from mlecs_bench.api import DataError
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.plan.spec import RunSpec
@@ -45,14 +44,6 @@ ROWS = [
     {"key": "c", "person": "p2", "says": "three", "title": "日本", "numbers": None},
     {"key": "d", "person": "p2", "says": "four", "title": " ", "numbers": [1.0, math.nan, 2.0]},
 ]
-
-
-def request(folder: Path | None, cache: Path, **options) -> DataRequest:
-    return DataRequest(folder, cache, build_options(JsonlOptions, options, "jsonl"))
-
-
-def samples_in(folder: Path, cache: Path | None = None, **options) -> Samples:
-    return Samples.open(jsonl.prepare(request(folder, cache or folder / "cache", **options)))
 
 
 def write(folder: Path, manifest: str, rows: str | bytes, name: str = "rows.jsonl") -> Path:
