@@ -184,8 +184,16 @@ def inside(folder: Path, name: str) -> Path | None:
     path = folder / steps
     try:
         return path if path.resolve().is_relative_to(folder.resolve()) else None
-    except (OSError, RuntimeError):  # a link to itself, a name that no file can have
+    except (OSError, RuntimeError, ValueError):  # a link to itself, a name that no file can have
         return None
+
+
+def is_file(path: Path) -> bool:
+    """Is there a file at `path`, whatever the name: of one that is too long, or no text, there is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def is_missing(value: Any) -> bool:

@@ -10,7 +10,8 @@ from typing import Any
 
 from mlecs_bench.api import DataError, Task
 from mlecs_plugins.datasets.jsonl.card import KINDS, MANIFEST, NAME, Kind
-from mlecs_plugins.datasets.user_files import inside
+from mlecs_plugins.datasets.problems import one_line, shown
+from mlecs_plugins.datasets.user_files import inside, is_file
 
 FIELDS = (
     "title", "samples", "id", "group", "stratum", "target", "labels", "prompt", "max_new_tokens", "licence", "windows",
@@ -113,20 +114,44 @@ def read_layout(folder: Path, name: str) -> Layout:
         what = "is not a folder" if folder.exists() else "does not exist"
         raise DataError(f"{NAME}: {folder} {what}; give the folder with {MANIFEST} and the table that it describes")
     path = inside(folder, name)
-    if path is None or not path.is_file():
+    if path is None or not is_file(path):
         raise DataError(
             f"{NAME}: {folder} has no manifest '{name}'; it says which columns are what (docs/own-data.md), or name "
             "another with --data-option manifest=NAME"
         )
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        raise DataError(f"{NAME}: {name} is not YAML{line} ({getattr(error, 'problem', None) or 'damaged'})") from error
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{NAME}: {name} cannot be read as UTF-8 text ({error})") from error
+    try:
+        values = yaml.safe_load(text)
+        twice = _key_twice(yaml.compose(text, Loader=yaml.SafeLoader))
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        # The latter are what PyYAML lets through of dates, numbers and keys that are none.
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        what = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "problem", None) or error
+        raise DataError(one_line(f"{NAME}: {name} is not YAML{line} ({what})")) from error
+    if twice is not None:
+        raise DataError(one_line(f"{NAME}: {name}: '{twice}' is there twice; keep one"))
     return layout_of(values, name)
+
+
+def _key_twice(node: Any) -> str | None:
+    """Return a key that stands twice in one mapping of a YAML document, of which PyYAML takes the last value."""
+    waiting, seen = [node], set()
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen or not isinstance(one.value, list):
+            continue
+        seen.add(id(one))
+        pairs = [pair for pair in one.value if isinstance(pair, tuple)]
+        keys = [(key.tag, key.value) for key, _ in pairs if isinstance(key.value, str)]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            return str(twice[1])
+        waiting += [part for pair in pairs for part in pair] if pairs else one.value
+    return None
 
 
 def layout_of(values: Any, name: str) -> Layout:
@@ -225,7 +250,7 @@ class _Entries:
         self._place = place
         if not isinstance(values, dict):
             what = f"'{place}'" if place else "the manifest"
-            raise DataError(f"{NAME}: {file}: {what} must be name: value pairs, as in docs/own-data.md")
+            raise DataError(one_line(f"{NAME}: {file}: {what} must be name: value pairs, as in docs/own-data.md"))
         self.values: Mapping[str, Any] = {str(name): value for name, value in values.items()}
 
     @property
@@ -236,8 +261,8 @@ class _Entries:
     def error(self, name: str, what: str) -> DataError:
         """Return the error of an entry."""
         given = self.values.get(name)
-        shown = "" if given is None or isinstance(given, dict) else f", got {given!r}"[:80]
-        return DataError(f"{NAME}: {self._file}: '{self._at(name)}' {what}{shown}")
+        got = "" if given is None or isinstance(given, dict) else f", got {shown(given)}"
+        return DataError(one_line(f"{NAME}: {self._file}: '{self._at(name)}' {what}{got}"))
 
     def only(self, known: tuple[str, ...]) -> None:
         """Raise DataError for an entry that is none of `known`."""

@@ -29,9 +29,9 @@ from mlecs_plugins.datasets.jsonl.layout import Layout, read_layout
 from mlecs_plugins.datasets.jsonl.rows import read_rows
 from mlecs_plugins.datasets.jsonl.samples import Sample, samples_of
 from mlecs_plugins.datasets.jsonl.values import Reader, Values, files_of
-from mlecs_plugins.datasets.problems import Problems
+from mlecs_plugins.datasets.problems import Problems, one_line
 from mlecs_plugins.datasets.store import Store
-from mlecs_plugins.datasets.user_files import Digests, inside
+from mlecs_plugins.datasets.user_files import Digests, inside, is_file
 
 if TYPE_CHECKING:
     import datasets
@@ -97,7 +97,7 @@ def verify(request: DataRequest) -> Verification:
     towers = Towers.of(options, read.layout, request.progress)
     digests = _digests(request, read)
     values = Reader(read.folder, digests, None).read(read.samples, read.layout, read.name, problems, request.progress)
-    lines = [*problems.lines, *(f"{name}: {what}" for name, what in sorted(values.damaged.items()))]
+    lines = [*problems.lines, *(one_line(f"{name}: {what}") for name, what in sorted(values.damaged.items()))]
     if problems.count > len(problems.lines):
         lines.append(f"{read.name}: and {problems.count - len(problems.lines)} more such rows")
     usable = not problems.count and any(present.any() for present in values.present.values())
@@ -146,9 +146,13 @@ def _read(data_dir: Path, options: JsonlOptions, problems: Problems) -> _Read:
 def _table(data_dir: Path, layout: Layout) -> Path:
     path = inside(data_dir, layout.samples)
     if path is None:
-        raise DataError(f"{NAME}: the manifest's table '{layout.samples}' is not inside {data_dir}; copy it there")
-    if not path.is_file():
-        raise DataError(f"{NAME}: {data_dir} has no table '{layout.samples}', which its manifest names as 'samples'")
+        raise DataError(
+            one_line(f"{NAME}: the manifest's table '{layout.samples}' is not inside {data_dir}; copy it there")
+        )
+    if not is_file(path):
+        raise DataError(
+            one_line(f"{NAME}: {data_dir} has no table '{layout.samples}', which its manifest names as 'samples'")
+        )
     return path
 
 
@@ -246,7 +250,7 @@ def notes_of(samples: Sequence[Sample], values: Values, options: JsonlOptions) -
         notes.append(f"{nothing} of {n} samples have no modality at all")
     if values.damaged:
         names = sorted(values.damaged)
-        shown = ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
+        shown = ", ".join(map(one_line, names[:SHOWN_NAMES])) + (", ..." if len(names) > SHOWN_NAMES else "")
         notes.append(f"{len(names)} files cannot be decoded, and what they hold is missing: {shown}")
     return tuple(notes)
 

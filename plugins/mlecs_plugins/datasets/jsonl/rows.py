@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from mlecs_plugins.datasets.json_values import JsonValueError, json_value
 from mlecs_plugins.datasets.parquet_cells import ROWS as CELL_ROWS
 from mlecs_plugins.datasets.parquet_cells import CellsError, files_of, holds_files
 from mlecs_plugins.datasets.user_files import open_text, suffix_of
@@ -58,9 +58,9 @@ def _lines(file: TextIO) -> Iterator[Row]:
         if line.strip():
             place = f"line {number}"
             try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise TableError(f"{place} is not JSON ({getattr(error, 'msg', 'nested too deeply')})") from error
+                value = json_value(line.strip())
+            except JsonValueError as error:
+                raise TableError(f"{place} {error}") from error
             yield _row(place, value)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from mlecs_plugins.datasets.jsonl.layout import Layout, Source, Windows, plain_text
 from mlecs_plugins.datasets.jsonl.rows import Row, TableError
-from mlecs_plugins.datasets.problems import Problems
-from mlecs_plugins.datasets.user_files import inside, is_missing
+from mlecs_plugins.datasets.problems import Problems, shown
+from mlecs_plugins.datasets.user_files import inside, is_file, is_missing
 
 FILE_SUFFIXES = (".npy", ".csv", ".tsv", ".txt")
 """Files of numbers that a cell of an array may name."""
@@ -107,7 +107,7 @@ def _sample(row: Row, layout: Layout, folder: Path, number: int) -> Sample:
 def _name(row: Row, column: str | None) -> str:
     value = row.values.get(column) if column else None
     if isinstance(value, NO_TEXTS):
-        raise CellError(str(column), f"is no text: {_shown(value)}")
+        raise CellError(str(column), f"is no text: {shown(value)}")
     return "" if is_missing(value) else plain_text(value)
 
 
@@ -118,14 +118,16 @@ def _targets(row: Row, layout: Layout) -> list[str]:
     if not values:
         raise CellError(layout.target, "is missing, and is the target")
     if any(isinstance(value, NO_TEXTS) for value in values):
-        raise CellError(layout.target, f"is neither a text nor a list of texts: {_shown(given)}")
+        raise CellError(layout.target, f"is neither a text nor a list of texts: {shown(given)}")
     texts = list(dict.fromkeys(map(plain_text, values)))
     if layout.task == "generation":
         return texts
     if len(texts) > 1:
         raise CellError(layout.target, f"has {len(texts)} labels; a sample has one")
     if layout.labels and texts[0] not in layout.labels:
-        raise CellError(layout.target, f"is {texts[0]!r}, and the manifest's labels are {', '.join(layout.labels)}")
+        raise CellError(
+            layout.target, f"is {shown(texts[0])}, and the manifest's labels are {', '.join(layout.labels)}"
+        )
     return [layout.labels.get(texts[0], texts[0])]
 
 
@@ -138,7 +140,7 @@ def _held(row: Row, source: Source, folder: Path) -> Any:
     if source.kind == "text":
         texts = [one for one in (cell if isinstance(cell, list) else [cell]) if not is_missing(one)]
         if any(isinstance(text, NO_TEXTS) for text in texts):
-            raise CellError(column, f"is neither a text nor a list of texts: {_shown(cell)}")
+            raise CellError(column, f"is neither a text nor a list of texts: {shown(cell)}")
         return " ".join(map(plain_text, texts))
     if source.kind == "array":
         if is_one and isinstance(cell, str) and cell.strip().lower().endswith(FILE_SUFFIXES):
@@ -147,7 +149,7 @@ def _held(row: Row, source: Source, folder: Path) -> Any:
     if isinstance(cell, Path):
         return cell  # a file in the table itself
     if not isinstance(cell, str):
-        raise CellError(column, f"names no file: {_shown(cell)}")
+        raise CellError(column, f"names no file: {shown(cell)}")
     return _file(cell, column, folder)
 
 
@@ -161,11 +163,6 @@ def _file(cell: str, column: str, folder: Path) -> Path:
     path = inside(folder, name)
     if path is None:
         raise CellError(column, f"names '{name}', which is not inside the data folder; copy the file there")
-    if not path.is_file():
+    if not is_file(path):
         raise CellError(column, f"names '{name}', and there is no such file; leave the cell empty where there is none")
     return path
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."  # a line of an error stays a line

@@ -16,7 +16,7 @@ from mlecs_plugins.datasets.jsonl.card import NAME
 from mlecs_plugins.datasets.jsonl.embedding import EmbeddedColumns
 from mlecs_plugins.datasets.jsonl.layout import Layout, Source
 from mlecs_plugins.datasets.jsonl.samples import Sample
-from mlecs_plugins.datasets.problems import Problems
+from mlecs_plugins.datasets.problems import Problems, shown
 from mlecs_plugins.datasets.store import Store
 from mlecs_plugins.datasets.vast.card import N_BANDS, N_FRAMES, N_TICKS, SIZE, VOCABULARY
 from mlecs_plugins.datasets.vast.features import reduced
@@ -180,9 +180,7 @@ def _converted(held: Any) -> Array:
     try:
         return np.asarray(cleaned(held if isinstance(held, list | tuple) else [held]), dtype=np.float32)
     except (ValueError, TypeError, OverflowError) as error:
-        shown = repr(held)
-        shown = shown if len(shown) <= 40 else f"{shown[:37]}..."  # a line of an error stays a line
-        raise NotNumbersError(f"holds no numbers, or rows of different length: {shown}") from error
+        raise NotNumbersError(f"holds no numbers, or rows of different length: {shown(held)}") from error
 
 
 def _from_file(path: Path) -> Array:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlecs_bench.api import DataError
+from mlecs_plugins.datasets.problems import one_line
 
 MAX_LINES = 20
 
@@ -30,7 +31,7 @@ class FileProblems:
 
     def add(self, name: str, text: str) -> None:
         """Note that the file called `name` has the problem `text`."""
-        self.lines.append(f"{name}: {text}")
+        self.lines.append(one_line(f"{name}: {text}"))
 
     def add_missing(self, name: str, meaning: str) -> None:
         """Note that there is no file called `name`, which would hold `meaning`."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlecs_plugins.datasets.problems import Problems
+from mlecs_plugins.datasets.problems import Problems, shown
 from mlecs_plugins.datasets.user_files import is_missing
 from mlecs_plugins.datasets.vast.msrvtt import captioned_videos, is_captioned_videos
 from mlecs_plugins.datasets.vast.records import RecordsError, read_records
@@ -76,7 +76,7 @@ def clip_of(record: Any) -> Clip:
     Lists of captions are joined. Keys that are absent, null or blank are texts that the clip lacks.
     """
     if not isinstance(record, dict):
-        raise _RecordError(f"is no object with keys, but {_shown(record)}")
+        raise _RecordError(f"is no object with keys, but {shown(record)}")
     id_ = _id_of(record)
     where = f"(clip {id_})"
     summaries: list[str] = next((found for key in TARGET_KEYS if (found := _texts(record, key, where))), [])
@@ -100,18 +100,13 @@ def _texts(record: Mapping[str, Any], key: str, where: str) -> list[str]:
     given = record.get(key)
     texts: list[Any] = [text for text in (given if isinstance(given, list) else [given]) if not is_missing(text)]
     if any(not isinstance(text, str) for text in texts):
-        raise _RecordError(f"{where} has a {key} that is neither a text nor a list of texts: {_shown(given)}")
+        raise _RecordError(f"{where} has a {key} that is neither a text nor a list of texts: {shown(given)}")
     return [clean for text in texts if (clean := _clean(text))]
 
 
 def _clean(text: str) -> str:
     """Return a text in one line; halves of surrogate pairs, which no file can hold, become "?"."""
     return " ".join(text.encode("utf-8", "replace").decode().split())
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 class Subset:

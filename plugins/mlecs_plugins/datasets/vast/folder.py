@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlecs_bench.api import DataError
 from mlecs_plugins.datasets.archives import is_archive, is_folder, without_suffix
+from mlecs_plugins.datasets.problems import one_line
 from mlecs_plugins.datasets.user_archives import Progress, archives_among, untold
 from mlecs_plugins.datasets.user_files import PICTURE_SUFFIXES, is_picture, suffix_of, visible_files
 from mlecs_plugins.datasets.vast.card import PAGE
@@ -135,7 +136,7 @@ class Folder:
     @staticmethod
     def _listed(names: Sequence[str]) -> str:
         more = ", ..." if len(names) > SHOWN_NAMES else ""
-        return ", ".join(names[:SHOWN_NAMES]) + more
+        return one_line(", ".join(names[:SHOWN_NAMES]) + more)
 
 
 def _may_be_read(path: Path) -> bool:

@@ -5,13 +5,13 @@ Source: Xu et al., "MSR-VTT: A Large Video Description Dataset for Bridging Vide
 
 from __future__ import annotations
 
-import json
 import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mlecs_plugins.datasets.json_values import JsonValueError, json_value
 from mlecs_plugins.datasets.user_files import open_text
 from mlecs_plugins.datasets.vast.records import RecordsError
 
@@ -35,9 +35,11 @@ def captioned_videos(path: Path) -> Iterator[dict[str, Any]]:
     """
     try:
         with open_text(path) as file:
-            values = json.load(file)
-    except (ValueError, RecursionError) as error:
-        raise RecordsError(f"is not JSON ({getattr(error, 'msg', error)})") from error
+            values = json_value(file.read())
+    except JsonValueError as error:
+        raise RecordsError(str(error)) from error
+    except UnicodeError as error:
+        raise RecordsError("is not UTF-8 text") from error
     except (OSError, EOFError, zlib.error) as error:
         raise RecordsError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
     videos, sentences = (_objects(values, key) for key in ("videos", "sentences"))

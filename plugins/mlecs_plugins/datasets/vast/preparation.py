@@ -22,7 +22,7 @@ from mlecs_bench.api import (
     open_prepared,
     save_prepared,
 )
-from mlecs_plugins.datasets.problems import Problems
+from mlecs_plugins.datasets.problems import Problems, one_line
 from mlecs_plugins.datasets.store import Store
 from mlecs_plugins.datasets.user_files import Digests
 from mlecs_plugins.datasets.vast import card
@@ -172,7 +172,7 @@ def _nothing_shown(plan: Selection, inputs: Inputs) -> str:
 
 
 def _damage(plan: Selection, inputs: Inputs) -> list[str]:
-    return [f"{plan.folder.name_of(path)}: {what}" for path, what in sorted(inputs.damaged.items())]
+    return [one_line(f"{plan.folder.name_of(path)}: {what}") for path, what in sorted(inputs.damaged.items())]
 
 
 def _manifest(plan: Selection, options: card.VastOptions, inputs: Inputs, digest: str) -> Manifest:
@@ -228,7 +228,7 @@ def _damage_note(inputs: Inputs) -> list[str]:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
+    return ", ".join(map(one_line, names[:SHOWN_NAMES])) + (", ..." if len(names) > SHOWN_NAMES else "")
 
 
 def _source(plan: Selection, modality: str) -> str:

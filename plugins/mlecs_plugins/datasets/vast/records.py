@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from mlecs_plugins.datasets.json_values import DECODER, JsonValueError, shallow
 from mlecs_plugins.datasets.user_files import open_text
 
 CHUNK = 1 << 20
@@ -76,9 +77,11 @@ def _lines(text: _Text) -> Iterator[Any]:
 
 def _value(text: _Text, number: int) -> Any:
     try:
-        return text.value()
+        return shallow(text.value())
     except json.JSONDecodeError as error:
         raise RecordsError(f"record {number} is not JSON ({error.msg})") from error
+    except JsonValueError as error:
+        raise RecordsError(f"record {number} {error}") from error
     except RecursionError as error:
         raise RecordsError(f"record {number} is not JSON (nested too deeply)") from error
 
@@ -88,7 +91,6 @@ class _Text:
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
-        self._decoder = json.JSONDecoder()
         self._window = ""
         self._at = 0
         self._ended = False
@@ -114,7 +116,7 @@ class _Text:
         while True:
             enough = self._ended or len(self._window) - self._at > MAX_RECORD
             try:
-                value, end = self._decoder.raw_decode(self._window, self._at)
+                value, end = DECODER.raw_decode(self._window, self._at)
             except json.JSONDecodeError:
                 if enough:
                     raise
