@@ -43,6 +43,15 @@ class MessageError(MlecsError):
     """A message holds something that may not travel between parties."""
 
 
+LONGEST_QUOTE = 300
+"""Characters of a library's message that an error quotes: some quote the whole file."""
+
+
+def shortened(text: str) -> str:
+    """Return the beginning of another's message, as every terminal can show it."""
+    return text[:LONGEST_QUOTE].encode("utf-8", "backslashreplace").decode()
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Return a sentence with the nearest of `known`, or the list of them, to end an error about an unknown name."""
     names = sorted(known)

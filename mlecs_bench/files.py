@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from mlecs_bench.errors import MlecsError, UsageError
 
@@ -118,6 +120,14 @@ def disk_failure(error: OSError) -> MlecsError | None:
     where = f" {error.filename}" if error.filename is not None else ""
     cure = CURES.get(error.errno, "look at that file")
     return MlecsError(f"cannot use{where}: {error.strerror}; {cure} and run the same command again")
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds. Raises OSError, and ValueError for anything that is no JSON, however deep."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def writable(out: Path, flag: str = "--out") -> None:

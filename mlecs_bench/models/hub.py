@@ -8,7 +8,6 @@ forbids fetching; HF_HOME, HF_ENDPOINT and HF_TOKEN hold as everywhere.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from mlecs_bench.doors.events import SILENT, Telling
 from mlecs_bench.errors import UsageError
+from mlecs_bench.files import read_json
 
 OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
 TIMEOUT_SECONDS = 10.0
@@ -118,7 +118,7 @@ def _with_shards(path: Path) -> list[str]:
     if path.suffix != ".json":
         return [path.name]
     try:
-        return sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+        return sorted(set(read_json(path)["weight_map"].values()))
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return [f"a readable {path.name}"]
 

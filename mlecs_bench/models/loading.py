@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from mlecs_bench.doors.profile import BaseBits
-from mlecs_bench.errors import UsageError
+from mlecs_bench.errors import UsageError, shortened
 from mlecs_bench.models.sources import (
     check_files,
-    first_line,
     prepends_bos,
     pretrained,
     stored_configuration,
+    whole_tokenizer,
 )
 
 
@@ -55,8 +55,9 @@ def load_base(source: str, settings: BaseSettings) -> tuple[Any, Any]:
     config, placement = stored_configuration(source), _placement(source, settings)
     # A checkpoint may bring its own decoding (repetition penalty, sampling): greedy means greedy for all.
     greedy = GenerationConfig()
-    try:
+    with whole_tokenizer(source):
         tokenizer = AutoTokenizer.from_pretrained(name, **where)
+    try:
         model, report = AutoModelForCausalLM.from_pretrained(
             name,
             **where,
@@ -69,7 +70,7 @@ def load_base(source: str, settings: BaseSettings) -> tuple[Any, Any]:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # transformers may raise anything for a damaged folder
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = shortened((str(error).strip().splitlines() or [type(error).__name__])[0])
         raise UsageError(f"cannot load a causal language model from '{source}': {first}") from error
     check_complete(source, report["missing_keys"])
     if settings.bits and not any(type(module).__name__ in QUANTISED for module in model.modules()):
@@ -124,15 +125,18 @@ def check_stored_tokenizer(source: str, vocab_size: int) -> None:
     from transformers import AutoTokenizer
 
     name, where = pretrained(source)
-    try:
+    with whole_tokenizer(source):
         tokenizer = AutoTokenizer.from_pretrained(name, **where)
-    except Exception as error:  # transformers may raise anything for a damaged folder
-        raise UsageError(f"cannot load the tokenizer of '{source}': {first_line(error)}") from error
     check_tokenizer(source, tokenizer, vocab_size)
 
 
 def check_tokenizer(source: str, tokenizer: Any, vocab_size: int) -> None:
     """Raise UsageError for a tokenizer that transformers lets pass and that cannot serve a model of `vocab_size`."""
+    with whole_tokenizer(source):
+        _check_tokenizer(source, tokenizer, vocab_size)
+
+
+def _check_tokenizer(source: str, tokenizer: Any, vocab_size: int) -> None:
     if tokenizer.eos_token_id is None:
         raise UsageError(f"the tokenizer of '{source}' has no end-of-sequence token; add eos_token to its config")
     if not tokenizer.is_fast:

@@ -8,14 +8,15 @@ of a run: nothing here fetches anything.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mlecs_bench.errors import DataError, UsageError
+from mlecs_bench.errors import DataError, MlecsError, UsageError, shortened
+from mlecs_bench.files import read_json
 from mlecs_bench.models.hub import Part, cached, lacking, refuse_offline, split
 
 DIGESTED_FILES = (
@@ -138,8 +139,7 @@ def _says_nothing_new(settings: Path) -> bool:
     """
     try:
         values, config, tokenizer = (
-            json.loads((settings.parent / name).read_text(encoding="utf-8"))
-            for name in (settings.name, "config.json", "tokenizer.json")
+            read_json(settings.parent / name) for name in (settings.name, "config.json", "tokenizer.json")
         )
         eos = values.pop("eos_token")
         ids = [token["id"] for token in tokenizer["added_tokens"] if token["content"] == eos]
@@ -188,9 +188,23 @@ def _is_given_bos(source: str, _content: str) -> bool:
     from transformers import AutoTokenizer
 
     folder = folder_of(source, Part.TOKENIZER)
-    try:
+    with whole_tokenizer(source):
         return prepends_bos(AutoTokenizer.from_pretrained(str(folder), **LOCAL))
-    except Exception as error:  # transformers may raise anything for a damaged folder
+
+
+@contextmanager
+def whole_tokenizer(source: str) -> Iterator[None]:
+    """Turn what loading or using a tokenizer raises into one line: for a damaged file that may be anything.
+
+    A panic in the library's Rust is no Exception, and has its own name only.
+    """
+    try:
+        yield
+    except (MlecsError, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise UsageError(f"cannot load the tokenizer of '{source}': {first_line(error)}") from error
 
 
@@ -250,7 +264,7 @@ def check_files(source: str) -> None:
 def _check_code(source: str, config: Path) -> None:
     """Raise UsageError for a model whose code comes with it; a damaged configuration is judged where it is read."""
     try:
-        values = json.loads(config.read_text(encoding="utf-8"))
+        values = read_json(config)
     except (OSError, ValueError):
         return
     if isinstance(values, dict) and "auto_map" in values:
@@ -282,8 +296,8 @@ def _check_weights(source: str, folder: Path) -> None:
 
 def _shards(index: Path) -> set[str]:
     try:
-        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        return set(read_json(index)["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{index} is no index of weights ({type(error).__name__}); copy it again") from error
 
 
@@ -293,4 +307,4 @@ def first_line(error: BaseException) -> str:
     line = (
         f"{lines[0]} {lines[1].strip()}" if lines[0].endswith(":") and lines[1:] else lines[0]
     )  # "field 'x':" and what is wrong with it
-    return line.partition(". ")[0].rstrip(".")
+    return shortened(line.partition(". ")[0].rstrip("."))

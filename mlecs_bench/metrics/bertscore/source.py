@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from mlecs_bench.doors.events import Telling
-from mlecs_bench.errors import DataError, UsageError
+from mlecs_bench.errors import DataError, UsageError, shortened
+from mlecs_bench.files import read_json
 from mlecs_bench.metrics.bertscore.baseline import baseline_digest
 from mlecs_bench.metrics.bertscore.packaged import fetch_packaged, file_sha256, packaged_model
 from mlecs_bench.models.hub import WEIGHT_FILES, fetched
@@ -157,7 +158,7 @@ def weight_files(folder: Path, model: str) -> list[Path]:
 
 def _shards(index: Path, model: str) -> list[Path]:
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        names = set(read_json(index)["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise refusal(model, f"its {index.name} is no index of weights") from error
     outside = [name for name in names if not isinstance(name, str) or Path(name).name != name]
@@ -180,7 +181,7 @@ def _check_header(path: Path, model: str) -> None:
 
 def _configuration(folder: Path, model: str) -> dict[str, Any]:
     try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        values = read_json(folder / "config.json")
     except (OSError, ValueError) as error:
         raise refusal(model, f"it has no readable config.json ({type(error).__name__})") from error
     return values if isinstance(values, dict) else {}
@@ -220,7 +221,7 @@ def _library_file(name: str) -> Path:
 def first_line(error: BaseException) -> str:
     """Return the first sentence of an error's message, or its type."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line.partition(". ")[0].rstrip(".")
+    return shortened(line.partition(". ")[0].rstrip("."))
 
 
 def _digest(paths: Sequence[Path]) -> str:

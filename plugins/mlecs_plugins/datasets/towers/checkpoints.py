@@ -149,8 +149,10 @@ class TowerCheckpoint(Checkpoint):
             raise self.unusable(self._no_model())
         try:
             config: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise self.unusable(f"config.json cannot be read ({type(error).__name__})") from error
+        if not isinstance(config, dict):
+            raise self.unusable("config.json holds no settings")
         if self.kind == "audio" and config.get("model_type") not in AUDIO:
             raise self.unusable(f"its architecture '{config.get('model_type')}' is none of {', '.join(AUDIO)}")
         return config

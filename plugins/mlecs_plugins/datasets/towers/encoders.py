@@ -136,8 +136,10 @@ def _takes_first_token(checkpoint: TowerCheckpoint) -> bool:
         return False
     try:
         pooling = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise checkpoint.unusable(f"1_Pooling/config.json cannot be read ({type(error).__name__})") from error
+    if not isinstance(pooling, dict):
+        raise checkpoint.unusable("1_Pooling/config.json holds no settings")
     modes = [
         name.removeprefix("pooling_mode_") for name, on in pooling.items() if name.startswith("pooling_mode_") and on
     ]

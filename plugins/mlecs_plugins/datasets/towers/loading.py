@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mlecs_plugins.datasets.problems import one_line
 from mlecs_plugins.datasets.towers.checkpoints import TowerCheckpoint
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _needs_code(error: BaseException) -> bool:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return one_line((str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
 def array(embeddings: torch.Tensor) -> Array:

@@ -6,6 +6,7 @@ A function returns None where a file has no stream of the kind, and raises Media
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 _ONLY_FILES = {"protocol_whitelist": "file"}  # a playlist in a media file's clothes must not reach the network
 SHORTEST_SHARE, SLACK_SECONDS = 0.95, 0.1
 """A stream that ends before this share of the duration that its file declares, less the slack, is cut short."""
+
+DECLARING = frozenset({"mp4", "flac"})
+"""Formats in which a stream itself says how long it is; Matroska does so in its tags."""
+CLOCK = re.compile(r"([0-9]{1,9}):([0-9]{2}):([0-9]{2}(?:\.[0-9]{1,9})?)")
 
 
 class MediaError(Exception):
@@ -202,7 +207,13 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
 
 def _declared_seconds(container: Any, stream: Any) -> float:
     """Return how long a stream says it is; 0 for formats in which that is only an estimate."""
-    declares = "mp4" in container.format.name.split(",")
+    names = container.format.name.split(",")
+    if "matroska" in names:
+        told = CLOCK.fullmatch(str(stream.metadata.get("DURATION", "")))
+        if told is not None:
+            return 3600 * int(told[1]) + 60 * int(told[2]) + float(told[3])
+        return float(container.duration or 0) / av.time_base if len(container.streams) == 1 else 0.0
+    declares = not DECLARING.isdisjoint(names)
     return float(stream.duration * stream.time_base) if declares and stream.duration else 0.0
 
 
