@@ -148,7 +148,7 @@ def odd_json(generator: np.random.Generator, value: Any) -> Any:
 
 
 def as_json(generator: np.random.Generator, value: Any) -> str:
-    """Write JSON as some program would: numbers of any length, NaN, lone surrogates escaped or raw, keys twice, deep."""
+    """Write JSON as some program would: numbers of any length, NaN, lone surrogates, keys twice, deep nesting."""
     text = _written(value)
     kind = int(generator.integers(12))
     if kind == 0:  # a key twice, with two values

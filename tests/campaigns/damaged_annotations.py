@@ -7,7 +7,9 @@ import gzip
 import io
 import json
 import shutil
+import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,7 @@ def _packed(generator: np.random.Generator, content: bytes, name: str) -> tuple[
 def _gunzipped(content: bytes) -> bytes | None:
     try:
         return gzip.decompress(content)
-    except Exception:
+    except (OSError, EOFError, zlib.error):
         return None
 
 
@@ -248,38 +250,38 @@ def own_tables(count: int, seed: int, folder: Path) -> Tally:
         own.mkdir(parents=True)
         name, write = one_of(generator, list(TABLES.items()))
         content, must = write(generator), False
-        if name.endswith(".parquet"):
-            if generator.random() < 0.6:
-                content = one_of(generator, damage.OF_BYTES)(generator, content)
-            stored = name
-        else:
-            stored, content, must = _packed(generator, content, name)
-        (own / stored).write_bytes(content)
+        if not name.endswith(".parquet"):
+            name, content, must = _packed(generator, content, name)
+        elif generator.random() < 0.6:
+            content = one_of(generator, damage.OF_BYTES)(generator, content)
+        (own / name).write_bytes(content)
         (own / "a.jpg").write_bytes(PICTURE)
-        manifest: Any = {**MANIFEST, "samples": stored}
-        if name.endswith(".csv"):
+        manifest: Any = {**MANIFEST, "samples": name}
+        if ".csv" in name:
             manifest["modalities"] = {"words": {"text": "title"}, "motion": {"array": "numbers"}}
         text = yaml.safe_dump(manifest)
         if generator.random() < 0.25:
             text = _odd_manifest(generator, manifest)
         (own / "dataset.yaml").write_bytes(damage.to_bytes(text))
-
-        def attempt(own: Path = own, stored: str = stored, content: bytes = content, must: bool = must) -> None:
-            found = samples_in(own, folder / "cache-own")
-            if must:
-                raise SilentDamageError(f"a damaged file: {content[:80]!r}")
-            if ".json" in stored and _has_a_key_twice(stored, content):
-                raise SilentDamageError(f"a key twice: {content[:80]!r}")
-            expected = _rows_in(stored, content)
-            if expected is not None and len(found.ids) != expected:
-                raise SilentDamageError(f"rows lost: {expected} became {len(found.ids)}")
-            if any(not text.strip() for text in (*found.ids, *found.targets)):
-                raise SilentDamageError(f"nothing as an id or a target: {found.ids} {found.targets}")
-            if any(not np.isfinite(found.array(m.name)).all() for m in found.manifest.modalities):
-                raise SilentDamageError("numbers that are not finite")
-
-        attempted(tally, f"input {number} ({stored}, {content[:300]!r}, {text[:200]!r})", attempt)
+        label = f"input {number} ({name}, {content[:300]!r}, {text[:200]!r})"
+        attempted(tally, label, partial(_attempt_table, own, name, must))
     return tally
+
+
+def _attempt_table(own: Path, name: str, must: bool) -> None:
+    content = (own / name).read_bytes()
+    found = samples_in(own, own.parent / "cache-own")
+    if must:
+        raise SilentDamageError(f"a damaged file: {content[:80]!r}")
+    if ".json" in name and _has_a_key_twice(name, content):
+        raise SilentDamageError(f"a key twice: {content[:80]!r}")
+    expected = _rows_in(name, content)
+    if expected is not None and len(found.ids) != expected:
+        raise SilentDamageError(f"rows lost: {expected} became {len(found.ids)}")
+    if any(not text.strip() for text in (*found.ids, *found.targets)):
+        raise SilentDamageError(f"nothing as an id or a target: {found.ids} {found.targets}")
+    if any(not np.isfinite(found.array(m.name)).all() for m in found.manifest.modalities):
+        raise SilentDamageError("numbers that are not finite")
 
 
 def _odd_manifest(generator: np.random.Generator, manifest: Any) -> str:
@@ -312,5 +314,5 @@ def _rows_in(name: str, content: bytes) -> int | None:
             return len([json.loads(line) for line in io.StringIO(text, newline="") if line.strip()])
         value = json.loads(text)
         return len(value) if isinstance(value, list) else None
-    except Exception:
+    except (ValueError, OSError, EOFError, zlib.error, csv.Error, RecursionError, pa.ArrowException):
         return None

@@ -23,7 +23,7 @@ CAMPAIGNS = (
     damaged_media.ur_fall_archives,
     damaged_tokenizers.tokenizers,
 )
-INPUTS, FEW = 2000, 40
+INPUTS, FEW = 2000, 20
 named = pytest.mark.parametrize("campaign", CAMPAIGNS, ids=lambda campaign: campaign.__name__)
 
 

@@ -72,7 +72,10 @@ INFO = DatasetInfo(
         "samples take the one that suits an answer best.",
         "Texts are lower-case words hashed to 2,047 ids; pictures, frames and sound become small inputs as in vast; "
         "arrays are standardised by the public training samples unless the manifest says otherwise.",
-        "Files that the table names lie inside the data folder.",
+        "Files that the table names lie inside the data folder. In Parquet they may be cells of the table: bytes, or "
+        "the bytes and path of Hugging Face's Image and Audio.",
+        "features=towers puts frozen encoders of your own in front of texts, pictures, sound and videos; arrays stay "
+        "what they are.",
         "Without a data folder 600 samples are generated: they test the harness and say nothing about anything.",
     ),
     for_data=for_data,

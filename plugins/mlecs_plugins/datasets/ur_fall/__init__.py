@@ -67,6 +67,7 @@ def mlecs_dataset() -> DatasetInfo:
             "sequences (--split sequence).",
             "Without a SEQ-data.csv the frames of a sequence are timed at 30 per second; frames beyond the end of the "
             "accelerometer recording have no acce. The manifest counts both.",
+            "A tar of pictures (SEQ-cam0-rgb.tar, .tar.gz, .tgz) is read as loose pictures are.",
             "features=towers puts a frozen encoder of your own in front of the frames, and of the depth images with "
             "depth=image, which it is shown in grey; embeddings are standardised by the public training samples.",
             "Without a data folder the samples are generated: they test the harness and say nothing about people.",
