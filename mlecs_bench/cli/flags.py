@@ -135,6 +135,8 @@ def _settings(*, many: bool) -> tuple[Decorated, ...]:
                      f"  [default: {RunSpec.answer}]"),
         click.option("--min-modalities", type=takes(click.IntRange(0, 1)), metavar=shown("K"), help="Least modalities"
                      f" of a device.  [default: {RunSpec.min_modalities}]"),
+        click.option("--modalities", metavar="LAW", help="How modalities are dealt: bernoulli, exact (as many as the"
+                     " rates say), or d0=rgb+depth,d1=acce.  [default: bernoulli]"),
         click.option("--profile", type=takes(), metavar=shown("NAME"), shell_complete=_names("profile"),
                      help=f"Models and sizes, or a YAML file of them.  [default: {RunSpec.profile}]"),
         click.option("--slm", type=takes(), metavar=shown("MODEL"), help="Another small language model for the devices:"

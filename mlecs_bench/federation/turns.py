@@ -29,6 +29,10 @@ class StaleTurn(MlecsError):  # noqa: N818  # it is the ask that is stale
     """A device was asked for a round that it can neither take nor answer from what it keeps."""
 
 
+class DeviceMissing(MlecsError):  # noqa: N818  # a state of affairs, no defect
+    """A device gave no reply in time, or cannot be reached."""
+
+
 class DefectError(MlecsError):
     """A defect in the code that ran on the device's side; the message is its traceback."""
 
@@ -41,6 +45,7 @@ KINDS: Mapping[str, type[MlecsError]] = {
     "message": MessageError,
     "stale": StaleTurn,
     "defect": DefectError,
+    "missing": DeviceMissing,
     "failure": MlecsError,
 }
 """What a refusal can be, from the most special error to the most general."""

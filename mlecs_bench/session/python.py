@@ -67,6 +67,7 @@ class RunSettings(TypedDict, total=False):
     metrics: Sequence[str] | str | None
     answer: Literal["generate", "rank"] | None
     min_modalities: Literal[0, 1] | None
+    modalities: Literal["bernoulli", "exact"] | str | Mapping[str, Any] | None
     slm: Folder | None
     llm: Folder | None
     proxy: Folder | None
