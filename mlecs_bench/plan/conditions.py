@@ -17,7 +17,8 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 from mlecs_bench.doors.hookspecs import Change
 from mlecs_bench.doors.options import build_options, option, plain
 from mlecs_bench.errors import UsageError, check_choice
-from mlecs_bench.plan.structure import canonical_devices, device_id
+from mlecs_bench.plan.conditions_rounds import Dropout, Faults, Participation
+from mlecs_bench.plan.structure import canonical_devices, usual_id
 
 HoldingLaw = Literal["bernoulli", "exact", "given"]
 """How modalities are dealt: a draw for each device, as many as the rate says, or as the user says."""
@@ -100,17 +101,11 @@ def _listed_modalities(written: Mapping[str, Any]) -> dict[str, tuple[str, ...]]
         names = re.split(r"\s*\+\s*", held.strip()) if isinstance(held, str) else held
         if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
             raise UsageError(f"modalities of {id_} must be names with +, such as rgb+depth, got {held!r}")
-        usual = _usual_id(str(id_))
+        usual = usual_id(str(id_))
         if usual in found:
             raise UsageError(f"modalities names device '{usual}' twice")
         found[usual] = () if list(names) == ["none"] else tuple(sorted(set(names)))
     return dict(sorted(found.items()))
-
-
-def _usual_id(id_: str) -> str:
-    """Return d03 for "3" and "d3"; what is no device is left for `check` to refuse."""
-    match = re.fullmatch(r"d?(\d{1,9})", id_)
-    return device_id(int(match[1])) if match else id_
 
 
 def pairs_of(text: str, what: str) -> dict[str, str]:
@@ -129,6 +124,9 @@ class Conditions:
     """All conditions of a run, by the names of its settings."""
 
     modalities: Holding = field(default_factory=Holding)
+    participation: Participation = field(default_factory=Participation)
+    dropout: Dropout = field(default_factory=Dropout)
+    faults: Faults = field(default_factory=Faults)
 
     def departures(self) -> dict[str, dict[str, Any]]:
         """Return, as JSON values, the fields of every condition that are not the usual; without those of none."""

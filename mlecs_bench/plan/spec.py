@@ -70,8 +70,8 @@ class RunSpec:
     identity, the digest of the data is. Nor are `gradient_checkpointing`, which changes memory and speed alone, and
     `bertscore_model` (a folder, a hub id, "packaged" or "none"), whose weights are. `slm`, `llm` and `proxy` are
     folders or hub ids; `device_slm`, `device_rank` and `device_encoder_width` say in what single devices differ, by
-    device id. `modalities` is a condition of the federation (`mlecs_bench.plan.conditions`): as a user writes it, or
-    what is not as usual in it.
+    device id. `modalities`, `participation`, `dropout` and `faults` are conditions of the federation
+    (`mlecs_bench.plan.conditions`): as a user writes them, or what is not as usual in them.
     """
 
     algo: str
@@ -110,6 +110,9 @@ class RunSpec:
     local_epochs: int | None = None
     set: Mapping[str, Any] = field(default_factory=dict)
     modalities: Written = field(default_factory=dict)
+    participation: Written = field(default_factory=dict)
+    dropout: Written = field(default_factory=dict)
+    faults: Written = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rates = self.rho if isinstance(self.rho, Mapping) else {"rho": self.rho}
