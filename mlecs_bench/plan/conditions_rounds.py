@@ -103,9 +103,7 @@ class Participation:
                 "devices (see n-devices)"
             )
         if asked > n_devices:
-            raise UsageError(
-                f"participation asks {asked} devices a round, and there are {n_devices}; give at most that"
-            )
+            raise UsageError(f"participation asks {asked} devices a round of {n_devices}; give at most {n_devices}")
         most = asked if self.too_few == "skip" else min(n_devices, asked * self.attempts)
         if self.min_devices is not None and self.min_devices > most:
             raise UsageError(
