@@ -161,7 +161,7 @@ class CellRun:
                 )
 
     def _round(self, t: int) -> None:
-        self._server.start_round()
+        self._server.start_round(t)
         score = self._cell.evaluate_all or t == self._cell.rounds
         seconds = {"training": 0.0, "evaluation": 0.0}
         with _timed(seconds, "training"):
@@ -270,7 +270,7 @@ class CellRun:
     def _finish(self) -> Outcome:
         """The broadcast after the last round, the second evaluation point, and the sums."""
         after = self._cell.rounds + 1
-        self._server.start_round()
+        self._server.start_round(after)
         asks = self._asks(after, score=True, last=True)
         if self._server.steps:
             raise PluginError(f"server trained after the last round ({self._server.steps}); only send and receive then")

@@ -33,7 +33,7 @@ def copied(message: Message, _device: str, _direction: Direction, _t: int) -> Me
 class Greeting:
     """What a device says of itself before the first round of a run, or when a run goes on.
 
-    `finished` is its last finished round; `parameters` the size of its language model; `samples` its training and test
+    `finished` is its last finished round; `modalities` are all that it holds in any round; `parameters` the size of its language model; `samples` its training and test
     samples; `random_encoders` the modalities whose encoders start at random although the profile has pretrained ones.
     `data` is the digest of its data; `versions` are those of what can change a number.
     """
@@ -155,7 +155,7 @@ class DeviceHost:
     def _take(self, device: Device, ask: Ask) -> Reply:
         """Take in the message, train unless it is the last one, and score."""
         started = time.perf_counter()
-        device.start_round()
+        device.start_round(ask.round)
         self._algorithm.receive(device, ask.message, ask.round)
         upload = Message() if ask.last else self._trained(device, ask.round)
         if ask.last and device.steps:
@@ -193,7 +193,7 @@ class DeviceHost:
         manifest = device.train.manifest
         return Greeting(
             finished=self._finished[device.id],
-            modalities=device.modalities,
+            modalities=device.built_for,
             parameters=device.model.backbone.n_parameters,
             samples={"train": len(device.train), "test": len(device.test)},
             random_encoders=tuple(sorted(self._random_encoders.get(device.id, ()))),

@@ -68,6 +68,8 @@ class RunSettings(TypedDict, total=False):
     answer: Literal["generate", "rank"] | None
     min_modalities: Literal[0, 1] | None
     modalities: Literal["bernoulli", "exact"] | str | Mapping[str, Any] | None
+    schedule: Literal["static"] | str | Mapping[str, Any] | None
+    robustness: bool | None
     slm: Folder | None
     llm: Folder | None
     proxy: Folder | None

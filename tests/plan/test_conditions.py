@@ -23,7 +23,39 @@ SPELLINGS = {
             {"d0": ["depth", "rgb"], "d1": "acce"},
             {"d1": ["acce"], "d0": ["rgb", "depth", "rgb"]},
         ),
-    ]
+    ],
+    "schedule": [
+        ("markov:fail=0.2,repair=0.5", {"law": "markov", "fail": 0.2, "repair": "0.5"}, "markov: repair=.5, fail=.2"),
+        ("duty:on=3,off=1", {"law": "duty", "on": 3, "off": "1"}, {"law": "duty", "off": 1, "on": 3, "fail": 0}),
+        (
+            {"d01": {3: ["rgb"], 5: ["rgb", "depth"]}},
+            {"1": {"5": "depth+rgb", "3": "rgb"}},
+            {"law": "given", "devices": {"d1": {"3": ["rgb"], "5": ["depth", "rgb", "rgb"]}}},
+        ),
+    ],
+}
+IMPOSSIBLE = {
+    "schedule": [
+        ("weekly", "option 'law' of schedule must be one of static, markov, duty, given, got 'weekly'"),
+        ("markov", "schedule: fail must be in (0, 1], got 0.0; such as fail=0.2,repair=0.5"),
+        ("markov:fail=0.2,repair=1.5", "schedule: repair must be in (0, 1], got 1.5"),
+        ("markov:fail=0.2,on=3", "schedule: on is no parameter of the law markov; leave it out"),
+        ("duty:on=3,off=0", "schedule: off must be at least 1 round, got 0; such as on=3,off=1"),
+        ("duty:on=3,on=3", "schedule must be written name=value,name=value with each name once"),
+        ({"law": "given"}, "schedule: devices and rounds are given by the law given and by no other"),
+        ({"d7": {1: ["rgb"]}}, "schedule names device 'd07'; devices of this run are d0 to d2"),
+        ({"d1": {2: ["rbg"]}}, "schedule gives d01 in round 2 'rbg', which the dataset lacks; it has acce, depth, rgb"),
+        ({"d1": {11: ["rgb"]}}, "schedule names round 11 for d01, and the run has 10; see rounds"),
+        ({"d1": {0: ["rgb"]}}, "schedule of d01 must name rounds 1, 2, ... each once, got '0'"),
+        ({"d1": {3: ["rgb"], "03": ["rgb"]}}, "schedule of d01 must name rounds 1, 2, ... each once, got '03'"),
+        ({"d1": ["rgb"]}, "schedule of d01 must map rounds to modalities, such as {3: [rgb]}, got ['rgb']"),
+        ({"d1": {3: []}}, "schedule leaves d01 without modalities in round 3; leave it one, or give min-modalities 0"),
+        (
+            {"d0": {2: "none"}, "d1": {1: "none"}, "d2": {2: "none", 3: "rgb"}},
+            "schedule leaves all devices without modalities in round 2; leave one to one device",
+        ),
+        (True, "schedule must be a text, a number or a mapping, got True"),
+    ],
 }
 
 
@@ -83,6 +115,11 @@ def test_what_departs_from_the_usual_reads_back_to_an_equal_condition():
 )
 def test_an_impossible_condition_is_refused_in_one_line(written, words):
     assert words in refusal(modalities=written)
+
+
+@pytest.mark.parametrize(("name", "written", "words"), [(n, *case) for n, cases in IMPOSSIBLE.items() for case in cases])
+def test_another_impossible_condition_is_refused_in_one_line(name, written, words):
+    assert words in refusal(**{name: written})
 
 
 def test_an_algorithm_that_does_not_cope_with_what_a_condition_brings_is_refused(monkeypatch):
