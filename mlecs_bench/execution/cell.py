@@ -19,7 +19,7 @@ from mlecs_bench.errors import MlecsError
 from mlecs_bench.execution.jobs import CellResult
 from mlecs_bench.execution.kept import Kept
 from mlecs_bench.execution.references import reference_scores
-from mlecs_bench.federation.build import Builder
+from mlecs_bench.federation.build import Builder, Layout
 from mlecs_bench.federation.checkpoint import cell_lock, checkpoint_folder, remove_checkpoint, server_file
 from mlecs_bench.federation.engine import Cell, CellRun
 from mlecs_bench.federation.evaluation import evaluator_of
@@ -141,6 +141,7 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
                 keep_answers=_keeps_answers(job, builder),
                 keep_models=job.execution.save_models,
                 check_lease=lease.check,
+                robustness=plan.robustness,
             )
         )
         resumed = run.start()
@@ -195,6 +196,16 @@ def _record(job: Job, parts: _Parts, greetings: Mapping[str, Greeting], outcome:
     }
 
 
+def _by_round(plan: Plan, layout: Layout) -> dict[str, Any]:
+    """Return what devices held in every round, and which share of what there is, where that may change."""
+    if "schedule" not in plan.conditions.departures():
+        return {}
+    held = {
+        id_: [list(of) for of in rounds] for id_, rounds in zip(plan.device_ids, layout.schedule.devices, strict=True)
+    }
+    return {"modalities_by_round": held, "rate_by_round": layout.schedule.rates(len(plan.rates))}
+
+
 def _realised(plan: Plan, parts: _Parts, greetings: Mapping[str, Greeting]) -> dict[str, Any]:
     """Return who held what, and how that came about."""
     layout = parts.builder.layout
@@ -203,15 +214,19 @@ def _realised(plan: Plan, parts: _Parts, greetings: Mapping[str, Greeting]) -> d
     at_random = {id_: list(greeting.random_encoders) for id_, greeting in greetings.items() if greeting.random_encoders}
     at_random |= {party: list(names) for party, names in parts.builder.random_encoders.items()}
     limits = {"limits": dict(plan.own_limits)} if plan.own_limits else {}
-    return limits | {
-        "modalities": {id_: list(greeting.modalities) for id_, greeting in greetings.items()},
-        "redraws": layout.masks.redraws,
-        "rate": layout.masks.rate,
-        "samples": samples | {id_: dict(greeting.samples) for id_, greeting in greetings.items()},
-        "unused_samples": layout.partition.unused,
-        "notes": list(parts.samples.manifest.notes),
-        "structures": {
-            id_: dataclasses.asdict(s) | {"slm": model_name(plan, s.slm)} for id_, s in plan.structures.items()
-        },
-        "random_encoders": {party: sorted(names) for party, names in at_random.items()},
-    }
+    return (
+        limits
+        | _by_round(plan, layout)
+        | {
+            "modalities": {id_: list(greeting.modalities) for id_, greeting in greetings.items()},
+            "redraws": layout.masks.redraws,
+            "rate": layout.masks.rate,
+            "samples": samples | {id_: dict(greeting.samples) for id_, greeting in greetings.items()},
+            "unused_samples": layout.partition.unused,
+            "notes": list(parts.samples.manifest.notes),
+            "structures": {
+                id_: dataclasses.asdict(s) | {"slm": model_name(plan, s.slm)} for id_, s in plan.structures.items()
+            },
+            "random_encoders": {party: sorted(names) for party, names in at_random.items()},
+        }
+    )

@@ -23,7 +23,7 @@ from mlecs_bench.federation.host import Carry, Greeting, checked, copied, own_ve
 from mlecs_bench.federation.ledger import Direction, Ledger
 from mlecs_bench.federation.messages import Message
 from mlecs_bench.federation.saved import final_model
-from mlecs_bench.federation.scoring import Scoring, scored
+from mlecs_bench.federation.scoring import Scoring, scored, scores_without_each
 from mlecs_bench.federation.turns import Ask, FinalModel, Refusal, Reply, Scores
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Cell:
     `server_score`: the algorithm trains the server's model, so it is scored. `checkpoint` is the server's file, None to
     keep nothing. `carry` takes the server's messages out of its hands. `keep_answers` and `keep_models` ask all parties
     for them at the end. `check_lease` is called before anything is saved; it raises CellInUse where another process
-    has taken the cell over.
+    has taken the cell over. `robustness` has all parties scored once more without each modality, at the end.
     """
 
     algorithm: Algorithm
@@ -95,6 +95,7 @@ class Cell:
     keep_answers: bool = False
     keep_models: bool = False
     check_lease: Callable[[], None] = _nobody_else
+    robustness: bool = False
 
 
 class CellRun:
@@ -196,7 +197,8 @@ class CellRun:
             message = self._cell.carry(checked(messages.get(id_, Message()), "broadcast"), id_, "down", t)
             self._ledger.record(message, id_, "down", t)
             answers = score and self._keeps_answers(t)
-            asks[id_] = Ask(t, message, score, last, answers, model=last and self._cell.keep_models)
+            model, without_each = last and self._cell.keep_models, last and self._cell.robustness
+            asks[id_] = Ask(t, message, score, last, answers, model, without_each)
         return asks
 
     def _exchange(self, asks: Mapping[str, Ask]) -> dict[str, Reply]:
@@ -286,11 +288,28 @@ class CellRun:
             "server": last["server"],
             "rounds": self._progress.rounds,
         }
+        if self._cell.robustness:
+            metrics["without"] = self._without_each(replies, last["server"])
         parameters = {id_: greeting.parameters for id_, greeting in self._greetings.items()}
         comm = communication(self._ledger, self._cell.rounds, parameters)
         cost = {"seconds": self._progress.seconds, "steps": self._progress.steps}
         answers = self._answers if self._cell.keep_answers else {}
         return Outcome(metrics, comm, cost, answers, self._models(replies))
+
+    def _without_each(self, replies: Mapping[str, Reply], server: Scores | None) -> dict[str, Any]:
+        """Return the scores of all parties without each modality; one that does not hold it keeps its usual score.
+
+        `server`: the server's usual scores, None where it is not scored.
+        """
+        own: Mapping[str, Scores] = {}
+        if server is not None:
+            with _timed(self._progress.seconds, "evaluation"):
+                own = scores_without_each(self._cell.evaluator, self._server)
+        found = {}
+        for modality in self._server.train.manifest.modality_names:
+            client = {id_: (reply.without or {}).get(modality, reply.scores or {}) for id_, reply in replies.items()}
+            found[modality] = {"client": by_metric(client), "server": own.get(modality, server)}
+        return found
 
     def _models(self, replies: Mapping[str, Reply]) -> dict[str, FinalModel]:
         """Return the models of all parties, where they are to be kept; the server's only where it is trained."""

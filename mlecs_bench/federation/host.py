@@ -162,8 +162,9 @@ class DeviceHost:
             raise PluginError(f"{device.id} trained after the last round ({device.steps}); only send and receive then")
         trained = time.perf_counter()
         scores, answers = self._scores.of(device, answers=ask.answers) if ask.score else (None, None)
+        without = self._scores.without_each(device) if ask.without_each else None
         seconds = {"training": trained - started, "evaluation": time.perf_counter() - trained}
-        return Reply(upload, scores, dict(device.logs), dict(device.steps), seconds, answers)
+        return Reply(upload, scores, dict(device.logs), dict(device.steps), seconds, answers, without=without)
 
     def _trained(self, device: Device, t: int) -> Message:
         message = checked(self._algorithm.local_update(device, t), "local_update")

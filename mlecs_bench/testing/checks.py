@@ -17,6 +17,7 @@ from mlecs_bench.execution.tracking import check_packages
 from mlecs_bench.testing import (
     card_checks,
     dataset_checks,
+    drift_checks,
     encoder_checks,
     federation_checks,
     fleet_checks,
@@ -71,6 +72,10 @@ ALGORITHM_CHECKS: tuple[Callable[[Subject], None], ...] = (
     federation_checks.mixed_backbones,
     federation_checks.mixed_ranks,
     federation_checks.mixed_encoders,
+    drift_checks.returning_modality,
+    drift_checks.losing_everything,
+    drift_checks.drift_device_order,
+    drift_checks.drift_resumable,
 )
 DATASET_CHECKS: tuple[Callable[[Material], None], ...] = (
     dataset_checks.card,
