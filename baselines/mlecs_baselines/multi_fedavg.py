@@ -136,8 +136,8 @@ def mlecs_algorithm() -> AlgorithmInfo:
             "The paper says that encoders travel and leaves LoRA and connector open; -o exchange=encoder is its text.",
             "The fusion layer stays local by default: its input width is |M_j| d_h. With -o exchange=...,fusion it is "
             "averaged among devices that hold the same modalities.",
-            "Where modalities come and go, an encoder is averaged over those that hold its modality in the round, and a "
-            "device that gets it back starts from that average. Fusion layers are then averaged among devices that "
+            "Where modalities come and go, an encoder is averaged over those that hold its modality in the round, and "
+            "a device that gets it back starts from that average. Fusion layers are then averaged among devices that "
             "hold the same modalities over all rounds, whatever they hold in this one.",
             "A device without modalities sends LoRA and soft-prompt generator with its full weight n_j.",
             "Round 1 sends nothing down, as all parties start from the same weights.",

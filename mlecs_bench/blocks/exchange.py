@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from mlecs_bench.models.unified import UnifiedModel
 
+
 def held_tensors(model: UnifiedModel, part: str, modalities: Sequence[str]) -> dict[str, torch.Tensor]:
     """Return the tensors of one part of `model` that a device holding `modalities` shares with other parties.
 

@@ -26,16 +26,16 @@ def in_round(rounds: Rounds, t: int) -> Held:
     return rounds[min(t, len(rounds)) - 1]
 
 
+def ever(rounds: Rounds) -> Held:
+    """Return all that a device holds in any round."""
+    return tuple(sorted({m for held in rounds for m in held}))
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Who holds what in which round, by device."""
 
     devices: tuple[Rounds, ...]
-
-    @property
-    def changes(self) -> bool:
-        """Does anything ever change?"""
-        return any(len(set(rounds)) > 1 for rounds in self.devices)
 
     def held(self, j: int, t: int) -> Held:
         """Return what device j holds in round t; after the last round it keeps that one's."""
@@ -43,14 +43,12 @@ class Schedule:
 
     def ever(self, j: int) -> Held:
         """Return all that device j holds in any round."""
-        return tuple(sorted({m for held in self.devices[j] for m in held}))
+        return ever(self.devices[j])
 
     def rates(self, n_modalities: int) -> list[float]:
         """Return for every round the share of (device, modality) pairs that are held."""
         n_rounds, pairs = max(map(len, self.devices)), len(self.devices) * n_modalities
-        return [
-            sum(len(self.held(j, t)) for j in range(len(self.devices))) / pairs for t in range(1, n_rounds + 1)
-        ]
+        return [sum(len(self.held(j, t)) for j in range(len(self.devices))) / pairs for t in range(1, n_rounds + 1)]
 
 
 def static(masks: Sequence[Held]) -> Schedule:

@@ -200,9 +200,8 @@ def _by_round(plan: Plan, layout: Layout) -> dict[str, Any]:
     """Return what devices held in every round, and which share of what there is, where that may change."""
     if "schedule" not in plan.conditions.departures():
         return {}
-    held = {
-        id_: [list(of) for of in rounds] for id_, rounds in zip(plan.device_ids, layout.schedule.devices, strict=True)
-    }
+    by_device = zip(plan.device_ids, layout.schedule.devices, strict=True)
+    held = {id_: [list(names) for names in rounds] for id_, rounds in by_device}
     return {"modalities_by_round": held, "rate_by_round": layout.schedule.rates(len(plan.rates))}
 
 
@@ -213,20 +212,17 @@ def _realised(plan: Plan, parts: _Parts, greetings: Mapping[str, Greeting]) -> d
     samples = {"server": {"train": len(public.train), "test": len(public.test)}}
     at_random = {id_: list(greeting.random_encoders) for id_, greeting in greetings.items() if greeting.random_encoders}
     at_random |= {party: list(names) for party, names in parts.builder.random_encoders.items()}
-    limits = {"limits": dict(plan.own_limits)} if plan.own_limits else {}
-    return (
-        limits
-        | _by_round(plan, layout)
-        | {
-            "modalities": {id_: list(greeting.modalities) for id_, greeting in greetings.items()},
-            "redraws": layout.masks.redraws,
-            "rate": layout.masks.rate,
-            "samples": samples | {id_: dict(greeting.samples) for id_, greeting in greetings.items()},
-            "unused_samples": layout.partition.unused,
-            "notes": list(parts.samples.manifest.notes),
-            "structures": {
-                id_: dataclasses.asdict(s) | {"slm": model_name(plan, s.slm)} for id_, s in plan.structures.items()
-            },
-            "random_encoders": {party: sorted(names) for party, names in at_random.items()},
-        }
-    )
+    told = {"limits": dict(plan.own_limits)} if plan.own_limits else {}
+    told |= _by_round(plan, layout)
+    return told | {
+        "modalities": {id_: list(greeting.modalities) for id_, greeting in greetings.items()},
+        "redraws": layout.masks.redraws,
+        "rate": layout.masks.rate,
+        "samples": samples | {id_: dict(greeting.samples) for id_, greeting in greetings.items()},
+        "unused_samples": layout.partition.unused,
+        "notes": list(parts.samples.manifest.notes),
+        "structures": {
+            id_: dataclasses.asdict(s) | {"slm": model_name(plan, s.slm)} for id_, s in plan.structures.items()
+        },
+        "random_encoders": {party: sorted(names) for party, names in at_random.items()},
+    }

@@ -204,7 +204,6 @@ class Builder:
             model=self._factory.server_model(),
             make_slm=partial(self._factory.server_slm, max(ranks.values())),
             devices={id_: in_round(of, 1) for id_, of in rounds.items()},
-            built_for={id_: self.layout.schedule.ever(j) for j, id_ in enumerate(rounds)},
             ranks=ranks,
             rounds=rounds if self._drifts else {},
             **own,

@@ -33,9 +33,10 @@ def copied(message: Message, _device: str, _direction: Direction, _t: int) -> Me
 class Greeting:
     """What a device says of itself before the first round of a run, or when a run goes on.
 
-    `finished` is its last finished round; `modalities` are all that it holds in any round; `parameters` the size of its language model; `samples` its training and test
-    samples; `random_encoders` the modalities whose encoders start at random although the profile has pretrained ones.
-    `data` is the digest of its data; `versions` are those of what can change a number.
+    `finished` is its last finished round; `modalities` are all that it holds in any round; `parameters` is the size of
+    its language model; `samples` are its training and test samples; `random_encoders` the modalities whose encoders
+    start at random although the profile has pretrained ones. `data` is the digest of its data; `versions` are those of
+    what can change a number.
     """
 
     finished: int

@@ -8,7 +8,7 @@ from typing import Unpack
 
 import torch
 
-from mlecs_bench.data.schedules import Rounds, in_round
+from mlecs_bench.data.schedules import Rounds, ever, in_round
 from mlecs_bench.federation.party import Own, Party, named, under
 from mlecs_bench.models.unified import UnifiedModel
 from mlecs_bench.plan.training import Training
@@ -32,13 +32,12 @@ class Server(Party):
         make_slm: Callable[[], UnifiedModel],
         devices: Mapping[str, Sequence[str]],
         ranks: Mapping[str, int],
-        built_for: Mapping[str, Sequence[str]] | None = None,
         rounds: Mapping[str, Rounds] = MappingProxyType({}),
         **own: Unpack[Own],
     ) -> None:
         super().__init__("server", seed, training, **own)
         self.devices = {id_: tuple(devices[id_]) for id_ in sorted(devices)}
-        self.built_for = {id_: tuple((built_for or devices)[id_]) for id_ in sorted(devices)}
+        self.built_for = {id_: ever(rounds[id_]) if rounds else held for id_, held in self.devices.items()}
         self._rounds = rounds
         self.ranks = {id_: ranks[id_] for id_ in sorted(ranks)}
         self._make_slm = make_slm

@@ -203,7 +203,7 @@ class UnifiedModel:
         return dict(self.connector.prompt.named_parameters()) | constant
 
     def parameters(self, parts: Iterable[str]) -> list[nn.Parameter]:
-        """Return the parameters of some parts that are trained, in a fixed order: those of resting modalities are not."""
+        """Return the parameters of some parts that are trained, in a fixed order; those of resting modalities rest."""
         return [p for part in parts for name, p in sorted(self.part(part).items()) if not self._rests(part, name)]
 
     def _rests(self, part: str, name: str) -> bool:

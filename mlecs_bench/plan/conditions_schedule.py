@@ -85,10 +85,8 @@ class Scheduled:
             return f"modalities fail {self.fail:g} repair {self.repair:g}"
         if self.law == "duty":
             return f"modalities {self.on} rounds on {self.off} off"
-        told = (
-            f"{id_}@{t}={'+'.join(held) or 'none'}" for id_, rounds in self.devices.items() for t, held in rounds.items()
-        )
-        return "modalities " + " ".join(told)
+        told = [(id_, t, "+".join(held)) for id_, rounds in self.devices.items() for t, held in rounds.items()]
+        return "modalities " + " ".join(f"{id_}@{t}={held or 'none'}" for id_, t, held in told)
 
     def check(self, n_devices: int, modalities: Sequence[str]) -> None:
         """Raise UsageError for a device or a modality that there is not, and where all devices are left with none."""
@@ -98,7 +96,7 @@ class Scheduled:
                 check_known(held, modalities, f"schedule gives {id_} in round {t}")
         for t in sorted({int(t) for rounds in told.values() for t in rounds}):
             if len(told) == n_devices and not any(_from(rounds, t, modalities) for rounds in told.values()):
-                raise UsageError(f"schedule leaves all devices without modalities in round {t}; leave one to one device")
+                raise UsageError(f"schedule leaves all devices without modalities in round {t}; leave one somewhere")
 
     def check_rounds(self, rounds: int, min_modalities: int) -> None:
         """Raise UsageError for a round that there is not, and for a device left with fewer modalities than allowed."""

@@ -20,7 +20,7 @@ from mlecs_bench.report.frame import Row, build_rows, flatten
 OF_AN_ALGORITHM = ("algo", "structure.proxy", "evaluate", "robustness")
 """Parts of an identity in which two algorithms may differ."""
 COMPUTED_WITH = ("algo.version", "algo.code", "dataset.version", "numerics", "scorers", "evaluate", "robustness")
-"""Parts of an identity in which two folders may differ: versions, code, machine, and what is scored beside the last round.
+"""Parts of an identity in which two folders may differ: versions, code, machine, what is scored beside the last round.
 
 Scorers may differ in version and device; scores of scorers that differ otherwise are not compared.
 """

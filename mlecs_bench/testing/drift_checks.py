@@ -106,11 +106,10 @@ def _refused(subject: Subject) -> bool:
     """Does the algorithm not say that it copes? Then raise CheckFailed unless such a run is refused."""
     if "drift" in subject.needs.copes:
         return False
-    try:
+    with suppress(UsageError):
         subject.plan(rounds=ROUNDS, schedule="markov:fail=0.5,repair=0.5")
-    except UsageError:
-        return True
-    fail("Needs.copes lacks 'drift', so modalities may not come and go", "the run was planned", "report it")
+        fail("Needs.copes lacks 'drift', so modalities may not come and go", "the run was planned", "report it")
+    return True
 
 
 def _noting(moved: list[str]) -> Any:
