@@ -7,6 +7,7 @@ tried again or skipped, as the plan says.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -174,7 +175,7 @@ class Gathering:
         message = self._line.carry(message, id_, "down", ask.round)
         self._line.ledger.record(message, id_, "down", ask.round)
         after = self.journal.finished.get(id_, 0) if self.varies else None
-        return Ask(ask.round, message, ask.score, ask.last, ask.answers, ask.model, after)
+        return dataclasses.replace(ask, message=message, after=after)
 
     def _exchange(self, asks: Mapping[str, Ask], found: Gathered) -> dict[str, Reply]:
         """Return the devices' replies in the devices' order, whatever the order in which they come; count uploads."""

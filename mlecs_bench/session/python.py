@@ -71,6 +71,8 @@ class RunSettings(TypedDict, total=False):
     participation: float | int | str | Mapping[str, Any] | None
     dropout: float | str | Mapping[str, Any] | None
     faults: Mapping[str, Any] | None
+    schedule: Literal["static"] | str | Mapping[str, Any] | None
+    robustness: bool | None
     slm: Folder | None
     llm: Folder | None
     proxy: Folder | None

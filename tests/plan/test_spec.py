@@ -62,6 +62,8 @@ FULL = spec(
     participation=2,
     dropout=0.1,
     faults={"byzantine": "nan", "count": 1},
+    schedule={"d1": {3: "vision"}},
+    robustness=True,
     set={"lora": {"rank": "16", "targets": ("c_attn",)}, "learning_rates.lora": 1e-3},
 )
 
