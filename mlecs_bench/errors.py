@@ -43,6 +43,10 @@ class MessageError(MlecsError):
     """A message holds something that may not travel between parties."""
 
 
+class NotFiniteError(MessageError):
+    """A message holds NaN or infinity."""
+
+
 LONGEST_QUOTE = 300
 """Characters of a library's message that an error quotes: some quote the whole file."""
 
