@@ -130,7 +130,8 @@ def read_layout(folder: Path, name: str) -> Layout:
         # The latter are what PyYAML lets through of dates, numbers and keys that are none.
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
-        what = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "problem", None) or error
+        deep = isinstance(error, RecursionError)
+        what = "nested too deeply" if deep else str(getattr(error, "problem", None) or error)
         raise DataError(one_line(f"{NAME}: {name} is not YAML{line} ({what})")) from error
     if twice is not None:
         raise DataError(one_line(f"{NAME}: {name}: '{twice}' is there twice; keep one"))

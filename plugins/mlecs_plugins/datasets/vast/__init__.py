@@ -71,8 +71,9 @@ def mlecs_dataset() -> DatasetInfo:
             "MSR-VTT's own file (videos and sentences) is read, too, and files of lines may be compressed (.gz). "
             "Media are found by their names in any subfolder: CLIP.mp4, .m4v, .mp3, .jpg and their like, or a folder "
             "CLIP of frames; a clip_id may itself have a suffix. Video is turned upright.",
-            "Media and annotations are read from .zip, .tar, .tar.gz and .tgz, too, also from shards such as 00000.tar: "
-            "samples and digest are those of loose files. Links in archives and names that lead out are not read.",
+            "Media and annotations are read from .zip, .tar, .tar.gz and .tgz, too, also from shards such as "
+            "00000.tar: samples and digest are those of loose files. Links in archives and names that lead out are not "
+            "read.",
             "features=towers puts frozen encoders of your own in front of frames, sound and texts; embeddings are "
             "standardised by the public training samples.",
             "A field that is absent, null, NaN or empty, and a file that is absent or damaged, is a modality that the "
