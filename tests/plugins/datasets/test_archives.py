@@ -75,6 +75,7 @@ def test_samples_and_digest_do_not_depend_on_how_media_are_packed(loose, tmp_pat
         folder = Path(shutil.copytree(loose, tmp_path / shape / "vast"))
         pack(folder / "media", folder / f"clips.{shape}")
         same(open_samples(folder, tmp_path / shape / "cache"), wanted)
+        same(open_samples(folder, tmp_path / shape / "cache"), wanted)  # from the cache
         found = verified(folder, tmp_path / shape / "cache")
         assert (found.digest, found.problems) == (wanted.manifest.digest, [])
         assert vast.check(folder) == []
@@ -173,6 +174,39 @@ def test_names_as_other_systems_write_them_are_read(tmp_path):
     path.write_bytes(plain_names)
     found = {p.relative_to(path).as_posix(): read_bytes(p).decode() for p in members_of(path)[0]}
     assert found == {"übung.png": "übung.png", "folder/Größe.png": "folder\\Größe.png", "c.png": "./c.png"}
+
+
+def test_annotations_in_a_compressed_tar_alone_are_found_by_doctor_and_read(loose, tmp_path):
+    folder = tmp_path / "vast"
+    shutil.copytree(loose, folder / "all")
+    pack(folder / "all", folder / "all.tgz")
+    assert vast.check(folder) == []
+    same(open_samples(folder, tmp_path / "cache"), open_samples(loose, tmp_path / "cache"))
+    assert len(list((tmp_path / "cache").rglob("*.tar"))) == 1
+    assert open_samples(folder, tmp_path / "cache", annotations="all.tgz/all/notes.json").ids == IDS
+
+
+def test_frames_in_an_archive_of_their_own_are_a_clip_by_its_name(tmp_path):
+    folder = tmp_path / "vast"
+    write_records(folder / "notes.json", [record("walk")])
+    for number in (1, 2):
+        (tmp_path / "walk").mkdir(exist_ok=True)
+        Image.fromarray(plain(number)).save(tmp_path / "walk" / f"{number}.png")
+    wanted = open_samples(Path(shutil.copytree(tmp_path / "walk", folder / "walk")).parent, tmp_path / "cache")
+    shutil.rmtree(folder / "walk")
+    with zipfile.ZipFile(folder / "walk.zip", "w") as archive:
+        for path in (tmp_path / "walk").iterdir():
+            archive.write(path, path.name)
+    with tarfile.open(tmp_path / "walk.tgz", "w:gz") as tar:
+        for path in (tmp_path / "walk").iterdir():
+            tar.add(path, path.name)
+    for archive in ("walk.zip", "walk.tgz"):
+        found = open_samples(folder, tmp_path / f"cache-{archive}")
+        np.testing.assert_array_equal(found.array("vision"), wanted.array("vision"))
+        assert found.manifest.digest == wanted.manifest.digest
+        if archive == "walk.zip":
+            (folder / archive).unlink()
+            shutil.copy(tmp_path / "walk.tgz", folder)
 
 
 def test_an_archive_that_is_not_whole_is_named_and_refused(loose, tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mlecs_bench.api import DataError
-from mlecs_plugins.datasets.archives import is_archive, is_folder, without_suffix
+from mlecs_plugins.datasets.archives import is_archive, is_folder, is_packed_tar, without_suffix
 from mlecs_plugins.datasets.problems import one_line
 from mlecs_plugins.datasets.user_archives import Progress, archives_among, untold
 from mlecs_plugins.datasets.user_files import PICTURE_SUFFIXES, is_picture, suffix_of, visible_files
@@ -23,11 +23,14 @@ SHOWN_NAMES = 5
 class Folder:
     """The files in a user's folder and in its archives; raises DataError when there is no such folder.
 
-    Tars that are compressed are unpacked into `unpacked`; without it they are only listed. `damaged` names archives
-    that are not whole, `refused` members that are not read, `copies` members that lie beside their archive, too.
+    Tars that are compressed are unpacked into `unpacked`; without it they are left out, or with `lists_packed` listed,
+    which takes as long. `damaged` names archives that are not whole, `refused` members that are not read, `copies`
+    members that lie beside their archive, too.
     """
 
-    def __init__(self, data_dir: Path, unpacked: Path | None = None, progress: Progress = untold) -> None:
+    def __init__(
+        self, data_dir: Path, unpacked: Path | None = None, progress: Progress = untold, *, lists_packed: bool = False
+    ) -> None:
         if not data_dir.is_dir():
             what = "is not a folder" if data_dir.exists() else "does not exist"
             raise DataError(
@@ -48,15 +51,17 @@ class Folder:
         loose = [path for path in found if _may_be_read(path) and path.is_file()]  # no link to nowhere and no pipe
         self._add(loose, self._annotations)
         known = {key for path in loose for key in self._keys(path)}
+        if unpacked is None and not lists_packed:
+            found = [path for path in found if not is_packed_tar(path)]
         for archive in archives_among(found, unpacked, progress):
             self._originals[archive.tar] = archive.path
             name = self.name_of(archive.path)
             self.damaged += [f"{name}: {archive.damage}"] if archive.damage else []
             self.refused += [f"{name}/{member}" for member in archive.refused]
             members = [path for path in archive.members if _may_be_read(path)]
-            copied = [path for path in members if not known.isdisjoint(self._keys(path))]
-            self.copies += [self.name_of(path) for path in copied]
-            self._add([path for path in members if path not in set(copied)], self._packed_annotations)
+            copied = {path for path in members if not known.isdisjoint(self._keys(path))}
+            self.copies += [self.name_of(path) for path in members if path in copied]
+            self._add([path for path in members if path not in copied], self._packed_annotations)
 
     def _add(self, paths: Sequence[Path], annotations: list[Path]) -> None:
         """Sort files by what they are."""
@@ -67,20 +72,20 @@ class Folder:
             self._named.add((path.parent, path.stem))
             self._media.setdefault(_composed(path.stem), []).append(path)
             if is_picture(path) and path.parent != self.data_dir:
-                folders = self._frames.setdefault(_composed(self._own_name(path.parent)), [])
+                folders = self._frames.setdefault(_composed(self.own_name(path.parent)), [])
                 folders += [path.parent] if path.parent not in folders else []
 
-    def _own_name(self, folder: Path) -> str:
-        """Return the name of a folder; that of an archive is without its suffix."""
-        original = self._originals.get(folder, folder)
-        return without_suffix(original.name) if is_archive(original) else original.name
+    def own_name(self, path: Path) -> str:
+        """Return the name of a file or folder; that of an archive, which is a folder, is without its suffix."""
+        original = self._originals.get(path, path)
+        return without_suffix(original.name) if path in self._originals else original.name
 
     def _keys(self, path: Path) -> list[tuple[str, str]]:
         """Return what a file and its copy in an archive have in common: of pictures the folder, too."""
         if not is_picture(path):
             return [("", path.name)]
         at_root = path.parent == self.data_dir or is_archive(path.parent)
-        return [(self._own_name(path.parent), path.name), *([("", path.name)] if at_root else [])]
+        return [(self.own_name(path.parent), path.name), *([("", path.name)] if at_root else [])]
 
     def annotations(self, wanted: str | None) -> Path:
         """Return the annotation file: the one called `wanted`, or the only one. Raises DataError otherwise."""
@@ -181,6 +186,8 @@ def missing_files(data_dir: Path) -> list[str]:
     """Return one line for what is not in a folder, or not clear; a folder with an annotation file lacks nothing."""
     try:
         folder = Folder(data_dir)
+        if not folder.has_annotations:
+            folder = Folder(data_dir, lists_packed=True)
         if not folder.has_annotations:
             folder.annotations(None)
     except DataError as error:

@@ -155,7 +155,7 @@ def _digest(plan: Selection, options: card.VastOptions, digests: Mapping[Path, s
         "subset_seed": options.subset_seed,
         "target_words": options.target_words,
         "annotations": digests[plan.annotations],
-        "media": sorted((path.name, digests[path]) for path in plan.files),
+        "media": sorted((plan.folder.own_name(path), digests[path]) for path in plan.files),
     }
     if towers is not None:
         made_from["towers"] = towers.digests
