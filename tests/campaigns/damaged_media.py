@@ -269,6 +269,9 @@ def archives(count: int, seed: int, folder: Path) -> Tally:
 # UR-FALL
 
 CELLS = (
+    "1e300",
+    "-1e300",
+    "1e38",
     "",
     "nan",
     "inf",

@@ -55,6 +55,7 @@ ROWS = {
     '{"key": "a", "says": "x", "n": ' + "7" * 5000 + "}": "line 1 has a number of 5,000 digits",
     '{"key": "a", "key": "b", "says": "x"}': "line 1 has the key 'key' twice",
     '{"key": "a", "says": "x", "n": ' + "[" * 500 + "1" + "]" * 500 + "}": "line 1 is not JSON (nested too deeply)",
+    '{"key": "a", "says": "x", "n": [1e308], "file": null}': "column 'n' holds a number that is not finite",
     '{"key": "a", "says": "x", "file": "\\ud800"}': "column 'file' names '\\ud800', which is not inside",
     '{"key": "a", "says": "x", "file": "' + "x" * 300 + '"}': "and there is no such file",
     '{"a\\nb": 1, "' + "y" * 6000 + '": 2}': "column 'says' is missing",

@@ -65,6 +65,10 @@ def negative_feature(folder: Path) -> None:
     replace_line(folder / "urfall-cam0-adls.csv", 2, ",150.0,", ",-150.0,")
 
 
+def endless_feature(folder: Path) -> None:
+    replace_line(folder / "urfall-cam0-adls.csv", 2, ",1500.0,", ",1e300,")
+
+
 def wrong_frame(folder: Path) -> None:
     replace_line(folder / "urfall-cam0-adls.csv", 2, ",5,", ",0,")
 
@@ -236,6 +240,7 @@ BAD_FILES = [
     (text_label_in_first_row, "urfall-cam0-falls.csv: line 1: label 'lying' is not -1, 0 or 1"),
     (text_feature, "urfall-cam0-adls.csv: line 2: H 'tall' is not a number"),
     (negative_feature, "urfall-cam0-adls.csv: line 2: MaxStdXZ '-150.0' is not above 0"),
+    (endless_feature, "urfall-cam0-adls.csv: line 2: H '1e300' is far too large"),
     (wrong_frame, "urfall-cam0-adls.csv: line 2: frame '0' is not a number from 1 to 999999999"),
     (endless_frame, "urfall-cam0-adls.csv: line 2: frame '7777777777777777777777777777777777777777' is not a number"),
     (fractional_frame, "urfall-cam0-adls.csv: line 2: frame '5.0' is not a number from 1"),

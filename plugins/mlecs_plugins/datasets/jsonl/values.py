@@ -178,7 +178,8 @@ def _converted(held: Any) -> Array:
         return float("nan") if value is None else value
 
     try:
-        return np.asarray(cleaned(held if isinstance(held, list | tuple) else [held]), dtype=np.float32)
+        with np.errstate(over="ignore"):  # what float32 does not hold becomes infinite, which is refused
+            return np.asarray(cleaned(held if isinstance(held, list | tuple) else [held]), dtype=np.float32)
     except (ValueError, TypeError, OverflowError) as error:
         raise NotNumbersError(f"holds no numbers, or rows of different length: {shown(held)}") from error
 
@@ -190,7 +191,8 @@ def _from_file(path: Path) -> Array:
             loaded: Array = np.asarray(np.load(path, allow_pickle=False))
             if loaded.dtype.kind not in "fiub":
                 raise NotNumbersError(f"names {path.name}, whose values are {loaded.dtype} and no numbers")
-            return loaded.astype(np.float32)
+            with np.errstate(over="ignore"):
+                return loaded.astype(np.float32)
         with path.open(encoding="utf-8-sig", newline="") as file:
             head = file.readline()
             file.seek(0)

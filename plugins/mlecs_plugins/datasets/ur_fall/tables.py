@@ -26,6 +26,8 @@ SEQUENCE = re.compile(r"(fall|adl)-[0-9]{1,9}")
 FRAME = re.compile(r"0*[1-9][0-9]{0,8}")
 LONGEST_CELL = 40
 """Characters of a cell that an error shows."""
+LARGEST_NUMBER = 1e15
+"""More than any time in milliseconds; its square is still a number, and float32 holds it."""
 SV_TOLERANCE = 0.01  # g; the files print at least four digits
 
 # Mean and standard deviation (4 significant digits) of each feature over the 11,544 rows of urfall-cam0-falls.csv and
@@ -158,6 +160,8 @@ def _number(name: str, cell: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise ValueError(f"{name} '{cell[:LONGEST_CELL]}' is not a number")
+    if abs(value) > LARGEST_NUMBER:
+        raise ValueError(f"{name} '{cell[:LONGEST_CELL]}' is far too large")
     return value
 
 
