@@ -31,7 +31,7 @@ from mlecs_bench.federation.turns import (
 )
 
 IDS = ("d00", "d01")
-FLOAT_ROUND = b'{"round": 2.0, "score": true, "last": false, "answers": false, "model": false}'
+FLOAT_ROUND = b'{"round": 2.0, "score": true, "last": false, "answers": false, "model": false, "without_each": false}'
 """The head of an ask whose round is no whole number."""
 DTYPES = (
     torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8, torch.int32, torch.int64, torch.uint8,
