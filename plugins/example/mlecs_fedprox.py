@@ -84,7 +84,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
         paper="Li et al. 2020, arXiv 1812.06127",
         build=FedProx,
         options=Options,
-        needs=lambda _: Needs(same=("lora",)),
+        needs=lambda _: Needs(same=("lora",), copes=("drift",)),
         exchanges=(
             Exchange("lora", "both", "LoRA of the SLM", "r * sum(in + out)"),
             Exchange("scalar", "up", "n_j", "1"),

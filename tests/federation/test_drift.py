@@ -222,6 +222,17 @@ def test_a_schedule_that_changes_nothing_gives_the_bits_of_none(profile, samples
     assert not toy.differing(state, state_too)
 
 
+def test_round_1_of_failures_is_that_of_no_schedule(profile, samples):
+    needs = toy.needs_of("multi-fedavg")
+    first = []
+    for schedule in ("static", "markov:fail=1,repair=1"):
+        federation = toy.federation_of(profile, samples, HELD, needs=needs, schedule=schedule, steps=1)
+        first.append(toy.run_toy("multi-fedavg", federation, samples, evaluator=toy.Unscored()).metrics["rounds"])
+    (one, other), (failing, away) = first
+    assert one == failing
+    assert other != away
+
+
 # Without each modality
 
 
