@@ -210,6 +210,7 @@ def test_the_pool_of_a_round_is_what_both_parties_hold_in_it_and_passes_over_it_
             assert device.training.budget.pooled == 2 * (len(pool) // 4)
 
 
+@pytest.mark.slow
 def test_a_schedule_that_changes_nothing_gives_the_bits_of_none(profile, samples):
     needs, told = toy.needs_of("ml-ecs"), {"d0": {1: ["audio", "text"], 2: ["audio", "text"]}}
     runs = {}
@@ -222,6 +223,7 @@ def test_a_schedule_that_changes_nothing_gives_the_bits_of_none(profile, samples
     assert not toy.differing(state, state_too)
 
 
+@pytest.mark.slow
 def test_round_1_of_failures_is_that_of_no_schedule(profile, samples):
     needs = toy.needs_of("multi-fedavg")
     first = []
