@@ -61,7 +61,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
         paper="none: a control row of ours",
         build=Centralised,
         server_score=True,
-        needs=lambda _: Needs(private_stages=0, pool=True, copes=("drift",)),
+        needs=lambda _: Needs(private_stages=0, pool=True, copes=("absence", "drift")),
         control=lambda _: BOUND,
         reproduced=("Nothing: the paper has no such row.",),
         readings=(

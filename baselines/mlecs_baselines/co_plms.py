@@ -238,7 +238,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
             same=("encoder",) if options.exchange_encoders else (),
             proxy=True,
             setup_steps=options.distill_steps,
-            copes=("drift",),
+            copes=("absence", "drift"),
         ),
         reproduced=(
             "From its abstract: distilled proxy models (DPM) bridge the server's LLM and SLMs that may differ in "

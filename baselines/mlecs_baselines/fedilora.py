@@ -146,7 +146,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
             Exchange("scalar", "up", "n_j", "1"),
         ),
         server_score=False,
-        needs=lambda options: Needs(same=("lora",), any_rank=True, ranks=options.ranks, copes=("drift",)),
+        needs=lambda options: Needs(same=("lora",), any_rank=True, ranks=options.ranks, copes=("absence", "drift")),
         reproduced=(
             "Dimension-wise reweighted aggregation: each rank index is averaged over the devices whose rank reaches "
             "it, with weights n_j renormalised among them, so that small ranks do not dilute the upper indices.",

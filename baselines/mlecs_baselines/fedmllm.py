@@ -204,7 +204,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
             Exchange("scalar", "up", "n_j", "1"),
         ),
         server_score=False,
-        needs=lambda options: Needs(same=EXCHANGED, prompt_suffix=options.prompt_suffix, copes=("drift",)),
+        needs=lambda options: Needs(same=EXCHANGED, prompt_suffix=options.prompt_suffix, copes=("absence", "drift")),
         reproduced=(
             "One prompt for every combination of modalities, with a sentence that asks for the same way of answering "
             "whatever is given and names no modality; the same in training and at test.",

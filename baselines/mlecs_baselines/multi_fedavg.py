@@ -125,7 +125,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
         server_score=False,
         # Fusion layers are averaged only among devices of equal modalities, where their widths agree anyway.
         needs=lambda options: Needs(
-            same=tuple(part for part in options.exchange if part != "fusion"), copes=("drift",)
+            same=tuple(part for part in options.exchange if part != "fusion"), copes=("absence", "drift")
         ),
         reproduced=(
             "FedAvg modality by modality: an encoder is averaged over the devices that hold its modality, with "

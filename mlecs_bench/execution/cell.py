@@ -141,6 +141,7 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
                 keep_answers=_keeps_answers(job, builder),
                 keep_models=job.execution.save_models,
                 check_lease=lease.check,
+                conditions=plan.conditions,
                 robustness=plan.robustness,
             )
         )
@@ -151,6 +152,7 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
         fleet.close()
     origin = provenance(plan.torch_device, started) | {"resumed_from_round": resumed, "fleet": job.execution.fleet}
     origin |= {"hub": commits} if (commits := _hub_commits(plan)) else {}
+    origin |= {"missing": list(outcome.missing)} if outcome.missing else {}
     kept = Kept(builder, outcome)
     if outcome.answers and kept.lacking():
         text = f"answers are not kept: the run had scored {' and '.join(kept.lacking())} before they were asked for"
@@ -189,11 +191,16 @@ def _record(job: Job, parts: _Parts, greetings: Mapping[str, Greeting], outcome:
         "schema": SCHEMA,
         "key": job.key,
         "identity": dict(job.identity),
-        "realised": _realised(job.plan, parts, greetings),
+        "realised": _realised(job.plan, parts, greetings) | _attended(outcome),
         "metrics": outcome.metrics,
         "comm": outcome.comm,
         "cost": outcome.cost,
     }
+
+
+def _attended(outcome: Outcome) -> dict[str, Any]:
+    """Return who took part in which round, where devices may be absent."""
+    return {"rounds": list(outcome.attended)} if outcome.attended else {}
 
 
 def _by_round(plan: Plan, layout: Layout) -> dict[str, Any]:

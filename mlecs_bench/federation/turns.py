@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from mlecs_bench.errors import AccessError, DataError, MessageError, MlecsError, PluginError, UsageError
+from mlecs_bench.errors import (
+    AccessError,
+    DataError,
+    MessageError,
+    MlecsError,
+    NotFiniteError,
+    PluginError,
+    UsageError,
+)
 from mlecs_bench.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mlecs_bench.federation.messages import Message, with_kind
 
@@ -42,6 +50,7 @@ KINDS: Mapping[str, type[MlecsError]] = {
     "data": DataError,
     "plugin": PluginError,
     "access": AccessError,
+    "not-finite": NotFiniteError,
     "message": MessageError,
     "stale": StaleTurn,
     "defect": DefectError,
@@ -53,7 +62,7 @@ KINDS: Mapping[str, type[MlecsError]] = {
 
 ASK_HEAD = {
     **{"round": (int,), "score": (bool,), "last": (bool,), "answers": (bool,), "model": (bool,)},
-    "without_each": (bool,),
+    **{"without_each": (bool,), "after": (int, NoneType), "train": (bool,)},
 }
 """The JSON values of an ask and their types."""
 
@@ -64,7 +73,9 @@ class Ask:
 
     `last`: it is the broadcast after the last round, after which nothing is trained. `answers` and `model`: they come
     with the reply, which asks for nothing that is not computed anyway. `without_each`: it is scored once more without
-    each of its modalities.
+    each of its modalities. `after` is the last round that the device has
+    taken part in, as far as the server knows; None is the one before. Not to `train`: the device takes no part in the
+    round and is scored as it is.
     """
 
     round: int
@@ -74,6 +85,8 @@ class Ask:
     answers: bool = False
     model: bool = False
     without_each: bool = False
+    after: int | None = None
+    train: bool = True
 
     def to_bytes(self) -> bytes:
         """Return the ask as it travels."""
@@ -211,11 +224,17 @@ def unpacked(data: bytes, wanted: Mapping[str, tuple[type, ...]]) -> tuple[dict[
 
 @dataclass(frozen=True)
 class Turn:
-    """A finished round of a device: the state it left and the reply it gave."""
+    """A finished round of a device: the state it left, the reply it gave, and the round that it had finished before."""
 
     round: int
     state: Mapping[str, torch.Tensor]
     reply: Reply
+    before: int | None = None
+
+    @property
+    def previous(self) -> int:
+        """The round that the device had finished before this one, 0 for none."""
+        return self.round - 1 if self.before is None else self.before
 
 
 class Turns(Protocol):
@@ -255,7 +274,7 @@ class MemoryTurns:
 
 def _apart(turn: Turn) -> Turn:
     """Return a turn whose upload shares no memory with that of `turn`."""
-    return Turn(turn.round, turn.state, Reply(turn.reply.upload.copied(), **turn.reply.kept()))
+    return Turn(turn.round, turn.state, Reply(turn.reply.upload.copied(), **turn.reply.kept()), turn.before)
 
 
 class FileTurns:
@@ -274,9 +293,10 @@ class FileTurns:
             "round": turn.round,
             "scalars": dict(turn.reply.upload.scalars),
             "reply": turn.reply.kept(),
+            "before": turn.before,
         }
         save_checkpoint(self._path(device, turn.round), Checkpoint(tensors, head))
-        kept = {self._path(device, turn.round - back) for back in range(DEPTH)}
+        kept = {self._path(device, round_) for round_ in (turn.round, turn.previous)}
         for path in set(self._paths(device)) - kept:
             path.unlink(missing_ok=True)
 
@@ -304,4 +324,4 @@ def _turn(saved: Checkpoint) -> Turn:
 
     head = saved.progress
     upload = Message(named("upload/"), head["scalars"])
-    return Turn(int(head["round"]), named("state/"), Reply(upload, **head["reply"]))
+    return Turn(int(head["round"]), named("state/"), Reply(upload, **head["reply"]), head.get("before"))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlecs_bench.errors import UsageError
-from mlecs_bench.plan.structure import device_id
+from mlecs_bench.plan.structure import usual_id
 
 Written = str | int | float | Mapping[str, Any]
 """A condition as a user writes it."""
@@ -31,8 +31,7 @@ def by_device(written: Mapping[Any, Any], what: str) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name, value in written.items():
-        match = re.fullmatch(r"d?(\d{1,9})", str(name))
-        id_ = device_id(int(match[1])) if match else str(name)
+        id_ = usual_id(str(name))
         if id_ in found:
             raise UsageError(f"{what} names device '{id_}' twice")
         found[id_] = value

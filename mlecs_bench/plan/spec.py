@@ -71,8 +71,9 @@ class RunSpec:
     identity, the digest of the data is. Nor are `gradient_checkpointing`, which changes memory and speed alone, and
     `bertscore_model` (a folder, a hub id, "packaged" or "none"), whose weights are. `slm`, `llm` and `proxy` are
     folders or hub ids; `device_slm`, `device_rank` and `device_encoder_width` say in what single devices differ, by
-    device id. `modalities` and `schedule` are conditions of the federation (`mlecs_bench.plan.conditions`): as a user
-    writes them, or what is not as usual in them. `robustness` scores every party once more without each modality.
+    device id. `modalities`, `schedule`, `participation`, `dropout` and `faults` are conditions of the federation
+    (`mlecs_bench.plan.conditions`): as a user writes them, or what is not as usual in them. `robustness` scores every
+    party once more without each modality.
     """
 
     algo: str
@@ -111,6 +112,9 @@ class RunSpec:
     local_epochs: int | None = None
     set: Mapping[str, Any] = field(default_factory=dict)
     modalities: Written = field(default_factory=dict)
+    participation: Written = field(default_factory=dict)
+    dropout: Written = field(default_factory=dict)
+    faults: Written = field(default_factory=dict)
     schedule: Written = field(default_factory=dict)
     robustness: bool = False
 

@@ -186,6 +186,7 @@ class Subject:
             server_score=self.info.server_score,
             checkpoint=None if folder is None else server_file(folder),
             carry=carry,
+            conditions=federation.plan.conditions,
         )
         return cell if tell is None else dataclasses.replace(cell, tell=tell)
 

@@ -121,7 +121,9 @@ def card_without(*components: Component) -> AlgorithmInfo:
         options=MlEcsOptions,
         exchanges=tuple(e for sentences in kept for e in sentences.exchanges),
         server_score=True,
-        needs=lambda _: Needs(public_stage=True, same=("lora",), one_width="ccl" not in components, copes=("drift",)),
+        needs=lambda _: Needs(
+            public_stage=True, same=("lora",), one_width="ccl" not in components, copes=("absence", "drift")
+        ),
         reproduced=tuple(s for sentences in kept for s in sentences.reproduced),
         readings=tuple(s for sentences in kept for s in sentences.readings),
         deviations=tuple(s for sentences in kept for s in sentences.deviations),
