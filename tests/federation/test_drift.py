@@ -17,6 +17,7 @@ from mlecs_bench.federation.engine import CellRun
 from mlecs_bench.federation.turns import Reply
 from mlecs_bench.models.unified import PARTS
 from mlecs_bench.testing.bits import LossEvaluator
+from mlecs_bench.testing.fleets import Around, ReversedFleet
 from mlecs_plugins.ml_ecs import mma
 
 ALL = toy.NAMES
@@ -290,3 +291,31 @@ def test_a_reply_travels_and_is_kept_with_its_scores_without_each_modality(profi
     outcome = CellRun(dataclasses.replace(cell, fleet=Twice(cell.fleet))).run()
     assert asked == [True] * 12
     assert set(outcome.metrics["without"]) == set(ALL)
+
+
+@pytest.mark.slow
+def test_with_failures_absence_and_scores_without_each_order_and_resume_change_no_bit(profile, samples, tmp_path):
+    needs = toy.needs_of("ml-ecs")
+    varying = {"schedule": "markov:fail=0.5,repair=0.5", "participation": 2, "dropout": 0.3, "rounds": 4}
+
+    def cell(folder, around=Around, **more):
+        federation = toy.federation_of(profile, samples, HELD, needs=needs, steps=1, min_modalities=0, **varying)
+        made = toy.toy_cell(
+            "ml-ecs", federation, samples, folder=folder, evaluator=LossEvaluator(), robustness=True, **more
+        )
+        return federation, dataclasses.replace(made, fleet=around(made.fleet))
+
+    def stop(event):
+        if event.kind == "device_end" and event.round == 3:
+            raise KeyboardInterrupt
+
+    federation, made = cell(tmp_path / "one")
+    one = CellRun(made).run()
+    _, stopped = cell(tmp_path / "other", ReversedFleet, tell=stop)
+    with pytest.raises(KeyboardInterrupt):
+        CellRun(stopped).run()
+    again, made = cell(tmp_path / "other", ReversedFleet)
+    other = CellRun(made).run()
+    assert one.metrics == other.metrics
+    assert one.comm == other.comm
+    assert not toy.differing(toy.state_of(federation), toy.state_of(again))
