@@ -35,13 +35,13 @@ def _pixels(seed: int, shape: tuple[int, ...] = (24, 32, 3)) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-def _png(values: np.ndarray, **settings: Any) -> bytes:
+def png(values: np.ndarray, **settings: Any) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(values).save(buffer, "PNG", **settings)
     return buffer.getvalue()
 
 
-def _chunks(content: bytes) -> list[tuple[bytes, bytes]]:
+def chunks(content: bytes) -> list[tuple[bytes, bytes]]:
     """Return the parts of a PNG."""
     found, at = [], 8
     while at < len(content):
@@ -51,38 +51,38 @@ def _chunks(content: bytes) -> list[tuple[bytes, bytes]]:
     return found
 
 
-def _joined(chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
+def joined(parts: Sequence[tuple[bytes, bytes]]) -> bytes:
     """Return a PNG of parts with the checksums that belong to them."""
     body = b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
     )
     return b"\x89PNG\r\n\x1a\n" + body
 
 
 def _forged(generator: np.random.Generator, content: bytes) -> bytes:
     """Change fields of a PNG and give it the right checksums: sizes, kinds of pixels, parts left out and exchanged."""
-    chunks = _chunks(content)
+    parts = chunks(content)
     kind = int(generator.integers(5))
     if kind == 0:
         numbers = (0, 1, 7, 2**16, 2**31 - 1, 2**32 - 1, 23, 25, 33)
-        head = list(struct.unpack(">IIBBBBB", chunks[0][1]))
+        head = list(struct.unpack(">IIBBBBB", parts[0][1]))
         head[int(generator.integers(2))] = one_of(generator, numbers)
-        chunks[0] = (b"IHDR", struct.pack(">IIBBBBB", *head))
+        parts[0] = (b"IHDR", struct.pack(">IIBBBBB", *head))
     elif kind == 1:
-        head = bytearray(chunks[0][1])
+        head = bytearray(parts[0][1])
         head[int(generator.integers(8, 13))] = int(generator.integers(256))
-        chunks[0] = (b"IHDR", bytes(head))
+        parts[0] = (b"IHDR", bytes(head))
     elif kind == 2:
-        del chunks[int(generator.integers(len(chunks)))]
+        del parts[int(generator.integers(len(parts)))]
     elif kind == 3:
         name = one_of(
             generator, [b"iCCP", b"zTXt", b"iTXt", b"tEXt", b"eXIf", b"pHYs", b"tRNS", b"PLTE", b"acTL", b"gAMA"]
         )
-        chunks.insert(1, (name, one_of(generator, [b"", b"\0", b"x\0\0" + zlib.compress(bytes(1 << 24)), b"\xff" * 9])))
+        parts.insert(1, (name, one_of(generator, [b"", b"\0", b"x\0\0" + zlib.compress(bytes(1 << 24)), b"\xff" * 9])))
     else:
-        first, second = generator.choice(len(chunks), 2, replace=False)
-        chunks[first], chunks[second] = chunks[second], chunks[first]
-    return _joined(chunks)
+        first, second = generator.choice(len(parts), 2, replace=False)
+        parts[first], parts[second] = parts[second], parts[first]
+    return joined(parts)
 
 
 def pictures(count: int, seed: int, folder: Path) -> Tally:
@@ -91,7 +91,7 @@ def pictures(count: int, seed: int, folder: Path) -> Tally:
     folder.mkdir(exist_ok=True)
     for number in range(count):
         values = _pixels(number % 7)
-        content = _png(values)
+        content = png(values)
         forges = generator.random() < 0.4
         change = _forged if forges else one_of(generator, damage.OF_BYTES)
         damaged = change(generator, content)
@@ -117,13 +117,13 @@ def _refusing(read: Callable[[], Any]) -> Any:
             raise DataError(f"a file {error}") from error
 
 
-def _wave(sound: np.ndarray) -> bytes:
+def wave(sound: np.ndarray) -> bytes:
     data = (sound * 30_000).astype("<i2").tobytes()
     head = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 1, 1, 44_100, 88_200, 2, 16)
     return head + struct.pack("<4sI", b"data", len(data)) + data
 
 
-def _coded(path: Path, sound: np.ndarray, codec: str) -> bytes:
+def coded(path: Path, sound: np.ndarray, codec: str) -> bytes:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=SOUND_RATE)
         stream.layout = "stereo"
@@ -144,8 +144,8 @@ def _media(folder: Path) -> dict[str, bytes]:
         "a.mp4": write_media(folder / "o.mp4", sound=sound, n_frames=10).read_bytes(),
         "b.mp4": write_media(folder / "p.mp4", n_frames=10).read_bytes(),
         "a.mkv": write_media(folder / "o.mkv", sound=sound, n_frames=10).read_bytes(),
-        "a.wav": _wave(sound),
-        "a.flac": _coded(folder / "o.flac", sound, "flac"),
+        "a.wav": wave(sound),
+        "a.flac": coded(folder / "o.flac", sound, "flac"),
     }
 
 
@@ -224,7 +224,7 @@ def archives(count: int, seed: int, folder: Path) -> Tally:
     """Damage archives of clips; of every clip the pictures are the right ones, or it lacks them and that is told."""
     tally, generator = Tally("zip and tar of vast"), np.random.default_rng([seed, 6])
     names = [f"c{k}" for k in range(4)]
-    members = {f"media/{name}.png": _png(_pixels(k, (48, 64, 3)), compress_level=1) for k, name in enumerate(names)}
+    members = {f"media/{name}.png": png(_pixels(k, (48, 64, 3)), compress_level=1) for k, name in enumerate(names)}
     scratch = folder / "scratch"
     scratch.mkdir(parents=True)
     originals: dict[tuple[str, ...], bytes] = {}
@@ -325,7 +325,7 @@ def _small_folder(folder: Path) -> Path:
     for sequence, rows in ur_fall_files.LABELS.items():
         (folder / "video" / f"{sequence}-cam0.mp4").unlink()
         images = {frame: _pixels(frame) for frame in rows}
-        made = {f"{sequence}-cam0-rgb/{sequence}-cam0-rgb-{frame:03d}.png": _png(v) for frame, v in images.items()}
+        made = {f"{sequence}-cam0-rgb/{sequence}-cam0-rgb-{frame:03d}.png": png(v) for frame, v in images.items()}
         _archive(folder / "video" / f"{sequence}-cam0-rgb.{'zip' if sequence.startswith('fall') else 'tar'}", made)
         ur_fall_files.write_rows(folder / f"{sequence}-data.csv", [(f, 33.0 * f, 1.0) for f in range(1, 11)])
     return folder

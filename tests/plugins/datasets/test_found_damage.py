@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from campaigns.damaged_media import _coded, _wave
+from campaigns.damaged_media import chunks, coded, joined, png, wave
 from jsonl_files import samples_in
 from mlecs_bench.errors import DataError
 from mlecs_plugins.datasets import jsonl, vast
@@ -111,8 +111,8 @@ def test_a_lone_value_that_holds_itself_many_times_is_shown_cut(tmp_path):
 def test_media_that_end_between_two_packets_are_cut_short_wherever_that_is(tmp_path):
     """FFmpeg sees a packet that is cut, and takes the end between two of them for the end of the file."""
     sound = tone(1.0)
-    (tmp_path / "a.wav").write_bytes(_wave(sound))
-    (tmp_path / "a.flac").write_bytes(_coded(tmp_path / "a.flac", sound, "flac"))
+    (tmp_path / "a.wav").write_bytes(wave(sound))
+    (tmp_path / "a.flac").write_bytes(coded(tmp_path / "a.flac", sound, "flac"))
     write_media(tmp_path / "a.mp4", n_frames=30)
     write_media(tmp_path / "a.mkv", sound=sound, n_frames=30)
     for name in ("a.wav", "a.flac", "a.mp4", "a.mkv"):
@@ -131,21 +131,19 @@ def test_media_that_end_between_two_packets_are_cut_short_wherever_that_is(tmp_p
 
 
 def test_a_wave_file_with_parts_before_its_sound_is_whole(tmp_path):
-    content = _wave(tone(0.2))
+    content = wave(tone(0.2))
     odd = b"LIST" + (5).to_bytes(4, "little") + b"INFOx\0"
     (tmp_path / "a.wav").write_bytes(content[:36] + odd + content[36:])
     assert len(read_waveform(tmp_path / "a.wav", 44_100)) == 8820
 
 
 def test_a_picture_of_more_pixels_than_there_are_is_damaged_media(tmp_path):
-    from campaigns.damaged_media import _chunks, _joined, _png
-
-    chunks = _chunks(_png(np.zeros((4, 4, 3), np.uint8)))
+    parts = chunks(png(np.zeros((4, 4, 3), np.uint8)))
     for width in (2**31 - 1, 2**32 - 1, 0, 40_000):
-        chunks[0] = (b"IHDR", width.to_bytes(4, "big") * 2 + chunks[0][1][8:])
+        parts[0] = (b"IHDR", width.to_bytes(4, "big") * 2 + parts[0][1][8:])
         folder = tmp_path / str(width)
         write_records(folder / "notes.json", [record("a")])
-        (folder / "a.png").write_bytes(_joined(chunks))
+        (folder / "a.png").write_bytes(joined(parts))
         assert "a.png: is no whole picture" in verified(folder, tmp_path / "cache").problems[0]
 
 
