@@ -14,7 +14,7 @@ from jsonl_files import samples_in
 from mlecs_bench.errors import DataError
 from mlecs_plugins.datasets import jsonl, vast
 from mlecs_plugins.datasets.jsonl.card import JsonlOptions
-from mlecs_plugins.datasets.vast.media import MediaError, read_waveform, sample_frames
+from mlecs_plugins.datasets.vast.media import MediaError, read_picture, read_waveform, sample_frames
 from vast_files import open_samples, record, tone, verified, write_media, write_records
 
 MANIFEST = "samples: rows.jsonl\nid: key\ntarget: says\nmodalities: {motion: {array: n}, picture: {image: file}}\n"
@@ -145,6 +145,22 @@ def test_a_picture_of_more_pixels_than_there_are_is_damaged_media(tmp_path):
         write_records(folder / "notes.json", [record("a")])
         (folder / "a.png").write_bytes(joined(parts))
         assert "a.png: is no whole picture" in verified(folder, tmp_path / "cache").problems[0]
+
+
+def test_no_bit_and_no_byte_of_a_picture_is_lost_in_silence(tmp_path):
+    """Bits of a compressed picture, and ends of it: Pillow alone reads other pixels from some."""
+    slope = np.add.outer(np.arange(24) * 5, np.arange(32) * 3).astype(np.uint8)
+    content = png(np.stack([slope, slope // 2, 255 - slope], axis=-1))
+    damaged = [content[:end] for end in range(0, len(content), 5)]
+    for bit in range(8 * content.index(b"IDAT"), 8 * len(content), 3):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        damaged.append(bytes(flipped))
+    path = tmp_path / "a.png"
+    for one in damaged:
+        path.write_bytes(one)
+        with pytest.raises(MediaError, match="is no whole picture"):
+            read_picture(path)
 
 
 def test_media_with_names_that_are_no_text_are_told_in_printable_lines(tmp_path):

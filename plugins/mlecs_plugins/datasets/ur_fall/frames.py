@@ -19,7 +19,7 @@ from mlecs_plugins.datasets.archives import ArchiveError, read_bytes
 from mlecs_plugins.datasets.ur_fall import card
 from mlecs_plugins.datasets.ur_fall.files import IMAGE_NAME, ImageSource, Panel
 from mlecs_plugins.datasets.ur_fall.problems import FileError
-from mlecs_plugins.datasets.wholeness import PICTURE_ERRORS
+from mlecs_plugins.datasets.wholeness import PICTURE_ERRORS, damage_of_png
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,6 +100,8 @@ def _decode(data: bytes, name: str, panel: Panel) -> Array:
     """Return a PNG as an array: rgb (H, W, 3) uint8 or depth (H, W) of 16-bit codes."""
     from PIL import Image
 
+    if damage := damage_of_png(data):
+        raise FileError(f"{name} is not a whole PNG ({damage})")
     try:
         with Image.open(io.BytesIO(data)) as image:
             if panel == "rgb":

@@ -5,6 +5,7 @@ A function returns None where a file has no stream of the kind, and raises Media
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import av
 import numpy as np
 
-from mlecs_plugins.datasets.archives import ArchiveError, archive_of, is_folder, open_bytes, paths_in
+from mlecs_plugins.datasets.archives import ArchiveError, archive_of, is_folder, open_bytes, paths_in, read_bytes
 from mlecs_plugins.datasets.user_files import PICTURE_SUFFIXES, in_order, is_picture
-from mlecs_plugins.datasets.wholeness import PICTURE_ERRORS, damage_of_wave
+from mlecs_plugins.datasets.wholeness import PICTURE_ERRORS, damage_of_png, damage_of_wave
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -124,7 +125,10 @@ def read_picture(path: Path) -> Array:
     from PIL import Image, ImageOps
 
     try:
-        with open_bytes(path) as file, Image.open(file) as image:
+        content = read_bytes(path)
+        if damage := damage_of_png(content):
+            raise MediaError(f"is no whole picture ({damage})")
+        with Image.open(io.BytesIO(content)) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except PICTURE_ERRORS as error:
         raise MediaError(f"is no whole picture ({str(error).partition(chr(10))[0][:80]})") from error
