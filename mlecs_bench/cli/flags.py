@@ -82,8 +82,8 @@ ONE_RUN = (
                  help="The dataset; see mlecs-bench list."),
     click.option("--rho", type=_one(), metavar="RATE", help="Rate at which devices hold a modality: 0.5, or"
                  " audio=0.5,vision=1."),
-    click.option("--n-devices", "--n-clients", "n_devices", type=_one(DeviceCount()), metavar="N", help="Devices, or all"
-                 f" that --partition group makes.  [default: {RunSpec.n_devices}]"),
+    click.option("--n-devices", "--n-clients", "n_devices", type=_one(DeviceCount()), metavar="N", help="Devices, or"
+                 f" all that --partition group makes.  [default: {RunSpec.n_devices}]"),
     click.option("--split", type=_one(), metavar="NAME", help="How samples are split.  [default: the dataset's first]"),
     click.option("--budget", type=_one(click.Choice(["paper", "equal"])), help="How optimiser steps are counted: as the"
                  f" paper does, or the same total for all.  [default: {RunSpec.budget}]"),

@@ -39,7 +39,7 @@ def split_groups(columns: Columns, split: str, n_devices: int, seed: int, dealin
     possible = _possible(owned, split, dealing)
     noun = "samples" if split == "frame" else "sequences"
     if n_devices > len(possible):
-        raise UsageError(_too_few(owned, possible, n_devices, dealing, noun))
+        raise UsageError(_too_few(owned, possible, n_devices, dealing, split))
     check_public([len(units) for units in owned.values()], dealing, split, noun)
     drawn = rng(seed, "partition", "law").permutation(len(possible))[:n_devices]
     chosen = sorted(possible[int(i)] for i in drawn)
@@ -78,28 +78,21 @@ def _owned(columns: Columns, split: str) -> Units:
 
 def _possible(owned: Units, split: str, dealing: Dealing) -> list[str]:
     """Return the owners whose private units are enough whichever of them are public."""
-    fewest = fewest_units(dealing, split)
-    found = []
-    for owner, units in owned.items():
-        n_private = len(units) - floor_share(dealing.public_share, len(units))
-        least_samples = sum(sorted(map(len, units))[:n_private])
-        if n_private >= fewest and least_samples >= dealing.min_samples:
-            found.append(owner)
-    return found
+    return [owner for owner in owned if _certain_samples(owned[owner], split, dealing) >= dealing.min_samples]
 
 
-def _too_few(owned: Units, possible: Sequence[str], n_devices: int, dealing: Dealing, noun: str) -> str:
-    have = f"{len(possible)} of {len(owned)} groups can be devices"
+def _certain_samples(units: Sequence[Sequence[int]], split: str, dealing: Dealing) -> int:
+    """Return how many private samples an owner has at least, 0 where there are too few units to train and to test."""
+    n_private = len(units) - floor_share(dealing.public_share, len(units))
+    return sum(sorted(map(len, units))[:n_private]) if n_private >= fewest_units(dealing, split) else 0
+
+
+def _too_few(owned: Units, possible: Sequence[str], n_devices: int, dealing: Dealing, split: str) -> str:
+    have = f"{len(possible)} of {len(owned)} groups have min-samples {dealing.min_samples} to train and to test on"
     if possible:
-        return (
-            f"{have}, got n-devices {n_devices}; use n-devices {len(possible)} at most, or all (a device keeps "
-            f"{noun} to train and to test on, and min-samples {dealing.min_samples})"
-        )
-    most = max(map(len, owned.values()), default=0)
-    return (
-        f"{have}: the largest has {most} {noun}, of which a device keeps some to train and some to test on, and "
-        f"min-samples {dealing.min_samples}; use another law, such as partition iid"
-    )
+        return f"{have}, got n-devices {n_devices}; n-devices {len(possible)} would do, or all"
+    most = max((_certain_samples(units, split, dealing) for units in owned.values()), default=0)
+    return f"{have}; " + (f"min-samples {most} would do" if most else "use another law, such as partition iid")
 
 
 def _part(units: Sequence[Sequence[int]], columns: Columns, split: str, dealing: Dealing) -> Part:

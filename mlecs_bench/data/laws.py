@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlecs_bench.errors import UsageError
 from mlecs_bench.seeds import rng
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 Law = Literal["iid", "dirichlet", "shards", "group", "quantity"]
 """How samples go to devices: alike, by label, by shards of sorted labels, a device per group, or in unlike numbers."""
-LAWS: tuple[Law, ...] = get_args(Law)
 KIND_LAWS: tuple[Law, ...] = ("dirichlet", "shards")
 """The laws that look at labels, or at what stands for them."""
+ALPHA_LAWS: tuple[Law, ...] = ("dirichlet", "quantity")
+"""The laws that draw shares with a concentration alpha."""
 PUBLIC_SHARE = 0.25
 """Share of all samples that are public (paper, section 4.1)."""
 MIN_SAMPLES = 2
@@ -107,78 +108,72 @@ def deal_units(units: Units, n_devices: int, dealing: Dealing, seed: int) -> Dea
     - dirichlet: of every kind device j gets the share p_j, p ~ Dir(alpha), drawn anew for each kind (Yurochkin et al.,
       arXiv 1905.12022); no device is left out for having much already.
     - shards: units sorted by kind are cut into shards of one size, of which every device gets `number`, drawn without
-      replacement (McMahan et al., arXiv 1602.05629, section 3).
+      replacement (McMahan et al., arXiv 1602.05629).
     - quantity: device j gets the share p_j of all units, p ~ Dir(alpha), whatever their kind (Li et al., arXiv
-      2102.02079, section 4).
+      2102.02079).
 
     The laws with alpha are drawn again while a device has too few samples. Rounding is that of Flower Datasets: shares
     are cut where their sums, rounded down, fall; of shards and equal parts the rest is dealt to nobody.
     """
-    _check_room(units, n_devices, dealing)
-    if dealing.law == "iid":
-        return _even(units, n_devices, dealing)
-    if dealing.law == "shards":
-        return _shards(units, n_devices, dealing, seed)
-    found = _drawn(units, n_devices, dealing, seed)
+    found = _dealt(units, n_devices, dealing, seed)
     if found is None:
-        raise UsageError(_never(units, n_devices, dealing, seed))
+        raise UsageError(f"{_reason(units, n_devices, dealing, seed)}; {_cure(units, n_devices, dealing, seed)}")
     return found
 
 
-def _check_room(units: Units, n_devices: int, dealing: Dealing) -> None:
-    """Raise UsageError where there are too few units or samples for so many devices under any law."""
-    n_rows = units.n_rows(range(len(units)))
-    most = min(len(units) // units.least, n_rows // dealing.min_samples)
-    if n_devices > most:
+def _dealt(units: Units, n_devices: int, dealing: Dealing, seed: int) -> Dealt | None:
+    """Return what `deal_units` does, None where a device would have too little."""
+    if n_devices > _room(units, dealing):
+        return None
+    if dealing.law in ALPHA_LAWS:
+        return _drawn(units, n_devices, dealing, seed)
+    deal = _shards if dealing.law == "shards" else _even
+    devices = deal(units, n_devices, dealing, seed)
+    return Dealt(devices) if _enough(units, devices, dealing) else None
+
+
+def _room(units: Units, dealing: Dealing) -> int:
+    """Return the most devices for which there are units and samples, whatever the law."""
+    return min(len(units) // units.least, units.n_rows(range(len(units))) // dealing.min_samples)
+
+
+def _reason(units: Units, n_devices: int, dealing: Dealing, seed: int) -> str:
+    needs = f"{units.least} {units.noun} and min-samples {dealing.min_samples}"
+    if n_devices > _room(units, dealing):
+        n_rows = units.n_rows(range(len(units)))
         have = f"{len(units)} {units.noun}" + (f" of {n_rows} samples" if units.noun != "samples" else "")
-        raise UsageError(
-            f"{have} are too few for {n_devices} devices of at least {units.least} {units.noun} and min-samples "
-            f"{dealing.min_samples} each; use {_at_most(most)} or more data"
-        )
+        return f"{have} are too few for {n_devices} devices of at least {needs} each"
+    draws = f"all of {MAX_DRAWS} draws of seed {seed}" if dealing.law in ALPHA_LAWS else f"seed {seed}"
+    return f"partition {dealing.written} leaves one of {n_devices} devices fewer than {needs} in {draws}"
 
 
-def _at_most(n_devices: int) -> str:
-    return f"n-devices {n_devices} at most" if n_devices else "another public-share"
+def _cure(units: Units, n_devices: int, dealing: Dealing, seed: int) -> str:
+    """Return a number that works: of the law, where there is room for so many devices, else of devices."""
+    number, room = dealing.number or 1, _room(units, dealing)
+    tried: list[tuple[int, float | None]] = []
+    if n_devices <= room and dealing.law in ALPHA_LAWS:
+        larger = (float(f"{number * 2**i:.3g}") for i in range(1, 40))
+        tried += [(n_devices, alpha) for alpha in larger if alpha <= LARGEST_ALPHA]
+    if n_devices <= room and dealing.law == "shards":
+        tried += [(n_devices, float(n)) for n in range(min(int(number) - 1, len(units) // n_devices), 0, -1)]
+    tried += [(min(room, n_devices) // 2**i, dealing.number) for i in range(32)]
+    for n, own in tried:
+        if n and _dealt(units, n, dataclasses.replace(dealing, number=own), seed) is not None:
+            return f"{dealing.law}:{own:g} would do" if own != dealing.number else f"n-devices {n} would do"
+    return "use more data, or another public-share"
 
 
-def _even(units: Units, n_devices: int, dealing: Dealing) -> Dealt:
-    size = len(units) // n_devices
-    positions = range(len(units))
-    owned = (
-        positions[j::n_devices] if units.by_stratum else positions[j * size : (j + 1) * size] for j in range(n_devices)
+def _even(units: Units, n_devices: int, _dealing: Dealing, _seed: int) -> tuple[tuple[int, ...], ...]:
+    positions, size = range(len(units)), len(units) // n_devices
+    return tuple(
+        tuple(positions[j::n_devices] if units.by_stratum else positions[j * size : (j + 1) * size])
+        for j in range(n_devices)
     )
-    devices = tuple(map(tuple, owned))
-    if not _enough(units, devices, dealing):
-        fewest = min(map(units.n_rows, devices))
-        raise UsageError(
-            f"one of {n_devices} devices has {fewest} samples, fewer than min-samples {dealing.min_samples}; use fewer "
-            f"devices, or min-samples {fewest} at most"
-        )
-    return Dealt(devices)
 
 
-def _shards(units: Units, n_devices: int, dealing: Dealing, seed: int) -> Dealt:
-    per_device = int(dealing.number or 1)
-    size = len(units) // (n_devices * per_device)
-    if not size:
-        raise UsageError(
-            f"{len(units)} {units.noun} cannot be cut into {n_devices * per_device} shards for {n_devices} devices; "
-            f"use shards:{len(units) // n_devices} at most"
-        )
-    devices = _drawn_shards(units, n_devices, per_device, seed)
-    if not _enough(units, devices, dealing):
-        fits = (
-            n for n in range(n_devices, 0, -1) if _enough(units, _drawn_shards(units, n, per_device, seed), dealing)
-        )
-        raise UsageError(
-            f"partition {dealing.written} leaves one of {n_devices} devices fewer than {units.least} {units.noun} or "
-            f"min-samples {dealing.min_samples} with seed {seed}; n-devices {next(fits, 1)} would do"
-        )
-    return Dealt(devices)
-
-
-def _drawn_shards(units: Units, n_devices: int, per_device: int, seed: int) -> tuple[tuple[int, ...], ...]:
+def _shards(units: Units, n_devices: int, dealing: Dealing, seed: int) -> tuple[tuple[int, ...], ...]:
     """Return the positions of every device: some shards of units in the order of their kinds."""
+    per_device = int(dealing.number or 1)
     size = len(units) // (n_devices * per_device)
     order = sorted(range(len(units)), key=lambda position: units.kinds[position])
     shards = [int(i) for i in rng(seed, "partition", "law").permutation(n_devices * per_device)]
@@ -223,20 +218,3 @@ def _taken(by_kind: Sequence[Sequence[int]], counts: Counts, j: int) -> tuple[in
     starts, ends = counts[:, :j].sum(axis=1), counts[:, : j + 1].sum(axis=1)
     slices = [positions[a:b] for positions, a, b in zip(by_kind, starts, ends, strict=True)]
     return tuple(sorted(itertools.chain.from_iterable(slices)))
-
-
-def _never(units: Units, n_devices: int, dealing: Dealing, seed: int) -> str:
-    """Return that no draw left every device enough, with an alpha, or else a number of devices, that does."""
-    alpha = float(dealing.number or 1)
-    larger = (float(f"{alpha * 2**i:.3g}") for i in range(1, 40))
-    tried = [(n_devices, a) for a in larger if a <= LARGEST_ALPHA]
-    tried += [(n_devices // 2**i, alpha) for i in range(1, 20) if n_devices // 2**i]
-    works = next(
-        ((n, a) for n, a in tried if _drawn(units, n, dataclasses.replace(dealing, number=a), seed) is not None),
-        (1, alpha),
-    )
-    cure = f"{dealing.law}:{works[1]:g}" if works[0] == n_devices else f"n-devices {works[0]}"
-    return (
-        f"partition {dealing.written} leaves one of {n_devices} devices fewer than {units.least} {units.noun} or "
-        f"min-samples {dealing.min_samples} in all of {MAX_DRAWS} draws of seed {seed}; {cure} would do"
-    )

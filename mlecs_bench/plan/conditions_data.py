@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mlecs_bench.data.laws import KIND_LAWS, LARGEST_ALPHA, MIN_SAMPLES, PUBLIC_SHARE, Dealing, Law
+from mlecs_bench.data.laws import ALPHA_LAWS, KIND_LAWS, LARGEST_ALPHA, MIN_SAMPLES, PUBLIC_SHARE, Dealing, Law
 from mlecs_bench.data.partition import rates_of
 from mlecs_bench.doors.hookspecs import Change
 from mlecs_bench.doors.options import option
 from mlecs_bench.errors import UsageError, check_choice
 
-ALPHA_LAWS: tuple[Law, ...] = ("dirichlet", "quantity")
 NUMBERED: tuple[Law, ...] = (*ALPHA_LAWS, "shards")
 """The laws with a number."""
 SHARES = (0.01, 0.99)
