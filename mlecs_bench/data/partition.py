@@ -84,7 +84,9 @@ def split_frames(n: int, n_devices: int, seed: int, dealing: Dealing = USUAL, ki
         owned, redraws = [[pool[i] for i in own] for own in dealt.devices], dealt.redraws
     parts = [cut_rows(rows, test_share_of(dealing, "frame")) for rows in (order[:n_public], *owned)]
     if not all(part.train and part.test for part in parts):
-        raise UsageError(f"{n} samples are too few for {n_devices} devices; use fewer devices or more data")
+        most = n_private // fewest_units(dealing, "frame") if parts[0].train and parts[0].test else 0
+        cure = f"use at most {most} devices, or more data" if most else "use more data"
+        raise UsageError(f"{n} samples are too few for {n_devices} devices; {cure}")
     return _partition(parts, n, redraws)
 
 
@@ -127,7 +129,8 @@ def split_sequences(
     if min(len(public), *(len(own) for own in owned)) < 2:
         raise UsageError(
             f"{len(sequences.rows)} sequences are too few for {n_devices} devices, each needs two; "
-            "use fewer devices or --split frame"
+            f"use {f'at most {len(private) // 2} devices' if len(private) > 1 < len(public) else 'more data'}, or "
+            "--split frame"
         )
     parts = [sequences.hold_out(party, test_share_of(dealing, "sequence")) for party in [public, *owned]]
     return _partition(parts, len(groups), redraws)

@@ -283,6 +283,14 @@ def test_the_number_that_a_refusal_names_works():
     assert len(seen) == 5
 
 
+def test_the_usual_partition_names_the_most_devices_that_it_can_serve():
+    for split, data in (("frame", columns(60)), ("sequence", of_sequences(columns(600)))):
+        most = int(re.search(r"use at most (\d+) devices", refusal(data, split, 500, 27))[1])
+        deal(data, split, most, 27)
+        assert "too few" in refusal(data, split, most + 1, 27)
+    assert refusal(columns(7), "frame", 1, 27).endswith("; use more data")
+
+
 def test_a_public_share_that_leaves_the_server_too_little_names_one_that_does_not():
     data = columns(60)
     words = refusal(data, "frame", 2, 27, Dealing(public_share=0.01))

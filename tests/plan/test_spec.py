@@ -59,6 +59,8 @@ FULL = spec(
     threads=2,
     local_epochs=2,
     modalities="d1=audio, d00=vision+audio",
+    partition="group:user,min-samples=9",
+    sample_rho={"audio": 0.5, "vision": 1},
     set={"lora": {"rank": "16", "targets": ("c_attn",)}, "learning_rates.lora": 1e-3},
 )
 
