@@ -145,9 +145,9 @@ class SampleRates:
     rates: Mapping[str, float] = option({}, help="the chance by modality; all are named", source="ours")
 
     def __post_init__(self) -> None:
-        for name, rate in {"sample-rho": self.rate, **{f"sample-rho of {m}": r for m, r in self.rates.items()}}.items():
+        for name, rate in [("rate", self.rate), *((f"rate of {name}", rate) for name, rate in self.rates.items())]:
             if not 0 < rate <= 1:
-                raise ValueError(f"{name} must be in (0, 1], got {rate:g}")
+                raise ValueError(f"the {name} must be in (0, 1], got {rate:g}")
         if self.rates and self.rate != 1:
             raise ValueError("give one rate, or a rate for each modality")
 
