@@ -138,10 +138,13 @@ def _room(units: Units, dealing: Dealing) -> int:
 
 
 def _reason(units: Units, n_devices: int, dealing: Dealing, seed: int) -> str:
-    needs = f"{units.least} {units.noun} and min-samples {dealing.min_samples}"
-    if n_devices > _room(units, dealing):
+    if units.noun == "samples":
+        have, needs = f"{len(units)} samples", f"{max(units.least, dealing.min_samples)} samples"
+    else:
         n_rows = units.n_rows(range(len(units)))
-        have = f"{len(units)} {units.noun}" + (f" of {n_rows} samples" if units.noun != "samples" else "")
+        have = f"{len(units)} {units.noun} of {n_rows} samples"
+        needs = f"{units.least} {units.noun} of {dealing.min_samples} samples"
+    if n_devices > _room(units, dealing):
         return f"{have} are too few for {n_devices} devices of at least {needs} each"
     draws = f"all of {MAX_DRAWS} draws of seed {seed}" if dealing.law in ALPHA_LAWS else f"seed {seed}"
     return f"partition {dealing.written} leaves one of {n_devices} devices fewer than {needs} in {draws}"

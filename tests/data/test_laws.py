@@ -315,6 +315,6 @@ def test_parties_need_more_where_more_is_for_testing():
 def test_an_equal_deal_of_unequal_sequences_names_how_many_devices_have_enough():
     data = of_sequences(columns())
     words = refusal(data, "sequence", 5, 27, Dealing(min_samples=1_000))
-    assert "5 devices of at least 2 sequences and min-samples 1000 each" in words
+    assert "5 devices of at least 2 sequences of 1000 samples each" in words
     words = refusal(data, "sequence", 5, 27, Dealing(min_samples=290))
     deal(data, "sequence", int(re.search(r"; n-devices (\d) would do", words)[1]), 27, Dealing(min_samples=290))
