@@ -96,8 +96,8 @@ GRID = (
                  help="Datasets; see mlecs-bench list."),
     click.option("--rho", multiple=True, metavar="R,R", help="Rates: 0.5,0.7. One rate per modality is written"
                  " audio=0.5,vision=1; repeatable."),
-    click.option("--n-devices", "--n-clients", "n_devices", metavar="N,N", help="Numbers of devices, or all"
-                 f"  [default: {RunSpec.n_devices}]"),
+    click.option("--n-devices", "--n-clients", "n_devices", metavar="N,N", help="Numbers of devices, or"
+                 f" all that --partition group makes.  [default: {RunSpec.n_devices}]"),
     click.option("--split", metavar="A,B", help="How samples are split.  [default: the dataset's first]"),
     click.option("--budget", metavar="A,B", help="How optimiser steps are counted: paper, equal.  [default:"
                  f" {RunSpec.budget}]"),

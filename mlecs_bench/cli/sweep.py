@@ -84,7 +84,7 @@ def _lists(settings: dict[str, Any]) -> dict[str, Any]:
     try:
         values["n_devices"] = [n if n == ALL else int(n) for n in values["n_devices"] or ()]
     except ValueError:
-        raise UsageError(f"n-devices must be whole numbers with commas, got {settings['n_devices']}") from None
+        raise UsageError(f"n-devices must be whole numbers with commas, or all, got {settings['n_devices']}") from None
     rates = [[text] if "=" in text else text.split(",") for text in values["rho"]]
     values["rho"] = [rate for part in rates for rate in part]
     for key in ("options", "data_options", "set"):
