@@ -151,6 +151,14 @@ def _settings(*, many: bool) -> tuple[Decorated, ...]:
                      " dirichlet:0.3, shards:2, group, quantity:0.5.  [default: iid]"),
         click.option("--sample-rho", type=takes(), metavar=shown("RATE"), help="Rate at which a device's sample has a"
                      " modality that the device holds: 0.8, or audio=0.5,vision=1.  [default: 1]"),
+        click.option("--participation", metavar="SHARE", help="Share of the devices that takes part in a round, or a"
+                     " whole number of them.  [default: 1.0]"),
+        click.option("--dropout", metavar="P", help="Probability that such a device drops out of the round."
+                     "  [default: 0]"),
+        click.option("--schedule", metavar="LAW", help="How modalities come and go over rounds: static,"
+                     " markov:fail=0.2,repair=0.5 or duty:on=3,off=1.  [default: static]"),
+        click.option("--robustness", is_flag=True, default=None, help="Score every party once more without each"
+                     " modality, after the last broadcast."),
         click.option("--profile", type=takes(), metavar=shown("NAME"), shell_complete=_names("profile"),
                      help=f"Models and sizes, or a YAML file of them.  [default: {RunSpec.profile}]"),
         click.option("--slm", type=takes(), metavar=shown("MODEL"), help="Another small language model for the devices:"

@@ -13,6 +13,7 @@ from mlecs_bench.data.partition import rates_of
 from mlecs_bench.doors.hookspecs import Change
 from mlecs_bench.doors.options import option
 from mlecs_bench.errors import UsageError, check_choice
+from mlecs_bench.plan.conditions_text import Written, pairs_of
 
 NUMBERED: tuple[Law, ...] = (*ALPHA_LAWS, "shards")
 """The laws with a number."""
@@ -84,10 +85,8 @@ class Dealt:
             )
 
     @classmethod
-    def fields_of(cls, written: str | int | float | Mapping[str, Any]) -> Mapping[str, Any]:
+    def fields_of(cls, written: Written) -> Mapping[str, Any]:
         """Read ``dirichlet:0.3``, ``group:camera``, any of these with ``,min-samples=10``, or the fields themselves."""
-        from mlecs_bench.plan.conditions import pairs_of  # which imports this module
-
         if isinstance(written, Mapping):
             return {str(name).replace("-", "_"): value for name, value in written.items()}
         parts = [part.strip() for part in str(written).split(",")]
@@ -152,10 +151,8 @@ class SampleRates:
             raise ValueError("give one rate, or a rate for each modality")
 
     @classmethod
-    def fields_of(cls, written: str | int | float | Mapping[str, Any]) -> Mapping[str, Any]:
+    def fields_of(cls, written: Written) -> Mapping[str, Any]:
         """Read ``0.8``, ``audio=0.5,vision=1``, a mapping of modalities to rates, or the fields themselves."""
-        from mlecs_bench.plan.conditions import pairs_of  # which imports this module
-
         if isinstance(written, Mapping):
             is_fields = written.keys() <= {field.name for field in dataclasses.fields(cls)}
             return written if is_fields else {"rates": written}

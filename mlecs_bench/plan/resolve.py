@@ -76,6 +76,7 @@ def planned(
     conditions = spec.conditions
     conditions.partition.check_split(split)
     conditions.check(n_devices, sorted(dataset.info.modalities), needs.copes, algorithm.name)
+    conditions.schedule.check_rounds(chosen.rounds, spec.min_modalities)
     found = structures(n_devices, deviations, chosen, needs)
     check_structures(found, needs, chosen)
     return Plan(
@@ -98,6 +99,7 @@ def planned(
         rule=spec.budget,
         training=training_of(chosen, needs, spec.budget),
         evaluate=spec.evaluate,
+        robustness=spec.robustness,
         metrics=_metrics(spec, dataset),
         seeds=spec.seeds,
         torch_device=chosen.torch_device,
@@ -193,4 +195,6 @@ def _variant(
         texts.append(f"split {spec.split}")
     if spec.evaluate != RunSpec.evaluate:
         texts.append(f"evaluate {spec.evaluate}")
+    if spec.robustness:
+        texts.append("robustness")
     return ", ".join(texts)

@@ -69,6 +69,11 @@ class RunSettings(TypedDict, total=False):
     modalities: Literal["bernoulli", "exact"] | str | Mapping[str, Any] | None
     partition: Literal["iid", "group"] | str | Mapping[str, Any] | None
     sample_rho: float | str | Mapping[str, Any] | None
+    participation: float | int | str | Mapping[str, Any] | None
+    dropout: float | str | Mapping[str, Any] | None
+    faults: Mapping[str, Any] | None
+    schedule: Literal["static"] | str | Mapping[str, Any] | None
+    robustness: bool | None
     slm: Folder | None
     llm: Folder | None
     proxy: Folder | None
