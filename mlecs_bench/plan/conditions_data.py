@@ -22,7 +22,7 @@ SHARES = (0.01, 0.99)
 
 
 @dataclass(frozen=True)
-class Dealt:
+class Partitioning:
     """How samples go to devices, and how large the parts are.
 
     - iid: at random, the same number to each.
