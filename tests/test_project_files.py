@@ -71,7 +71,7 @@ def test_every_requirement_is_pinned():
     assert len(requirements) > len(PROJECT["dependencies"])
     elsewhere = {
         distribution(r) for r in requirements if "==" not in r
-    }  # those with a version are pinned where they are
+    }  # others are pinned where they stand
     assert elsewhere <= set(map(canonical, PINS))
 
 
