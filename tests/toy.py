@@ -216,7 +216,8 @@ def toy_cell(
         "carry": carry,
     } | changes
     turns = FileTurns(folder, key) if folder else MemoryTurns()
-    host = DeviceHost(federation.devices, values["algorithm"], values["evaluator"], turns, carry=carry)  # type: ignore[arg-type]
+    travels = values.get("compression")
+    host = DeviceHost(federation.devices, values["algorithm"], values["evaluator"], turns, carry=carry, compression=travels)  # type: ignore[arg-type]
     return Cell(**values, fleet=fleet(host))  # type: ignore[arg-type]
 
 

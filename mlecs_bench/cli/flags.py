@@ -137,6 +137,8 @@ def _settings(*, many: bool) -> tuple[Decorated, ...]:
                      f" of a device.  [default: {RunSpec.min_modalities}]"),
         click.option("--modalities", metavar="LAW", help="How modalities are dealt: bernoulli, exact (as many as the"
                      " rates say), or d0=rgb+depth,d1=acce.  [default: bernoulli]"),
+        click.option("--compression", metavar="LAW", help="How messages travel: none, fp16, int8, topk:0.01, or"
+                     " law=int8,direction=up.  [default: none]"),
         click.option("--profile", type=takes(), metavar=shown("NAME"), shell_complete=_names("profile"),
                      help=f"Models and sizes, or a YAML file of them.  [default: {RunSpec.profile}]"),
         click.option("--slm", type=takes(), metavar=shown("MODEL"), help="Another small language model for the devices:"

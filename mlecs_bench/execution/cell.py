@@ -137,6 +137,7 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
                 evaluate_all=plan.evaluate == "all",
                 server_score=plan.server_score,
                 checkpoint=server_file(folder),
+                compression=plan.conditions.compression,
                 tell=tell,
                 keep_answers=_keeps_answers(job, builder),
                 keep_models=job.execution.save_models,

@@ -19,12 +19,15 @@ from mlecs_bench.doors.events import Event, Tell, silent
 from mlecs_bench.errors import MlecsError, PluginError
 from mlecs_bench.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mlecs_bench.federation.communication import communication
-from mlecs_bench.federation.host import Carry, Greeting, checked, copied, own_versions
+from mlecs_bench.federation.compression import Link
+from mlecs_bench.federation.host import LINK, Carry, Greeting, checked, copied, own_versions
 from mlecs_bench.federation.ledger import Direction, Ledger
 from mlecs_bench.federation.messages import Message
+from mlecs_bench.federation.party import named, under
 from mlecs_bench.federation.saved import final_model
 from mlecs_bench.federation.scoring import Scoring, scored
 from mlecs_bench.federation.turns import Ask, FinalModel, Refusal, Reply, Scores
+from mlecs_bench.plan.conditions_compression import Compression
 
 if TYPE_CHECKING:
     import torch
@@ -43,13 +46,17 @@ ANSWERS = "answers"
 
 @dataclass
 class Progress:
-    """How far a cell is: everything beside tensors that a checkpoint carries and a record needs."""
+    """How far a cell is: everything beside tensors that a checkpoint carries and a record needs.
+
+    `heard` is, by device, the last round of which its reply has come.
+    """
 
     round: int = 0
     ledger: list[dict[str, str | int]] = field(default_factory=list)
     rounds: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
+    heard: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,8 @@ class Cell:
     """Everything one cell runs with.
 
     `server_score`: the algorithm trains the server's model, so it is scored. `checkpoint` is the server's file, None to
-    keep nothing. `carry` takes the server's messages out of its hands. `keep_answers` and `keep_models` ask all parties
-    for them at the end. `check_lease` is called before anything is saved; it raises CellInUse where another process
+    keep nothing. `carry` takes the server's messages out of its hands; `compression` says how they travel, as the
+    fleet's devices must know too. `keep_answers` and `keep_models` ask all parties for them at the end. `check_lease` is called before anything is saved; it raises CellInUse where another process
     has taken the cell over.
     """
 
@@ -91,6 +98,7 @@ class Cell:
     server_score: bool
     checkpoint: Path | None = None
     carry: Carry = copied
+    compression: Compression = field(default_factory=Compression)
     tell: Tell = silent
     keep_answers: bool = False
     keep_models: bool = False
@@ -105,6 +113,7 @@ class CellRun:
         self._server = cell.server
         self._progress = Progress()
         self._ledger = Ledger()
+        self._link = Link(cell.compression, "down")
         self._greetings: Mapping[str, Greeting] = {}
         self._answers: dict[str, dict[str, Answers]] = {}
 
@@ -139,6 +148,8 @@ class CellRun:
         self._progress = Progress(**{k: v for k, v in saved.progress.items() if k != "key"})
         self._ledger = Ledger.from_json(self._progress.ledger)
         self._server.load_state(saved.tensors)
+        for id_ in self._server.devices:
+            self._link.load_state(id_, under(f"{LINK}/{id_}", saved.tensors))
         if ANSWERS in saved.tensors:
             self._answers = json.loads(bytes(saved.tensors[ANSWERS].tolist()))
 
@@ -194,9 +205,11 @@ class CellRun:
         asks = {}
         for id_ in self._greetings:
             message = self._cell.carry(checked(messages.get(id_, Message()), "broadcast"), id_, "down", t)
+            message = self._link.pack(message, id_)
             self._ledger.record(message, id_, "down", t)
             answers = score and self._keeps_answers(t)
-            asks[id_] = Ask(t, message, score, last, answers, model=last and self._cell.keep_models)
+            model, heard = last and self._cell.keep_models, self._progress.heard.get(id_, 0)
+            asks[id_] = Ask(t, message, score, last, answers, model, heard)
         return asks
 
     def _exchange(self, asks: Mapping[str, Ask]) -> dict[str, Reply]:
@@ -211,9 +224,14 @@ class CellRun:
         if lost:
             raise MlecsError(f"{', '.join(lost)} gave no reply in round {asks[lost[0]].round}")
         replies = {id_: found[id_] for id_ in asks}
-        for id_, reply in replies.items():
-            self._ledger.record(reply.upload, id_, "up", asks[id_].round)
-        return replies
+        return {id_: self._taken(id_, asks[id_].round, reply) for id_, reply in replies.items()}
+
+    def _taken(self, id_: str, t: int, reply: Reply) -> Reply:
+        """Count an upload as it has travelled, and return the reply with the upload as the algorithm gets it."""
+        self._ledger.record(reply.upload, id_, "up", t)
+        self._link.arrived(id_)
+        self._progress.heard[id_] = t
+        return dataclasses.replace(reply, upload=self._link.unpack(reply.upload, id_))
 
     def _told(self, t: int, id_: str, reply: Reply) -> None:
         """Tell that a party has done its part of a round, and that it was scored."""
@@ -263,6 +281,8 @@ class CellRun:
         self._cell.check_lease()
         progress = dataclasses.asdict(self._progress) | {"key": self._cell.key}
         tensors = self._server.state()
+        for id_ in self._server.devices:
+            tensors |= named(f"{LINK}/{id_}", self._link.state(id_))
         if self._answers:  # as a tensor, because the text beside tensors has a limit
             tensors |= {ANSWERS: _as_tensor(json.dumps(self._answers, allow_nan=False))}
         save_checkpoint(self._cell.checkpoint, Checkpoint(tensors, progress))

@@ -98,7 +98,14 @@ def build_host(
     turns = FileTurns(recipe.turns, recipe.key) if recipe.turns else MemoryTurns()
     devices = [builder.device(id_) for id_ in ids]
     builder.check_lengths()
-    return DeviceHost(devices, algorithm, evaluator, turns, random_encoders=builder.random_encoders)
+    return DeviceHost(
+        devices,
+        algorithm,
+        evaluator,
+        turns,
+        random_encoders=builder.random_encoders,
+        compression=plan.conditions.compression,
+    )
 
 
 def open_samples(folder: Path) -> Samples:

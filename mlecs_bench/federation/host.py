@@ -10,16 +10,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.errors import PluginError
+from mlecs_bench.federation.compression import Link
 from mlecs_bench.federation.ledger import Direction
 from mlecs_bench.federation.messages import Message
+from mlecs_bench.federation.party import named, under
 from mlecs_bench.federation.saved import final_model
 from mlecs_bench.federation.scoring import LastScores, Scoring
 from mlecs_bench.federation.turns import Ask, Reply, StaleTurn, Turn, Turns
+from mlecs_bench.plan.conditions_compression import Compression
 
 if TYPE_CHECKING:
+    import torch
+
     from mlecs_bench.federation.algorithm import Algorithm
     from mlecs_bench.federation.device import Device
 
+LINK = "link"
+"""What a saved state calls what is kept of messages that travelled compressed."""
 Carry = Callable[[Message, str, Direction, int], Message]
 """Takes a message of a device, in a direction and round, out of its sender's hands: returns what the receiver gets."""
 
@@ -71,7 +78,8 @@ def own_versions() -> dict[str, str]:
 class DeviceHost:
     """Some devices of one cell, on one backbone. Turns are idempotent: a finished round is answered from what is kept.
 
-    `turns` None keeps nothing, which suits devices without values. `carry` takes uploads out of the devices' hands.
+    `turns` None keeps nothing, which suits devices without values. `carry` takes uploads out of the devices' hands;
+    `compression` says how they travel, and how broadcasts do.
     """
 
     def __init__(
@@ -83,6 +91,7 @@ class DeviceHost:
         *,
         carry: Carry = copied,
         random_encoders: Mapping[str, Sequence[str]] | None = None,
+        compression: Compression | None = None,
     ) -> None:
         self._devices = {device.id: device for device in devices}
         self._algorithm = algorithm
@@ -90,6 +99,7 @@ class DeviceHost:
         self._turns = turns
         self._carry = carry
         self._random_encoders = random_encoders or {}
+        self._link = Link(compression or Compression(), "up")
         self._initial = {} if turns is None else {device.id: device.state() for device in devices}
         self._finished = dict.fromkeys(self._devices, 0)
         self._broken: set[str] = set()
@@ -144,10 +154,11 @@ class DeviceHost:
         if id_ in self._broken:
             self._restore(id_)
         self._broken.add(id_)  # until the turn is over, its state is neither of this round nor of the one before
-        device = self._devices[id_]
-        reply = self._take(device, ask)
+        if ask.heard == finished:
+            self._link.arrived(id_)
+        reply = self._take(self._devices[id_], ask)
         if self._turns is not None:
-            self._turns.save(id_, Turn(ask.round, device.state(), reply))
+            self._turns.save(id_, Turn(ask.round, self._state(id_), reply))
         self._finished[id_] = ask.round
         self._broken.discard(id_)
         return reply
@@ -156,7 +167,7 @@ class DeviceHost:
         """Take in the message, train unless it is the last one, and score."""
         started = time.perf_counter()
         device.start_round()
-        self._algorithm.receive(device, ask.message, ask.round)
+        self._algorithm.receive(device, self._link.unpack(ask.message, device.id), ask.round)
         upload = Message() if ask.last else self._trained(device, ask.round)
         if ask.last and device.steps:
             raise PluginError(f"{device.id} trained after the last round ({device.steps}); only send and receive then")
@@ -168,7 +179,7 @@ class DeviceHost:
     def _trained(self, device: Device, t: int) -> Message:
         message = checked(self._algorithm.local_update(device, t), "local_update")
         device.check_budget(t)
-        return self._carry(message, device.id, "up", t)
+        return self._link.pack(self._carry(message, device.id, "up", t), device.id)
 
     def _replies(self, id_: str) -> dict[int, Reply]:
         return {} if self._turns is None else {turn.round: turn.reply for turn in self._turns.load(id_)}
@@ -177,17 +188,25 @@ class DeviceHost:
         """Bring a device to its last finished round."""
         kept = [] if self._turns is None else self._turns.load(id_)
         if kept:
-            self._devices[id_].load_state(kept[0].state)
+            self._load(id_, kept[0].state)
             self._finished[id_] = kept[0].round
         elif id_ in self._broken and id_ in self._initial:
-            self._devices[id_].load_state(self._initial[id_])
+            self._load(id_, self._initial[id_])
         self._broken.discard(id_)
 
     def _start_afresh(self, id_: str) -> None:
         if self._turns is not None:
             self._turns.forget(id_)
-        self._devices[id_].load_state(self._initial[id_])
+        self._load(id_, self._initial[id_])
         self._finished[id_] = 0
+
+    def _state(self, id_: str) -> dict[str, torch.Tensor]:
+        """Return all that a device carries from round to round, its end of the link included."""
+        return self._devices[id_].state() | named(LINK, self._link.state(id_))
+
+    def _load(self, id_: str, state: Mapping[str, torch.Tensor]) -> None:
+        self._devices[id_].load_state(state)
+        self._link.load_state(id_, under(LINK, state))
 
     def _greeting(self, device: Device) -> Greeting:
         manifest = device.train.manifest

@@ -51,7 +51,10 @@ KINDS: Mapping[str, type[MlecsError]] = {
 """What a refusal can be, from the most special error to the most general."""
 
 
-ASK_HEAD = {"round": (int,), "score": (bool,), "last": (bool,), "answers": (bool,), "model": (bool,)}
+ASK_HEAD = {
+    **{"round": (int,), "score": (bool,), "last": (bool,), "answers": (bool,), "model": (bool,)},
+    "heard": (int,),
+}
 """The JSON values of an ask and their types."""
 
 
@@ -60,7 +63,8 @@ class Ask:
     """What a device is asked for: to take in `message` in a round, to train, and to be scored if `score`.
 
     `last`: it is the broadcast after the last round, after which nothing is trained. `answers` and `model`: they come
-    with the reply, which asks for nothing that is not computed anyway.
+    with the reply, which asks for nothing that is not computed anyway. `heard` is the last round of which the server has
+    taken the device's reply, 0 for none.
     """
 
     round: int
@@ -69,6 +73,7 @@ class Ask:
     last: bool = False
     answers: bool = False
     model: bool = False
+    heard: int = 0
 
     def to_bytes(self) -> bytes:
         """Return the ask as it travels."""

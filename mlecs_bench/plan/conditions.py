@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 from mlecs_bench.doors.hookspecs import Change
 from mlecs_bench.doors.options import build_options, option, plain
 from mlecs_bench.errors import UsageError, check_choice
+from mlecs_bench.plan.conditions_compression import Compression
 from mlecs_bench.plan.structure import canonical_devices, device_id
 
 HoldingLaw = Literal["bernoulli", "exact", "given"]
@@ -129,6 +130,7 @@ class Conditions:
     """All conditions of a run, by the names of its settings."""
 
     modalities: Holding = field(default_factory=Holding)
+    compression: Compression = field(default_factory=Compression)
 
     def departures(self) -> dict[str, dict[str, Any]]:
         """Return, as JSON values, the fields of every condition that are not the usual; without those of none."""

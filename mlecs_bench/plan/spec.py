@@ -110,6 +110,7 @@ class RunSpec:
     local_epochs: int | None = None
     set: Mapping[str, Any] = field(default_factory=dict)
     modalities: Written = field(default_factory=dict)
+    compression: Written = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rates = self.rho if isinstance(self.rho, Mapping) else {"rho": self.rho}

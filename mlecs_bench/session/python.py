@@ -68,6 +68,7 @@ class RunSettings(TypedDict, total=False):
     answer: Literal["generate", "rank"] | None
     min_modalities: Literal[0, 1] | None
     modalities: Literal["bernoulli", "exact"] | str | Mapping[str, Any] | None
+    compression: Literal["none", "fp16", "int8", "topk"] | str | Mapping[str, Any] | None
     slm: Folder | None
     llm: Folder | None
     proxy: Folder | None

@@ -31,7 +31,7 @@ from mlecs_bench.federation.turns import (
 )
 
 IDS = ("d00", "d01")
-FLOAT_ROUND = b'{"round": 2.0, "score": true, "last": false, "answers": false, "model": false}'
+FLOAT_ROUND = b'{"round": 2.0, "score": true, "last": false, "answers": false, "model": false, "heard": 1}'
 """The head of an ask whose round is no whole number."""
 DTYPES = (
     torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8, torch.int32, torch.int64, torch.uint8,
@@ -367,7 +367,8 @@ def assert_same_message(one: Message, other: Message) -> None:
 def test_asks_replies_and_refusals_come_back_from_bytes_as_they_were():
     generator = np.random.default_rng(0)
     for _ in range(100):
-        ask = Ask(int(generator.integers(99)), random_message(generator), *map(bool, generator.integers(2, size=4)))
+        asked = (*map(bool, generator.integers(2, size=4)), int(generator.integers(99)))
+        ask = Ask(int(generator.integers(99)), random_message(generator), *asked)
         again = Ask.from_bytes(ask.to_bytes())
         assert dataclasses.replace(again, message=ask.message) == ask
         assert_same_message(again.message, ask.message)
@@ -391,8 +392,8 @@ def test_asks_replies_and_refusals_come_back_from_bytes_as_they_were():
 
 
 def test_bytes_of_an_ask_are_these():
-    data = Ask(2, Message({"a/b": torch.tensor([1.0])}, {"n": 1}), score=True, model=True).to_bytes()
-    head = b'{"round": 2, "score": true, "last": false, "answers": false, "model": true}'
+    data = Ask(2, Message({"a/b": torch.tensor([1.0])}, {"n": 1}), score=True, model=True, heard=1).to_bytes()
+    head = b'{"round": 2, "score": true, "last": false, "answers": false, "model": true, "heard": 1}'
     assert data[:8] == len(head).to_bytes(8, "little")
     assert data[8 : 8 + len(head)] == head
     assert data[8 + len(head) :] == Message({"a/b": torch.tensor([1.0])}, {"n": 1}).to_bytes()

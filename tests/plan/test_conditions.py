@@ -9,6 +9,7 @@ import pytest
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.conditions import TYPES, Conditions, Holding, condition, departing
+from mlecs_bench.plan.conditions_compression import Compression
 from mlecs_bench.plan.plan import Plan, plan_from_json
 from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.plan.settings import spec_of
@@ -23,7 +24,12 @@ SPELLINGS = {
             {"d0": ["depth", "rgb"], "d1": "acce"},
             {"d1": ["acce"], "d0": ["rgb", "depth", "rgb"]},
         ),
-    ]
+    ],
+    "compression": [
+        ("topk", "topk:0.01", {"law": "topk"}, "law=topk,direction=both"),
+        ("law=topk,keep=0.2,direction=up", {"law": "topk", "direction": "up", "keep": 0.2}),
+        ("law=int8,direction=down", {"law": "int8", "keep": 0.01, "direction": "down"}),
+    ],
 }
 
 
@@ -66,6 +72,31 @@ def test_the_usual_conditions_stand_in_no_identity_no_name_and_no_table():
 def test_what_departs_from_the_usual_reads_back_to_an_equal_condition():
     for given in (Holding(), Holding("exact"), Holding("given", {"d0": ("rgb",), "d1": ()})):
         assert condition("modalities", departing(given)) == given
+    for given in (Compression(), Compression("fp16"), Compression("topk", 0.5, "down")):
+        assert condition("compression", departing(given)) == given
+
+
+def test_compression_is_named_by_its_law_its_share_and_its_direction():
+    words = {written: plan(compression=written).variant for written in ("fp16", "topk", "law=int8,direction=up")}
+    assert words == {"fp16": "fp16 messages", "topk": "topk 0.01 messages", "law=int8,direction=up": "int8 messages up"}
+    assert plan(compression="none") == plan()
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("zip", "option 'law' of compression must be one of none, fp16, int8, topk, got 'zip'"),
+        ("topk:1", "compression: the share that topk keeps must be above 0 and below 1, such as 0.01, got 1.0"),
+        ("topk:0", "above 0 and below 1, such as 0.01, got 0.0"),
+        ("topk:few", "option 'keep' of compression must be a number, got 'few'"),
+        ("int8:0.5", "compression: a share is kept by topk and by no other, such as topk:0.5"),
+        ("direction=up", "compression: a direction needs a law, such as law=int8,direction=up"),
+        ("law=int8,direction=out", "option 'direction' of compression must be one of both, up, down, got 'out'"),
+        ({"kind": "int8"}, "compression has no option 'kind'. Known: direction, keep, law"),
+    ],
+)
+def test_an_impossible_compression_is_refused_in_one_line(written, words):
+    assert words in refusal(compression=written)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ FULL = spec(
     threads=2,
     local_epochs=2,
     modalities="d1=audio, d00=vision+audio",
+    compression="law=topk, direction=up",
     set={"lora": {"rank": "16", "targets": ("c_attn",)}, "learning_rates.lora": 1e-3},
 )
 
