@@ -217,7 +217,9 @@ def toy_cell(
     } | changes
     turns = FileTurns(folder, key) if folder else MemoryTurns()
     travels = values.get("compression")
-    host = DeviceHost(federation.devices, values["algorithm"], values["evaluator"], turns, carry=carry, compression=travels)  # type: ignore[arg-type]
+    host = DeviceHost(
+        federation.devices, values["algorithm"], values["evaluator"], turns, carry=carry, compression=travels
+    )  # type: ignore[arg-type]
     return Cell(**values, fleet=fleet(host))  # type: ignore[arg-type]
 
 

@@ -16,6 +16,7 @@ from mlecs_bench.errors import MlecsError, PluginError, UsageError
 from mlecs_bench.execution.tracking import check_packages
 from mlecs_bench.testing import (
     card_checks,
+    compression_checks,
     dataset_checks,
     encoder_checks,
     federation_checks,
@@ -54,6 +55,7 @@ ALGORITHM_CHECKS: tuple[Callable[[Subject], None], ...] = (
     message_checks.finite_messages,
     message_checks.counted_messages,
     message_checks.received_messages,
+    compression_checks.compressed_messages,
     sight_checks.own_data,
     sight_checks.own_modalities,
     sight_checks.absent_samples,

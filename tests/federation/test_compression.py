@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load, save
 
 import toy
 from laws import for_all
@@ -52,7 +53,7 @@ def test_a_message_arrives_with_its_names_shapes_types_and_scalars_and_is_never_
     for compression in LAWS:
         device, server = ends(compression)
         for seed in range(12):
-            big = {f"lora/{name}": drawn(seed, dtype, (1 + seed % 3, 40)) for dtype, name in NAMES.items()}
+            big = {f"lora/{name}": drawn(seed, dtype, (1 + seed // 4, 40)) for dtype, name in NAMES.items()}
             sent = Message(big | {"fused/#x": drawn(seed)} | ODD, {"n": 2**40 + 1, "loss": 0.1 + seed})
             packed = device.pack(sent, "d00")
             device.arrived("d00")
@@ -65,7 +66,8 @@ def test_a_message_arrives_with_its_names_shapes_types_and_scalars_and_is_never_
             whole, less = counted(sent), counted(packed)
             assert whole.keys() == less.keys(), "kinds keep their names"
             assert all(less[kind] <= whole[kind] for kind in whole)
-            assert less["lora"] < whole["lora"] or (compression.law == "topk" and not seed)
+            first_time = compression.law == "topk" and seed % 4 == 0  # of these shapes
+            assert (less["lora"] < whole["lora"]) != first_time
 
 
 def counted(message: Message) -> dict[str, int]:
@@ -100,13 +102,12 @@ def test_half_floats_are_torchs_own_and_what_they_cannot_hold_is_refused():
 def test_bytes_are_off_by_half_a_step_at_most(dtype):
     largest = torch.finfo(dtype).max
     tiny = torch.finfo(dtype).smallest_normal
-    edges = [torch.zeros(9), torch.full((9,), largest), torch.linspace(-1, 1, 255) * largest, torch.tensor([tiny] * 9)]
-    for sent in [drawn(seed, dtype) for seed in range(20)] + [edge.to(dtype) for edge in edges]:
+    numbers = ([0.0] * 9, [largest] * 9, [largest * (i / 127) for i in range(-127, 128)], [tiny] * 9, [tiny, -1.0] * 9)
+    for sent in [drawn(seed, dtype) for seed in range(20)] + [torch.tensor(n, dtype=dtype) for n in numbers]:
         got = over(ends(Compression("int8")), sent)
         step = sent.double().abs().max() / 127
         rounding = got.double().abs() * torch.finfo(dtype).eps  # of the answer's own type
         assert bool(((got.double() - sent.double()).abs() <= step / 2 * (1 + 1e-5) + rounding + 1e-37).all())
-        assert torch.equal(got == 0, got * 0 == got)
         assert bool(torch.isfinite(got).all())
 
 
@@ -115,9 +116,7 @@ def test_bytes_are_those_of_torchs_own_quantisation():
         sent = drawn(seed)
         scale = float(sent.abs().max() / 127)
         own = torch.fake_quantize_per_tensor_affine(sent, scale, 0, -127, 127)
-        assert torch.equal(over(ends(Compression("int8")), sent), own) or torch.allclose(
-            over(ends(Compression("int8")), sent), own, atol=scale * 1.001, rtol=0
-        )
+        assert torch.equal(over(ends(Compression("int8")), sent), own)
 
 
 def test_topk_sends_exactly_the_numbers_that_have_changed_most_and_the_rest_is_the_residual():
@@ -140,18 +139,15 @@ def test_topk_sends_exactly_the_numbers_that_have_changed_most_and_the_rest_is_t
         assert torch.equal(torch.where(residual == 0, now, before), got)
 
 
-def test_over_many_rounds_what_was_sent_and_the_residual_add_up_to_all_changes():
+@for_all("seed", range(10))
+def test_over_many_rounds_what_was_sent_and_the_residual_add_up_to_all_changes(seed):
     # Whole numbers, so that sums are exact whatever their order.
-    for_all(lambda seed: _add_up(seed), seeds=range(10))
-
-
-def _add_up(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     link = ends(TOPK)
     value = torch.zeros(5, 9)
     total, got = over(link, value), torch.zeros(5, 9)
     for _ in range(40):
-        value = value + torch.randint(-50, 50, value.shape, generator=generator) * (torch.rand(value.shape) < 0.5)
+        value = value + torch.randint(-50, 50, value.shape, generator=generator)
         arrived = over(link, value)
         total = total + (arrived - got)
         got = arrived
@@ -188,19 +184,16 @@ def test_an_end_that_is_saved_and_loaded_goes_on_bit_for_bit():
         for seed in range(6):
             expected = over(one, drawn(seed))
             for old, new in zip(other, fresh := ends(compression), strict=True):
-                saved = toy_file(old.state("d00"))
-                new.load_state("d00", saved)
+                new.load_state("d00", from_a_file(old.state("d00")))
             other = fresh
             assert torch.equal(over(other, drawn(seed)), expected)
         other[0].load_state("d00", {})
         assert other[0].state("d00") == {}
 
 
-def toy_file(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return tensors as a file gives them back, which takes none that share memory."""
-    return dict(Message({f"x/{name}": t for name, t in state.items()}).of_kind("x")) and Message.from_bytes(
-        Message({f"x/{name}": t for name, t in state.items()}).to_bytes()
-    ).of_kind("x")
+def from_a_file(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return tensors as a file gives them back."""
+    return dict(load(save(state)))
 
 
 def test_what_arrives_shares_no_memory_with_what_is_kept():
@@ -208,7 +201,9 @@ def test_what_arrives_shares_no_memory_with_what_is_kept():
     for seed in range(4):
         got = over((device, server), drawn(seed))
         got.fill_(float("nan"))
-        assert all(bool(torch.isfinite(t).all()) for t in (*server.state("d00").values(), *device.state("d00").values()))
+        assert all(
+            bool(torch.isfinite(t).all()) for t in (*server.state("d00").values(), *device.state("d00").values())
+        )
 
 
 def test_a_tensor_of_another_shape_or_type_travels_whole():

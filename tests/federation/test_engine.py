@@ -24,7 +24,8 @@ from mlecs_bench.federation.checkpoint import server_file
 from mlecs_bench.federation.engine import CellRun
 from mlecs_bench.federation.fleet import InProcessFleet
 from mlecs_bench.federation.messages import Message
-from mlecs_bench.testing.fleets import Around
+from mlecs_bench.plan.conditions_compression import Compression
+from mlecs_bench.testing.fleets import Around, BytesFleet, ReversedFleet
 
 ALGOS = ("ml-ecs", "multi-fedavg")
 ROUNDS = 2
@@ -116,6 +117,28 @@ def test_run_that_is_killed_anywhere_and_goes_on_is_the_uninterrupted_run(profil
         assert run.start() == ROUNDS
         outcome = run.run()
         assert_same(Run(outcome.metrics, outcome.comm, outcome.cost["steps"], toy.state_of(federation)), expected)
+
+
+@pytest.mark.slow
+def test_compressed_runs_are_the_same_in_any_order_over_bytes_and_after_kills(profile, samples, tmp_path):
+    compression = Compression("topk", 0.1)
+    changes = {"compression": compression, "evaluator": toy.Unscored()}
+
+    def parties() -> Federation:
+        return federation_of(profile, samples, "multi-fedavg", rounds=3)
+
+    expected = run_of("multi-fedavg", parties(), samples, **changes)
+    plain = run_of("multi-fedavg", parties(), samples, evaluator=toy.Unscored())
+    assert sum(row["bytes"] for row in expected.comm["entries"]) < 0.6 * sum(
+        row["bytes"] for row in plain.comm["entries"]
+    )
+    for around in (ReversedFleet, BytesFleet):
+        fleet = lambda host, around=around: around(InProcessFleet(host))  # noqa: E731  # a fleet in one line
+        assert_same(run_of("multi-fedavg", parties(), samples, fleet=fleet, **changes), expected)
+    for kill in (("device_end", 2, "d01"), ("round_end", 2), ("device_end", 3, "d00"), ("round_end", 3)):
+        with pytest.raises(KilledError):
+            run_of("multi-fedavg", parties(), samples, folder=tmp_path, tell=kill_at(*kill), **changes)
+    assert_same(run_of("multi-fedavg", parties(), samples, folder=tmp_path, **changes), expected)
 
 
 def test_server_that_lost_its_checkpoint_starts_afresh_with_its_devices(profile, samples, reference, tmp_path):

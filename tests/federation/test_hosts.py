@@ -29,6 +29,7 @@ from mlecs_bench.federation.turns import (
     StaleTurn,
     Turn,
 )
+from mlecs_bench.plan.conditions_compression import Compression
 
 IDS = ("d00", "d01")
 FLOAT_ROUND = b'{"round": 2.0, "score": true, "last": false, "answers": false, "model": false, "heard": 1}'
@@ -142,6 +143,30 @@ def test_a_finished_round_is_answered_again_with_the_same_bytes_and_no_work(make
             assert host.turn("d00", Ask(t)).to_bytes() == first[t], "whatever is asked for a second time"
         assert host.algorithm.done == done
         assert not toy.differing(states_of(host), state)
+
+
+def test_turns_whose_messages_are_compressed_are_idempotent_and_go_on_from_what_is_kept(federation, initial, tmp_path):
+    def host(turns) -> DeviceHost:
+        for device in federation.devices:
+            device.load_state(initial[device.id])
+        return DeviceHost(federation.devices, Long(), toy.Unscored(), turns, compression=Compression("topk", 0.1))
+
+    class Long(Walk):
+        def local_update(self, device, t):
+            super().local_update(device, t)
+            return Message({"x/long": torch.sin(torch.arange(60.0) * t)})
+
+    def replies(made: DeviceHost, rounds, heard=lambda t: t - 1) -> dict[int, bytes]:
+        return {t: without_seconds(made.turn("d00", Ask(t, heard=heard(t)))) for t in rounds}
+
+    steady = replies(host(MemoryTurns()), range(1, 5))
+    assert len(steady[4]) < len(steady[1])
+    made = host(FileTurns(tmp_path, "key"))
+    assert replies(made, (1, 1, 2, 1, 2)) == {t: steady[t] for t in (1, 2)}
+    again = host(FileTurns(tmp_path, "key"))
+    assert replies(again, (2, 3, 3, 4)) == {t: steady[t] for t in (2, 3, 4)}
+    unheard = replies(host(MemoryTurns()), range(1, 4), heard=lambda t: 0)
+    assert all("x/long#whole" in Reply.from_bytes(reply).upload.tensors for reply in unheard.values())
 
 
 def test_a_reply_has_what_the_turn_gave(make):
