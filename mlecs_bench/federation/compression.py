@@ -63,7 +63,7 @@ class Link:
         if not self._packs:
             return message
         self._ahead[device] = {}
-        tensors = {}
+        tensors: dict[str, torch.Tensor] = {}
         for name, tensor in message.tensors.items():
             parts = self._parts(name, tensor, device)
             tensors |= {f"{name}{MARK}{part}": value for part, value in parts.items()}
@@ -150,7 +150,7 @@ def _halves(name: str, tensor: torch.Tensor) -> Parts:
     return {f"{HALF}.{NAMES[tensor.dtype]}": half}
 
 
-def _bytes(name: str, tensor: torch.Tensor) -> Parts:
+def _bytes(_name: str, tensor: torch.Tensor) -> Parts:
     """Return a tensor as whole numbers on a scale of its own, which is symmetric so that zeros stay zeros."""
     precise = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
     largest = precise.abs().amax() if tensor.numel() else precise.sum()

@@ -83,9 +83,9 @@ class Cell:
     """Everything one cell runs with.
 
     `server_score`: the algorithm trains the server's model, so it is scored. `checkpoint` is the server's file, None to
-    keep nothing. `carry` takes the server's messages out of its hands; `compression` says how they travel, as the
-    fleet's devices must know too. `keep_answers` and `keep_models` ask all parties for them at the end. `check_lease` is called before anything is saved; it raises CellInUse where another process
-    has taken the cell over.
+    keep nothing. `carry` takes the server's messages out of its hands; `compression` says how they travel, which the
+    fleet's devices must know too. `keep_answers` and `keep_models` ask all parties for them at the end. `check_lease`
+    is called before anything is saved; it raises CellInUse where another process has taken the cell over.
     """
 
     algorithm: Algorithm

@@ -82,7 +82,7 @@ class DeviceHost:
     `compression` says how they travel, and how broadcasts do.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # by name, all that a host may be told
         self,
         devices: Sequence[Device],
         algorithm: Algorithm,

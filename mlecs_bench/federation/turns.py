@@ -63,8 +63,8 @@ class Ask:
     """What a device is asked for: to take in `message` in a round, to train, and to be scored if `score`.
 
     `last`: it is the broadcast after the last round, after which nothing is trained. `answers` and `model`: they come
-    with the reply, which asks for nothing that is not computed anyway. `heard` is the last round of which the server has
-    taken the device's reply, 0 for none.
+    with the reply, which asks for nothing that is not computed anyway. `heard` is the last round of which the server
+    has taken the device's reply, 0 for none.
     """
 
     round: int
