@@ -25,6 +25,7 @@ from mlecs_bench.report.modalities import modalities_table
 from mlecs_bench.report.robustness import Family, families, label_of, robustness_tables, without_table
 from mlecs_bench.report.samples import answer_blocks
 from mlecs_bench.report.scores import USUAL_STATS, Asked, score_tables
+from mlecs_bench.report.spending import draw_costs, draw_costs_by_condition
 from mlecs_bench.report.steps import steps_table
 from mlecs_bench.report.study import StudyView
 from mlecs_bench.report.table import Figure, Report, Section, Table
@@ -160,7 +161,9 @@ def _robustness(family: Family, asked: Asked, number: int) -> Section:
     title = f"Robustness ({family.usual.label})" if number else "Robustness"
     conditions = "; ".join(map(label_of, family.settings))
     about = f"{family.usual.about[0].upper()}{family.usual.about[1:]}. Conditions: {conditions}."
-    return Section(title, about, robustness_tables(family, asked, f"-{number + 1}" if number else ""))
+    suffix = f"-{number + 1}" if number else ""
+    figure = draw_costs_by_condition(family, suffix)
+    return Section(title, about, robustness_tables(family, asked, suffix), [figure] if figure else [])
 
 
 def _scores(view: StudyView) -> Section:
@@ -179,7 +182,8 @@ def _modalities(view: StudyView) -> Section:
 
 def _communication(view: StudyView) -> Section:
     figure = draw_communication(view.setting, view.asked, view.suffix)
-    return _section(view, "Communication", "", [communication_table(view.setting, view.suffix)], [figure])
+    figures = [figure, draw_costs(view.setting, view.suffix)]
+    return _section(view, "Communication", "", [communication_table(view.setting, view.suffix)], figures)
 
 
 def _curves(view: StudyView) -> Section:
