@@ -22,7 +22,7 @@ from mlecs_bench.report.evidence import (
 from mlecs_bench.report.frame import BOTH_POINTS, EvalPoint, Row, Stat, build_rows, expected_seeds, honest_sentence
 from mlecs_bench.report.markdown import table_text
 from mlecs_bench.report.modalities import modalities_table
-from mlecs_bench.report.robustness import Family, families, label_of, robustness_tables, without_table
+from mlecs_bench.report.robustness import Family, families, robustness_tables, without_table
 from mlecs_bench.report.samples import answer_blocks
 from mlecs_bench.report.scores import USUAL_STATS, Asked, score_tables
 from mlecs_bench.report.spending import draw_costs, draw_costs_by_condition
@@ -159,7 +159,7 @@ def _says_something(section: Section) -> bool:
 def _robustness(family: Family, asked: Asked, number: int) -> Section:
     """Return scores under all conditions beside those under the usual ones; settings differ in nothing else."""
     title = f"Robustness ({family.usual.label})" if number else "Robustness"
-    conditions = "; ".join(map(label_of, family.settings))
+    conditions = "; ".join(map(family.label, family.settings))
     about = f"{family.usual.about[0].upper()}{family.usual.about[1:]}. Conditions: {conditions}."
     suffix = f"-{number + 1}" if number else ""
     figure = draw_costs_by_condition(family, suffix)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from mlecs_bench.report.arrange import Data, Setting
 from mlecs_bench.report.frame import Row
@@ -26,26 +25,15 @@ LAWS: Mapping[str, str] = {
     "given": "The user says who holds what, whatever rho is. Realised: the share of devices that hold the modality.",
 }
 """What the columns of rates mean, by the law by which modalities are dealt."""
-OVER_TIME = (
-    " Modalities come and go from round to round: marks are of the first round, realised rates are over all of them."
-)
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the devices of one dataset, rate and number of devices hold, by seed: device to modalities, by round.
-
-    There is one round where they hold the same in all.
-    """
+    """What the devices of one dataset, rate and number of devices hold, by seed: device to modalities."""
 
     rates: Mapping[str, float]
-    by_seed: Mapping[int, Mapping[str, Sequence[Sequence[str]]]]
+    by_seed: Mapping[int, Mapping[str, Sequence[str]]]
     records: tuple[str, ...]
-
-    @property
-    def over_time(self) -> bool:
-        """May a device hold other modalities in other rounds?"""
-        return any(len(rounds) > 1 for devices in self.by_seed.values() for rounds in devices.values())
 
 
 def _law(setting: Setting) -> str:
@@ -72,7 +60,7 @@ def modalities_table(setting: Setting, suffix: str = "") -> Table | None:
     return Table(
         name=f"modalities{suffix}",
         title="Modalities of devices",
-        caption=CAPTION.format(law=LAWS[law]) + (OVER_TIME if any(found.over_time for found in drawn.values()) else ""),
+        caption=CAPTION.format(law=LAWS[law]),
         left=("dataset", "rho", "devices", "modality"),
         columns=(("nominal",), ("realised",), *(("held", f"seed {seed}") for seed in seeds)),
         lines=tuple(lines),
@@ -83,22 +71,17 @@ def modalities_table(setting: Setting, suffix: str = "") -> Table | None:
 def _drawn(rows: Sequence[Row]) -> Drawn | None:
     """Return what was drawn in some rows that share it; an algorithm has no part in it."""
     records = {record["identity"]["seed"]: record for row in rows for record in row.records}
-    by_seed = {seed: _by_round(records[seed]["realised"]) for seed in sorted(records)}
+    by_seed = {seed: records[seed]["realised"]["modalities"] for seed in sorted(records)}
     if not any(by_seed.values()):
         return None
     keys = tuple(str(records[seed]["key"]) for seed in by_seed)
     return Drawn(rows[0].identity["rho"], by_seed, keys)
 
 
-def _by_round(realised: Mapping[str, Any]) -> dict[str, Sequence[Sequence[str]]]:
-    always: dict[str, Sequence[Sequence[str]]] = {id_: [held] for id_, held in realised["modalities"].items()}
-    return always | dict(realised.get("modalities_by_round", {}))
-
-
 def _lines(where: tuple[Data, str, int], drawn: Drawn, seeds: Sequence[int], *, has_rate: bool) -> Iterator[Line]:
     data, rho, n = where
     for modality, rate in drawn.rates.items():
-        held = [modality in of for devices in drawn.by_seed.values() for rounds in devices.values() for of in rounds]
+        held = [modality in of for devices in drawn.by_seed.values() for of in devices.values()]
         contents: list[Content | None] = [
             Number(rate) if has_rate else None,
             Number(fmean(held), records=drawn.records),
@@ -107,5 +90,5 @@ def _lines(where: tuple[Data, str, int], drawn: Drawn, seeds: Sequence[int], *, 
         yield Line((data.label, rho, str(n), modality), tuple(contents), group=f"{data.label}, rho {rho}, {n} devices")
 
 
-def _marks(devices: Mapping[str, Sequence[Sequence[str]]], modality: str) -> str:
-    return "".join(HELD if modality in devices[id_][0] else LACKING for id_ in sorted(devices))
+def _marks(devices: Mapping[str, Sequence[str]], modality: str) -> str:
+    return "".join(HELD if modality in devices[id_] else LACKING for id_ in sorted(devices))

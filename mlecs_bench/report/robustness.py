@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
+from typing import Any
 
-from mlecs_bench.report.arrange import Data, Place, Setting, differs_in_conditions_alone
+from mlecs_bench.report.arrange import CONDITIONS, Data, Place, Setting, differs_in_conditions_alone
 from mlecs_bench.report.conditions import STATIC, conditions_label
 from mlecs_bench.report.frame import BOTH_POINTS, EVAL_POINTS, SERVER, Row, SeedMean, Stat, honest_sentence
 from mlecs_bench.report.scores import Asked, file_part, pointed, record_keys, score_number
@@ -24,33 +25,41 @@ ALL = "with all"
 
 @dataclass(frozen=True)
 class Family:
-    """Settings that differ in the conditions of the federation alone: under the usual ones, and under others."""
+    """Settings that differ in the conditions of the federation alone: one has none but `shared`, which all have."""
 
     usual: Setting
     others: tuple[Setting, ...]
+    shared: Mapping[str, Any]
 
     @property
     def settings(self) -> tuple[Setting, ...]:
         """All its settings, the usual one first."""
         return (self.usual, *self.others)
 
-
-def label_of(setting: Setting) -> str:
-    """Return the conditions of a setting in words, which its rows share."""
-    return conditions_label(next(iter(setting.rows.values())).identity)
+    def label(self, setting: Setting) -> str:
+        """Return in words what a setting has beside the conditions that all share."""
+        own = {name: fields for name, fields in _conditions(setting).items() if name not in self.shared}
+        return conditions_label({CONDITIONS: own})
 
 
 def families(settings: Sequence[Setting]) -> list[Family]:
-    """Return the settings that differ in nothing but conditions, where the usual ones and others are there."""
+    """Return the settings that differ in nothing but conditions, where one of them has no other than all have."""
     found: dict[str, list[Setting]] = {}
     for setting in settings:
         found.setdefault(differs_in_conditions_alone(setting), []).append(setting)
     made = []
     for members in found.values():
-        usual = [one for one in members if label_of(one) == STATIC]
-        others = tuple(one for one in members if label_of(one) != STATIC)
-        made += [Family(usual[0], others)] if usual and others else []
+        first, *rest = map(_conditions, members)
+        shared = {name: own for name, own in first.items() if all(one.get(name) == own for one in rest)}
+        usual = [one for one in members if _conditions(one) == shared]
+        others = tuple(one for one in members if _conditions(one) != shared)
+        made += [Family(usual[0], others, shared)] if usual and others else []
     return made
+
+
+def _conditions(setting: Setting) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(iter(setting.rows.values())).identity.get(CONDITIONS, {})
+    return found
 
 
 def robustness_tables(family: Family, asked: Asked, suffix: str = "") -> list[Table]:
@@ -84,7 +93,7 @@ def _table(family: Family, column: Column, asked: Asked, suffix: str) -> Table |
         caption=f"{score}{when}. {STATIC}: with every device in every round and nothing changed. Under other "
         f"conditions: the difference to that, paired by seed, {POSITIVE}",
         left=("rho", "devices", "algorithm"),
-        columns=((STATIC,), *((label_of(setting),) for setting in family.others)),
+        columns=tuple((family.label(setting),) for setting in family.settings),
         lines=tuple(controls_last(shown, [place.arm.control is not None for place in scored])),
         honest=honest_sentence(rows),
         setting=family.usual.label,

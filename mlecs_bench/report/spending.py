@@ -8,12 +8,11 @@ from itertools import accumulate
 from statistics import fmean
 from typing import Any, Literal
 
-from mlecs_bench.report.arrange import Place, Setting
-from mlecs_bench.report.conditions import STATIC
+from mlecs_bench.report.arrange import CONDITIONS, Place, Setting
 from mlecs_bench.report.drawings import draw_spending, estimate
 from mlecs_bench.report.figure_parts import Spending, SpendingPanel
 from mlecs_bench.report.frame import Row
-from mlecs_bench.report.robustness import Family, label_of
+from mlecs_bench.report.robustness import Family
 from mlecs_bench.report.scores import score_name
 from mlecs_bench.report.table import Figure
 
@@ -43,7 +42,7 @@ def draw_costs(setting: Setting, suffix: str = "") -> Figure | None:
     Rows that were scored in every round are lines, others single points. None where no row was scored in every round
     and no network or other condition is there, so that the figure of communication says the same.
     """
-    if not setting.curves and label_of(setting) == STATIC:
+    if not setting.curves and not any(CONDITIONS in row.identity for row in setting.rows.values()):
         return None
     drawn = _Drawn([], [])
     n = setting.usual_devices()
@@ -69,7 +68,7 @@ def draw_costs_by_condition(family: Family, suffix: str = "") -> Figure | None:
         places = [p for p in family.usual.rows if p.data == data and p.n_devices == n and not p.arm.is_ablation]
         rho = _fullest(places)
         for place in (place for place in places if place.rho == rho):
-            found = [(label_of(one), row) for one in family.settings if (row := _scored(one).get(place))]
+            found = [(family.label(one), row) for one in family.settings if (row := _scored(one).get(place))]
             lines = [line for label, row in found if (line := _line(label, row, data.headline, "bytes"))]
             if lines:
                 title = f"{place.arm.label}, {data.label}, rho {rho}"

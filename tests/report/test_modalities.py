@@ -47,17 +47,6 @@ def test_the_caption_says_how_modalities_are_dealt_and_nothing_else():
         assert (found if found is None else found.value) == nominal
 
 
-def test_modalities_that_come_and_go_are_shown_of_the_first_round_and_counted_over_all():
-    record = drawn("a", 27)
-    rounds = {"d00": [["audio"], []], "d01": [["audio", "vision"], ["vision"]], "d02": [[], ["audio"]]}
-    record["realised"]["modalities_by_round"] = rounds
-    table = table_of([record])
-    assert number_at(table, ("audio",), ("seed 27",)) == "xx."
-    assert number_at(table, ("audio",), ("realised",)).value == pytest.approx(3 / 6)
-    assert number_at(table, ("vision",), ("realised",)).value == pytest.approx(2 / 6)
-    assert "marks are of the first round" in table.caption
-
-
 def test_a_rate_that_has_other_seeds_leaves_a_gap():
     table = table_of([drawn("a", 27), drawn("a", 34, rho=0.8)])
     assert [line.contents[2:] for line in table.lines if line.labels[3] == "audio"] == [("xx.", None), (None, "..x")]

@@ -107,6 +107,15 @@ def test_settings_that_differ_in_more_than_conditions_are_families_of_their_own(
     assert families(arrange(build_rows(under(five(), INT8)), "ml-ecs")) == []
 
 
+def test_what_all_settings_share_is_no_condition_among_them():
+    shared = {"network": {"up": 5}}
+    records = [*under(five(), shared), *under(five(gain=-0.1), {**shared, **INT8})]
+    (family,) = families(arrange(build_rows(records), "ml-ecs"))
+    assert [family.label(setting) for setting in family.settings] == ["static", "int8 messages up"]
+    both = [*under(five(), EXACT), *under(five(gain=-0.1), INT8)]
+    assert families(arrange(build_rows(both), "ml-ecs")) == []
+
+
 def test_a_report_begins_with_robustness_and_names_conditions_everywhere():
     report = build_report(study(), "x")
     assert report.sections[0].title == "Robustness"
