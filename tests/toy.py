@@ -214,12 +214,11 @@ def toy_cell(
         "server_score": info.server_score,
         "checkpoint": folder and server_file(folder),
         "carry": carry,
+        "conditions": federation.plan.conditions,
     } | changes
     turns = FileTurns(folder, key) if folder else MemoryTurns()
-    travels = values.get("compression")
-    host = DeviceHost(
-        federation.devices, values["algorithm"], values["evaluator"], turns, carry=carry, compression=travels
-    )  # type: ignore[arg-type]
+    parts = (federation.devices, values["algorithm"], values["evaluator"], turns)
+    host = DeviceHost(*parts, carry=carry, compression=values["conditions"].compression)  # type: ignore[arg-type,attr-defined]
     return Cell(**values, fleet=fleet(host))  # type: ignore[arg-type]
 
 

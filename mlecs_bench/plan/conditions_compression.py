@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from mlecs_bench.doors.hookspecs import Change
 from mlecs_bench.doors.options import option
 from mlecs_bench.errors import check_choice
-
-if TYPE_CHECKING:
-    from mlecs_bench.plan.conditions import Written
+from mlecs_bench.plan.conditions_text import Written, pairs_of
 
 CompressionLaw = Literal["none", "fp16", "int8", "topk"]
 """How numbers travel: as they are, as half floats, as bytes on a scale, or the largest changes alone."""
@@ -53,8 +51,6 @@ class Compression:
     @classmethod
     def fields_of(cls, written: Written) -> Mapping[str, Any]:
         """Read ``int8``, ``topk:0.01``, ``law=int8,direction=up``, or a mapping of the fields."""
-        from mlecs_bench.plan.conditions import pairs_of
-
         if isinstance(written, Mapping):
             return written
         if "=" in str(written):

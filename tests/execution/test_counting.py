@@ -53,10 +53,9 @@ def test_counted_equals_measured_tensor_by_tensor(profile, samples, sent):
     others += [("ml-ecs", {"compression": "int8"}), ("multi-fedavg", {"compression": "topk:0.1"})]
     for algo, changes in usual + others:
         plan = toy.toy_plan(profile, algo=algo, seeds=(27,), steps=1, n_devices=2, **changes)
-        travels = plan.conditions.compression
         federation = build_federation(plan, 27, samples, REGISTRY)
         sent.clear()
-        measured = toy.run_toy(algo, federation, samples, evaluator=toy.Unscored(), compression=travels).comm
+        measured = toy.run_toy(algo, federation, samples, evaluator=toy.Unscored()).comm
         real, sent[:] = list(sent), []
         counted = count_transmitted(plan, REGISTRY, samples)
         ranks = counted.pop("ranks")
