@@ -249,8 +249,12 @@ class Gathering:
 
     def deliver(self, ask: Ask) -> dict[str, Reply]:
         """Have all devices take in the last broadcast, with all that they have missed; return their replies."""
-        asks = {id_: self._asked(id_, ask) for id_ in self._ids}
-        return self._exchange(asks, Gathered(ask.round))
+        replies: dict[str, Reply] = {}
+        size = max(1, self._conditions.participation.per_round(len(self._ids)))
+        for start in range(0, len(self._ids), size):  # as many messages at a time as in any other round
+            asks = {id_: self._asked(id_, ask) for id_ in self._ids[start : start + size]}
+            replies |= self._exchange(asks, Gathered(ask.round))
+        return replies
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return the tensors that last between rounds; nothing where all devices are always there."""

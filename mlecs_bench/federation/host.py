@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mlecs_bench.errors import NotFiniteError, PluginError
 from mlecs_bench.federation.ledger import Direction
 from mlecs_bench.federation.messages import Message
+from mlecs_bench.federation.roster import KeptDevices, Roster
 from mlecs_bench.federation.saved import final_model
 from mlecs_bench.federation.scoring import LastScores, Scoring
 from mlecs_bench.federation.turns import Ask, Reply, StaleTurn, Turn, Turns
@@ -76,7 +77,7 @@ class DeviceHost:
 
     def __init__(
         self,
-        devices: Sequence[Device],
+        devices: Sequence[Device] | Roster,
         algorithm: Algorithm,
         evaluator: Scoring,
         turns: Turns | None = None,
@@ -84,22 +85,24 @@ class DeviceHost:
         carry: Carry = copied,
         random_encoders: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self._devices = {device.id: device for device in devices}
+        if isinstance(devices, Sequence):
+            devices = KeptDevices(devices, remember=turns is not None)
+        self._roster = devices
+        self._greetings: dict[str, Greeting] = {}
         self._algorithm = algorithm
         self._scores = LastScores(evaluator)
         self._turns = turns
         self._carry = carry
         self._random_encoders = random_encoders or {}
-        self._initial = {} if turns is None else {device.id: device.state() for device in devices}
-        self._finished = dict.fromkeys(self._devices, 0)
+        self._finished = dict.fromkeys(self._roster.ids, 0)
         self._broken: set[str] = set()
-        for id_ in self._devices:
+        for id_ in self._roster.ids:
             self._restore(id_)
 
     @property
     def devices(self) -> tuple[str, ...]:
         """The ids of the devices."""
-        return tuple(self._devices)
+        return self._roster.ids
 
     def hello(self, after: int) -> dict[str, Greeting]:
         """Greet a server that has finished round `after`, 0 for none; return a greeting of every device.
@@ -108,14 +111,24 @@ class DeviceHost:
         Raises StaleTurn when a device is so far ahead that it has no reply left for the server's next round. Whether
         one is behind is for the server to say, who is told of its last finished round.
         """
-        for id_ in self._devices:
+        for id_ in self._roster.ids:
             if self._is_too_far(id_, after):
                 if after:
                     raise StaleTurn(
                         f"{id_} has finished round {self._finished[id_]} and the server round {after}: too far apart"
                     )
                 self._start_afresh(id_)
-        return {id_: self._greeting(device) for id_, device in self._devices.items()}
+        return {id_: self._greeting(id_) for id_ in self._roster.ids}
+
+    def _here(self, id_: str) -> Device:
+        """Return a device in the state of its last finished round."""
+        device = self._roster.come(id_)
+        if not self._roster.come_and_go:
+            if id_ in self._broken:
+                self._restore(id_)
+        elif kept := self._kept(id_):
+            device.load_state(kept[0].state)
+        return device
 
     def _is_too_far(self, id_: str, after: int) -> bool:
         """Has a device gone on from round `after` without keeping the first of the rounds behind it?"""
@@ -130,10 +143,13 @@ class DeviceHost:
         Raises StaleTurn for any other round than the next, PluginError for a device that is not here, and whatever
         goes wrong in the turn, after which the same turn can be taken again.
         """
-        if id_ not in self._devices:
-            raise PluginError(f"'{id_}' is no device here; here are {', '.join(self._devices)}")
-        reply = self._answered(id_, ask)
-        return dataclasses.replace(reply, model=final_model(self._devices[id_].model)) if ask.model else reply
+        if id_ not in self._roster.ids:
+            raise PluginError(f"'{id_}' is no device here; here are {', '.join(self._roster.ids)}")
+        try:
+            reply = self._answered(id_, ask)
+            return dataclasses.replace(reply, model=final_model(self._here(id_).model)) if ask.model else reply
+        finally:
+            self._roster.leave(id_)
 
     def _answered(self, id_: str, ask: Ask) -> Reply:
         finished = self._finished[id_]
@@ -146,10 +162,8 @@ class DeviceHost:
             return reply
         if finished < (ask.round - 1 if ask.after is None else ask.after):
             raise StaleTurn(f"{id_} cannot take round {ask.round}: the last that it has finished is {finished}")
-        if id_ in self._broken:
-            self._restore(id_)
+        device = self._here(id_)
         self._broken.add(id_)  # until the turn is over, its state is neither of this round nor of the one before
-        device = self._devices[id_]
         reply = self._take(device, ask)
         if self._turns is not None:
             before = None if finished == ask.round - 1 else finished
@@ -160,9 +174,7 @@ class DeviceHost:
 
     def _measured(self, id_: str, ask: Ask) -> Reply:
         """Score a device as it is, which takes no part in the round."""
-        if id_ in self._broken:
-            self._restore(id_)
-        device = self._devices[id_]
+        device = self._here(id_)
         device.start_round()
         started = time.perf_counter()
         scores, answers = self._scores.of(device, answers=ask.answers)
@@ -199,19 +211,28 @@ class DeviceHost:
         """Bring a device to its last finished round."""
         kept = self._kept(id_)
         if kept:
-            self._devices[id_].load_state(kept[0].state)
             self._finished[id_] = kept[0].round
-        elif id_ in self._broken and id_ in self._initial:
-            self._devices[id_].load_state(self._initial[id_])
+        if not self._roster.come_and_go:  # else its state is put back when it comes
+            if kept:
+                self._roster.come(id_).load_state(kept[0].state)
+            elif id_ in self._broken:
+                self._roster.begin_again(id_)
         self._broken.discard(id_)
 
     def _start_afresh(self, id_: str) -> None:
         if self._turns is not None:
             self._turns.forget(id_)
-        self._devices[id_].load_state(self._initial[id_])
+        self._roster.begin_again(id_)
         self._finished[id_] = 0
 
-    def _greeting(self, device: Device) -> Greeting:
+    def _greeting(self, id_: str) -> Greeting:
+        """Return the greeting of a device, which is put together for it once."""
+        if id_ not in self._greetings:
+            self._greetings[id_] = self._described(self._roster.come(id_))
+            self._roster.leave(id_)
+        return dataclasses.replace(self._greetings[id_], finished=self._finished[id_])
+
+    def _described(self, device: Device) -> Greeting:
         manifest = device.train.manifest
         return Greeting(
             finished=self._finished[device.id],
