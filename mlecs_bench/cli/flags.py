@@ -141,6 +141,8 @@ def _settings(*, many: bool) -> tuple[Decorated, ...]:
                      " whole number of them.  [default: 1.0]"),
         click.option("--dropout", metavar="P", help="Probability that such a device drops out of the round."
                      "  [default: 0]"),
+        click.option("--network", metavar="NAME", help="Simulated seconds and FLOPs by a published network: 4g, fixed"
+                     " or flash.  [default: none]"),
         click.option("--profile", type=takes(), metavar=shown("NAME"), shell_complete=_names("profile"),
                      help=f"Models and sizes, or a YAML file of them.  [default: {RunSpec.profile}]"),
         click.option("--slm", type=takes(), metavar=shown("MODEL"), help="Another small language model for the devices:"

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 from mlecs_bench.doors.hookspecs import Change
 from mlecs_bench.doors.options import build_options, option, plain
 from mlecs_bench.errors import UsageError, check_choice
+from mlecs_bench.plan.conditions_network import Network
 from mlecs_bench.plan.conditions_rounds import Dropout, Faults, Participation
 from mlecs_bench.plan.structure import canonical_devices, usual_id
 
@@ -127,6 +128,7 @@ class Conditions:
     participation: Participation = field(default_factory=Participation)
     dropout: Dropout = field(default_factory=Dropout)
     faults: Faults = field(default_factory=Faults)
+    network: Network = field(default_factory=Network)
 
     def departures(self) -> dict[str, dict[str, Any]]:
         """Return, as JSON values, the fields of every condition that are not the usual; without those of none."""

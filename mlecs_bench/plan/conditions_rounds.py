@@ -85,7 +85,7 @@ class Participation:
             asked = [] if self.fraction is None else [f"{self.fraction:g}"]
         else:
             asked = [f"{self.devices} a round"]
-        return " ".join(["participation", *asked, *_others(self, ("fraction", "devices"))])
+        return " ".join(["participation", *asked, *other_fields(self, ("fraction", "devices"))])
 
     def per_round(self, n_devices: int) -> int:
         """Return how many of so many devices are asked in a round; halves are rounded up."""
@@ -172,7 +172,7 @@ class Dropout:
         """Return the probabilities in words."""
         if self.total == self.during:
             return f"dropout {self.during:g}"
-        return " ".join(["dropout", *_others(self, ())])
+        return " ".join(["dropout", *other_fields(self, ())])
 
     def check(self, n_devices: int, modalities: Sequence[str]) -> None:
         """Nothing here depends on the devices."""
@@ -229,7 +229,7 @@ class Faults:
     def words(self) -> str:
         """Return what goes wrong in words."""
         kind = [] if self.byzantine == "none" else [self.byzantine]
-        return " ".join(["faults", *kind, *_others(self, ("byzantine",))])
+        return " ".join(["faults", *kind, *other_fields(self, ("byzantine",))])
 
     def n_faulty(self, n_devices: int) -> int:
         """Return how many of so many devices are faulty, where that is drawn."""
@@ -255,7 +255,7 @@ def _check_probability(name: str, value: float) -> None:
         raise ValueError(f"{name} is a probability and must be from 0 to 1, got {value:g}")
 
 
-def _others(condition: Any, told: Sequence[str]) -> list[str]:
+def other_fields(condition: Any, told: Sequence[str]) -> list[str]:
     """Return ``name value`` for the fields that are not the usual and not `told` otherwise."""
     found = []
     for field in dataclasses.fields(condition):

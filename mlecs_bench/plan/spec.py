@@ -70,7 +70,7 @@ class RunSpec:
     identity, the digest of the data is. Nor are `gradient_checkpointing`, which changes memory and speed alone, and
     `bertscore_model` (a folder, a hub id, "packaged" or "none"), whose weights are. `slm`, `llm` and `proxy` are
     folders or hub ids; `device_slm`, `device_rank` and `device_encoder_width` say in what single devices differ, by
-    device id. `modalities`, `participation`, `dropout` and `faults` are conditions of the federation
+    device id. `modalities`, `participation`, `dropout`, `faults` and `network` are conditions of the federation
     (`mlecs_bench.plan.conditions`): as a user writes them, or what is not as usual in them.
     """
 
@@ -113,6 +113,7 @@ class RunSpec:
     participation: Written = field(default_factory=dict)
     dropout: Written = field(default_factory=dict)
     faults: Written = field(default_factory=dict)
+    network: Written = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rates = self.rho if isinstance(self.rho, Mapping) else {"rho": self.rho}

@@ -71,6 +71,7 @@ class RunSettings(TypedDict, total=False):
     participation: float | int | str | Mapping[str, Any] | None
     dropout: float | str | Mapping[str, Any] | None
     faults: Mapping[str, Any] | None
+    network: str | Mapping[str, Any] | None
     slm: Folder | None
     llm: Folder | None
     proxy: Folder | None

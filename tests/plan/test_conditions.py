@@ -32,6 +32,13 @@ SPELLINGS = {
         ({"away": {"d1": 3}}, {"away": {"d01": "3"}}),
     ],
     "dropout": [(0.2, "0.2", {"during": 0.2}), ({"before": 0.1}, {"before": "0.1", "during": 0})],
+    "network": [
+        ("4g", {"preset": "4g"}, {"down": 35.96, "up": "11.22", "latency": 0.02}),
+        (
+            {"preset": "fixed", "deadline": 5, "devices": {"d1": {"up": 1}}},
+            {"down": 85.73, "up": 45.74, "latency": 0.0105, "deadline": 5.0, "devices": {"d01": {"up": 1.0}}},
+        ),
+    ],
     "faults": [({"byzantine": "nan", "devices": ["d1", "0"]}, {"byzantine": "nan", "devices": "d00,d01"})],
 }
 
@@ -125,6 +132,17 @@ def test_an_impossible_condition_is_refused_in_one_line(written, words):
         ({"faults": {"byzantine": "nan", "count": 4}}, "faults makes 4 of 3 devices faulty; give a count from 1 to 3"),
         ({"faults": {"byzantine": "lie", "count": 1}}, "must be one of none, sign-flip, noise, nan, stale, repeated"),
         ({"faults": {"byzantine": "nan", "devices": ["d9"]}}, "faults.devices names device 'd09'"),
+        ({"network": "5g"}, "network '5g' is unknown. Did you mean '4g'? Known: 4g, fixed, flash"),
+        ({"network": {"down": -3}}, "down must be above 0, got -3"),
+        ({"network": {"latency": -1}}, "latency must be at least 0, got -1"),
+        ({"network": {"up_sigma": 1}}, "up_sigma spreads up, which is not given; give both"),
+        ({"network": {"devices": {"d1": {"ping": 3}}}}, "d01 has no 'ping'; give down, up, latency, speed"),
+        ({"network": {"devices": {"d1": {"up": 0}}}}, "up of d01 must be above 0, got 0"),
+        ({"network": {"devices": {"d9": {"up": 1}}}}, "network.devices names device 'd09'"),
+        (
+            {"network": {"preset": "4g", "deadline": 0.04}},
+            "no upload arrives before the deadline of 0.04 s, as both ways take 0.04 s; give more",
+        ),
         ({"faults": {"server_restart": 1}}, "with server_restart 1 no upload is ever merged; give less"),
     ],
 )
@@ -151,6 +169,8 @@ def test_every_departure_has_words_that_tell_it_from_another():
         condition("faults", one).words()
         for one in ({"byzantine": "nan", "count": 1}, {"byzantine": "nan", "share": 0.5}, {"server_restart": 0.1})
     ]
+    given = ("4g", "flash", {"preset": "4g", "deadline": 9}, {"down": 3}, {"devices": {"d1": {"up": 1}}})
+    words += [condition("network", one).words() for one in given]
     assert len(set(words)) == len(words)
     assert (words[0], words[2], words[8]) == ("participation 0.5", "participation 2 a round", "dropout 0.1")
     assert plan(participation=0.5).departures == {"participation": "participation-0.5"}

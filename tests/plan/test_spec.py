@@ -62,6 +62,7 @@ FULL = spec(
     participation=2,
     dropout=0.1,
     faults={"byzantine": "nan", "count": 1},
+    network="4g",
     set={"lora": {"rank": "16", "targets": ("c_attn",)}, "learning_rates.lora": 1e-3},
 )
 
