@@ -362,6 +362,11 @@ ONLY_PROMPT = Exchange("soft_prompt", "both", "soft-prompt generator", "(d_s + 1
 ONLY_ENCODER = Exchange("encoder", "both", "encoders", "their size")
 
 
+def drifting(_options: Options) -> Needs:
+    """Say that modalities may come and go."""
+    return Needs(same=("lora",), copes=("drift",))
+
+
 def sharing(part: str) -> Any:
     """Return what builds an algorithm that averages another part than it says."""
 

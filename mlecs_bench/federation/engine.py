@@ -26,7 +26,7 @@ from mlecs_bench.federation.ledger import Direction, Ledger
 from mlecs_bench.federation.messages import Message
 from mlecs_bench.federation.party import named, under
 from mlecs_bench.federation.saved import final_model
-from mlecs_bench.federation.scoring import Scoring, scored
+from mlecs_bench.federation.scoring import Scoring, scored, scores_without_each
 from mlecs_bench.federation.turns import Ask, FinalModel, Reply, Scores, StaleTurn
 from mlecs_bench.plan.conditions import Conditions
 
@@ -88,7 +88,7 @@ class Cell:
     keep nothing. `carry` takes the server's messages out of its hands. `keep_answers` and `keep_models` ask all parties
     for them at the end. `check_lease` is called before anything is saved; it raises CellInUse where another process
     has taken the cell over. `conditions` say who takes part in which round; `clock` what simulated time is made of,
-    None for no such time.
+    None for no such time. `robustness` has all parties scored once more without each modality, at the end.
     """
 
     algorithm: Algorithm
@@ -107,6 +107,7 @@ class Cell:
     check_lease: Callable[[], None] = _nobody_else
     conditions: Conditions = field(default_factory=Conditions)
     clock: Clock | None = None
+    robustness: bool = False
 
 
 class CellRun:
@@ -194,7 +195,7 @@ class CellRun:
                 )
 
     def _round(self, t: int) -> None:
-        self._server.start_round()
+        self._server.start_round(t)
         score = self._cell.evaluate_all or t == self._cell.rounds
         seconds = {"training": 0.0, "evaluation": 0.0}
         with _timed(seconds, "training"):
@@ -308,12 +309,13 @@ class CellRun:
     def _finish(self) -> Outcome:
         """The broadcast after the last round, the second evaluation point, and the sums."""
         after = self._cell.rounds + 1
-        self._server.start_round()
+        self._server.start_round(after)
         self._gathering.post(self._broadcast(after))
         if self._server.steps:
             raise PluginError(f"server trained after the last round ({self._server.steps}); only send and receive then")
         keep = self._cell.keep_answers
-        ask = Ask(after, score=True, last=True, answers=keep, model=self._cell.keep_models)
+        models, without_each = self._cell.keep_models, self._cell.robustness
+        ask = Ask(after, score=True, last=True, answers=keep, model=models, without_each=without_each)
         replies = self._gathering.deliver(ask)
         for reply in replies.values():
             self._add_cost(dataclasses.replace(reply, seconds={"evaluation": reply.seconds["evaluation"]}))
@@ -326,6 +328,8 @@ class CellRun:
             "server": last["server"],
             "rounds": self._progress.rounds,
         }
+        if self._cell.robustness:
+            metrics["without"] = self._without_each(replies, last["server"])
         parameters = {id_: greeting.parameters for id_, greeting in self._greetings.items()}
         comm = communication(self._ledger, self._cell.rounds, parameters)
         cost: dict[str, Any] = {"seconds": self._progress.seconds, "steps": self._progress.steps}
@@ -336,6 +340,21 @@ class CellRun:
         answers = self._answers if self._cell.keep_answers else {}
         journal = self._journal
         return Outcome(metrics, comm, cost, answers, self._models(replies), journal.rounds, journal.missing)
+
+    def _without_each(self, replies: Mapping[str, Reply], server: Scores | None) -> dict[str, Any]:
+        """Return the scores of all parties without each modality; one that does not hold it keeps its usual score.
+
+        `server`: the server's usual scores, None where it is not scored.
+        """
+        own: Mapping[str, Scores] = {}
+        if server is not None:
+            with _timed(self._progress.seconds, "evaluation"):
+                own = scores_without_each(self._cell.evaluator, self._server)
+        found = {}
+        for modality in self._server.train.manifest.modality_names:
+            client = {id_: (reply.without or {}).get(modality, reply.scores or {}) for id_, reply in replies.items()}
+            found[modality] = {"client": by_metric(client), "server": own.get(modality, server)}
+        return found
 
     def _models(self, replies: Mapping[str, Reply]) -> dict[str, FinalModel]:
         """Return the models of all parties, where they are to be kept; the server's only where it is trained."""

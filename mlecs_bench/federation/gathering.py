@@ -7,6 +7,7 @@ tried again or skipped, as the plan says.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -242,7 +243,7 @@ class Gathering:
         message = self._line.carry(message, id_, "down", ask.round)
         size = self._counted(message, id_, "down", ask.round)
         after = self.journal.finished.get(id_, 0) if self.varies else None
-        return Ask(ask.round, message, ask.score, ask.last, ask.answers, ask.model, after), size
+        return dataclasses.replace(ask, message=message, after=after), size
 
     def _counted(self, message: Message, id_: str, way: Direction, t: int) -> int:
         """Count a message in the ledger; return its bytes there."""

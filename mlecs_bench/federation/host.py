@@ -34,9 +34,10 @@ def copied(message: Message, _device: str, _direction: Direction, _t: int) -> Me
 class Greeting:
     """What a device says of itself before the first round of a run, or when a run goes on.
 
-    `finished` is its last finished round; `parameters` the size of its language model; `samples` its training and test
-    samples; `random_encoders` the modalities whose encoders start at random although the profile has pretrained ones.
-    `data` is the digest of its data; `versions` are those of what can change a number.
+    `finished` is its last finished round; `modalities` are all that it holds in any round; `parameters` is the size of
+    its language model; `samples` are its training and test samples; `random_encoders` the modalities whose encoders
+    start at random although the profile has pretrained ones. `data` is the digest of its data; `versions` are those of
+    what can change a number.
     """
 
     finished: int
@@ -175,7 +176,7 @@ class DeviceHost:
     def _measured(self, id_: str, ask: Ask) -> Reply:
         """Score a device as it is, which takes no part in the round."""
         device = self._here(id_)
-        device.start_round()
+        device.start_round(ask.round)
         started = time.perf_counter()
         scores, answers = self._scores.of(device, answers=ask.answers)
         return Reply(Message(), scores, {}, {}, {"training": 0.0, "evaluation": time.perf_counter() - started}, answers)
@@ -183,15 +184,16 @@ class DeviceHost:
     def _take(self, device: Device, ask: Ask) -> Reply:
         """Take in the message, train unless it is the last one, and score."""
         started = time.perf_counter()
-        device.start_round()
+        device.start_round(ask.round)
         self._algorithm.receive(device, ask.message, ask.round)
         upload = Message() if ask.last else self._trained(device, ask.round)
         if ask.last and device.steps:
             raise PluginError(f"{device.id} trained after the last round ({device.steps}); only send and receive then")
         trained = time.perf_counter()
         scores, answers = self._scores.of(device, answers=ask.answers) if ask.score else (None, None)
+        without = self._scores.without_each(device) if ask.without_each else None
         seconds = {"training": trained - started, "evaluation": time.perf_counter() - trained}
-        return Reply(upload, scores, dict(device.logs), dict(device.steps), seconds, answers)
+        return Reply(upload, scores, dict(device.logs), dict(device.steps), seconds, answers, without=without)
 
     def _trained(self, device: Device, t: int) -> Message:
         message = checked(self._algorithm.local_update(device, t), "local_update")
@@ -236,7 +238,7 @@ class DeviceHost:
         manifest = device.train.manifest
         return Greeting(
             finished=self._finished[device.id],
-            modalities=device.modalities,
+            modalities=device.built_for,
             parameters=device.model.backbone.n_parameters,
             samples={"train": len(device.train), "test": len(device.test)},
             random_encoders=tuple(sorted(self._random_encoders.get(device.id, ()))),

@@ -62,7 +62,7 @@ KINDS: Mapping[str, type[MlecsError]] = {
 
 ASK_HEAD = {
     **{"round": (int,), "score": (bool,), "last": (bool,), "answers": (bool,), "model": (bool,)},
-    **{"after": (int, NoneType), "train": (bool,)},
+    **{"without_each": (bool,), "after": (int, NoneType), "train": (bool,)},
 }
 """The JSON values of an ask and their types."""
 
@@ -72,7 +72,8 @@ class Ask:
     """What a device is asked for: to take in `message` in a round, to train, and to be scored if `score`.
 
     `last`: it is the broadcast after the last round, after which nothing is trained. `answers` and `model`: they come
-    with the reply, which asks for nothing that is not computed anyway. `after` is the last round that the device has
+    with the reply, which asks for nothing that is not computed anyway. `without_each`: it is scored once more without
+    each of its modalities. `after` is the last round that the device has
     taken part in, as far as the server knows; None is the one before. Not to `train`: the device takes no part in the
     round and is scored as it is.
     """
@@ -83,6 +84,7 @@ class Ask:
     last: bool = False
     answers: bool = False
     model: bool = False
+    without_each: bool = False
     after: int | None = None
     train: bool = True
 
@@ -99,7 +101,7 @@ class Ask:
 
 REPLY_HEAD = {
     **{"scores": (dict, NoneType), "losses": (dict,), "steps": (dict,), "seconds": (dict,)},
-    **{"answers": (dict, NoneType), "adapter": (dict, NoneType)},
+    **{"answers": (dict, NoneType), "adapter": (dict, NoneType), "without": (dict, NoneType)},
 }
 """The JSON values of a reply and their types."""
 
@@ -117,8 +119,8 @@ class Reply:
     """What a device gives back: its upload, its scores if it was scored, and what its round took.
 
     `losses` are the means of the round's stages, `steps` the optimiser steps by stage, `seconds` by "training" and
-    "evaluation". `answers` and `model` are there if they were asked for; a reply is kept without its model, which is
-    part of the state that the device keeps.
+    "evaluation". `answers`, `model` and `without` (the scores without each of its modalities, by these) are there if
+    they were asked for; a reply is kept without its model, which is part of the state that the device keeps.
     """
 
     upload: Message
@@ -128,6 +130,7 @@ class Reply:
     seconds: Mapping[str, float]
     answers: Answers | None = None
     model: FinalModel | None = None
+    without: Mapping[str, Scores] | None = None
 
     def head(self) -> dict[str, Any]:
         """Return what the reply tells of its round as JSON values."""
@@ -140,7 +143,7 @@ class Reply:
 
     def kept(self) -> dict[str, Any]:
         """Return all but the upload and the model as JSON values."""
-        return {**self.head(), "answers": self.answers}
+        return {**self.head(), "answers": self.answers, "without": self.without}
 
     def to_bytes(self) -> bytes:
         """Return the reply as it travels."""

@@ -72,6 +72,8 @@ class RunSettings(TypedDict, total=False):
     dropout: float | str | Mapping[str, Any] | None
     faults: Mapping[str, Any] | None
     network: str | Mapping[str, Any] | None
+    schedule: Literal["static"] | str | Mapping[str, Any] | None
+    robustness: bool | None
     slm: Folder | None
     llm: Folder | None
     proxy: Folder | None

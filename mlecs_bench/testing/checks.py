@@ -18,6 +18,7 @@ from mlecs_bench.testing import (
     absence_checks,
     card_checks,
     dataset_checks,
+    drift_checks,
     encoder_checks,
     federation_checks,
     fleet_checks,
@@ -77,6 +78,10 @@ ALGORITHM_CHECKS: tuple[Callable[[Subject], None], ...] = (
     absence_checks.lost_upload,
     absence_checks.skipped_round,
     absence_checks.absence_repeats,
+    drift_checks.returning_modality,
+    drift_checks.losing_everything,
+    drift_checks.drift_device_order,
+    drift_checks.drift_resumable,
 )
 DATASET_CHECKS: tuple[Callable[[Material], None], ...] = (
     dataset_checks.card,

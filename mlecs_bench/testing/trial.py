@@ -201,6 +201,11 @@ class Subject:
         diary = Diary(here.federation())
         return here.run(diary.federation, diary.watch), diary
 
+    @cached_property
+    def shared(self) -> dict[str, Any]:
+        """Runs of single modules of checks that several of their checks read."""
+        return {}
+
     @property
     def reference(self) -> Trial:
         """The run that others are compared with: three devices, two rounds, two steps per stage."""

@@ -424,7 +424,8 @@ def test_asks_replies_and_refusals_come_back_from_bytes_as_they_were():
 
 def test_bytes_of_an_ask_are_these():
     data = Ask(2, Message({"a/b": torch.tensor([1.0])}, {"n": 1}), score=True, model=True).to_bytes()
-    head = b'{"round": 2, "score": true, "last": false, "answers": false, "model": true, "after": null, "train": true}'
+    head = b'{"round": 2, "score": true, "last": false, "answers": false, "model": true, '
+    head += b'"without_each": false, "after": null, "train": true}'
     assert data[:8] == len(head).to_bytes(8, "little")
     assert data[8 : 8 + len(head)] == head
     assert data[8 + len(head) :] == Message({"a/b": torch.tensor([1.0])}, {"n": 1}).to_bytes()

@@ -40,6 +40,38 @@ SPELLINGS = {
         ),
     ],
     "faults": [({"byzantine": "nan", "devices": ["d1", "0"]}, {"byzantine": "nan", "devices": "d00,d01"})],
+    "schedule": [
+        ("markov:fail=0.2,repair=0.5", {"law": "markov", "fail": 0.2, "repair": "0.5"}, "markov: repair=.5, fail=.2"),
+        ("duty:on=3,off=1", {"law": "duty", "on": 3, "off": "1"}, {"law": "duty", "off": 1, "on": 3, "fail": 0}),
+        (
+            {"d01": {3: ["rgb"], 5: ["rgb", "depth"]}},
+            {"1": {"5": "depth+rgb", "3": "rgb"}},
+            {"law": "given", "devices": {"d1": {"3": ["rgb"], "5": ["depth", "rgb", "rgb"]}}},
+        ),
+    ],
+}
+IMPOSSIBLE = {
+    "schedule": [
+        ("weekly", "option 'law' of schedule must be one of static, markov, duty, given, got 'weekly'"),
+        ("markov", "schedule: fail must be in (0, 1], got 0.0; such as fail=0.2,repair=0.5"),
+        ("markov:fail=0.2,repair=1.5", "schedule: repair must be in (0, 1], got 1.5"),
+        ("markov:fail=0.2,on=3", "schedule: on is no parameter of the law markov; leave it out"),
+        ("duty:on=3,off=0", "schedule: off must be at least 1 round, got 0; such as on=3,off=1"),
+        ("duty:on=3,on=3", "schedule must be written name=value,name=value with each name once"),
+        ({"law": "given"}, "schedule: devices and rounds are given by the law given and by no other"),
+        ({"d7": {1: ["rgb"]}}, "schedule names device 'd07'; devices of this run are d0 to d2"),
+        ({"d1": {2: ["rbg"]}}, "schedule gives d01 in round 2 'rbg', which the dataset lacks; it has acce, depth, rgb"),
+        ({"d1": {11: ["rgb"]}}, "schedule names round 11 for d01, and the run has 10; see rounds"),
+        ({"d1": {0: ["rgb"]}}, "schedule of d01 must name rounds 1, 2, ... each once, got '0'"),
+        ({"d1": {3: ["rgb"], "03": ["rgb"]}}, "schedule of d01 must name rounds 1, 2, ... each once, got '03'"),
+        ({"d1": ["rgb"]}, "schedule of d01 must map rounds to modalities, such as {3: [rgb]}, got ['rgb']"),
+        ({"d1": {3: []}}, "schedule leaves d01 without modalities in round 3; leave it one, or give min-modalities 0"),
+        (
+            {"d0": {2: "none"}, "d1": {1: "none"}, "d2": {2: "none", 3: "rgb"}},
+            "schedule leaves all devices without modalities in round 2; leave one somewhere",
+        ),
+        (True, "schedule must be a text, a number or a mapping, got True"),
+    ],
 }
 
 
@@ -176,17 +208,23 @@ def test_every_departure_has_words_that_tell_it_from_another():
     assert plan(participation=0.5).departures == {"participation": "participation-0.5"}
 
 
-def test_an_algorithm_that_does_not_cope_with_what_a_condition_brings_is_refused(monkeypatch):
-    assert Conditions(dropout=condition("dropout", 0.1)).check(3, [], ("absence",), "mine") is None
-    with pytest.raises(
-        UsageError, match="does not say that it copes with devices that stay away, which dropout brings"
+CASES = [(name, *case) for name, cases in IMPOSSIBLE.items() for case in cases]
+
+
+@pytest.mark.parametrize(("name", "written", "words"), CASES)
+def test_another_impossible_condition_is_refused_in_one_line(name, written, words):
+    assert words in refusal(**{name: written})
+
+
+def test_an_algorithm_that_does_not_cope_with_what_a_condition_brings_is_refused():
+    for name, written, change, words in (
+        ("dropout", 0.1, "absence", "devices that stay away, which dropout brings"),
+        ("schedule", "duty:on=3,off=1", "drift", "modalities that come and go, which schedule brings"),
     ):
-        Conditions(dropout=condition("dropout", 0.1)).check(3, [], ("drift",), "mine")
-    monkeypatch.setattr(Holding, "demands", ("drift",))
-    words = refusal(modalities="exact")
-    assert words.startswith("algorithm 'multi-fedavg' does not say that it copes with modalities that come and go")
-    assert "copes=('drift',)" in words
-    Conditions(Holding("exact")).check(3, ["rgb"], ("drift",), "mine")
+        given = Conditions(**{name: condition(name, written)})
+        given.check(3, [], (change,), "mine")
+        with pytest.raises(UsageError, match=f"algorithm 'mine' does not say that it copes with {words}; .*'{change}'"):
+            given.check(3, [], (), "mine")
 
 
 def test_all_fields_of_conditions_are_settings_and_have_usual_values():

@@ -63,6 +63,8 @@ FULL = spec(
     dropout=0.1,
     faults={"byzantine": "nan", "count": 1},
     network="4g",
+    schedule={"d1": {3: "vision"}},
+    robustness=True,
     set={"lora": {"rank": "16", "targets": ("c_attn",)}, "learning_rates.lora": 1e-3},
 )
 

@@ -63,6 +63,13 @@ BROKEN: dict[str, tuple[AlgorithmInfo, str]] = {
     "lost-upload": (toys.card(toys.NeedsEveryUpload, exchanges=(*toys.CARD.exchanges[:1], toys.N_J_BOTH)), "is lost"),
     "skipped-round": (toys.card(toys.NeedsRoundOne), "KeyError: 'first'"),
     "absence-repeats": (toys.card(toys.CountsGapOnParty), "stopped in round 3 goes on as if nothing had happened"),
+    "returning-modality": (
+        toys.card(toys.sharing("encoder"), needs=toys.drifting, exchanges=(toys.ONLY_ENCODER, *toys.CARD.exchanges)),
+        "has encoder/text/",
+    ),
+    "losing-everything": (toys.card(toys.NeedsAModality, needs=toys.drifting), "IndexError: tuple index out of range"),
+    "drift-device-order": (toys.card(toys.TrustsOrder, needs=toys.drifting), "(they ran in reverse), but the message"),
+    "drift-resumable": (toys.card(toys.KeepsOnParty, needs=toys.drifting), "the message to d00 in round 3: lora/"),
 }
 """Check → the card of an algorithm that breaks it, and what its reason says."""
 
