@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from mlecs_bench.doors.hookspecs import Change
 from mlecs_bench.doors.options import default_text, option
 from mlecs_bench.errors import UsageError, check_choice
+from mlecs_bench.plan.conditions_text import pairs_of
 from mlecs_bench.plan.structure import canonical_devices, usual_id
 
 Sampling = Literal["uniform", "weighted"]
@@ -76,6 +77,8 @@ class Participation:
             away = written.get("away")
             rounds = {id_: str(t) for id_, t in away.items()} if isinstance(away, Mapping) else away
             return {**written, "away": rounds} if away else written
+        if "=" in str(written):
+            return pairs_of(str(written), "participation")
         whole = isinstance(written, int) or (isinstance(written, str) and written.strip().isdecimal())
         return {"devices" if whole else "fraction": written}
 
@@ -166,7 +169,9 @@ class Dropout:
     @classmethod
     def fields_of(cls, written: Any) -> Mapping[str, Any]:
         """Read a probability, which is that of losing the work, or the fields themselves."""
-        return written if isinstance(written, Mapping) else {"during": written}
+        if isinstance(written, Mapping):
+            return written
+        return pairs_of(str(written), "dropout") if "=" in str(written) else {"during": written}
 
     def words(self) -> str:
         """Return the probabilities in words."""
@@ -222,9 +227,7 @@ class Faults:
     @classmethod
     def fields_of(cls, written: Any) -> Mapping[str, Any]:
         """Read the fields; raises UsageError for anything else."""
-        if not isinstance(written, Mapping):
-            raise UsageError(f"faults must be a mapping, such as {{byzantine: sign-flip, count: 1}}, got {written!r}")
-        return written
+        return written if isinstance(written, Mapping) else pairs_of(str(written), "faults")
 
     def words(self) -> str:
         """Return what goes wrong in words."""

@@ -27,13 +27,13 @@ SPELLINGS = {
     ],
     "participation": [
         (0.5, "0.5", {"fraction": 0.5}),
-        (2, "2", {"devices": "2"}),
+        (2, "2", {"devices": "2"}, "devices=2,attempts=3"),
         ({"away": {"d2": "4,1-2"}}, {"away": {"2": "1-2,4"}}, {"away": {"d02": "1-2,4-4"}}),
         ({"away": {"d1": 3}}, {"away": {"d01": "3"}}),
     ],
-    "dropout": [(0.2, "0.2", {"during": 0.2}), ({"before": 0.1}, {"before": "0.1", "during": 0})],
+    "dropout": [(0.2, "0.2", {"during": 0.2}, "during=0.2,after=0"), ({"before": 0.1}, {"before": "0.1", "during": 0})],
     "network": [
-        ("4g", {"preset": "4g"}, {"down": 35.96, "up": "11.22", "latency": 0.02}),
+        ("4g", {"preset": "4g"}, "preset=4g,server=0", {"down": 35.96, "up": "11.22", "latency": 0.02}),
         (
             {"preset": "fixed", "deadline": 5, "devices": {"d1": {"up": 1}}},
             {"down": 85.73, "up": 45.74, "latency": 0.0105, "deadline": 5.0, "devices": {"d01": {"up": 1.0}}},
@@ -158,7 +158,7 @@ def test_an_impossible_condition_is_refused_in_one_line(written, words):
         ({"dropout": 1}, "with 1 in all no device ever reports; give less than 1"),
         ({"dropout": {"before": 0.5, "after": 0.6}}, "with 1.1 in all no device ever reports"),
         ({"dropout": -0.1}, "during is a probability and must be from 0 to 1, got -0.1"),
-        ({"faults": "nan"}, "faults must be a mapping, such as {byzantine: sign-flip, count: 1}, got 'nan'"),
+        ({"faults": "nan"}, "faults must be written name=value,name=value with each name once, got 'nan'"),
         ({"faults": {"byzantine": "nan"}}, "byzantine needs one of devices, count and share"),
         ({"faults": {"count": 2}}, "byzantine needs one of devices, count and share"),
         ({"faults": {"byzantine": "nan", "count": 4}}, "faults makes 4 of 3 devices faulty; give a count from 1 to 3"),
