@@ -17,6 +17,7 @@ from mlecs_bench.doors.hookspecs import Change
 from mlecs_bench.doors.options import build_options, option, plain
 from mlecs_bench.errors import UsageError, check_choice
 from mlecs_bench.plan.conditions_compression import Compression
+from mlecs_bench.plan.conditions_network import Network
 from mlecs_bench.plan.conditions_rounds import Dropout, Faults, Participation
 from mlecs_bench.plan.conditions_schedule import Scheduled
 from mlecs_bench.plan.conditions_text import Written, by_device, check_known, modality_list, pairs_of
@@ -104,6 +105,7 @@ class Conditions:
     participation: Participation = field(default_factory=Participation)
     dropout: Dropout = field(default_factory=Dropout)
     faults: Faults = field(default_factory=Faults)
+    network: Network = field(default_factory=Network)
     schedule: Scheduled = field(default_factory=Scheduled)
     compression: Compression = field(default_factory=Compression)
 

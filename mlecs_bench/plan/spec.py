@@ -71,9 +71,9 @@ class RunSpec:
     identity, the digest of the data is. Nor are `gradient_checkpointing`, which changes memory and speed alone, and
     `bertscore_model` (a folder, a hub id, "packaged" or "none"), whose weights are. `slm`, `llm` and `proxy` are
     folders or hub ids; `device_slm`, `device_rank` and `device_encoder_width` say in what single devices differ, by
-    device id. `modalities`, `schedule`, `participation`, `dropout` and `faults` are conditions of the federation
-    (`mlecs_bench.plan.conditions`): as a user writes them, or what is not as usual in them. `robustness` scores every
-    party once more without each modality.
+    device id. `modalities`, `schedule`, `participation`, `dropout`, `faults` and `network` are conditions of the
+    federation (`mlecs_bench.plan.conditions`): as a user writes them, or what is not as usual in them. `robustness`
+    scores every party once more without each modality.
     """
 
     algo: str
@@ -115,6 +115,7 @@ class RunSpec:
     participation: Written = field(default_factory=dict)
     dropout: Written = field(default_factory=dict)
     faults: Written = field(default_factory=dict)
+    network: Written = field(default_factory=dict)
     schedule: Written = field(default_factory=dict)
     compression: Written = field(default_factory=dict)
     robustness: bool = False

@@ -125,7 +125,7 @@ def play(host: DeviceHost, rounds, ids=IDS) -> None:
 
 
 def states_of(host: DeviceHost) -> dict[str, torch.Tensor]:
-    return {f"{id_}:{name}": t for id_, device in host._devices.items() for name, t in device.state().items()}
+    return {f"{id_}:{name}": t for id_ in host.devices for name, t in host._roster.come(id_).state().items()}
 
 
 def without_seconds(reply: Reply) -> bytes:
@@ -177,7 +177,7 @@ def test_a_reply_has_what_the_turn_gave(make):
     assert reply.upload.tensors["x/sum"].tolist() == [2.5, -1.0]
     assert reply.upload.scalars == {"steps": 2}
     assert (reply.losses, reply.steps) == ({"private": 0.5}, {"private": 1})
-    assert reply.scores["sum"]["n"] == len(host._devices["d01"].test)
+    assert reply.scores["sum"]["n"] == len(host._roster.come("d01").test)
     assert set(reply.seconds) == {"training", "evaluation"}
     silent = host.turn("d00", Ask(1, FIRST))
     assert silent.scores is None
@@ -262,7 +262,7 @@ def test_a_device_is_scored_again_only_after_something_that_its_answers_depend_o
         first = host.turn("d00", ask(1))
         asked = host.evaluator.asked
         if part != "nothing":
-            nudge(host._devices["d00"].model.parameters([part])[-1])
+            nudge(host._roster.come("d00").model.parameters([part])[-1])
         second = host.turn("d00", Ask(2, Message(), score=True, last=True))
         assert host.evaluator.asked - asked == (part != "nothing"), part
         if part == "nothing":
@@ -272,7 +272,7 @@ def test_a_device_is_scored_again_only_after_something_that_its_answers_depend_o
 def test_another_prompt_or_other_test_samples_are_scored_again(make, monkeypatch):
     host = make(MemoryTurns())
     monkeypatch.setattr(host.algorithm, "receive", lambda *_: None)
-    device = host._devices["d01"]
+    device = host._roster.come("d01")
     host.turn("d01", ask(1))
     asked = host.evaluator.asked
     with monkeypatch.context() as changed:

@@ -33,11 +33,18 @@ SPELLINGS = {
     ],
     "participation": [
         (0.5, "0.5", {"fraction": 0.5}),
-        (2, "2", {"devices": "2"}),
+        (2, "2", {"devices": "2"}, "devices=2,attempts=3"),
         ({"away": {"d2": "4,1-2"}}, {"away": {"2": "1-2,4"}}, {"away": {"d02": "1-2,4-4"}}),
         ({"away": {"d1": 3}}, {"away": {"d01": "3"}}),
     ],
-    "dropout": [(0.2, "0.2", {"during": 0.2}), ({"before": 0.1}, {"before": "0.1", "during": 0})],
+    "dropout": [(0.2, "0.2", {"during": 0.2}, "during=0.2,after=0"), ({"before": 0.1}, {"before": "0.1", "during": 0})],
+    "network": [
+        ("4g", {"preset": "4g"}, "preset=4g,server=0", {"down": 35.96, "up": "11.22", "latency": 0.02}),
+        (
+            {"preset": "fixed", "deadline": 5, "devices": {"d1": {"up": 1}}},
+            {"down": 85.73, "up": 45.74, "latency": 0.0105, "deadline": 5.0, "devices": {"d01": {"up": 1.0}}},
+        ),
+    ],
     "faults": [({"byzantine": "nan", "devices": ["d1", "0"]}, {"byzantine": "nan", "devices": "d00,d01"})],
     "schedule": [
         ("markov:fail=0.2,repair=0.5", {"law": "markov", "fail": 0.2, "repair": "0.5"}, "markov: repair=.5, fail=.2"),
@@ -182,12 +189,23 @@ def test_an_impossible_condition_is_refused_in_one_line(written, words):
         ({"dropout": 1}, "with 1 in all no device ever reports; give less than 1"),
         ({"dropout": {"before": 0.5, "after": 0.6}}, "with 1.1 in all no device ever reports"),
         ({"dropout": -0.1}, "during is a probability and must be from 0 to 1, got -0.1"),
-        ({"faults": "nan"}, "faults must be a mapping, such as {byzantine: sign-flip, count: 1}, got 'nan'"),
+        ({"faults": "nan"}, "faults must be written name=value,name=value with each name once, got 'nan'"),
         ({"faults": {"byzantine": "nan"}}, "byzantine needs one of devices, count and share"),
         ({"faults": {"count": 2}}, "byzantine needs one of devices, count and share"),
         ({"faults": {"byzantine": "nan", "count": 4}}, "faults makes 4 of 3 devices faulty; give a count from 1 to 3"),
         ({"faults": {"byzantine": "lie", "count": 1}}, "must be one of none, sign-flip, noise, nan, stale, repeated"),
         ({"faults": {"byzantine": "nan", "devices": ["d9"]}}, "faults.devices names device 'd09'"),
+        ({"network": "5g"}, "network '5g' is unknown. Did you mean '4g'? Known: 4g, fixed, flash"),
+        ({"network": {"down": -3}}, "down must be above 0, got -3"),
+        ({"network": {"latency": -1}}, "latency must be at least 0, got -1"),
+        ({"network": {"up_sigma": 1}}, "up_sigma spreads up, which is not given; give both"),
+        ({"network": {"devices": {"d1": {"ping": 3}}}}, "d01 has no 'ping'; give down, up, latency, speed"),
+        ({"network": {"devices": {"d1": {"up": 0}}}}, "up of d01 must be above 0, got 0"),
+        ({"network": {"devices": {"d9": {"up": 1}}}}, "network.devices names device 'd09'"),
+        (
+            {"network": {"preset": "4g", "deadline": 0.04}},
+            "no upload arrives before the deadline of 0.04 s, as both ways take 0.04 s; give more",
+        ),
         ({"faults": {"server_restart": 1}}, "with server_restart 1 no upload is ever merged; give less"),
     ],
 )
@@ -214,6 +232,8 @@ def test_every_departure_has_words_that_tell_it_from_another():
         condition("faults", one).words()
         for one in ({"byzantine": "nan", "count": 1}, {"byzantine": "nan", "share": 0.5}, {"server_restart": 0.1})
     ]
+    given = ("4g", "flash", {"preset": "4g", "deadline": 9}, {"down": 3}, {"devices": {"d1": {"up": 1}}})
+    words += [condition("network", one).words() for one in given]
     assert len(set(words)) == len(words)
     assert (words[0], words[2], words[8]) == ("participation 0.5", "participation 2 a round", "dropout 0.1")
     assert plan(participation=0.5).departures == {"participation": "participation-0.5"}

@@ -62,6 +62,7 @@ FULL = spec(
     participation=2,
     dropout=0.1,
     faults={"byzantine": "nan", "count": 1},
+    network="4g",
     schedule={"d1": {3: "vision"}},
     robustness=True,
     compression="law=topk, direction=up",
