@@ -38,6 +38,7 @@ def run(profile, samples, network=None, flops=FLOPS, **changes):
     return outcome, sizes
 
 
+@pytest.mark.slow
 def test_a_round_takes_what_its_slowest_device_takes_and_nothing_else_changes(profile, samples):
     network = {"down": 0.8, "up": 0.4, "latency": 0.5, "speed": 1e-5, "server": 1.5, "devices": {"d02": {"up": 0.1}}}
     outcome, sizes = run(profile, samples, network)
@@ -62,6 +63,7 @@ def test_a_round_takes_what_its_slowest_device_takes_and_nothing_else_changes(pr
     assert "simulated" not in usual.cost
 
 
+@pytest.mark.slow
 def test_an_upload_after_the_deadline_is_dropped_and_the_server_waits_no_longer(profile, samples):
     network = {"latency": 1.0, "speed": 1e-5, "deadline": 2.5}  # two steps take 0.2, 0.6 and 0.4 s
     outcome, _ = run(profile, samples, network)

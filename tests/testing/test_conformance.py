@@ -38,7 +38,7 @@ def first_party(kind: Kind) -> list[str]:
 
 
 def _marks(name: str, check: str) -> list[Any]:
-    if name not in FAST and check == "absence-repeats":
+    if name not in FAST and check in ("device-gone", "skipped-round", "absence-repeats"):
         return [pytest.mark.nightly]
     return [] if name in FAST and check not in LONG else [pytest.mark.slow]
 
