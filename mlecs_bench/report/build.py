@@ -21,7 +21,7 @@ from mlecs_bench.report.evidence import (
 )
 from mlecs_bench.report.frame import BOTH_POINTS, EvalPoint, Row, Stat, build_rows, expected_seeds, honest_sentence
 from mlecs_bench.report.markdown import table_text
-from mlecs_bench.report.modalities import modalities_table
+from mlecs_bench.report.modalities import modalities_table, rounds_table
 from mlecs_bench.report.robustness import Family, families, robustness_tables, without_table
 from mlecs_bench.report.samples import answer_blocks
 from mlecs_bench.report.scores import USUAL_STATS, Asked, score_tables
@@ -174,10 +174,10 @@ def _scores(view: StudyView) -> Section:
 
 
 def _modalities(view: StudyView) -> Section:
-    held = modalities_table(view.setting, view.suffix)
+    held = [modalities_table(view.setting, view.suffix), rounds_table(view.setting, view.suffix)]
     others = [classes_table(view.setting, view.suffix), participation_table(view.setting, view.suffix)]
     title = "Who holds what, who takes part" if any(others) else "Modalities"
-    return _section(view, title, "", [held, *others], [])
+    return _section(view, title, "", [*held, *others], [])
 
 
 def _communication(view: StudyView) -> Section:
