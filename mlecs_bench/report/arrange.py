@@ -8,7 +8,7 @@ differ in anything (view, split, scorers) are columns apart.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -177,11 +177,11 @@ def arrange(rows: Sequence[Row], candidate: str, cards: Cards = NO_CARDS, order:
     return [_ordered(setting, candidate, order) for setting in settings]
 
 
-def _setting_order(members: Sequence[Row]) -> tuple[bool, bool, int]:
-    """Order settings: the usual budget first, then the usual conditions, then those with most records."""
+def _setting_order(members: Sequence[Row]) -> tuple[bool, int, int, str]:
+    """Order settings: the usual budget first, then those of fewest conditions, of most records, and by name."""
     identity = members[0].identity
-    unusual = identity["training"]["budget"] != RunSpec.budget, CONDITIONS in identity
-    return (*unusual, -sum(len(row.records) for row in members))
+    unusual = identity["training"]["budget"] != RunSpec.budget, len(identity.get(CONDITIONS, {}))
+    return (*unusual, -sum(len(row.records) for row in members), conditions_label(identity))
 
 
 def _ordered(setting: Setting, candidate: str, order: Order) -> Setting:
@@ -337,7 +337,8 @@ def _data_part(path: str, own: Mapping[str, str], variants: Iterable[Mapping[str
 
 def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return for each setting in what it differs from the others, "" for the only one."""
-    flat = [_named_conditions(setting) for setting in settings]
+    shared = _shared([setting.get(CONDITIONS, {}) for setting in settings])
+    flat = [_named_conditions(setting, shared) for setting in settings]
     paths = sorted({path for values in flat for path in values})
     differing = [path for path in paths if len({values.get(path) for values in flat}) > 1]
     return [
@@ -345,10 +346,16 @@ def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _named_conditions(setting: Mapping[str, Any]) -> dict[str, str]:
-    """Return the leaves of a setting by their paths, with its conditions as words."""
+def _shared(conditions: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return the conditions that are everywhere the same."""
+    return {name for name, own in conditions[0].items() if all(one.get(name) == own for one in conditions)}
+
+
+def _named_conditions(setting: Mapping[str, Any], shared: Collection[str]) -> dict[str, str]:
+    """Return the leaves of a setting by their paths, with its conditions, but for those that all share, as words."""
     flat = flatten({name: part for name, part in setting.items() if name != CONDITIONS})
-    return {CONDITIONS: conditions_label(setting), **flat}
+    own = {name: part for name, part in setting.get(CONDITIONS, {}).items() if name not in shared}
+    return {CONDITIONS: conditions_label({CONDITIONS: own}), **flat}
 
 
 def _setting_name(path: str) -> str:

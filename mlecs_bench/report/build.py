@@ -158,7 +158,7 @@ def _says_something(section: Section) -> bool:
 
 def _robustness(family: Family, asked: Asked, number: int) -> Section:
     """Return scores under all conditions beside those under the usual ones; settings differ in nothing else."""
-    title = f"Robustness ({family.usual.label})" if number else "Robustness"
+    title = f"Robustness ({family.name})" if family.name else "Robustness"
     conditions = "; ".join(map(family.label, family.settings))
     about = f"{family.usual.about[0].upper()}{family.usual.about[1:]}. Conditions: {conditions}."
     suffix = f"-{number + 1}" if number else ""

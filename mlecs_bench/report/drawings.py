@@ -255,7 +255,7 @@ def _curve(arm: Arm, row: Row, metric: str) -> Curve | None:
 
 def draw_spending(name: str, title: str, caption: str, panels: Sequence[SpendingPanel], rows: Sequence[Row]) -> Figure:
     """Return scores of `rows` against what was spent; raises ValueError for a panel without lines."""
-    return _figure(name, title, f"{caption} {INTERVAL}", rows, spending_figure(panels))
+    return _figure(name, title, f"{caption} {INTERVAL} A line has that of its end.", rows, spending_figure(panels))
 
 
 def _figure(name: str, title: str, caption: str, rows: Sequence[Row], drawing: Drawing) -> Figure:

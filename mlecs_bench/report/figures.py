@@ -140,7 +140,7 @@ def curves_figure(panels: Sequence[CurvePanel]) -> Figure:
 
 @own_style()
 def spending_figure(panels: Sequence[SpendingPanel]) -> Figure:
-    """Return a line per label over what it had spent, with the intervals of its scores.
+    """Return a line per label over what it had spent, with the interval of its last score.
 
     Amounts have a logarithmic axis, with a place for 0 where nothing is spent, set apart by a dotted line. Raises
     ValueError without panels or for a panel without lines.
@@ -229,13 +229,12 @@ def _draw_points(ax: Axes, points: Sequence[Point], looks: Mapping[str, Look]) -
 def _draw_spending(ax: Axes, lines: Sequence[Spending], looks: Mapping[str, Look]) -> None:
     for i, line in enumerate(lines):
         look = looks[line.label]
-        for amount, score in zip(line.spent, line.scores, strict=True):
-            _draw_interval(ax, amount, score, look.colour)
+        _draw_interval(ax, line.spent[-1], line.scores[-1], look.colour)
         step = math.ceil(len(line.spent) / MOST_MARKERS)
         means = [score.mean for score in line.scores]
         ax.plot(line.spent, means, zorder=3, markevery=(i % step, step), **look.curve())
     _scale_sent(ax, [amount for line in lines for amount in line.spent])
-    _scale_scores(ax, [score for line in lines for score in line.scores])
+    _scale_scores(ax, [one for line in lines for one in (*(Estimate(s.mean) for s in line.scores), line.scores[-1])])
 
 
 def _scale_sent(ax: Axes, sent: Sequence[float]) -> None:

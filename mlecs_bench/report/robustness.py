@@ -25,11 +25,15 @@ ALL = "with all"
 
 @dataclass(frozen=True)
 class Family:
-    """Settings that differ in the conditions of the federation alone: one has none but `shared`, which all have."""
+    """Settings that differ in the conditions of the federation alone: one has none but `shared`, which all have.
+
+    `name` sets the family apart from others of a report, "" for the only one.
+    """
 
     usual: Setting
     others: tuple[Setting, ...]
     shared: Mapping[str, Any]
+    name: str = ""
 
     @property
     def settings(self) -> tuple[Setting, ...]:
@@ -53,8 +57,8 @@ def families(settings: Sequence[Setting]) -> list[Family]:
         shared = {name: own for name, own in first.items() if all(one.get(name) == own for one in rest)}
         usual = [one for one in members if _conditions(one) == shared]
         others = tuple(one for one in members if _conditions(one) != shared)
-        made += [Family(usual[0], others, shared)] if usual and others else []
-    return made
+        made += [Family(usual[0], others, shared, usual[0].label)] if usual and others else []
+    return made if len(made) > 1 else [replace(one, name="") for one in made]
 
 
 def _conditions(setting: Setting) -> Mapping[str, Any]:
@@ -90,13 +94,13 @@ def _table(family: Family, column: Column, asked: Asked, suffix: str) -> Table |
     return Table(
         name=f"robustness-{part}{suffix}",
         title=f"{column.data.label}: {score} by condition",
-        caption=f"{score}{when}. {STATIC}: with every device in every round and nothing changed. Under other "
-        f"conditions: the difference to that, paired by seed, {POSITIVE}",
+        caption=f"{score}{when}. {STATIC}: no condition but those that all columns share. Others: the difference to "
+        f"that, paired by seed, {POSITIVE}",
         left=("rho", "devices", "algorithm"),
         columns=tuple((family.label(setting),) for setting in family.settings),
         lines=tuple(controls_last(shown, [place.arm.control is not None for place in scored])),
         honest=honest_sentence(rows),
-        setting=family.usual.label,
+        setting=family.name,
     )
 
 

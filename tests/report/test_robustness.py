@@ -103,7 +103,7 @@ def test_settings_that_differ_in_more_than_conditions_are_families_of_their_own(
     settings = arrange(build_rows([*study(), *other]), "ml-ecs")
     found = families(settings)
     assert [len(family.settings) for family in found] == [3, 3]
-    assert len({family.usual.label for family in found}) == 2
+    assert len({family.name for family in found}) == 2
     assert families(arrange(build_rows(under(five(), INT8)), "ml-ecs")) == []
 
 
@@ -112,6 +112,8 @@ def test_what_all_settings_share_is_no_condition_among_them():
     records = [*under(five(), shared), *under(five(gain=-0.1), {**shared, **INT8})]
     (family,) = families(arrange(build_rows(records), "ml-ecs"))
     assert [family.label(setting) for setting in family.settings] == ["static", "int8 messages up"]
+    assert [setting.label for setting in family.settings] == ["static", "int8 messages up"]
+    assert all("network" in setting.about for setting in family.settings)
     both = [*under(five(), EXACT), *under(five(gain=-0.1), INT8)]
     assert families(arrange(build_rows(both), "ml-ecs")) == []
 
