@@ -319,13 +319,14 @@ def test_a_device_that_is_really_lost_ends_the_run_unless_the_plan_goes_on_with_
 @pytest.mark.slow
 @pytest.mark.parametrize("algo", ["fedilora", pytest.param("co-plms", marks=pytest.mark.nightly)])
 def test_devices_that_come_and_go_give_the_bits_of_devices_that_stay_and_leave_nothing_behind(profile, samples, algo):
-    given = {"participation": 2, "dropout": {"during": 0.2}}
+    given = {"participation": 2, "dropout": {"during": 0.2}, "compression": "topk:0.1"}
     kept = toy.run_toy(algo, federation(profile, samples, algo, **given), samples)
     plan = federation(profile, samples, algo, **given).plan
     builder = Builder(plan, 27, samples, made.registry())
     info = toy.ALGORITHMS[algo]
     roster, scoring = BuiltDevices(builder, IDS), toy.evaluator(samples)
-    host = DeviceHost(roster, info.build(info.options()), scoring, MemoryTurns())
+    travels = plan.conditions.compression
+    host = DeviceHost(roster, info.build(info.options()), scoring, MemoryTurns(), compression=travels)
     built = Federation(plan, builder.server(), (), builder.layout, {})
     outcome = toy.run_toy(algo, built, samples, fleet=lambda _: InProcessFleet(host))
     assert (outcome.metrics, outcome.comm, outcome.attended) == (kept.metrics, kept.comm, kept.attended)
