@@ -227,6 +227,15 @@ def test_an_algorithm_that_does_not_cope_with_what_a_condition_brings_is_refused
             given.check(3, [], (), "mine")
 
 
+def test_every_schedule_has_words_that_tell_it_from_another():
+    written = ["markov:fail=0.2,repair=0.5", "markov:fail=0.5,repair=0.2", "duty:on=3,off=1", "duty:on=1,off=3"]
+    given = [{"d1": {3: "rgb"}}, {"d1": {2: "rgb"}}, {"d2": {3: "rgb"}}, {"d1": {3: "depth+rgb"}}]
+    words = [plan(schedule=one).variant for one in (*written, *given)]
+    assert len(set(words)) == len(words)
+    assert (words[0], words[4]) == ("modalities fail 0.2 repair 0.5", "modalities d01@3=rgb")
+    assert (plan(robustness=True).variant, plan(robustness=False)) == ("robustness", plan())
+
+
 def test_all_fields_of_conditions_are_settings_and_have_usual_values():
     settings = {field.name for field in dataclasses.fields(RunSpec)}
     assert TYPES.keys() <= settings
