@@ -254,6 +254,14 @@ class Gathering:
         self._line.ledger.record(message, id_, way, t)
         return sum(entry.bytes for entry in self._line.ledger.entries[before:])
 
+    def _of_all(self, asks: Mapping[str, Ask], t: int) -> dict[str, Reply]:
+        """Return the replies of devices that all have to be there, since a record has the scores of every one."""
+        found = Gathered(t)
+        replies, _ = self._exchange(asks, found)
+        if found.lost:
+            raise DeviceMissing(f"{', '.join(found.lost)} cannot be scored; run the command again when it is there")
+        return replies
+
     def _exchange(self, asks: Mapping[str, Ask], found: Gathered) -> tuple[dict[str, Reply], dict[str, int]]:
         """Return the devices' replies in the devices' order, whatever the order in which they come, and their bytes."""
         came: dict[str, Reply] = {}
@@ -330,7 +338,7 @@ class Gathering:
             id_: Ask(ask.round, score=True, answers=ask.answers, after=finished.get(id_, 0), train=False)
             for id_ in absent
         }
-        return self._exchange(asks, Gathered(ask.round))[0]
+        return self._of_all(asks, ask.round)
 
     def deliver(self, ask: Ask) -> dict[str, Reply]:
         """Have all devices take in the last broadcast, with all that they have missed; return their replies."""
@@ -342,7 +350,7 @@ class Gathering:
             for id_ in self._ids[start : start + size]:
                 asks[id_], sent = self._asked(id_, ask)
                 waits.download(id_, sent)
-            replies |= self._exchange(asks, Gathered(ask.round))[0]
+            replies |= self._of_all(asks, ask.round)
         self.last_seconds = waits.longest()
         return replies
 

@@ -297,11 +297,15 @@ def test_faulty_uploads_are_what_they_are_called_and_the_server_refuses_what_is_
 
 
 class LosingFleet(Around):
-    """A fleet whose d01 cannot be reached in round 2."""
+    """A fleet whose d01 cannot be reached in one round."""
+
+    def __init__(self, fleet, lost=2):
+        super().__init__(fleet)
+        self._lost = ("d01", lost)
 
     def exchange(self, asks):
-        yield from self._fleet.exchange({k: a for k, a in asks.items() if (k, a.round) != ("d01", 2)})
-        if "d01" in asks and asks["d01"].round == 2:
+        yield from self._fleet.exchange({k: a for k, a in asks.items() if (k, a.round) != self._lost})
+        if "d01" in asks and ("d01", asks["d01"].round) == self._lost:
             yield "d01", Refusal.of(DeviceMissing("d01 has gone"))
 
 
@@ -314,6 +318,10 @@ def test_a_device_that_is_really_lost_ends_the_run_unless_the_plan_goes_on_with_
     assert outcome.attended[1]["lost"] == {"d01": "missing"}
     assert list(outcome.missing) == [{"round": 2, "device": "d01", "reason": "d01 has gone"}]
     assert {s.device for s in sent if (s.direction, s.round) == ("down", 3)} == set(IDS)
+    for lost in (3, 4):  # when all are scored
+        cell = {"fleet": lambda host, lost=lost: LosingFleet(InProcessFleet(host), lost)}
+        with pytest.raises(DeviceMissing, match=r"^d01 cannot be scored; run the command again when it is there$"):
+            run(profile, samples, cell=cell, participation={"min_devices": 2})
 
 
 @pytest.mark.slow
