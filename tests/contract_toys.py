@@ -198,6 +198,23 @@ class SendsNan(Average):
         return Message({**message.tensors, first: message.tensors[first] * float("nan")}, message.scalars)
 
 
+class TrustsBits(Average):
+    """What is sent is held against a sum that was made before it was sent."""
+
+    def upload(self, device, t):
+        message = super().upload(device, t)
+        return Message(message.tensors, {**message.scalars, "sum": self.total(message)})
+
+    def aggregate(self, server, uploads, t):
+        for id_, message in uploads.items():
+            if message.scalars["sum"] != self.total(message):
+                raise ValueError(f"the message of {id_} is damaged")
+        super().aggregate(server, uploads, t)
+
+    def total(self, message):
+        return float(sum(tensor.detach().double().sum() for tensor in message.tensors.values()))
+
+
 class Stowaway(Message):
     """A message with luggage that no ledger sees."""
 

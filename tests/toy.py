@@ -217,7 +217,8 @@ def toy_cell(
         "conditions": federation.plan.conditions,
     } | changes
     turns = FileTurns(folder, key) if folder else MemoryTurns()
-    host = DeviceHost(federation.devices, values["algorithm"], values["evaluator"], turns, carry=carry)  # type: ignore[arg-type]
+    parts = (federation.devices, values["algorithm"], values["evaluator"], turns)
+    host = DeviceHost(*parts, carry=carry, compression=values["conditions"].compression)  # type: ignore[arg-type,attr-defined]
     return Cell(**values, fleet=fleet(host))  # type: ignore[arg-type]
 
 

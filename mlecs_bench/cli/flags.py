@@ -155,10 +155,14 @@ def _settings(*, many: bool) -> tuple[Decorated, ...]:
                      " whole number of them.  [default: 1.0]"),
         click.option("--dropout", metavar="P", help="Probability that such a device drops out of the round."
                      "  [default: 0]"),
+        click.option("--network", metavar="NAME", help="Simulated seconds and FLOPs by a published network: 4g, fixed"
+                     " or flash.  [default: none]"),
         click.option("--schedule", metavar="LAW", help="How modalities come and go over rounds: static,"
                      " markov:fail=0.2,repair=0.5 or duty:on=3,off=1.  [default: static]"),
         click.option("--robustness", is_flag=True, default=None, help="Score every party once more without each"
                      " modality, after the last broadcast."),
+        click.option("--compression", metavar="LAW", help="How messages travel: none, fp16, int8, topk:0.01, or"
+                     " law=int8,direction=up.  [default: none]"),
         click.option("--profile", type=takes(), metavar=shown("NAME"), shell_complete=_names("profile"),
                      help=f"Models and sizes, or a YAML file of them.  [default: {RunSpec.profile}]"),
         click.option("--slm", type=takes(), metavar=shown("MODEL"), help="Another small language model for the devices:"

@@ -21,6 +21,7 @@ from mlecs_bench.execution.kept import Kept
 from mlecs_bench.execution.references import reference_scores
 from mlecs_bench.federation.build import Builder, Layout
 from mlecs_bench.federation.checkpoint import cell_lock, checkpoint_folder, remove_checkpoint, server_file
+from mlecs_bench.federation.clock import clock_of
 from mlecs_bench.federation.engine import Cell, CellRun
 from mlecs_bench.federation.evaluation import evaluator_of
 from mlecs_bench.federation.fleet import FleetRequest, Recipe, build_host, named_fleet, open_samples
@@ -119,6 +120,7 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
     evaluator = evaluator_of(plan, builder.samples, registry, job.execution.cache_dir, telling(tell))
     server = builder.server()
     builder.check_lengths()
+    clock = clock_of(builder)
     recipe = Recipe(plan, job.seed, job.key, job.data, job.execution.cache_dir, folder)
     host = partial(build_host, recipe, registry=registry, builder=builder, evaluator=evaluator)
     name, size = named_fleet(job.execution.fleet)
@@ -142,6 +144,7 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
                 keep_models=job.execution.save_models,
                 check_lease=lease.check,
                 conditions=plan.conditions,
+                clock=clock,
                 robustness=plan.robustness,
             )
         )

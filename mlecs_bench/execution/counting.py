@@ -44,19 +44,24 @@ def count_transmitted(plan: Plan, registry: Registry, samples: Samples) -> dict[
     from mlecs_bench.federation.engine import Cell, CellRun
     from mlecs_bench.federation.fleet import InProcessFleet
     from mlecs_bench.federation.host import DeviceHost
+    from mlecs_bench.plan.conditions import Conditions
 
     federation = build_federation(plan, plan.seeds[0], samples, registry, outline=True)
     algorithm, evaluator = registry.algorithm(plan.algorithm.name).info.build(plan.options), _NoScores()
+    travels = plan.conditions.compression
     cell = Cell(
         algorithm=algorithm,
         server=federation.server,
-        fleet=InProcessFleet(DeviceHost(federation.devices, algorithm, evaluator, carry=shapes_of)),
+        fleet=InProcessFleet(
+            DeviceHost(federation.devices, algorithm, evaluator, carry=shapes_of, compression=travels)
+        ),
         evaluator=evaluator,
         key="",
         rounds=plan.rounds,
         evaluate_all=False,
         server_score=False,
         carry=shapes_of,
+        conditions=Conditions(compression=travels),
     )
     try:
         comm = CellRun(cell).run().comm

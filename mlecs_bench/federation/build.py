@@ -230,6 +230,13 @@ class Builder:
             **own,
         )
 
+    def dismiss(self, device: Device) -> None:
+        """Take a device off the backbones that it shares with others; it cannot be used any more."""
+        models = [device.model, device.proxy] if self.plan.needs.proxy else [device.model]
+        for model in models:
+            for adapter in model.adapters.values():
+                model.backbone.remove_adapter(adapter)
+
     def server(self) -> Server:
         """Return the server."""
         everything = self.samples.manifest.modality_names

@@ -20,7 +20,8 @@ from mlecs_bench.errors import MlecsError, PluginError
 from mlecs_bench.federation.attendance import Attendance
 from mlecs_bench.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mlecs_bench.federation.communication import communication
-from mlecs_bench.federation.gathering import Gathering, Journal, Line
+from mlecs_bench.federation.compression import Link
+from mlecs_bench.federation.gathering import Gathered, Gathering, Journal, Line
 from mlecs_bench.federation.host import Carry, Greeting, checked, copied, own_versions
 from mlecs_bench.federation.ledger import Direction, Ledger
 from mlecs_bench.federation.messages import Message
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import torch
 
     from mlecs_bench.federation.algorithm import Algorithm
+    from mlecs_bench.federation.clock import Clock
     from mlecs_bench.federation.evaluation import Answers
     from mlecs_bench.federation.fleet import Fleet
     from mlecs_bench.federation.server import Server
@@ -86,8 +88,9 @@ class Cell:
     `server_score`: the algorithm trains the server's model, so it is scored. `checkpoint` is the server's file, None to
     keep nothing. `carry` takes the server's messages out of its hands. `keep_answers` and `keep_models` ask all parties
     for them at the end. `check_lease` is called before anything is saved; it raises CellInUse where another process
-    has taken the cell over. `conditions` say who takes part in which round. `robustness` has all parties scored once
-    more without each modality, at the end.
+    has taken the cell over. `conditions` say who takes part in which round and how messages travel, as the fleet's
+    devices must know too; `clock` what simulated time is made of, None for no such time. `robustness` has all parties
+    scored once more without each modality, at the end.
     """
 
     algorithm: Algorithm
@@ -105,6 +108,7 @@ class Cell:
     keep_models: bool = False
     check_lease: Callable[[], None] = _nobody_else
     conditions: Conditions = field(default_factory=Conditions)
+    clock: Clock | None = None
     robustness: bool = False
 
 
@@ -150,7 +154,8 @@ class CellRun:
         """Return what exchanges messages with the devices, which are known now."""
         cell = self._cell
         samples = {id_: int(greeting.samples["train"]) for id_, greeting in self._greetings.items()}
-        line = Line(cell.fleet, cell.carry, self._ledger, self._told_of, self._noted)
+        link = Link(cell.conditions.compression, "down")
+        line = Line(cell.fleet, cell.carry, link, self._ledger, self._told_of, self._noted, cell.clock)
         attendance = Attendance(cell.conditions, self._server.seed, samples)
         gathering = Gathering(cell.conditions, attendance, tuple(self._greetings), line, self._journal)
         gathering.load_state(self._undelivered)
@@ -217,7 +222,7 @@ class CellRun:
                 LOCAL: answers_of(self._ordered(gathered.replies | others)),
                 self._server.id: answers_of({self._server.id: own}),
             }
-        self._close_round(t, {self._server.id: own, **gathered.replies}, others)
+        self._close_round(gathered, {self._server.id: own, **gathered.replies}, others)
 
     def _keeps_answers(self, t: int) -> bool:
         """Are the answers of round t kept? Those of the last round are, and those after the last broadcast."""
@@ -257,14 +262,17 @@ class CellRun:
             values = {"scores": scores, "seconds": seconds["evaluation"]}
             self._cell.tell(Event("score_end", round=t, device=id_, values=values))
 
-    def _close_round(self, t: int, replies: Mapping[str, Reply], others: Mapping[str, Reply]) -> None:
+    def _close_round(self, gathered: Gathered, replies: Mapping[str, Reply], others: Mapping[str, Reply]) -> None:
         """Note what a round brought, and save it; `others` are devices that took no part and were scored."""
+        t = gathered.round
         scored_ = self._ordered({**replies, **others})
         client = {id_: dict(reply.scores) for id_, reply in scored_.items() if reply.scores is not None}
         server = replies[self._server.id].scores
         row: dict[str, Any] = {"round": t, "losses": {id_: dict(reply.losses) for id_, reply in replies.items()}}
         if client:
             row |= {"client": by_metric(client), "server": server}
+        if self._cell.clock is not None:
+            row |= {"time": gathered.seconds, "flops": gathered.flops}
         self._progress.rounds.append(row)
         self._progress.round = t
         for reply in (*replies.values(), *others.values()):
@@ -327,7 +335,11 @@ class CellRun:
             metrics["without"] = self._without_each(replies, last["server"])
         parameters = {id_: greeting.parameters for id_, greeting in self._greetings.items()}
         comm = communication(self._ledger, self._cell.rounds, parameters)
-        cost = {"seconds": self._progress.seconds, "steps": self._progress.steps}
+        cost: dict[str, Any] = {"seconds": self._progress.seconds, "steps": self._progress.steps}
+        if self._cell.clock is not None:
+            rows = self._progress.rounds
+            seconds = sum(row["time"] for row in rows) + self._gathering.last_seconds
+            cost["simulated"] = {"seconds": seconds, "flops": sum(row["flops"] for row in rows)}
         answers = self._answers if self._cell.keep_answers else {}
         journal = self._journal
         return Outcome(metrics, comm, cost, answers, self._models(replies), journal.rounds, journal.missing)

@@ -19,6 +19,7 @@ from mlecs_bench.errors import DataError, NotFiniteError, UsageError
 from mlecs_bench.federation.build import Builder
 from mlecs_bench.federation.evaluation import evaluator_of
 from mlecs_bench.federation.host import DeviceHost, Greeting
+from mlecs_bench.federation.roster import BuiltDevices, KeptDevices, Roster
 from mlecs_bench.federation.scoring import Scoring
 from mlecs_bench.federation.turns import Ask, FileTurns, MemoryTurns, Refusal, Reply
 from mlecs_bench.plan.plan import plan_from_json
@@ -96,9 +97,21 @@ def build_host(
     algorithm = registry.algorithm(plan.algorithm.name).info.build(plan.options)
     evaluator = evaluator or evaluator_of(plan, builder.samples, registry, recipe.cache_dir)
     turns = FileTurns(recipe.turns, recipe.key) if recipe.turns else MemoryTurns()
-    devices = [builder.device(id_) for id_ in ids]
+    few = plan.conditions.participation.per_round(plan.n_devices) < plan.n_devices
+    # Where few of the devices are there at a time, only these take memory.
+    roster: Roster = BuiltDevices(builder, ids) if few else KeptDevices([builder.device(id_) for id_ in ids])
+    for id_ in {plan.structures[id_].slm: id_ for id_ in reversed(ids)}.values():
+        roster.come(id_)  # and with it its backbone, of which the positions are checked
+        roster.leave(id_)
     builder.check_lengths()
-    return DeviceHost(devices, algorithm, evaluator, turns, random_encoders=builder.random_encoders)
+    return DeviceHost(
+        roster,
+        algorithm,
+        evaluator,
+        turns,
+        random_encoders=builder.random_encoders,
+        compression=plan.conditions.compression,
+    )
 
 
 def open_samples(folder: Path) -> Samples:

@@ -24,9 +24,11 @@ from mlecs_bench.plan.conditions import Conditions
 if TYPE_CHECKING:
     import torch
 
+    from mlecs_bench.federation.clock import Clock
+    from mlecs_bench.federation.compression import Link
     from mlecs_bench.federation.fleet import Fleet
     from mlecs_bench.federation.host import Carry
-    from mlecs_bench.federation.ledger import Ledger
+    from mlecs_bench.federation.ledger import Direction, Ledger
 
 Loss = Literal["before", "during", "after", "late", "refused", "missing", "server-restart"]
 """Why a device that was asked did not report."""
@@ -49,23 +51,27 @@ class Journal:
 
 @dataclass(frozen=True)
 class Line:
-    """What messages go through: the fleet, what takes them out of the server's hands, and what counts them.
+    """What messages go through: the fleet, what takes them out of the server's hands, compresses and counts them.
 
-    `told` hears of every device that has done its round, `noted` of what a user may want to know.
+    `told` hears of every device that has done its round, `noted` of what a user may want to know. `clock` says what
+    simulated time is made of, None for no such time.
     """
 
     fleet: Fleet
     carry: Carry
+    link: Link
     ledger: Ledger
     told: Callable[[Ask, str, Reply], None]
     noted: Callable[[str], None]
+    clock: Clock | None = None
 
 
 @dataclass
 class Gathered:
     """What one round brought: uploads that arrived, replies of all devices that did their round, who was lost and why.
 
-    Too few uploads: the round is `skipped`. `restarts` is how often the server has lost what it had.
+    Too few uploads: the round is `skipped`. `restarts` is how often the server has lost what it had. `seconds` and
+    `flops` are simulated.
     """
 
     round: int
@@ -76,6 +82,8 @@ class Gathered:
     attempts: int = 0
     restarts: int = 0
     skipped: bool = False
+    seconds: float = 0.0
+    flops: int = 0
 
     def row(self) -> dict[str, Any]:
         """Return the round as a record has it."""
@@ -87,6 +95,52 @@ class Gathered:
             "attempts": self.attempts,
             "skipped": self.skipped,
         }
+
+
+class Waits:
+    """How long one attempt at a round has to wait for each of its devices, in simulated seconds; 0 without a clock.
+
+    For a device that does not report it waits until the deadline; without one, as long as the device was seen.
+    """
+
+    def __init__(self, clock: Clock | None) -> None:
+        self._clock = clock
+        self._seconds: dict[str, float] = {}
+
+    def _add(self, id_: str, seconds: float) -> None:
+        self._seconds[id_] = self._seconds.get(id_, 0.0) + seconds
+
+    def download(self, id_: str, size: int) -> None:
+        """A message of `size` bytes goes to a device."""
+        if self._clock is not None:
+            self._add(id_, self._clock.paces[id_].download(size))
+
+    def work(self, id_: str, steps: Mapping[str, int]) -> int:
+        """A device trains; return the FLOPs."""
+        if self._clock is None:
+            return 0
+        flops = self._clock.flops(id_, steps)
+        self._add(id_, self._clock.paces[id_].compute(flops))
+        return flops
+
+    def upload(self, id_: str, size: int) -> None:
+        """A message of `size` bytes comes from a device."""
+        if self._clock is not None:
+            self._add(id_, self._clock.paces[id_].upload(size))
+
+    def is_late(self, id_: str) -> bool:
+        """Is a device's upload there after the deadline?"""
+        deadline = None if self._clock is None else self._clock.network.deadline
+        return deadline is not None and self._seconds.get(id_, 0.0) > deadline
+
+    def in_vain(self, id_: str) -> None:
+        """A device is waited for that does not report."""
+        if self._clock is not None and self._clock.network.deadline is not None:
+            self._seconds[id_] = self._clock.network.deadline
+
+    def longest(self) -> float:
+        """Return how long the slowest device takes."""
+        return max(self._seconds.values(), default=0.0)
 
 
 class Gathering:
@@ -103,6 +157,9 @@ class Gathering:
         self._mailbox = Mailbox()
         self._messages: dict[str, Message] = {}
         self._last_uploads: dict[str, Message] = {}
+        self._travelled: dict[str, Message] = {}
+        self.last_seconds = 0.0
+        """Simulated seconds of the last broadcast, once it is delivered."""
 
     @property
     def varies(self) -> bool:
@@ -121,6 +178,8 @@ class Gathering:
         found.uploads = {id_: found.uploads[id_] for id_ in self._ids if id_ in found.uploads}
         found.replies = {id_: found.replies[id_] for id_ in self._ids if id_ in found.replies}
         found.skipped = len(found.uploads) < self._attendance.least
+        if self._line.clock is not None:
+            found.seconds += self._line.clock.network.server
         if self.varies:
             self._mailbox.clear(found.replies)
             self.journal.finished |= dict.fromkeys(found.replies, ask.round)
@@ -136,27 +195,39 @@ class Gathering:
         """Ask the devices of one attempt that have not reported yet; note who did, and who did not and why."""
         t = ask.round
         drops = self._attendance.drops(t, found.attempts)
-        asks = {}
+        asks, waits = {}, Waits(self._line.clock)
         for id_ in self._attendance.asked(t, found.attempts):
             if id_ in found.uploads:
                 continue
             found.asked.append(id_)
             if drops.get(id_) == "before":
                 found.lost[id_] = "before"
+                waits.in_vain(id_)
                 continue
-            own = self._asked(id_, ask)
+            own, size = self._asked(id_, ask)
+            waits.download(id_, size)
             if drops.get(id_) == "during":  # its work would be lost, so it is not done
                 found.lost[id_] = "during"
+                waits.in_vain(id_)
                 continue
             asks[id_] = own
-        replies = self._exchange(asks, found)
+        replies, sizes = self._exchange(asks, found)
         for id_, reply in replies.items():
+            found.flops += waits.work(id_, {} if id_ in found.replies else reply.steps)
             found.replies[id_] = reply
-            loss: Loss | None = "after" if drops.get(id_) == "after" else self._taken_in(id_, reply, found)
+            waits.upload(id_, sizes[id_])
+            loss: Loss | None = "after" if drops.get(id_) == "after" else "late" if waits.is_late(id_) else None
+            if loss is None:
+                loss = self._taken_in(id_, reply, found)
+            else:
+                waits.in_vain(id_)
             if loss is None:
                 found.lost.pop(id_, None)
             else:
                 found.lost[id_] = loss
+        for id_ in asks.keys() - replies.keys():
+            waits.in_vain(id_)
+        found.seconds += waits.longest()
         if self._attendance.restarts(t, found.attempts):
             found.restarts += 1
             found.lost |= dict.fromkeys(found.uploads, "server-restart")
@@ -169,16 +240,30 @@ class Gathering:
         else:
             self._messages = dict(messages)
 
-    def _asked(self, id_: str, ask: Ask) -> Ask:
-        """Return what a device is asked, with its message, which has been carried and counted."""
+    def _asked(self, id_: str, ask: Ask) -> tuple[Ask, int]:
+        """Return what a device is asked, with its message, which has been carried and counted, and its bytes."""
         message = self._mailbox.of(id_) if self.varies else self._messages.pop(id_, Message())
-        message = self._line.carry(message, id_, "down", ask.round)
-        self._line.ledger.record(message, id_, "down", ask.round)
+        message = self._line.link.pack(self._line.carry(message, id_, "down", ask.round), id_)
+        size = self._counted(message, id_, "down", ask.round)
         after = self.journal.finished.get(id_, 0) if self.varies else None
-        return dataclasses.replace(ask, message=message, after=after)
+        return dataclasses.replace(ask, message=message, after=after), size
 
-    def _exchange(self, asks: Mapping[str, Ask], found: Gathered) -> dict[str, Reply]:
-        """Return the devices' replies in the devices' order, whatever the order in which they come; count uploads."""
+    def _counted(self, message: Message, id_: str, way: Direction, t: int) -> int:
+        """Count a message in the ledger; return its bytes there."""
+        before = len(self._line.ledger.entries)
+        self._line.ledger.record(message, id_, way, t)
+        return sum(entry.bytes for entry in self._line.ledger.entries[before:])
+
+    def _of_all(self, asks: Mapping[str, Ask], t: int) -> dict[str, Reply]:
+        """Return the replies of devices that all have to be there, since a record has the scores of every one."""
+        found = Gathered(t)
+        replies, _ = self._exchange(asks, found)
+        if found.lost:
+            raise DeviceMissing(f"{', '.join(found.lost)} cannot be scored; run the command again when it is there")
+        return replies
+
+    def _exchange(self, asks: Mapping[str, Ask], found: Gathered) -> tuple[dict[str, Reply], dict[str, int]]:
+        """Return the devices' replies in the devices' order, whatever the order in which they come, and their bytes."""
         came: dict[str, Reply] = {}
         refusals: dict[str, Refusal] = {}
         for id_, reply in self._line.fleet.exchange(asks) if asks else ():
@@ -195,9 +280,16 @@ class Gathering:
         for id_ in sorted(refusals):
             self._note_loss(id_, refusals[id_], found)
         replies = {id_: came[id_] for id_ in asks if id_ in came}
-        for id_, reply in replies.items():
-            self._line.ledger.record(reply.upload, id_, "up", found.round)
-        return replies
+        sizes = {id_: self._counted(reply.upload, id_, "up", found.round) for id_, reply in replies.items()}
+        return {id_: self._arrived(id_, asks[id_], reply) for id_, reply in replies.items()}, sizes
+
+    def _arrived(self, id_: str, ask: Ask, reply: Reply) -> Reply:
+        """Return a reply with the upload as it was before it travelled."""
+        if not ask.train:
+            return reply
+        self._line.link.arrived(id_)
+        self._travelled[id_] = reply.upload
+        return dataclasses.replace(reply, upload=self._line.link.unpack(reply.upload, id_))
 
     @property
     def _may_lose(self) -> bool:
@@ -228,7 +320,7 @@ class Gathering:
         if self._attendance.corrupts(id_, found.round):
             upload = corrupted(upload, self._last_uploads.get(id_), faults, (self._attendance.seed, id_, found.round))
             if faults.byzantine == "repeated":  # the second one is the first one again
-                self._line.ledger.record(upload, id_, "up", found.round)
+                self._line.ledger.record(self._travelled[id_], id_, "up", found.round)
         if id_ in self._attendance.faulty:
             try:
                 upload = upload.copied()
@@ -246,16 +338,27 @@ class Gathering:
             id_: Ask(ask.round, score=True, answers=ask.answers, after=finished.get(id_, 0), train=False)
             for id_ in absent
         }
-        return self._exchange(asks, Gathered(ask.round))
+        return self._of_all(asks, ask.round)
 
     def deliver(self, ask: Ask) -> dict[str, Reply]:
         """Have all devices take in the last broadcast, with all that they have missed; return their replies."""
-        asks = {id_: self._asked(id_, ask) for id_ in self._ids}
-        return self._exchange(asks, Gathered(ask.round))
+        replies: dict[str, Reply] = {}
+        waits = Waits(self._line.clock)
+        size = max(1, self._conditions.participation.per_round(len(self._ids)))
+        for start in range(0, len(self._ids), size):  # as many messages at a time as in any other round
+            asks = {}
+            for id_ in self._ids[start : start + size]:
+                asks[id_], sent = self._asked(id_, ask)
+                waits.download(id_, sent)
+            replies |= self._of_all(asks, ask.round)
+        self.last_seconds = waits.longest()
+        return replies
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return the tensors that last between rounds; nothing where all devices are always there."""
+        """Return the tensors that last between rounds; nothing under the usual conditions."""
         state = named("mail", self._mailbox.state())
+        for id_ in self._ids:
+            state |= named(f"link/{id_}", self._line.link.state(id_))
         for id_, upload in self._last_uploads.items():
             state |= named(f"upload/{id_}", upload.tensors)
         return state
@@ -263,6 +366,8 @@ class Gathering:
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Read what `state` returned; the journal is that of the same moment."""
         self._mailbox = Mailbox.from_state(under("mail", state))
+        for id_ in self._ids:
+            self._line.link.load_state(id_, under(f"link/{id_}", state))
         self._last_uploads = {
             id_: Message(under(f"upload/{id_}", state), scalars) for id_, scalars in self.journal.sent.items()
         }

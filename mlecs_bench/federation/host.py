@@ -10,16 +10,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.errors import NotFiniteError, PluginError
+from mlecs_bench.federation.compression import Link
 from mlecs_bench.federation.ledger import Direction
 from mlecs_bench.federation.messages import Message
+from mlecs_bench.federation.party import named, under
+from mlecs_bench.federation.roster import KeptDevices, Roster
 from mlecs_bench.federation.saved import final_model
 from mlecs_bench.federation.scoring import LastScores, Scoring
 from mlecs_bench.federation.turns import Ask, Reply, StaleTurn, Turn, Turns
+from mlecs_bench.plan.conditions_compression import Compression
 
 if TYPE_CHECKING:
+    import torch
+
     from mlecs_bench.federation.algorithm import Algorithm
     from mlecs_bench.federation.device import Device
 
+LINK = "link"
+"""What a saved state calls what is kept of messages that travelled compressed."""
 Carry = Callable[[Message, str, Direction, int], Message]
 """Takes a message of a device, in a direction and round, out of its sender's hands: returns what the receiver gets."""
 
@@ -72,35 +80,40 @@ def own_versions() -> dict[str, str]:
 class DeviceHost:
     """Some devices of one cell, on one backbone. Turns are idempotent: a finished round is answered from what is kept.
 
-    `turns` None keeps nothing, which suits devices without values. `carry` takes uploads out of the devices' hands.
+    `turns` None keeps nothing, which suits devices without values. `carry` takes uploads out of the devices' hands;
+    `compression` says how they travel, and how broadcasts do.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # by name, all that a host may be told
         self,
-        devices: Sequence[Device],
+        devices: Sequence[Device] | Roster,
         algorithm: Algorithm,
         evaluator: Scoring,
         turns: Turns | None = None,
         *,
         carry: Carry = copied,
         random_encoders: Mapping[str, Sequence[str]] | None = None,
+        compression: Compression | None = None,
     ) -> None:
-        self._devices = {device.id: device for device in devices}
+        if isinstance(devices, Sequence):
+            devices = KeptDevices(devices, remember=turns is not None)
+        self._roster = devices
+        self._greetings: dict[str, Greeting] = {}
         self._algorithm = algorithm
         self._scores = LastScores(evaluator)
         self._turns = turns
         self._carry = carry
         self._random_encoders = random_encoders or {}
-        self._initial = {} if turns is None else {device.id: device.state() for device in devices}
-        self._finished = dict.fromkeys(self._devices, 0)
+        self._link = Link(compression or Compression(), "up")
+        self._finished = dict.fromkeys(self._roster.ids, 0)
         self._broken: set[str] = set()
-        for id_ in self._devices:
+        for id_ in self._roster.ids:
             self._restore(id_)
 
     @property
     def devices(self) -> tuple[str, ...]:
         """The ids of the devices."""
-        return tuple(self._devices)
+        return self._roster.ids
 
     def hello(self, after: int) -> dict[str, Greeting]:
         """Greet a server that has finished round `after`, 0 for none; return a greeting of every device.
@@ -109,14 +122,30 @@ class DeviceHost:
         Raises StaleTurn when a device is so far ahead that it has no reply left for the server's next round. Whether
         one is behind is for the server to say, who is told of its last finished round.
         """
-        for id_ in self._devices:
+        for id_ in self._roster.ids:
             if self._is_too_far(id_, after):
                 if after:
                     raise StaleTurn(
                         f"{id_} has finished round {self._finished[id_]} and the server round {after}: too far apart"
                     )
                 self._start_afresh(id_)
-        return {id_: self._greeting(device) for id_, device in self._devices.items()}
+        return {id_: self._greeting(id_) for id_ in self._roster.ids}
+
+    def _here(self, id_: str) -> Device:
+        """Return a device in the state of its last finished round."""
+        device = self._roster.come(id_)
+        if not self._roster.come_and_go:
+            if id_ in self._broken:
+                self._restore(id_)
+        elif kept := self._kept(id_):
+            self._load(device, kept[0].state)
+        return device
+
+    def _gone(self, id_: str) -> None:
+        """Let a device go, and what is kept of its messages: both come again with its last turn."""
+        self._roster.leave(id_)
+        if self._roster.come_and_go:
+            self._link.load_state(id_, {})
 
     def _is_too_far(self, id_: str, after: int) -> bool:
         """Has a device gone on from round `after` without keeping the first of the rounds behind it?"""
@@ -131,10 +160,13 @@ class DeviceHost:
         Raises StaleTurn for any other round than the next, PluginError for a device that is not here, and whatever
         goes wrong in the turn, after which the same turn can be taken again.
         """
-        if id_ not in self._devices:
-            raise PluginError(f"'{id_}' is no device here; here are {', '.join(self._devices)}")
-        reply = self._answered(id_, ask)
-        return dataclasses.replace(reply, model=final_model(self._devices[id_].model)) if ask.model else reply
+        if id_ not in self._roster.ids:
+            raise PluginError(f"'{id_}' is no device here; here are {', '.join(self._roster.ids)}")
+        try:
+            reply = self._answered(id_, ask)
+            return dataclasses.replace(reply, model=final_model(self._here(id_).model)) if ask.model else reply
+        finally:
+            self._gone(id_)
 
     def _answered(self, id_: str, ask: Ask) -> Reply:
         finished = self._finished[id_]
@@ -147,23 +179,21 @@ class DeviceHost:
             return reply
         if finished < (ask.round - 1 if ask.after is None else ask.after):
             raise StaleTurn(f"{id_} cannot take round {ask.round}: the last that it has finished is {finished}")
-        if id_ in self._broken:
-            self._restore(id_)
+        device = self._here(id_)
         self._broken.add(id_)  # until the turn is over, its state is neither of this round nor of the one before
-        device = self._devices[id_]
+        if finished == (ask.round - 1 if ask.after is None else ask.after):  # the server has the last upload
+            self._link.arrived(id_)
         reply = self._take(device, ask)
         if self._turns is not None:
             before = None if finished == ask.round - 1 else finished
-            self._turns.save(id_, Turn(ask.round, device.state(), reply, before))
+            self._turns.save(id_, Turn(ask.round, self._state(device), reply, before))
         self._finished[id_] = ask.round
         self._broken.discard(id_)
         return reply
 
     def _measured(self, id_: str, ask: Ask) -> Reply:
         """Score a device as it is, which takes no part in the round."""
-        if id_ in self._broken:
-            self._restore(id_)
-        device = self._devices[id_]
+        device = self._here(id_)
         device.start_round(ask.round)
         started = time.perf_counter()
         scores, answers = self._scores.of(device, answers=ask.answers)
@@ -173,7 +203,7 @@ class DeviceHost:
         """Take in the message, train unless it is the last one, and score."""
         started = time.perf_counter()
         device.start_round(ask.round)
-        self._algorithm.receive(device, ask.message, ask.round)
+        self._algorithm.receive(device, self._link.unpack(ask.message, device.id), ask.round)
         upload = Message() if ask.last else self._trained(device, ask.round)
         if ask.last and device.steps:
             raise PluginError(f"{device.id} trained after the last round ({device.steps}); only send and receive then")
@@ -187,7 +217,7 @@ class DeviceHost:
         message = checked(self._algorithm.local_update(device, t), "local_update")
         device.check_budget(t)
         try:
-            return self._carry(message, device.id, "up", t)
+            return self._link.pack(self._carry(message, device.id, "up", t), device.id)
         except NotFiniteError as error:
             raise NotFiniteError(f"{device.id}: {error}") from error
 
@@ -201,19 +231,40 @@ class DeviceHost:
         """Bring a device to its last finished round."""
         kept = self._kept(id_)
         if kept:
-            self._devices[id_].load_state(kept[0].state)
             self._finished[id_] = kept[0].round
-        elif id_ in self._broken and id_ in self._initial:
-            self._devices[id_].load_state(self._initial[id_])
+        if not self._roster.come_and_go:  # else its state is put back when it comes
+            if kept:
+                self._load(self._roster.come(id_), kept[0].state)
+            elif id_ in self._broken:
+                self._begin_again(id_)
         self._broken.discard(id_)
 
     def _start_afresh(self, id_: str) -> None:
         if self._turns is not None:
             self._turns.forget(id_)
-        self._devices[id_].load_state(self._initial[id_])
+        self._begin_again(id_)
         self._finished[id_] = 0
 
-    def _greeting(self, device: Device) -> Greeting:
+    def _begin_again(self, id_: str) -> None:
+        self._roster.begin_again(id_)
+        self._link.load_state(id_, {})
+
+    def _state(self, device: Device) -> dict[str, torch.Tensor]:
+        """Return all that a device carries from round to round, its end of the link included."""
+        return device.state() | named(LINK, self._link.state(device.id))
+
+    def _load(self, device: Device, state: Mapping[str, torch.Tensor]) -> None:
+        device.load_state(state)
+        self._link.load_state(device.id, under(LINK, state))
+
+    def _greeting(self, id_: str) -> Greeting:
+        """Return the greeting of a device, which is put together for it once."""
+        if id_ not in self._greetings:
+            self._greetings[id_] = self._described(self._roster.come(id_))
+            self._roster.leave(id_)
+        return dataclasses.replace(self._greetings[id_], finished=self._finished[id_])
+
+    def _described(self, device: Device) -> Greeting:
         manifest = device.train.manifest
         return Greeting(
             finished=self._finished[device.id],

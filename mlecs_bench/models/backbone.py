@@ -121,6 +121,15 @@ class Backbone:
             m.lora_dropout[name] for m in self._peft.modules() if name in getattr(m, "lora_dropout", {})
         ]
 
+    def remove_adapter(self, name: str) -> None:
+        """Take an adapter away again, and with it the memory that it takes."""
+        with warnings.catch_warnings():
+            # PEFT says which adapter is active now; before the next forward pass `activate` says so.
+            warnings.filterwarnings("ignore", message=".* was active which is now deleted")
+            self._peft.delete_adapter(name)
+        del self._adapters[name], self._dropouts[name]
+        self._active = ()
+
     def adapter(self, name: str) -> dict[str, nn.Parameter]:
         """Return φ of one adapter: module path and lora_A or lora_B → parameter, without the adapter's name."""
         return dict(self._adapters[name])

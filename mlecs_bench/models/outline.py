@@ -158,6 +158,10 @@ class BackboneOutline:
     def _parameter(self, rows: int, columns: int) -> nn.Parameter:
         return nn.Parameter(torch.empty(rows, columns, device=self.torch_device), requires_grad=False)
 
+    def remove_adapter(self, name: str) -> None:
+        """Take an adapter away again."""
+        del self._adapters[name]
+
     def adapter(self, name: str) -> dict[str, nn.Parameter]:
         """Return φ of one adapter: module path and lora_A or lora_B → parameter."""
         return dict(self._adapters[name])

@@ -16,7 +16,9 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 from mlecs_bench.doors.hookspecs import Change
 from mlecs_bench.doors.options import build_options, option, plain
 from mlecs_bench.errors import UsageError, check_choice
+from mlecs_bench.plan.conditions_compression import Compression
 from mlecs_bench.plan.conditions_data import Partitioning, SampleRates
+from mlecs_bench.plan.conditions_network import Network
 from mlecs_bench.plan.conditions_rounds import Dropout, Faults, Participation
 from mlecs_bench.plan.conditions_schedule import Scheduled
 from mlecs_bench.plan.conditions_text import Written, by_device, check_known, modality_list, pairs_of
@@ -106,7 +108,9 @@ class Conditions:
     participation: Participation = field(default_factory=Participation)
     dropout: Dropout = field(default_factory=Dropout)
     faults: Faults = field(default_factory=Faults)
+    network: Network = field(default_factory=Network)
     schedule: Scheduled = field(default_factory=Scheduled)
+    compression: Compression = field(default_factory=Compression)
 
     def departures(self) -> dict[str, dict[str, Any]]:
         """Return, as JSON values, the fields of every condition that are not the usual; without those of none."""

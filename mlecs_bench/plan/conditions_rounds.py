@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from mlecs_bench.doors.hookspecs import Change
 from mlecs_bench.doors.options import default_text, option
 from mlecs_bench.errors import UsageError, check_choice
+from mlecs_bench.plan.conditions_text import pairs_of
 from mlecs_bench.plan.structure import canonical_devices, usual_id
 
 Sampling = Literal["uniform", "weighted"]
@@ -76,6 +77,8 @@ class Participation:
             away = written.get("away")
             rounds = {id_: str(t) for id_, t in away.items()} if isinstance(away, Mapping) else away
             return {**written, "away": rounds} if away else written
+        if "=" in str(written):
+            return pairs_of(str(written), "participation")
         whole = isinstance(written, int) or (isinstance(written, str) and written.strip().isdecimal())
         return {"devices" if whole else "fraction": written}
 
@@ -85,7 +88,7 @@ class Participation:
             asked = [] if self.fraction is None else [f"{self.fraction:g}"]
         else:
             asked = [f"{self.devices} a round"]
-        return " ".join(["participation", *asked, *_others(self, ("fraction", "devices"))])
+        return " ".join(["participation", *asked, *other_fields(self, ("fraction", "devices"))])
 
     def per_round(self, n_devices: int) -> int:
         """Return how many of so many devices are asked in a round; halves are rounded up."""
@@ -166,13 +169,15 @@ class Dropout:
     @classmethod
     def fields_of(cls, written: Any) -> Mapping[str, Any]:
         """Read a probability, which is that of losing the work, or the fields themselves."""
-        return written if isinstance(written, Mapping) else {"during": written}
+        if isinstance(written, Mapping):
+            return written
+        return pairs_of(str(written), "dropout") if "=" in str(written) else {"during": written}
 
     def words(self) -> str:
         """Return the probabilities in words."""
         if self.total == self.during:
             return f"dropout {self.during:g}"
-        return " ".join(["dropout", *_others(self, ())])
+        return " ".join(["dropout", *other_fields(self, ())])
 
     def check(self, n_devices: int, modalities: Sequence[str]) -> None:
         """Nothing here depends on the devices."""
@@ -222,14 +227,12 @@ class Faults:
     @classmethod
     def fields_of(cls, written: Any) -> Mapping[str, Any]:
         """Read the fields; raises UsageError for anything else."""
-        if not isinstance(written, Mapping):
-            raise UsageError(f"faults must be a mapping, such as {{byzantine: sign-flip, count: 1}}, got {written!r}")
-        return written
+        return written if isinstance(written, Mapping) else pairs_of(str(written), "faults")
 
     def words(self) -> str:
         """Return what goes wrong in words."""
         kind = [] if self.byzantine == "none" else [self.byzantine]
-        return " ".join(["faults", *kind, *_others(self, ("byzantine",))])
+        return " ".join(["faults", *kind, *other_fields(self, ("byzantine",))])
 
     def n_faulty(self, n_devices: int) -> int:
         """Return how many of so many devices are faulty, where that is drawn."""
@@ -255,7 +258,7 @@ def _check_probability(name: str, value: float) -> None:
         raise ValueError(f"{name} is a probability and must be from 0 to 1, got {value:g}")
 
 
-def _others(condition: Any, told: Sequence[str]) -> list[str]:
+def other_fields(condition: Any, told: Sequence[str]) -> list[str]:
     """Return ``name value`` for the fields that are not the usual and not `told` otherwise."""
     found = []
     for field in dataclasses.fields(condition):

@@ -74,10 +74,10 @@ class RunSpec:
     identity, the digest of the data is. Nor are `gradient_checkpointing`, which changes memory and speed alone, and
     `bertscore_model` (a folder, a hub id, "packaged" or "none"), whose weights are. `slm`, `llm` and `proxy` are
     folders or hub ids; `device_slm`, `device_rank` and `device_encoder_width` say in what single devices differ, by
-    device id. `modalities`, `partition`, `sample_rho`, `schedule`, `participation`, `dropout` and `faults` are
-    conditions of the federation (`mlecs_bench.plan.conditions`): as a user writes them, or what is not as usual in
-    them. `robustness` scores every party once more without each modality. `n_devices` "all" stands for as many as there
-    are groups under the partition group; it is a number before there is a plan.
+    device id. `modalities`, `partition`, `sample_rho`, `schedule`, `participation`, `dropout`, `faults`, `network` and
+    `compression` are conditions of the federation (`mlecs_bench.plan.conditions`): as a user writes them, or what is
+    not as usual in them. `robustness` scores every party once more without each modality. `n_devices` "all" stands for
+    as many as there are groups under the partition group; it is a number before there is a plan.
     """
 
     algo: str
@@ -121,7 +121,9 @@ class RunSpec:
     participation: Written = field(default_factory=dict)
     dropout: Written = field(default_factory=dict)
     faults: Written = field(default_factory=dict)
+    network: Written = field(default_factory=dict)
     schedule: Written = field(default_factory=dict)
+    compression: Written = field(default_factory=dict)
     robustness: bool = False
 
     def __post_init__(self) -> None:

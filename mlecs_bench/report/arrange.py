@@ -8,7 +8,7 @@ differ in anything (view, split, scorers) are columns apart.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,11 +16,14 @@ from mlecs_bench.doors.hookspecs import Control
 from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.records.names import rho_label
 from mlecs_bench.records.results import canonical_json
+from mlecs_bench.report.conditions import condition_words, conditions_label
 from mlecs_bench.report.frame import Row, flatten, is_tiny
 
 ARM_PARTS = ("algo",)
 DATA_PARTS = ("dataset", "scorers")
 POSITION_PARTS = ("rho", "n_devices")
+CONDITIONS = "conditions"
+"""The part of an identity that says what is not as usual in a federation."""
 SCORED = ("evaluate", "robustness")
 """Parts of an identity that say what is scored beside the last round, and change no number of that."""
 
@@ -174,8 +177,11 @@ def arrange(rows: Sequence[Row], candidate: str, cards: Cards = NO_CARDS, order:
     return [_ordered(setting, candidate, order) for setting in settings]
 
 
-def _setting_order(members: Sequence[Row]) -> tuple[bool, int]:
-    return (members[0].identity["training"]["budget"] != RunSpec.budget, -sum(len(row.records) for row in members))
+def _setting_order(members: Sequence[Row]) -> tuple[bool, int, int, str]:
+    """Order settings: the usual budget first, then those of fewest conditions, of most records, and by name."""
+    identity = members[0].identity
+    unusual = identity["training"]["budget"] != RunSpec.budget, len(identity.get(CONDITIONS, {}))
+    return (*unusual, -sum(len(row.records) for row in members), conditions_label(identity))
 
 
 def _ordered(setting: Setting, candidate: str, order: Order) -> Setting:
@@ -197,6 +203,12 @@ def _setting_of(identity: Mapping[str, Any]) -> dict[str, Any]:
     return parts | {"structure": {k: v for k, v in identity["structure"].items() if k != "proxy"}}
 
 
+def differs_in_conditions_alone(setting: Setting) -> str:
+    """Return what is the same for settings that differ in nothing but the conditions of the federation."""
+    identity = next(iter(setting.rows.values())).identity
+    return canonical_json({name: part for name, part in _setting_of(identity).items() if name != CONDITIONS})
+
+
 def _setting(members: Sequence[Row], label: str, arms: Mapping[str, Arm], data: Mapping[str, Data]) -> Setting:
     rows: dict[Place, Row] = {}
     curves: dict[Place, Row] = {}
@@ -216,7 +228,8 @@ def _setting(members: Sequence[Row], label: str, arms: Mapping[str, Arm], data: 
     plan = f"{training['rounds']} rounds x {stage}"
     scored = f", at most {training['test_limit']} test samples of a party" if training.get("test_limit") else ""
     limited = "".join(f", {text}" for text in _limits(members[0]))
-    about = f"profile {profile['name']}, budget {training['budget']}, {plan}{scored}{limited}"
+    words = "".join(f", {text}" for text in condition_words(members[0].identity))
+    about = f"profile {profile['name']}, budget {training['budget']}, {plan}{scored}{limited}{words}"
     return Setting(label, about, is_tiny(members[0]), rows, curves)
 
 
@@ -324,12 +337,32 @@ def _data_part(path: str, own: Mapping[str, str], variants: Iterable[Mapping[str
 
 def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return for each setting in what it differs from the others, "" for the only one."""
-    flat = [flatten(setting) for setting in settings]
+    shared = _shared([setting.get(CONDITIONS, {}) for setting in settings])
+    flat = [_named_conditions(setting, shared) for setting in settings]
     paths = sorted({path for values in flat for path in values})
     differing = [path for path in paths if len({values.get(path) for values in flat}) > 1]
-    return [", ".join(f"{_setting_name(path)} {_bare(v.get(path, 'absent'))}" for path in differing) for v in flat]
+    return [
+        ", ".join(f"{_setting_name(path)} {_bare(v.get(path, 'absent'))}".lstrip() for path in differing) for v in flat
+    ]
+
+
+def _shared(conditions: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return the conditions that are everywhere the same."""
+    return {name for name, own in conditions[0].items() if all(one.get(name) == own for one in conditions)}
+
+
+def _named_conditions(setting: Mapping[str, Any], shared: Collection[str]) -> dict[str, str]:
+    """Return the leaves of a setting by their paths, with its conditions, but for those that all share, as words."""
+    flat = flatten({name: part for name, part in setting.items() if name != CONDITIONS})
+    own = {name: part for name, part in setting.get(CONDITIONS, {}).items() if name not in shared}
+    return {CONDITIONS: conditions_label({CONDITIONS: own}), **flat}
 
 
 def _setting_name(path: str) -> str:
-    """Return what users call a part of an identity: a number of the profile as `--set` does, else the last name."""
+    """Return what users call a part of an identity: a number of the profile as `--set` does, else the last name.
+
+    The words of conditions need no name.
+    """
+    if path == CONDITIONS:
+        return ""
     return path.removeprefix("training.") if path.startswith("training.") else path.rsplit(".", maxsplit=1)[-1]

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.report.arrange import NO_CARDS, Cards, Order, arrange, control_key
+from mlecs_bench.report.attendance import classes_table, participation_table
 from mlecs_bench.report.curves import curves_csv
 from mlecs_bench.report.drawings import draw_ablation, draw_communication, draw_curves, draw_losses
 from mlecs_bench.report.evidence import (
@@ -21,8 +22,10 @@ from mlecs_bench.report.evidence import (
 from mlecs_bench.report.frame import BOTH_POINTS, EvalPoint, Row, Stat, build_rows, expected_seeds, honest_sentence
 from mlecs_bench.report.markdown import table_text
 from mlecs_bench.report.modalities import modalities_table, rounds_table
+from mlecs_bench.report.robustness import Family, families, robustness_tables, without_table
 from mlecs_bench.report.samples import answer_blocks
 from mlecs_bench.report.scores import USUAL_STATS, Asked, score_tables
+from mlecs_bench.report.spending import draw_costs, draw_costs_by_condition
 from mlecs_bench.report.steps import steps_table
 from mlecs_bench.report.study import StudyView
 from mlecs_bench.report.table import Figure, Report, Section, Table
@@ -86,7 +89,8 @@ def build_report(
     asked = wanted.asked(rows, candidate)
     settings = arrange(rows, candidate, cards, _order(wanted.studies))
     views = [StudyView(setting, asked, number) for number, setting in enumerate(settings)]
-    sections = [section for view in views for section in _sections(view, wanted.studies) if _says_something(section)]
+    sections = [_robustness(family, asked, i) for i, family in enumerate(families(settings))]
+    sections += [section for view in views for section in _sections(view, wanted.studies) if _says_something(section)]
     sections += [section for view in views if (section := _answers(view, wanted.answers, cards)).answers]
     warnings = (*warnings, *_dirty(records))
     curves = curves_csv([record for row in rows for record in row.records], wanted.variants)
@@ -152,20 +156,34 @@ def _says_something(section: Section) -> bool:
     return bool(section.tables or section.figures or section.claims)
 
 
+def _robustness(family: Family, asked: Asked, number: int) -> Section:
+    """Return scores under all conditions beside those under the usual ones; settings differ in nothing else."""
+    title = f"Robustness ({family.name})" if family.name else "Robustness"
+    conditions = "; ".join(map(family.label, family.settings))
+    about = f"{family.usual.about[0].upper()}{family.usual.about[1:]}. Conditions: {conditions}."
+    suffix = f"-{number + 1}" if number else ""
+    figure = draw_costs_by_condition(family, suffix)
+    return Section(title, about, robustness_tables(family, asked, suffix), [figure] if figure else [])
+
+
 def _scores(view: StudyView) -> Section:
     setting, asked = view.setting, view.asked
     tables = score_tables(setting, asked, view.suffix)
-    return _section(view, "Scores", setting.about, tables, [draw_ablation(setting, asked, view.suffix)])
+    without = [without_table(setting, data, asked, view.suffix) for data in setting.data]
+    return _section(view, "Scores", setting.about, [*tables, *without], [draw_ablation(setting, asked, view.suffix)])
 
 
 def _modalities(view: StudyView) -> Section:
-    tables = [modalities_table(view.setting, view.suffix), rounds_table(view.setting, view.suffix)]
-    return _section(view, "Modalities", "", tables, [])
+    held = [modalities_table(view.setting, view.suffix), rounds_table(view.setting, view.suffix)]
+    others = [classes_table(view.setting, view.suffix), participation_table(view.setting, view.suffix)]
+    title = "Who holds what, who takes part" if any(others) else "Modalities"
+    return _section(view, title, "", [*held, *others], [])
 
 
 def _communication(view: StudyView) -> Section:
     figure = draw_communication(view.setting, view.asked, view.suffix)
-    return _section(view, "Communication", "", [communication_table(view.setting, view.suffix)], [figure])
+    figures = [figure, draw_costs(view.setting, view.suffix)]
+    return _section(view, "Communication", "", [communication_table(view.setting, view.suffix)], figures)
 
 
 def _curves(view: StudyView) -> Section:

@@ -18,6 +18,7 @@ from mlecs_bench.report.figure_parts import (
     Point,
     PointPanel,
     ShareBar,
+    SpendingPanel,
 )
 from mlecs_bench.report.figures import (
     ablation_figure,
@@ -25,6 +26,7 @@ from mlecs_bench.report.figures import (
     curves_figure,
     figure_bytes,
     shares_figure,
+    spending_figure,
 )
 from mlecs_bench.report.frame import SERVER, EvalPoint, Row, Stat, honest_sentence
 from mlecs_bench.report.scores import Asked, score_name, share_name
@@ -249,6 +251,11 @@ def _curve(arm: Arm, row: Row, metric: str) -> Curve | None:
         return None
     rounds = sorted(by_round)
     return Curve(arm.label, rounds, [estimate(by_round[round_]) for round_ in rounds])
+
+
+def draw_spending(name: str, title: str, caption: str, panels: Sequence[SpendingPanel], rows: Sequence[Row]) -> Figure:
+    """Return scores of `rows` against what was spent; raises ValueError for a panel without lines."""
+    return _figure(name, title, f"{caption} {INTERVAL} A line has that of its end.", rows, spending_figure(panels))
 
 
 def _figure(name: str, title: str, caption: str, rows: Sequence[Row], drawing: Drawing) -> Figure:

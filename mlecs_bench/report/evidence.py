@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from mlecs_bench.report.arrange import Arm, Data, Place, Setting
+from mlecs_bench.report.arrange import CONDITIONS, Arm, Data, Place, Setting
 from mlecs_bench.report.comparisons import (
     AT_ALL,
     DIFFERENCE_COLUMNS,
@@ -23,6 +23,9 @@ from mlecs_bench.report.scores import SENT_NOTE, Asked, file_part, record_keys, 
 from mlecs_bench.report.statistics import ALPHA, FEW_SEEDS, MARGIN, POWER, SignFlip
 from mlecs_bench.report.table import Line, Number, Table
 
+SENT, BYTES = "sent", "bytes"
+"""Columns of what was sent: parameters, and where messages are compressed their size."""
+COMPRESSED = " Bytes: the size on the way, per device and round; scales and places of compressed tensors count in both."
 TESTED: tuple[Stat, ...] = ("avg", "server")
 """The scores that are tested: the average device and the server."""
 
@@ -183,7 +186,9 @@ def communication_table(setting: Setting, suffix: str = "") -> Table | None:
     if not rows:
         return None
     shares = {name: text for row in rows.values() for name, (_, text) in row.traffic.shares.items()}
-    columns = [(data, name) for data in setting.data for name in (None, *shares)]
+    compressed = any("compression" in row.identity.get(CONDITIONS, {}) for row in rows.values())
+    shown = (SENT, *([BYTES] if compressed else []), *shares)
+    columns = [(data, name) for data in setting.data for name in shown]
     lines = []
     for arm in dict.fromkeys(place.arm for place in rows):
         by_data = {data: _rows_of(rows, arm, data) for data in setting.data}
@@ -196,9 +201,10 @@ def communication_table(setting: Setting, suffix: str = "") -> Table | None:
             f"{n} devices, mean over rates and seeds. {SENT_NOTE[0].upper()}{SENT_NOTE[1:]}. "
             + "; ".join(f"{share_name(name)}: {text}" for name, text in shares.items())
             + "."
+            + (COMPRESSED if compressed else "")
         ),
         left=("algorithm",),
-        columns=tuple((data.label, share_name(name) if name else "sent") for data, name in columns),
+        columns=tuple((data.label, share_name(name) if name in shares else name) for data, name in columns),
         lines=tuple(lines),
         honest=honest_sentence(list(rows.values())),
         setting=setting.label,
@@ -209,15 +215,16 @@ def _rows_of(rows: dict[Place, Row], arm: Arm, data: Data) -> list[Row]:
     return [row for place, row in rows.items() if place.arm == arm and place.data == data]
 
 
-def _sent(rows: Sequence[Row], share: str | None) -> Number | None:
-    """Return a share of what rows sent, or where none is named, the parameters sent."""
+def _sent(rows: Sequence[Row], what: str) -> Number | None:
+    """Return the parameters or the bytes that rows sent, or a share of them."""
     if not rows:
         return None
     keys = tuple(key for row in rows for key in record_keys(row))
     n = len(keys)
-    if share is None:
-        return Number(fmean(row.traffic.params for row in rows), n=n, expected=n, kind="count", records=keys)
-    return Number(100 * mean_share(rows, share), n=n, expected=n, kind="percent", records=keys)
+    if what in (SENT, BYTES):
+        sent = [row.traffic.params if what == SENT else row.traffic.bytes for row in rows]
+        return Number(fmean(sent), n=n, expected=n, kind="count", records=keys)
+    return Number(100 * mean_share(rows, what), n=n, expected=n, kind="percent", records=keys)
 
 
 def mean_share(rows: Iterable[Row], name: str) -> float:

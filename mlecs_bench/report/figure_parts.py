@@ -106,6 +106,36 @@ class CurvePanel:
     curves: Sequence[Curve]
 
 
+@dataclass(frozen=True)
+class Spending:
+    """The scores of a label at what it had spent so far (>= 0), which never falls."""
+
+    label: str
+    spent: Sequence[float]
+    scores: Sequence[Estimate]
+
+    def __post_init__(self) -> None:
+        if len(self.spent) != len(self.scores) or not self.spent:
+            raise ValueError(
+                f"'{self.label}' needs one score for every amount, got {len(self.spent)} amounts and "
+                f"{len(self.scores)} scores"
+            )
+        if not all(math.isfinite(amount) and amount >= 0 for amount in self.spent):
+            raise ValueError(f"what is spent is a finite number of at least 0, got {list(self.spent)}")
+        if list(self.spent) != sorted(self.spent):
+            raise ValueError(f"what is spent so far never falls, got {list(self.spent)}")
+
+
+@dataclass(frozen=True)
+class SpendingPanel:
+    """Scores of one data set against what was spent; `metric` names the scores, `what` the amounts."""
+
+    title: str
+    metric: str
+    what: str
+    lines: Sequence[Spending]
+
+
 def _refuse_negative(value: float, owner: ShareBar | Point) -> None:
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"what is sent is a finite number of at least 0, got {owner}")

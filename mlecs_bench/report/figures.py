@@ -25,7 +25,17 @@ from mlecs_bench.report.figure_layout import (
     wrapped,
 )
 from mlecs_bench.report.figure_look import PNG_DPI, Look, looks_of, own_style
-from mlecs_bench.report.figure_parts import BarPanel, Curve, CurvePanel, Estimate, Point, PointPanel, ShareBar
+from mlecs_bench.report.figure_parts import (
+    BarPanel,
+    Curve,
+    CurvePanel,
+    Estimate,
+    Point,
+    PointPanel,
+    ShareBar,
+    Spending,
+    SpendingPanel,
+)
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -129,6 +139,25 @@ def curves_figure(panels: Sequence[CurvePanel]) -> Figure:
 
 
 @own_style()
+def spending_figure(panels: Sequence[SpendingPanel]) -> Figure:
+    """Return a line per label over what it had spent, with the interval of its last score.
+
+    Amounts have a logarithmic axis, with a place for 0 where nothing is spent, set apart by a dotted line. Raises
+    ValueError without panels or for a panel without lines.
+    """
+    _refuse_empty("figure of spending", {"panels": panels})
+    _refuse_empty("figure of spending", {f"lines in panel '{panel.title}'": panel.lines for panel in panels})
+    looks = looks_of(line.label for panel in panels for line in panel.lines)
+    heights = row_heights(len(panels))
+    figure, axes = grid(len(panels), heights)
+    for ax, panel in zip(axes, panels, strict=True):
+        _name_panel(ax, panel.title, panel.metric, panel.what)
+        _draw_spending(ax, panel.lines, looks)
+    add_legend(figure, {label: (line_handle(look.curve()),) for label, look in looks.items()})
+    return settled(figure, axes, heights)
+
+
+@own_style()
 def figure_bytes(figure: Figure) -> dict[str, bytes]:
     """Return a figure of this module as `svg` (self-contained, text as paths), `png` (200 pixels per inch) and `pdf`.
 
@@ -197,6 +226,17 @@ def _draw_points(ax: Axes, points: Sequence[Point], looks: Mapping[str, Look]) -
     _scale_scores(ax, [point.score for point in points])
 
 
+def _draw_spending(ax: Axes, lines: Sequence[Spending], looks: Mapping[str, Look]) -> None:
+    for i, line in enumerate(lines):
+        look = looks[line.label]
+        _draw_interval(ax, line.spent[-1], line.scores[-1], look.colour)
+        step = math.ceil(len(line.spent) / MOST_MARKERS)
+        means = [score.mean for score in line.scores]
+        ax.plot(line.spent, means, zorder=3, markevery=(i % step, step), **look.curve())
+    _scale_sent(ax, [amount for line in lines for amount in line.spent])
+    _scale_scores(ax, [one for line in lines for one in (*(Estimate(s.mean) for s in line.scores), line.scores[-1])])
+
+
 def _scale_sent(ax: Axes, sent: Sequence[float]) -> None:
     """Set a logarithmic axis; a point that sends nothing adds a linear stretch from 0 to below the least sent."""
     positive = [value for value in sent if value > 0]
@@ -241,8 +281,8 @@ def _set_log_ticks(
 
 
 def _count_text(count: float) -> str:
-    """Return a number of parameters as it is spoken of: 300k, 8M, 7B."""
-    for size, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+    """Return a large number as it is spoken of: 300k, 8M, 7B, 2T."""
+    for size, suffix in ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if count >= size:
             return f"{count / size:g}{suffix}"
     return f"{count:g}"

@@ -44,12 +44,14 @@ class SeedMean:
 class Traffic:
     """What a run sent, averaged over seeds.
 
-    `params` is everything sent in both directions, the broadcast after the last round included, per device and round;
+    `params` is everything sent in both directions, the broadcast after the last round included, per device and round,
+    `bytes` its size on the way;
     `device_params` the size of every device's language model.
     `shares` are the records' own ratios to the device model: name to (value, definition).
     """
 
     params: float
+    bytes: float
     device_params: Mapping[str, int]
     shares: Mapping[str, tuple[float, str]]
 
@@ -181,12 +183,15 @@ def _row(group: str, members: tuple[Mapping[str, Any], ...], cells: Mapping[tupl
 
 def _traffic(members: Sequence[Mapping[str, Any]]) -> Traffic:
     comms = [record["comm"] for record in members]
-    sent = [sum(e["params"] for e in c["entries"]) / (c["n_devices"] * c["rounds"]) for c in comms]
+    sent, size = (
+        fmean(sum(e[what] for e in c["entries"]) / (c["n_devices"] * c["rounds"]) for c in comms)
+        for what in ("params", "bytes")
+    )
     shares = {
         name: (fmean(c["ratios"][name]["value"] for c in comms), ratio["definition"])
         for name, ratio in comms[0]["ratios"].items()
     }
-    return Traffic(fmean(sent), comms[0]["device_params"], shares)
+    return Traffic(sent, size, comms[0]["device_params"], shares)
 
 
 def _directions(members: Sequence[Mapping[str, Any]]) -> dict[str, bool]:

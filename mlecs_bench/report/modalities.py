@@ -16,10 +16,18 @@ from mlecs_bench.report.table import Content, Line, Number, Table
 HELD, LACKING = "x", "."
 CAPTION = (
     "Which devices hold a modality, the same for every algorithm: a mark per device, in the order d00, d01, ...; "
-    f"{HELD}: held, {LACKING}: not. Nominal: rho, the probability with which each device holds the modality, drawn "
-    "anew for every device, modality and seed; realised: the share of devices that hold it, over these seeds. A device "
-    "that would hold too few modalities is drawn again, so realised rates lie above small nominal ones."
+    f"{HELD}: held, {LACKING}: not. {{law}}"
 )
+LAWS: Mapping[str, str] = {
+    "bernoulli": "Nominal: rho, the probability with which each device holds the modality, drawn anew for every "
+    "device, modality and seed; realised: the share of devices that hold it, over these seeds. A device that would "
+    "hold too few modalities is drawn again, so realised rates lie above small nominal ones.",
+    "exact": "Nominal: rho, the share of pairs of device and modality that are held; which ones is drawn for every "
+    "seed. Realised: the share of devices that hold the modality, over these seeds; what rounding leaves goes to "
+    "modalities drawn at random.",
+    "given": "The user says who holds what, whatever rho is. Realised: the share of devices that hold the modality.",
+}
+"""What the columns of rates mean, by the law by which modalities are dealt."""
 IN_ANY_ROUND = " Modalities come and go: a mark is of what a device holds in any round, a realised rate of all rounds."
 ROUNDS_CAPTION = (
     "What devices hold in which round, the same for every algorithm: a mark per round, from the first to the last; "
@@ -52,17 +60,25 @@ Where = tuple[Data, str, int]
 """A dataset, a rate and a number of devices."""
 
 
+def _law(setting: Setting) -> str:
+    """Return the law by which modalities are dealt, which is one in a setting."""
+    identity = next(iter(setting.rows.values())).identity
+    law = str(identity.get("conditions", {}).get("modalities", {}).get("law", "bernoulli"))
+    return law if law in LAWS else "bernoulli"
+
+
 def modalities_table(setting: Setting, suffix: str = "") -> Table | None:
     """Return a line per dataset, rate, number of devices and modality; None where no record holds what was drawn."""
+    law = _law(setting)
     drawn = _all_drawn(setting)
     seeds = _seeds(drawn)
-    lines = [line for where, found in drawn.items() for line in _lines(where, found, seeds)]
+    lines = [line for where, found in drawn.items() for line in _lines(where, found, seeds, has_rate=law != "given")]
     if not lines:
         return None
     return Table(
         name=f"modalities{suffix}",
         title="Modalities of devices",
-        caption=CAPTION + (IN_ANY_ROUND if any(found.by_round for found in drawn.values()) else ""),
+        caption=CAPTION.format(law=LAWS[law]) + (IN_ANY_ROUND if any(f.by_round for f in drawn.values()) else ""),
         left=("dataset", "rho", "devices", "modality"),
         columns=(("nominal",), ("realised",), *(("held", f"seed {seed}") for seed in seeds)),
         lines=tuple(lines),
@@ -116,10 +132,13 @@ def _drawn(rows: Sequence[Row]) -> Drawn | None:
     return Drawn(rows[0].identity["rho"], by_seed, by_round if all(by_round.values()) else {}, keys)
 
 
-def _lines(where: Where, drawn: Drawn, seeds: Sequence[int]) -> Iterator[Line]:
+def _lines(where: Where, drawn: Drawn, seeds: Sequence[int], *, has_rate: bool) -> Iterator[Line]:
     data, rho, n = where
     for modality, rate in drawn.rates.items():
-        contents: list[Content | None] = [Number(rate), Number(drawn.rate(modality), records=drawn.records)]
+        contents: list[Content | None] = [
+            Number(rate) if has_rate else None,
+            Number(drawn.rate(modality), records=drawn.records),
+        ]
         contents += [_marks(drawn.by_seed[seed], modality) if seed in drawn.by_seed else None for seed in seeds]
         yield Line((data.label, rho, str(n), modality), tuple(contents), group=f"{data.label}, rho {rho}, {n} devices")
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from mlecs_bench.doors.options import plain
 from mlecs_bench.errors import MlecsError
 from mlecs_bench.records.names import USUAL, rho_label
+from mlecs_bench.report.arrange import CONDITIONS
+from mlecs_bench.report.conditions import condition_words
 from mlecs_bench.report.frame import flatten, score_rows
 from mlecs_bench.report.installed import known_defaults
 
@@ -17,10 +19,25 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.registry import Registry
 
 COLUMNS = (
-    *("algo", "variant", "dataset", "rho", "n_devices", "seed", "round", "eval_point", "device", "metric"),
+    *(
+        "algo",
+        "variant",
+        "conditions",
+        "dataset",
+        "rho",
+        "n_devices",
+        "seed",
+        "round",
+        "eval_point",
+        "device",
+        "metric",
+    ),
     *("value", "n", "key"),
 )
-"""The columns of the table. `eval_point` and `device` are "server" of the server's scores; `round` counts from 1."""
+"""The columns of the table. `eval_point` and `device` are "server" of the server's scores; `round` counts from 1.
+
+`conditions` say in words what is not as usual in the federation, "" where all is.
+"""
 Record = Mapping[str, Any]
 COLUMNS_OF_THEIR_OWN = ("algo.name", "dataset.name", "rho.", "n_devices", "seed")
 """Paths of an identity that a variant leaves out."""
@@ -57,6 +74,7 @@ def _rows(record: Record, variant: str) -> Iterator[dict[str, Any]]:
     cell = {
         "algo": identity["algo"]["name"],
         "variant": variant,
+        "conditions": ", ".join(condition_words(identity)),
         "dataset": identity["dataset"]["name"],
         "rho": float(next(iter(rates))) if len(rates) == 1 else rho_label(identity["rho"]),
         "n_devices": identity["n_devices"],
@@ -73,15 +91,15 @@ def _rows(record: Record, variant: str) -> Iterator[dict[str, Any]]:
 
 def record_variants(records: Sequence[Record], registry: Registry) -> list[str]:
     """Return for each record in what it departs from the usual, and from others, as ``name=value, name=value``."""
-    flat = [flatten(record["identity"]) for record in records]
+    flat = [flatten({k: v for k, v in record["identity"].items() if k != CONDITIONS}) for record in records]
     paths = {path for one in flat for path in one if not path.startswith(COLUMNS_OF_THEIR_OWN)}
     seen: dict[tuple[str, str], set[str]] = {}
     for one in flat:
         for path in paths:
             seen.setdefault((path, _alongside(path, one)), set()).add(one.get(path, "absent"))
     texts = []
-    for one, usual in zip(flat, _usual(records, registry), strict=True):
-        words = []
+    for record, one, usual in zip(records, flat, _usual(records, registry), strict=True):
+        words = condition_words(record["identity"])
         for path in sorted(paths):
             value = one.get(path, "absent")
             departs = usual[path] != value if path in usual else len(seen[path, _alongside(path, one)]) > 1

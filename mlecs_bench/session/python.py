@@ -72,8 +72,10 @@ class RunSettings(TypedDict, total=False):
     participation: float | int | str | Mapping[str, Any] | None
     dropout: float | str | Mapping[str, Any] | None
     faults: Mapping[str, Any] | None
+    network: str | Mapping[str, Any] | None
     schedule: Literal["static"] | str | Mapping[str, Any] | None
     robustness: bool | None
+    compression: Literal["none", "fp16", "int8", "topk"] | str | Mapping[str, Any] | None
     slm: Folder | None
     llm: Folder | None
     proxy: Folder | None

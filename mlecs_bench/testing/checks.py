@@ -17,6 +17,7 @@ from mlecs_bench.execution.tracking import check_packages
 from mlecs_bench.testing import (
     absence_checks,
     card_checks,
+    compression_checks,
     dataset_checks,
     drift_checks,
     encoder_checks,
@@ -56,6 +57,7 @@ ALGORITHM_CHECKS: tuple[Callable[[Subject], None], ...] = (
     message_checks.finite_messages,
     message_checks.counted_messages,
     message_checks.received_messages,
+    compression_checks.compressed_messages,
     sight_checks.own_data,
     sight_checks.own_modalities,
     sight_checks.absent_samples,

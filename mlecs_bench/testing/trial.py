@@ -169,10 +169,11 @@ class Subject:
     ) -> Cell:
         """Return the cell of a run. `folder`: where server and devices keep what they need to go on."""
         watched = Watched(algorithm or one_object(self.build()), *watches)
+        travels = federation.plan.conditions.compression
 
         def host(_ids: Sequence[str]) -> DeviceHost:
             turns = MemoryTurns() if folder is None else FileTurns(folder, self.name)
-            return DeviceHost(federation.devices, watched, LossEvaluator(), turns, carry=carry)
+            return DeviceHost(federation.devices, watched, LossEvaluator(), turns, carry=carry, compression=travels)
 
         fleet = around(self.fleet(FleetRequest(self._recipe(federation, folder), host)))
         cell = Cell(

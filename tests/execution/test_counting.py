@@ -48,8 +48,11 @@ def sent(monkeypatch):
 
 
 def test_counted_equals_measured_tensor_by_tensor(profile, samples, sent):
-    for algo, rho in (*((algo, 0.6) for algo in METHODS), ("ml-ecs", 1.0), ("ml-ecs/no-kt", 0.6)):
-        plan = toy.toy_plan(profile, algo=algo, rho=rho, seeds=(27,), steps=1, n_devices=2)
+    usual = [(algo, {}) for algo in METHODS]
+    others = [("ml-ecs", {"rho": 1.0}), ("ml-ecs/no-kt", {})]
+    others += [("ml-ecs", {"compression": "int8"}), ("multi-fedavg", {"compression": "topk:0.1"})]
+    for algo, changes in usual + others:
+        plan = toy.toy_plan(profile, algo=algo, seeds=(27,), steps=1, n_devices=2, **changes)
         federation = build_federation(plan, 27, samples, REGISTRY)
         sent.clear()
         measured = toy.run_toy(algo, federation, samples, evaluator=toy.Unscored()).comm

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ from mlecs_bench.federation.checkpoint import server_file
 from mlecs_bench.federation.engine import CellRun
 from mlecs_bench.federation.fleet import InProcessFleet
 from mlecs_bench.federation.messages import Message
-from mlecs_bench.testing.fleets import Around
+from mlecs_bench.testing.fleets import Around, BytesFleet, ReversedFleet
 
 ALGOS = ("ml-ecs", "multi-fedavg")
 ROUNDS = 2
@@ -116,6 +116,30 @@ def test_run_that_is_killed_anywhere_and_goes_on_is_the_uninterrupted_run(profil
         assert run.start() == ROUNDS
         outcome = run.run()
         assert_same(Run(outcome.metrics, outcome.comm, outcome.cost["steps"], toy.state_of(federation)), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "others", [{}, {"participation": {"fraction": 0.7, "min_devices": 1}, "dropout": {"during": 0.2, "after": 0.3}}]
+)
+def test_compressed_runs_are_the_same_in_any_order_over_bytes_and_after_kills(others, profile, samples, tmp_path):
+    def parties(compression: str = "topk:0.1") -> Federation:
+        return federation_of(profile, samples, "multi-fedavg", rounds=3, compression=compression, **others)
+
+    def ran(federation: Federation, **changes) -> Run:
+        return run_of("multi-fedavg", federation, samples, evaluator=toy.Unscored(), **changes)
+
+    expected, plain = ran(parties()), ran(parties("none"))
+    sizes = [sum(row["bytes"] for row in run.comm["entries"]) for run in (expected, plain)]
+    assert sizes[0] < 0.8 * sizes[1]
+    assert [row["round"] for row in expected.comm["by_round"]] == [row["round"] for row in plain.comm["by_round"]]
+    for around in (ReversedFleet, BytesFleet):
+        assert_same(ran(parties(), fleet=lambda host, around=around: around(InProcessFleet(host))), expected)
+    kills = (("device_end", 2, "d01"), ("round_end", 2), ("device_end", 3, "d00"), ("round_end", 3))
+    for kill in kills:
+        with suppress(KilledError):  # who takes part is drawn
+            ran(parties(), folder=tmp_path, tell=kill_at(*kill))
+    assert_same(ran(parties(), folder=tmp_path), expected)
 
 
 def test_server_that_lost_its_checkpoint_starts_afresh_with_its_devices(profile, samples, reference, tmp_path):

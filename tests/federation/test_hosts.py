@@ -29,6 +29,7 @@ from mlecs_bench.federation.turns import (
     StaleTurn,
     Turn,
 )
+from mlecs_bench.plan.conditions_compression import Compression
 
 IDS = ("d00", "d01")
 FLOAT_ROUND = (
@@ -125,7 +126,7 @@ def play(host: DeviceHost, rounds, ids=IDS) -> None:
 
 
 def states_of(host: DeviceHost) -> dict[str, torch.Tensor]:
-    return {f"{id_}:{name}": t for id_, device in host._devices.items() for name, t in device.state().items()}
+    return {f"{id_}:{name}": t for id_ in host.devices for name, t in host._roster.come(id_).state().items()}
 
 
 def without_seconds(reply: Reply) -> bytes:
@@ -147,13 +148,37 @@ def test_a_finished_round_is_answered_again_with_the_same_bytes_and_no_work(make
         assert not toy.differing(states_of(host), state)
 
 
+def test_turns_whose_messages_are_compressed_are_idempotent_and_go_on_from_what_is_kept(federation, initial, tmp_path):
+    def host(turns) -> DeviceHost:
+        for device in federation.devices:
+            device.load_state(initial[device.id])
+        return DeviceHost(federation.devices, Long(), toy.Unscored(), turns, compression=Compression("topk", 0.1))
+
+    class Long(Walk):
+        def local_update(self, device, t):
+            super().local_update(device, t)
+            return Message({"x/long": torch.sin(torch.arange(60.0) * t)})
+
+    def replies(made: DeviceHost, rounds, heard=lambda t: t - 1) -> dict[int, bytes]:
+        return {t: without_seconds(made.turn("d00", Ask(t, after=heard(t)))) for t in rounds}
+
+    steady = replies(host(MemoryTurns()), range(1, 5))
+    assert len(steady[4]) < len(steady[1])
+    made = host(FileTurns(tmp_path, "key"))
+    assert replies(made, (1, 1, 2, 1, 2)) == {t: steady[t] for t in (1, 2)}
+    again = host(FileTurns(tmp_path, "key"))
+    assert replies(again, (2, 3, 3, 4)) == {t: steady[t] for t in (2, 3, 4)}
+    unheard = replies(host(MemoryTurns()), range(1, 4), heard=lambda t: 0)
+    assert all("x/long#whole" in Reply.from_bytes(reply).upload.tensors for reply in unheard.values())
+
+
 def test_a_reply_has_what_the_turn_gave(make):
     host = make(MemoryTurns())
     reply = host.turn("d01", ask(1))
     assert reply.upload.tensors["x/sum"].tolist() == [2.5, -1.0]
     assert reply.upload.scalars == {"steps": 2}
     assert (reply.losses, reply.steps) == ({"private": 0.5}, {"private": 1})
-    assert reply.scores["sum"]["n"] == len(host._devices["d01"].test)
+    assert reply.scores["sum"]["n"] == len(host._roster.come("d01").test)
     assert set(reply.seconds) == {"training", "evaluation"}
     silent = host.turn("d00", Ask(1, FIRST))
     assert silent.scores is None
@@ -238,7 +263,7 @@ def test_a_device_is_scored_again_only_after_something_that_its_answers_depend_o
         first = host.turn("d00", ask(1))
         asked = host.evaluator.asked
         if part != "nothing":
-            nudge(host._devices["d00"].model.parameters([part])[-1])
+            nudge(host._roster.come("d00").model.parameters([part])[-1])
         second = host.turn("d00", Ask(2, Message(), score=True, last=True))
         assert host.evaluator.asked - asked == (part != "nothing"), part
         if part == "nothing":
@@ -248,7 +273,7 @@ def test_a_device_is_scored_again_only_after_something_that_its_answers_depend_o
 def test_another_prompt_or_other_test_samples_are_scored_again(make, monkeypatch):
     host = make(MemoryTurns())
     monkeypatch.setattr(host.algorithm, "receive", lambda *_: None)
-    device = host._devices["d01"]
+    device = host._roster.come("d01")
     host.turn("d01", ask(1))
     asked = host.evaluator.asked
     with monkeypatch.context() as changed:

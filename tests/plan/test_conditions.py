@@ -9,6 +9,7 @@ import pytest
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.conditions import TYPES, Conditions, Holding, condition, departing
+from mlecs_bench.plan.conditions_compression import Compression
 from mlecs_bench.plan.conditions_rounds import Participation
 from mlecs_bench.plan.plan import Plan, plan_from_json
 from mlecs_bench.plan.resolve import resolve
@@ -24,6 +25,11 @@ SPELLINGS = {
             {"d0": ["depth", "rgb"], "d1": "acce"},
             {"d1": ["acce"], "d0": ["rgb", "depth", "rgb"]},
         ),
+    ],
+    "compression": [
+        ("topk", "topk:0.01", {"law": "topk"}, "law=topk,direction=both"),
+        ("law=topk,keep=0.2,direction=up", {"law": "topk", "direction": "up", "keep": 0.2}),
+        ("law=int8,direction=down", {"law": "int8", "keep": 0.01, "direction": "down"}),
     ],
     "partition": [
         ("dirichlet:0.3", {"law": "dirichlet", "number": 0.3}, "law=dirichlet,number=0.30", "number=.3,dirichlet"),
@@ -45,11 +51,18 @@ SPELLINGS = {
     ],
     "participation": [
         (0.5, "0.5", {"fraction": 0.5}),
-        (2, "2", {"devices": "2"}),
+        (2, "2", {"devices": "2"}, "devices=2,attempts=3"),
         ({"away": {"d2": "4,1-2"}}, {"away": {"2": "1-2,4"}}, {"away": {"d02": "1-2,4-4"}}),
         ({"away": {"d1": 3}}, {"away": {"d01": "3"}}),
     ],
-    "dropout": [(0.2, "0.2", {"during": 0.2}), ({"before": 0.1}, {"before": "0.1", "during": 0})],
+    "dropout": [(0.2, "0.2", {"during": 0.2}, "during=0.2,after=0"), ({"before": 0.1}, {"before": "0.1", "during": 0})],
+    "network": [
+        ("4g", {"preset": "4g"}, "preset=4g,server=0", {"down": 35.96, "up": "11.22", "latency": 0.02}),
+        (
+            {"preset": "fixed", "deadline": 5, "devices": {"d1": {"up": 1}}},
+            {"down": 85.73, "up": 45.74, "latency": 0.0105, "deadline": 5.0, "devices": {"d01": {"up": 1.0}}},
+        ),
+    ],
     "faults": [({"byzantine": "nan", "devices": ["d1", "0"]}, {"byzantine": "nan", "devices": "d00,d01"})],
     "schedule": [
         ("markov:fail=0.2,repair=0.5", {"law": "markov", "fail": 0.2, "repair": "0.5"}, "markov: repair=.5, fail=.2"),
@@ -125,6 +138,31 @@ def test_the_usual_conditions_stand_in_no_identity_no_name_and_no_table():
 def test_what_departs_from_the_usual_reads_back_to_an_equal_condition():
     for given in (Holding(), Holding("exact"), Holding("given", {"d0": ("rgb",), "d1": ()})):
         assert condition("modalities", departing(given)) == given
+    for given in (Compression(), Compression("fp16"), Compression("topk", 0.5, "down")):
+        assert condition("compression", departing(given)) == given
+
+
+def test_compression_is_named_by_its_law_its_share_and_its_direction():
+    words = {written: plan(compression=written).variant for written in ("fp16", "topk", "law=int8,direction=up")}
+    assert words == {"fp16": "fp16 messages", "topk": "topk 0.01 messages", "law=int8,direction=up": "int8 messages up"}
+    assert plan(compression="none") == plan()
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("zip", "option 'law' of compression must be one of none, fp16, int8, topk, got 'zip'"),
+        ("topk:1", "compression: the share that topk keeps must be above 0 and below 1, such as 0.01, got 1.0"),
+        ("topk:0", "above 0 and below 1, such as 0.01, got 0.0"),
+        ("topk:few", "option 'keep' of compression must be a number, got 'few'"),
+        ("int8:0.5", "compression: a share is kept by topk and by no other, such as topk:0.5"),
+        ("direction=up", "compression: a direction needs a law, such as law=int8,direction=up"),
+        ("law=int8,direction=out", "option 'direction' of compression must be one of both, up, down, got 'out'"),
+        ({"kind": "int8"}, "compression has no option 'kind'. Known: direction, keep, law"),
+    ],
+)
+def test_an_impossible_compression_is_refused_in_one_line(written, words):
+    assert words in refusal(compression=written)
 
 
 @pytest.mark.parametrize(
@@ -216,12 +254,23 @@ def test_a_dealing_is_named_by_its_law_and_what_is_not_as_usual_in_it():
         ({"dropout": 1}, "with 1 in all no device ever reports; give less than 1"),
         ({"dropout": {"before": 0.5, "after": 0.6}}, "with 1.1 in all no device ever reports"),
         ({"dropout": -0.1}, "during is a probability and must be from 0 to 1, got -0.1"),
-        ({"faults": "nan"}, "faults must be a mapping, such as {byzantine: sign-flip, count: 1}, got 'nan'"),
+        ({"faults": "nan"}, "faults must be written name=value,name=value with each name once, got 'nan'"),
         ({"faults": {"byzantine": "nan"}}, "byzantine needs one of devices, count and share"),
         ({"faults": {"count": 2}}, "byzantine needs one of devices, count and share"),
         ({"faults": {"byzantine": "nan", "count": 4}}, "faults makes 4 of 3 devices faulty; give a count from 1 to 3"),
         ({"faults": {"byzantine": "lie", "count": 1}}, "must be one of none, sign-flip, noise, nan, stale, repeated"),
         ({"faults": {"byzantine": "nan", "devices": ["d9"]}}, "faults.devices names device 'd09'"),
+        ({"network": "5g"}, "network '5g' is unknown. Did you mean '4g'? Known: 4g, fixed, flash"),
+        ({"network": {"down": -3}}, "down must be above 0, got -3"),
+        ({"network": {"latency": -1}}, "latency must be at least 0, got -1"),
+        ({"network": {"up_sigma": 1}}, "up_sigma spreads up, which is not given; give both"),
+        ({"network": {"devices": {"d1": {"ping": 3}}}}, "d01 has no 'ping'; give down, up, latency, speed"),
+        ({"network": {"devices": {"d1": {"up": 0}}}}, "up of d01 must be above 0, got 0"),
+        ({"network": {"devices": {"d9": {"up": 1}}}}, "network.devices names device 'd09'"),
+        (
+            {"network": {"preset": "4g", "deadline": 0.04}},
+            "no upload arrives before the deadline of 0.04 s, as both ways take 0.04 s; give more",
+        ),
         ({"faults": {"server_restart": 1}}, "with server_restart 1 no upload is ever merged; give less"),
     ],
 )
@@ -248,6 +297,8 @@ def test_every_departure_has_words_that_tell_it_from_another():
         condition("faults", one).words()
         for one in ({"byzantine": "nan", "count": 1}, {"byzantine": "nan", "share": 0.5}, {"server_restart": 0.1})
     ]
+    given = ("4g", "flash", {"preset": "4g", "deadline": 9}, {"down": 3}, {"devices": {"d1": {"up": 1}}})
+    words += [condition("network", one).words() for one in given]
     assert len(set(words)) == len(words)
     assert (words[0], words[2], words[8]) == ("participation 0.5", "participation 2 a round", "dropout 0.1")
     assert plan(participation=0.5).departures == {"participation": "participation-0.5"}

@@ -64,8 +64,10 @@ FULL = spec(
     participation=2,
     dropout=0.1,
     faults={"byzantine": "nan", "count": 1},
+    network="4g",
     schedule={"d1": {3: "vision"}},
     robustness=True,
+    compression="law=topk, direction=up",
     set={"lora": {"rank": "16", "targets": ("c_attn",)}, "learning_rates.lora": 1e-3},
 )
 

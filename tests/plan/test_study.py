@@ -369,6 +369,22 @@ def test_records_go_beside_a_kept_study_and_else_to_a_folder_of_its_name():
         assert default_folder(Path(path)) == Path(folder)
 
 
+def test_the_study_of_dynamic_federations_has_every_row_under_every_condition(monkeypatch):
+    monkeypatch.setenv("UR_FALL_DIR", "/frames")
+    specs = read_study(Path(__file__).parents[2] / "results/dynamic/study.yaml").specs()
+    rows: dict[str, set[tuple[str, str, str]]] = {}
+    for spec in specs:
+        words = " ".join(word for word in spec.conditions.words() if not word.startswith("network"))
+        rows.setdefault(words, set()).add((spec.algo, spec.dataset, str(spec.options)))
+    assert list(rows) == [
+        "", "modalities fail 0.2 repair 0.5", "participation 0.5", "dropout 0.2", "partition dirichlet 0.3",
+        "int8 messages up",
+    ]  # fmt: skip  # the conditions
+    assert all(of == rows[""] for of in rows.values())
+    assert len(rows[""]) == 2 * (6 + 2)
+    assert {(spec.budget, len(spec.seeds), spec.network["up"]) for spec in specs} == {("equal", 5, 11.22)}
+
+
 # The user's data
 
 

@@ -57,7 +57,7 @@ def refused(*arguments) -> str:
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
     """Reports that a test builds itself have figures without a drawing; those of `study_folder` are drawn."""
-    for name in ("communication_figure", "ablation_figure", "curves_figure"):
+    for name in ("communication_figure", "ablation_figure", "curves_figure", "spending_figure"):
         monkeypatch.setattr(drawings, name, lambda *_: None)
     monkeypatch.setattr(drawings, "figure_bytes", lambda _: {"svg": b"<svg/>", "png": b"", "pdf": b""})
 

@@ -23,7 +23,7 @@ from mlecs_bench.report.evidence import (
 from mlecs_bench.report.frame import BOTH_POINTS, build_rows
 from mlecs_bench.report.scores import Asked
 from mlecs_bench.seeds import PROTOCOL_SEEDS
-from study_records import BASE, NOISE, five
+from study_records import BASE, NOISE, five, number_at, with_all
 
 ASKED = Asked(("local",), "ml-ecs", PROTOCOL_SEEDS)
 
@@ -157,7 +157,12 @@ def test_the_overall_test_speaks_of_the_headline_score_of_the_average_device():
 
 def test_what_is_sent_is_per_device_and_round():
     # tests/hand_made.py: 3 broadcasts of 30 and 2 uploads of 20 per device, over 2 rounds: 65 parameters of 1,000.
-    table = communication_table(setting_of([*five(), *five("standalone"), *five("ml-ecs/no-kt")]))
+    usual = [*five(), *five("standalone"), *five("ml-ecs/no-kt")]
+    compressed = communication_table(setting_of(with_all(usual, conditions={"compression": {"law": "int8"}})))
+    sent, size = (number_at(compressed, ("ml-ecs",), (name,)) for name in ("sent", "bytes"))
+    assert size.value == 4 * sent.value
+    assert "Bytes: the size on the way" in compressed.caption
+    table = communication_table(setting_of(usual))
     assert [line.labels for line in table.lines] == [("standalone",), ("ml-ecs",)]
     sent, one_way, full = table.lines[1].contents
     assert (sent.text, one_way.text, full.text) == ("65", "6.50 %", "6.50 %")

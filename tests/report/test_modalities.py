@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hand_made import make_record
+from hand_made import make_record, with_identity
 from mlecs_bench.report.arrange import arrange
 from mlecs_bench.report.frame import build_rows
 from mlecs_bench.report.modalities import modalities_table, rounds_table
@@ -31,6 +31,20 @@ def test_a_line_per_modality_has_the_devices_by_seed_and_both_rates():
         assert number_at(table, (name,), ("nominal",)).value == 0.5
         assert number_at(table, (name,), ("realised",)).value == pytest.approx(held / 6)
         assert [number_at(table, (name,), (f"seed {seed}",)) for seed in (27, 34)] == marks
+
+
+def test_the_caption_says_how_modalities_are_dealt_and_nothing_else():
+    for law, words, nominal in (
+        ("bernoulli", "the probability with which each device holds", 0.5),
+        ("exact", "rho, the share of pairs of device and modality that are held", 0.5),
+        ("given", "The user says who holds what, whatever rho is", None),
+    ):
+        usual = {} if law == "bernoulli" else {"conditions": {"modalities": {"law": law, "devices": {"d00": []}}}}
+        table = table_of([with_identity(drawn("a", seed), **usual) for seed in (27, 34)])
+        found = number_at(table, ("audio",), ("nominal",))
+        assert words in table.caption
+        assert sum(other in table.caption for other in ("probability", "share of pairs", "whatever rho")) == 1
+        assert (found if found is None else found.value) == nominal
 
 
 def test_a_rate_that_has_other_seeds_leaves_a_gap():

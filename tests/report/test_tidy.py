@@ -34,13 +34,21 @@ def test_every_score_is_a_row_of_its_round_point_and_party(registry):
     ]  # fmt: skip  # in order
     own = frame.drop(columns=["round", "eval_point", "device", "value"]).drop_duplicates()
     assert own.to_dict("records") == [{
-        "algo": "a", "variant": "", "dataset": "vast", "rho": 0.5, "n_devices": 2, "seed": 27, "metric": "rouge_lsum",
+        "algo": "a", "variant": "", "conditions": "", "dataset": "vast", "rho": 0.5, "n_devices": 2, "seed": 27,
+        "metric": "rouge_lsum",
         "n": 10, "key": record["key"],
     }]  # fmt: skip  # a cell
     assert frame.dtypes.astype(str)[["rho", "seed", "round", "value", "n"]].tolist() == [
         "float64", "int64", "int64", "float64", "int64",
     ]  # fmt: skip  # of numbers
     assert tuple(tidy_frame([], registry).columns) == COLUMNS
+
+
+def test_conditions_are_named_in_words_in_a_column_of_their_own_and_in_the_variant(registry):
+    changed = with_identity(make_record(), conditions={"compression": {"law": "int8"}, "old": {"share": {"a": 1}}})
+    frame = tidy_frame([make_record(), changed], registry)
+    words = "int8 messages, old share.a=1"
+    assert frame[["variant", "conditions"]].drop_duplicates().values.tolist() == [["", ""], [words, words]]
 
 
 def test_rates_that_differ_between_modalities_are_a_text(registry):
@@ -63,6 +71,9 @@ def test_rows_that_agree_in_their_first_columns_differ_in_nothing_but_the_seed(r
         {"dataset": {"split": "sequence"}},
         {"dataset": {"digest": "b" * 64}},
         {"numerics": {"torch": "1.0"}},
+        {"conditions": {"compression": {"law": "int8"}}},
+        {"conditions": {"compression": {"law": "int8", "direction": "up"}}},
+        {"conditions": {"modalities": {"law": "exact"}}},
     )
     datasets = ("vast", "ur-fall")
     records = [

@@ -13,7 +13,7 @@ FAST = ("multi-fedavg", "vast")
 """Checked with the fast tests; the others take minutes together."""
 LONG = ("twenty-devices", "absence-repeats", "drift-resumable")
 """Checks that take as long as several others."""
-NIGHTLY = ("absence-repeats", "drift-device-order", "drift-resumable")
+NIGHTLY = ("device-gone", "skipped-round", "absence-repeats", "drift-device-order", "drift-resumable")
 """Checks that take long and are made nightly but of one algorithm."""
 CARD = ("loads", "card", "options", "needs", "four-steps", "declared-messages", "deterministic", "budget-paper")
 ON_DEVICES = (

@@ -28,6 +28,7 @@ BROKEN: dict[str, tuple[AlgorithmInfo, str]] = {
     "finite-messages": (toys.card(toys.SendsNan), "the message from d00 in round 1 holds NaN"),
     "counted-messages": (toys.card(toys.SendsUncounted), "going up the ledger counted"),
     "received-messages": (toys.card(toys.KeepsReceived), "keep tensor.clone()"),
+    "compressed-messages": (toys.card(toys.TrustsBits), "ValueError: the message of d00 is damaged"),
     "own-data": (toys.card(toys.ReadsForeignTable), "(the rest was overwritten), but the message from d00"),
     "own-modalities": (toys.card(toys.ReadsForeignModality), "(the rest was overwritten), but the message from d0"),
     "absent-samples": (toys.card(toys.ReadsAbsentSamples), "scalar 'n_j' is nan"),
