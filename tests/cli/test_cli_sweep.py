@@ -128,7 +128,7 @@ def test_a_wrong_request_is_refused_in_one_line(call, fake):
         ((*GRID, "--seeds", "1", "--n-seeds", "1"), "seeds and n-seeds exclude each other"),
         ((*GRID, "--n-seeds", "0"), "n-seeds must be from 1 to 5, got 0"),
         ((*GRID, "--retry", "all"), "'all' is not"),
-        ((*GRID, "--workers", "0"), "workers must be a whole number of at least 1, or NAME:NUMBER, got 0"),
+        ((*GRID, "--workers", "0"), "workers must be a whole number of at least 1, NAME or NAME:ARGUMENT, got 0"),
     ):
         code, out, err = call(*arguments)
         assert (code, out, err.count("\n"), fake.specs) == (2, "", 1, [])
