@@ -77,7 +77,9 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.scoring import FunctionScorer, Metric, Scorer, check_pairs
     from mlecs_bench.errors import AccessError, DataError, MlecsError, RecordError, UsageError
     from mlecs_bench.execution.cell import run_job
-    from mlecs_bench.execution.jobs import Job
+    from mlecs_bench.execution.elsewhere import Arrivals, Sender, run_parcel
+    from mlecs_bench.execution.jobs import CellResult, Job
+    from mlecs_bench.execution.losses import Losses
     from mlecs_bench.execution.workers import Workers
     from mlecs_bench.federation.algorithm import Algorithm
     from mlecs_bench.federation.device import Device
@@ -259,7 +261,16 @@ _HOMES = {
         "UsageError",
     ),
     "execution.cell": ("run_job",),
-    "execution.jobs": ("Job",),
+    "execution.elsewhere": (
+        "Arrivals",
+        "Sender",
+        "run_parcel",
+    ),
+    "execution.jobs": (
+        "CellResult",
+        "Job",
+    ),
+    "execution.losses": ("Losses",),
     "execution.workers": ("Workers",),
     "federation.algorithm": ("Algorithm",),
     "federation.device": ("Device",),
@@ -399,6 +410,7 @@ __all__ = [
     "AnswerRule",
     "ArgumentKind",
     "Arm",
+    "Arrivals",
     "Ask",
     "Bar",
     "BarPanel",
@@ -407,6 +419,7 @@ __all__ = [
     "BudgetName",
     "BudgetRule",
     "CellRef",
+    "CellResult",
     "Claim",
     "ClaimVerdict",
     "Control",
@@ -439,6 +452,7 @@ __all__ = [
     "LearningRates",
     "Line",
     "LoraSettings",
+    "Losses",
     "Manifest",
     "Message",
     "Metric",
@@ -479,6 +493,7 @@ __all__ = [
     "Scorer",
     "Section",
     "SeedMean",
+    "Sender",
     "Server",
     "ServerOptimiser",
     "ServerRule",
@@ -550,6 +565,7 @@ __all__ = [
     "rng",
     "run",
     "run_job",
+    "run_parcel",
     "save_prepared",
     "score_caption",
     "score_columns",

@@ -10,13 +10,14 @@ import click
 from click.shell_completion import CompletionItem
 
 from mlecs_bench.cli.verbose import verbose_flag
+from mlecs_bench.data.cache import CACHE_VARIABLE
 from mlecs_bench.doors.profile import Dtype
 from mlecs_bench.doors.registry import Kind, Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.settings import DEVICE_KEYS, parse_pairs
 from mlecs_bench.plan.spec import AnswerRule, RunSpec
 from mlecs_bench.report.frame import BOTH_POINTS
-from mlecs_bench.session.request import CACHE_VARIABLE, DEFAULT_OUT
+from mlecs_bench.session.request import DEFAULT_OUT
 
 Decorated = Callable[..., Any]
 _POSITIVE = click.IntRange(min=1)

@@ -150,6 +150,7 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
         fleet.close()
     origin = provenance(plan.torch_device, started) | {"resumed_from_round": resumed, "fleet": job.execution.fleet}
     origin |= {"hub": commits} if (commits := _hub_commits(plan)) else {}
+    origin |= {"lost_attempts": list(job.lost)} if job.lost else {}
     kept = Kept(builder, outcome)
     if outcome.answers and kept.lacking():
         text = f"answers are not kept: the run had scored {' and '.join(kept.lacking())} before they were asked for"

@@ -43,7 +43,10 @@ class Execution:
 
 @dataclass(frozen=True)
 class Job:
-    """One cell: its plan and seed, the folder of its prepared data, its identity, and how events name it."""
+    """One cell: its plan and seed, the folder of its prepared data, its identity, and how events name it.
+
+    `lost` says of every earlier attempt that was lost with the process or the machine it ran on how that came about.
+    """
 
     plan: Plan
     seed: int
@@ -51,6 +54,7 @@ class Job:
     execution: Execution
     identity: Mapping[str, Any]
     ref: CellRef
+    lost: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

@@ -170,7 +170,7 @@ def plan_jobs(
         folder = prepared[source].folder
         if folder not in opened:
             opened[folder] = open_samples(folder)
-        for job in _jobs(plan, folder, opened[folder], registry, execution):
+        for job in jobs_of(plan, folder, opened[folder], registry, execution):
             jobs.setdefault(job.key, job)
     return list(jobs.values())
 
@@ -197,8 +197,11 @@ def _check_unregistered(execution: Execution, fleet: str, registry: Registry) ->
         )
 
 
-def _jobs(plan: Plan, folder: Path, samples: Samples, registry: Registry, execution: Execution) -> list[Job]:
-    """Return a job per seed of a plan; the seeds differ in nothing else, so all else is looked up once."""
+def jobs_of(plan: Plan, folder: Path, samples: Samples, registry: Registry, execution: Execution) -> list[Job]:
+    """Return a job per seed of a plan whose data are prepared in `folder`.
+
+    The seeds differ in nothing else, so all else is looked up once.
+    """
     manifest = samples.manifest
     several = samples.references is not None
     scorers = scorer_identities(plan, scorers_of(plan, samples, registry, execution.cache_dir), several=several)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlecs_bench.data.cache import default_cache_dir
 from mlecs_bench.doors.places import Place
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError, did_you_mean
@@ -17,7 +17,6 @@ from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.plan.study import Study, default_folder, preset, study_of
 
 DEFAULT_OUT = "results/scratch"
-CACHE_VARIABLE = "MLECS_BENCH_CACHE"
 PLACE_KEYS = ("out", "workers", "fleet", "cache_dir", "track", "save_predictions", "save_models")
 OTHER_KEYS = ("n_seeds", *PLACE_KEYS)
 
@@ -64,15 +63,6 @@ class Sweep:
     def out(self) -> Path:
         """The folder of the records."""
         return self.places.out
-
-
-def default_cache_dir() -> Path:
-    """Return the user's cache folder for prepared data: $MLECS_BENCH_CACHE, else $XDG_CACHE_HOME or ~/.cache."""
-    own = os.environ.get(CACHE_VARIABLE)
-    if own:
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "mlecs-bench"
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ import pytest
 import mlecs_bench
 from cli_fakes import FakeProtocol, call_main, install
 from mlecs_bench.cli import run as run_module
+from mlecs_bench.data.cache import default_cache_dir
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.execution import jobs, protocol, sweep
 from mlecs_bench.plan.plan import plan_from_json
 from mlecs_bench.plan.spec import LIMITS
-from mlecs_bench.session.request import build_request, default_cache_dir, read_file
+from mlecs_bench.session.request import build_request, read_file
 from mlecs_plugins.profiles.mini import MINI
 from study_records import table_rows
 
