@@ -78,8 +78,10 @@ if TYPE_CHECKING:
     from mlecs_bench.errors import AccessError, DataError, MlecsError, RecordError, UsageError
     from mlecs_bench.execution.cell import run_job
     from mlecs_bench.execution.elsewhere import Arrivals, Sender, run_parcel
+    from mlecs_bench.execution.event_lines import event_line, event_of
     from mlecs_bench.execution.jobs import CellResult, Job
     from mlecs_bench.execution.losses import Losses
+    from mlecs_bench.execution.slurm import SlurmSettings, slurm_minutes, slurm_settings
     from mlecs_bench.execution.workers import Workers
     from mlecs_bench.federation.algorithm import Algorithm
     from mlecs_bench.federation.device import Device
@@ -266,11 +268,20 @@ _HOMES = {
         "Sender",
         "run_parcel",
     ),
+    "execution.event_lines": (
+        "event_line",
+        "event_of",
+    ),
     "execution.jobs": (
         "CellResult",
         "Job",
     ),
     "execution.losses": ("Losses",),
+    "execution.slurm": (
+        "SlurmSettings",
+        "slurm_minutes",
+        "slurm_settings",
+    ),
     "execution.workers": ("Workers",),
     "federation.algorithm": ("Algorithm",),
     "federation.device": ("Device",),
@@ -499,6 +510,7 @@ __all__ = [
     "ServerRule",
     "Setting",
     "ShareBar",
+    "SlurmSettings",
     "Stage",
     "Stat",
     "StoredType",
@@ -538,6 +550,8 @@ __all__ = [
     "draw_communication",
     "draw_shares",
     "estimate",
+    "event_line",
+    "event_of",
     "features_of",
     "fetched_encoder",
     "file_part",
@@ -573,6 +587,8 @@ __all__ = [
     "score_number",
     "score_table",
     "server_parts",
+    "slurm_minutes",
+    "slurm_settings",
     "supervised_loss",
     "sweep",
     "torch_generator",

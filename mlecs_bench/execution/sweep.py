@@ -36,12 +36,13 @@ RESUME_HINT = "Every finished round is kept; run the same command again to go on
 
 
 class Interrupted(MlecsError):  # noqa: N818  # it is no error: the user asked for it
-    """The user pressed Ctrl-C; finished rounds are on disk."""
+    """The user pressed Ctrl-C, or a batch system sent the signal `by`; finished rounds are on disk."""
 
     exit_code = 130
 
-    def __init__(self, done: int, total: int, resume_hint: str) -> None:
-        super().__init__(f"interrupted: {done} of {total} cells are done. {resume_hint}")
+    def __init__(self, done: int, total: int, resume_hint: str, by: str = "") -> None:
+        how = f"interrupted by {by}" if by else "interrupted"
+        super().__init__(f"{how}: {done} of {total} cells are done. {resume_hint}")
         self.done = done
         self.total = total
         self.resume_hint = resume_hint
@@ -99,8 +100,8 @@ def run_jobs(
         workers = make_workers(len(todo), dispatcher)
         try:
             _work_off(todo, workers, dispatcher, earlier)
-        except KeyboardInterrupt:
-            raise Interrupted(len(dispatcher.results), len(jobs), RESUME_HINT) from None
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted(len(dispatcher.results), len(jobs), RESUME_HINT, by=str(interrupt)) from None
         finally:
             workers.stop()
     return [dispatcher.results[job.key] for job in jobs]

@@ -217,10 +217,12 @@ def _connect(address: str) -> None:
 
     with _own_signals():
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=None)
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = _last_line(error)
             raise MlecsError(f"cannot join the Ray cluster at {address} from this machine ({reason})") from error
+    # stdout belongs to the command. Ray prints there when a node dies, whatever it is told of logs; we tell of losses.
+    vars(ray._private.worker).update(print_to_stdstream=lambda *_, **__: None)
 
 
 @contextmanager

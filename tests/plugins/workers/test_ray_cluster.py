@@ -118,7 +118,7 @@ def test_the_contract_of_workers_holds_on_the_cluster(nodes):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_killed_node_costs_its_cell_one_recorded_attempt_and_no_bit(nodes, tmp_path, shared):
+def test_a_killed_node_costs_its_cell_one_recorded_attempt_and_no_bit(nodes, tmp_path, shared, capfd):
     rounds = 40
     jobs = toy_jobs(tmp_path / "out", seeds=(27, 34, 46), rounds=rounds)
     killed = []
@@ -133,6 +133,7 @@ def test_a_killed_node_costs_its_cell_one_recorded_attempt_and_no_bit(nodes, tmp
     told = work(nodes, jobs, kill_one, shared)
     nodes.add()
     assert killed
+    assert [event.values["error"] for event in told if event.kind == "cell_end"] == [None] * len(jobs)
     found = records(told)
     lost = {seed: record["provenance"].get("lost_attempts", []) for seed, record in found.items()}
     assert sorted(map(len, lost.values())) == [0, 0, 1], lost
@@ -143,4 +144,5 @@ def test_a_killed_node_costs_its_cell_one_recorded_attempt_and_no_bit(nodes, tmp
         expected = here(job, tmp_path / "here")
         assert [part for part in REPRODUCIBLE if found[job.seed][part] != expected[part]] == []
     assert not list((tmp_path / "out").glob(".shared*"))
+    assert capfd.readouterr().out == "", "stdout belongs to the command"
     assert listening() <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
