@@ -19,7 +19,7 @@ from mlecs_bench.execution.jobs import CellResult, Job
 from mlecs_bench.federation.checkpoint import cell_in_use, checkpoint_folder
 from mlecs_bench.records.failures import find_failure, remove_failure, write_failure
 from mlecs_bench.records.names import option_words
-from mlecs_bench.records.results import find_record, read_record
+from mlecs_bench.records.results import stored_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,9 +135,9 @@ def what_there_is(job: Job) -> CellResult | None:
     """Return how a cell has ended that is not run: its record, how it failed before, or that its file is damaged."""
     out = job.execution.out
     try:
-        path = find_record(out, job.identity)
-        if path is not None:
-            return CellResult(job.seed, path, read_record(path), skipped=True)
+        found = stored_record(out, job.identity)
+        if found is not None:
+            return CellResult(job.seed, *found, skipped=True)
         failure = find_failure(out, job.identity)
     except RecordError as error:
         return CellResult(job.seed, error=str(error), skipped=True)
@@ -151,8 +151,8 @@ def _work_off(todo: Sequence[Job], workers: Workers, dispatcher: Dispatcher, ear
     """Run the jobs until each has a result; one that another process has is looked at again every now and then."""
     waiting = deque(todo)
     aside: deque[tuple[float, Job]] = deque()
-    keys = {job.key for job in todo}
-    while keys - dispatcher.results.keys():
+    before = len(dispatcher.results)
+    while len(dispatcher.results) - before < len(todo):
         while workers.free and (waiting or (aside and aside[0][0] <= time.monotonic())):
             job = waiting.popleft() if waiting else aside.popleft()[1]
             if cell_in_use(checkpoint_folder(job.execution.out, job.key)):
