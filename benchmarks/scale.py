@@ -144,9 +144,9 @@ def measure(n: int, folder: Path) -> dict[str, Any]:
 
     @contextmanager
     def timed(name: str) -> Iterator[None]:
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         yield
-        found[name] = time.perf_counter() - started
+        found[name], found[f"{name} CPU"] = time.perf_counter() - started, time.process_time() - cpu
         found[f"{name} MiB"] = (process.memory_info().rss - before) / MIB
 
     with timed("plan"):
@@ -188,8 +188,10 @@ def main() -> None:
         done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, check=True)
         row = json.loads(done.stdout.splitlines()[-1])
         cells = row.pop("cells")
-        parts = [f"{name} {1000 * row[name] / cells:.2f} ms" for name in ("plan", "run", "skip", "status", "report")]
-        print(f"{cells:>6} cells, each: {', '.join(parts)}; report {row['report']:.1f} s in all")
+        for what, kind in (("wall", ""), ("CPU", " CPU")):
+            names = ("plan", "run", "skip", "status", "report")
+            parts = [f"{name} {1000 * row[name + kind] / cells:.2f} ms" for name in names]
+            print(f"{cells:>6} cells, {what} of each: {', '.join(parts)}; report {row['report' + kind]:.1f} s in all")
         memory = [f"{name} {row[f'{name} MiB']:.0f}" for name in ("plan", "run", "skip", "report")]
         print(f"       MiB more than at the start after: {', '.join(memory)}; peak {row['peak MiB']:.0f}")
 

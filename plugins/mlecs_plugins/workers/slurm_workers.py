@@ -46,6 +46,8 @@ FOLDER = ".slurm"
 """Where in the folder of the records jobs, what they say, and their logs lie."""
 NOTICE = 120
 """Seconds before the end of its time at which a job ends its cell."""
+USUAL_MINUTES = 240
+"""The time of a job where none is asked for: submitit's own is five minutes."""
 LATE_SECONDS = 60.0
 """How long a server of files may take to show what a job that has ended had written."""
 
@@ -131,7 +133,7 @@ class SlurmWorkers:
         wanted: dict[str, Any] = {
             "name": f"mlecs-{job.execution.out.name}",
             "cpus_per_task": max(asked.cpus, job.plan.threads),
-            "timeout_min": slurm_minutes(asked.time) if asked.time else None,
+            "timeout_min": slurm_minutes(asked.time) if asked.time else USUAL_MINUTES,
             **{f"slurm_{name}": getattr(asked, name) for name in ("partition", "account", "qos", "constraint", "mem")},
             "slurm_gres": f"gpu:{gpus}" if gpus else None,
             "slurm_signal_delay_s": NOTICE,
