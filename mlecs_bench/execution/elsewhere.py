@@ -173,7 +173,8 @@ def run_parcel(parcel: str, data: Callable[[], Parts], say: Callable[[Word], Non
         if values["offline"]:
             go_offline()
         with _workplace(values) as (out, shared):
-            job = _job(values, ref, out, data_folder(*values["data"], data))
+            there, digest = values["data"]
+            job = _job(values, ref, out, data_folder(there, digest, data))
             ends: list[Event] = []
             run_job(job, lambda event: ends.append(event) if event.kind == "cell_end" else tell(event))
             end = ends[0]

@@ -11,6 +11,7 @@ import hashlib
 import importlib.resources
 import json
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -128,15 +129,17 @@ def _files_by_key(folder: Path) -> Mapping[str, Sequence[str]]:
     """
     try:
         changed = folder.stat().st_mtime_ns
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     known = _LISTED.get(folder)
     if known is not None and known[0] == changed:
         return known[1]
     listed = time.time_ns()
     found: dict[str, list[str]] = {}
-    for name in sorted(path.name for path in folder.glob("[!.]*--*.json")):
-        found.setdefault(name.removesuffix(".json").rpartition("--")[2], []).append(name)
+    for name in sorted(name for name in os.listdir(folder) if name.endswith(".json") and name[0] != "."):  # noqa: PTH208  # names alone, of thousands
+        _, dashes, key = name.removesuffix(".json").rpartition("--")
+        if dashes:
+            found.setdefault(key, []).append(name)
     _LISTED.pop(folder, None)
     if listed - changed > SETTLED_NS:
         while len(_LISTED) >= MOST_LISTED:

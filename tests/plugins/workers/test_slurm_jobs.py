@@ -19,9 +19,9 @@ from mlecs_plugins.workers.slurm_workers import SlurmWorkers
 
 pytest.importorskip("submitit")
 psutil = pytest.importorskip("psutil")
-pytestmark = [pytest.mark.nightly, pytest.mark.timeout(400), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore")]
 
-PATIENCE = 200.0
+PATIENCE = 600.0
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def process_of(bundle):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGUSR2])
 def test_a_job_that_is_stopped_costs_its_cell_one_recorded_attempt_and_no_bit(tmp_path, number):
     with installed():
-        jobs, told, stopped = toy_jobs(tmp_path / "out", seeds=(27, 34), rounds=60), [], []
+        jobs, told, stopped = toy_jobs(tmp_path / "out", seeds=(27, 34), rounds=30), [], []
         workers = SlurmWorkers(WorkersRequest(2, 1, told.append, argument="jobs=1"), "local")
         for job in jobs:
             workers.start(job)
