@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.hookspecs import (
         AlgorithmInfo,
         BudgetName,
+        Change,
         Control,
         ControlRole,
         DatasetInfo,
@@ -213,6 +214,7 @@ _HOMES = {
     "doors.hookspecs": (
         "AlgorithmInfo",
         "BudgetName",
+        "Change",
         "Control",
         "ControlRole",
         "DatasetInfo",
@@ -431,6 +433,7 @@ __all__ = [
     "BudgetRule",
     "CellRef",
     "CellResult",
+    "Change",
     "Claim",
     "ClaimVerdict",
     "Control",

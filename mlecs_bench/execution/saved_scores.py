@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.data.samples import Modality, PartyData, Samples
+from mlecs_bench.data.samples import Modality, PartyData, Samples, Sight
 from mlecs_bench.doors.hookspecs import MetricRequest
 from mlecs_bench.errors import RecordError, UsageError
 from mlecs_bench.execution.kept import scores_of
@@ -39,6 +39,12 @@ class SavedScores:
     n: int
     scores: Mapping[str, Mapping[str, Any]]
     recorded: Mapping[str, Mapping[str, Any]] | None
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The modalities that it read: of its run's samples those that it held when it was scored there."""
+        held = self.description.held if self.same else None
+        return self.description.modality_names if held is None else held
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,8 @@ def _scored(  # noqa: PLR0913, PLR0917  # a model, the data, and the means
     scorers = make_scorers(info.metrics, request, registry)
     limits = {"bertscore": description.bertscore_samples}
     evaluator = Evaluator(info, data, scorers, description.generation_batch, limits)
-    party = PartyData(data, rows, saved.modalities, description.party)
+    sight = Sight(saved.modalities, description.held if same else None)
+    party = PartyData(data, rows, sight, description.party)
     own = f"{data.manifest.prompt} {description.prompt_suffix}".strip()
     found = evaluator.score(saved.model, party, description.prompt if same else own)
     scores = score_values(found, description.party)
@@ -158,7 +165,7 @@ def as_json(one: SavedScores) -> dict[str, Any]:
         "folder": str(one.folder),
         **{name: getattr(description, name) for name in ("algo", "seed", "key", "eval_point")},
         "device": description.party,
-        "modalities": list(description.modality_names),
+        "modalities": list(one.read),
         "same_data": one.same,
         "n": one.n,
         "scores": json.loads(json.dumps(one.scores)),

@@ -13,18 +13,26 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from mlecs_bench.data.kinds import sample_kinds, sequence_kinds
 from mlecs_bench.data.partition import (
+    Columns,
     Masks,
     Part,
     Partition,
+    deal,
+    draw_exact_masks,
     draw_masks,
+    given_masks,
     limit_tests,
     limited,
-    partition,
     rates_of,
 )
-from mlecs_bench.data.samples import PartyData, PooledData, Samples
+from mlecs_bench.data.parts import Sequences
+from mlecs_bench.data.presence import thinning
+from mlecs_bench.data.samples import PartyData, PooledData, Samples, Sight
+from mlecs_bench.data.schedules import Rounds, Schedule, as_told, duty, in_round, markov, static
 from mlecs_bench.doors.profile import Profile
+from mlecs_bench.errors import UsageError, did_you_mean
 from mlecs_bench.federation.device import Device
 from mlecs_bench.federation.server import Server
 from mlecs_bench.models.backbone import AnyBackbone, Backbone
@@ -35,8 +43,9 @@ from mlecs_bench.models.outline import BackboneOutline
 from mlecs_bench.models.placement import torch_device
 from mlecs_bench.models.texts import Texts
 from mlecs_bench.models.unified import DOMAIN, UnifiedModel, check_length
+from mlecs_bench.plan.conditions import departing
 from mlecs_bench.plan.plan import Plan
-from mlecs_bench.plan.structure import Structure
+from mlecs_bench.plan.structure import Structure, canonical_devices
 from mlecs_bench.plan.training import Budget, Training
 from mlecs_bench.seeds import torch_stream
 
@@ -50,19 +59,67 @@ SERVER_SLM = "server-slm"
 
 @dataclass(frozen=True)
 class Layout:
-    """Who holds what in one seed: the cut of the samples, and the modalities of every device."""
+    """Who holds what in one seed: the cut of the samples, the modalities that devices are dealt, and those by round."""
 
     partition: Partition
     masks: Masks
+    schedule: Schedule
 
 
 def lay_out(plan: Plan, seed: int, samples: Samples) -> Layout:
-    """Return the layout of a seed, which depends on the plan, the seed and the samples' groups and strata alone."""
-    cut = partition(samples.column("group"), samples.column("stratum"), plan.split, plan.n_devices, seed)
+    """Return the layout of a seed: of the samples their groups and strata decide it, and the columns a law looks at."""
+    dealing = plan.conditions.partition.dealing
+    cut = deal(columns_of(plan, samples), plan.split, plan.n_devices, seed, dealing)
     cut = limited(cut, plan.profile.private_limit, plan.profile.public_limit, seed)
     cut = limit_tests(cut, plan.profile.test_limit, seed)
-    rates = rates_of(plan.rho, samples.manifest.modality_names)
-    return Layout(cut, draw_masks(rates, plan.n_devices, seed, plan.min_modalities))
+    masks = deal_modalities(plan, seed, samples.manifest.modality_names)
+    return Layout(cut, masks, schedule_modalities(plan, seed, masks))
+
+
+def columns_of(plan: Plan, samples: Samples) -> Columns:
+    """Return what the partition of a plan depends on; raises UsageError for groups by a column that there is not."""
+    asked = plan.conditions.partition
+    groups, strata = samples.column("group"), samples.column("stratum")
+    kinds: Sequence[str] = ()
+    owners: Sequence[str] = ()
+    if asked.looks_at_kinds:
+        labels = samples.manifest.task == "classification"
+        kinds = (
+            sample_kinds(samples.targets, labels=labels, n_clusters=asked.clusters)
+            if plan.split == "frame"
+            else sequence_kinds(samples.targets, Sequences.of(groups, strata), labels=labels, n_clusters=asked.clusters)
+        )
+    if asked.law == "group":
+        known = [name for name in samples.column_names if name not in samples.manifest.modality_names]
+        if asked.by not in known:
+            raise UsageError(f"partition group:{asked.by} names no column of the data. {did_you_mean(asked.by, known)}")
+        owners = ["" if owner is None else str(owner) for owner in samples.column(asked.by)]
+    return Columns(groups, strata, kinds, owners)
+
+
+def deal_modalities(plan: Plan, seed: int, modalities: Sequence[str]) -> Masks:
+    """Return which modalities the devices of a seed hold, by the law of the plan."""
+    holding = plan.conditions.modalities
+    if holding.law == "given":
+        told = canonical_devices(holding.devices, plan.n_devices, "modalities")
+        return given_masks([told.get(id_, modalities) for id_ in plan.device_ids], modalities)
+    draw = draw_exact_masks if holding.law == "exact" else draw_masks
+    return draw(rates_of(plan.rho, modalities), plan.n_devices, seed, plan.min_modalities)
+
+
+def schedule_modalities(plan: Plan, seed: int, masks: Masks) -> Schedule:
+    """Return which modalities the devices of a seed hold in which round, by the law of the plan."""
+    scheduled, dealt = plan.conditions.schedule, masks.devices
+    drawn = {"rounds": plan.rounds, "seed": seed, "least": plan.min_modalities}
+    if scheduled.law == "markov":
+        return markov(dealt, scheduled.fail, scheduled.repair, **drawn)
+    if scheduled.law == "duty":
+        return duty(dealt, scheduled.on, scheduled.off, **drawn)
+    if scheduled.law == "given":
+        told = canonical_devices(scheduled.devices, plan.n_devices, "schedule")
+        by_number = {plan.device_ids.index(id_): {int(t): held for t, held in of.items()} for id_, of in told.items()}
+        return as_told(dealt, by_number, plan.rounds)
+    return static(dealt)
 
 
 @dataclass(frozen=True)
@@ -100,10 +157,21 @@ class Builder:
         self.layout = lay_out(plan, seed, samples)
         # Every party may see the public part, so all of them can scale alike, and no test sample has a say in it.
         self.samples = samples.standardised(self.layout.partition.public.train)
+        self.sample_rates: Mapping[str, float] = {}
+        if plan.conditions.sample_rho.departs:
+            self._thin()
         self._outline = outline
         place = torch.device("meta") if outline else torch_device(plan.torch_device)
         encoders = encoders_of(samples.manifest.modalities, registry)
         self._factory = ModelFactory(samples, plan.profile, seed, place, encoders, plan.proxy)
+
+    def _thin(self) -> None:
+        """Let the samples of devices lack modalities, at the rates of the plan; public samples stay whole."""
+        rates = self.plan.conditions.sample_rho.by_modality(self.samples.manifest.modality_names)
+        cut, masks = self.layout.partition, self.layout.masks
+        fill = self.plan.min_modalities > 0
+        drawn = thinning(self.samples, cut.devices, masks.devices, rates, self.seed, fill=fill)
+        self.samples, self.sample_rates = self.samples.thinned(drawn.absent), drawn.shares
 
     @property
     def random_encoders(self) -> Mapping[str, Sequence[str]]:
@@ -120,14 +188,25 @@ class Builder:
             return dataclasses.replace(training, budget=Budget(0, 0, 0), counts="steps")
         return training.in_steps(private, len(self.layout.partition.public.train), 0 if pool is None else len(pool))
 
-    def _own(self, name: str, part: Part, held: Sequence[str]) -> _OwnWithoutModel:
+    def _own(self, name: str, part: Part, sight: Sight, private: int, rounds: Rounds) -> _OwnWithoutModel:
+        """Return what any party has; one with a pool gets another in every round where modalities come and go."""
+        pool, pools = None, None
+        if self.plan.needs.pool:
+            pool = self._pool(name, sight, in_round(rounds, 1), 1)
+            pools = partial(self._pool_of_round, name, sight, private, rounds) if self._drifts else None
         return {
-            "train": PartyData(self.samples, part.train, held, name),
-            "test": PartyData(self.samples, part.test, held, name),
+            "train": PartyData(self.samples, part.train, sight, name),
+            "test": PartyData(self.samples, part.test, sight, name),
             "prompt": self.prompt,
             "proxy": self._factory.proxy(name) if self.plan.needs.proxy else None,
-            "pool": self._pool(name, held) if self.plan.needs.pool else None,
+            "pool": pool,
+            "pools": pools,
         }
+
+    @property
+    def _drifts(self) -> bool:
+        """Do modalities come and go in this run, whatever its seed makes of it?"""
+        return bool(departing(self.plan.conditions.schedule))
 
     @property
     def prompt(self) -> str:
@@ -138,14 +217,16 @@ class Builder:
     def device(self, id_: str) -> Device:
         """Return one device."""
         j = self.plan.device_ids.index(id_)
-        held, cut = self.layout.masks.devices[j], self.layout.partition
-        own = self._own(id_, cut.devices[j], held)
+        cut, rounds = self.layout.partition, self.layout.schedule.devices[j]
+        sight, private = Sight(self.layout.schedule.ever(j), in_round(rounds, 1)), len(cut.devices[j].train)
+        own = self._own(id_, cut.devices[j], sight, private, rounds)
         return Device(
             id_,
             self.seed,
-            self._training(len(cut.devices[j].train), own["pool"]),
-            model=self._factory.device_model(id_, self.plan.structures[id_], held),
-            public=PartyData(self.samples, cut.public.train, held, id_),
+            self._training(private, own["pool"]),
+            model=self._factory.device_model(id_, self.plan.structures[id_], sight.ever),
+            public=PartyData(self.samples, cut.public.train, sight, id_),
+            rounds=rounds if self._drifts else (),
             **own,
         )
 
@@ -153,31 +234,39 @@ class Builder:
         """Return the server."""
         everything = self.samples.manifest.modality_names
         ranks = {id_: structure.rank for id_, structure in self.plan.structures.items()}
-        held = dict(zip(self.plan.device_ids, self.layout.masks.devices, strict=True))
-        own = self._own("server", self.layout.partition.public, everything)
+        rounds = dict(zip(self.plan.device_ids, self.layout.schedule.devices, strict=True))
+        own = self._own("server", self.layout.partition.public, Sight(everything), 0, (everything,))
         return Server(
             self.seed,
             self._training(0, own["pool"]),
             model=self._factory.server_model(),
             make_slm=partial(self._factory.server_slm, max(ranks.values())),
-            devices={id_: [m for m in everything if m in names] for id_, names in held.items()},
+            devices={id_: in_round(of, 1) for id_, of in rounds.items()},
             ranks=ranks,
+            rounds=rounds if self._drifts else {},
             **own,
         )
 
-    def _pool(self, name: str, held: Sequence[str]) -> PooledData:
-        """Return the training samples of all parties through the modalities in `held`.
+    def _pool_of_round(
+        self, name: str, sight: Sight, private: int, rounds: Rounds, t: int
+    ) -> tuple[PooledData, Training]:
+        """Return the pool of a party in round t, and its training, which may count passes over that pool."""
+        pool = self._pool(name, sight, in_round(rounds, t), t)
+        return pool, self._training(private, pool)
+
+    def _pool(self, name: str, sight: Sight, held: Sequence[str], t: int) -> PooledData:
+        """Return the training samples of all parties through the modalities in `held`, as they are in round t.
 
         What the party that a sample comes from lacks is missing; a sample of which nothing is left is left out.
         """
-        cut, everything = self.layout.partition, self.samples.manifest.modality_names
-        owners = [(cut.public, everything), *zip(cut.devices, self.layout.masks.devices, strict=True)]
+        cut, everything, schedule = self.layout.partition, self.samples.manifest.modality_names, self.layout.schedule
+        owners = [(cut.public, everything), *((part, schedule.held(j, t)) for j, part in enumerate(cut.devices))]
         shares = []
         for part, owned in owners:
             common = [m for m in held if m in owned]
             if common or not held:
                 shares.append(PartyData(self.samples, part.train, common, name))
-        return PooledData(self.samples, shares, name)
+        return PooledData(self.samples, shares, name, sight.ever)
 
     def check_lengths(self) -> None:
         """Raise UsageError when texts do not fit the positions of a backbone that is in use."""
@@ -192,6 +281,7 @@ class _OwnWithoutModel(TypedDict):
     prompt: str
     proxy: UnifiedModel | None
     pool: PartyData | None
+    pools: Callable[[int], tuple[PartyData, Training]] | None
 
 
 class ModelFactory:

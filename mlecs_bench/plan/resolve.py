@@ -57,6 +57,7 @@ def planned(
     spec: RunSpec, algorithm: Loaded[AlgorithmInfo], dataset: Loaded[DatasetInfo], profile: Loaded[Profile]
 ) -> Plan:
     """Return the plan of `spec` with these plugins, as `resolve` does."""
+    n_devices = spec.known_devices
     deviations = _deviations(spec)
     own = profile.info
     chosen = chosen_profile(own, spec)
@@ -72,7 +73,11 @@ def planned(
     usual = plain(algorithm.info.options())
     own_options = {name: value for name, value in plain(options).items() if value != usual[name]}
     own_settings = _own_settings(chosen, own)
-    found = structures(spec.n_devices, deviations, chosen, needs)
+    conditions = spec.conditions
+    conditions.partition.check_split(split)
+    conditions.check(n_devices, sorted(dataset.info.modalities), needs.copes, algorithm.name)
+    conditions.schedule.check_rounds(chosen.rounds, spec.min_modalities)
+    found = structures(n_devices, deviations, chosen, needs)
     check_structures(found, needs, chosen)
     return Plan(
         algorithm=algorithm.ref,
@@ -94,6 +99,7 @@ def planned(
         rule=spec.budget,
         training=training_of(chosen, needs, spec.budget),
         evaluate=spec.evaluate,
+        robustness=spec.robustness,
         metrics=_metrics(spec, dataset),
         seeds=spec.seeds,
         torch_device=chosen.torch_device,
@@ -101,6 +107,7 @@ def planned(
         own_options=own_options,
         own_settings=own_settings,
         answer=spec.answer,
+        conditions=conditions,
         variant=_variant(spec, own_options, own_settings, other_split=split != dataset.info.splits[0]),
     )
 
@@ -124,11 +131,11 @@ def _metrics(spec: RunSpec, dataset: Loaded[DatasetInfo]) -> tuple[str, ...]:
 
 def _deviations(spec: RunSpec) -> Deviations:
     """Return the settings of single devices with one spelling of every id, and with the user's home written out."""
-    slms = canonical_devices(spec.device_slm, spec.n_devices, "device-slm")
+    slms = canonical_devices(spec.device_slm, spec.known_devices, "device-slm")
     return Deviations(
         slm={id_: str(Path(source).expanduser()) for id_, source in slms.items()},
-        rank=canonical_devices(spec.device_rank, spec.n_devices, "device-rank"),
-        encoder_width=canonical_devices(spec.device_encoder_width, spec.n_devices, "device-encoder-width"),
+        rank=canonical_devices(spec.device_rank, spec.known_devices, "device-rank"),
+        encoder_width=canonical_devices(spec.device_encoder_width, spec.known_devices, "device-encoder-width"),
     )
 
 
@@ -181,10 +188,13 @@ def _variant(
     texts += [_own_setting(name, value) for name, value in own_settings.items()]
     if spec.n_devices != RunSpec.n_devices:
         texts.append(f"{spec.n_devices} devices")
+    texts += spec.conditions.words()
     if spec.budget != RunSpec.budget:
         texts.append(f"budget {spec.budget}")
     if other_split:
         texts.append(f"split {spec.split}")
     if spec.evaluate != RunSpec.evaluate:
         texts.append(f"evaluate {spec.evaluate}")
+    if spec.robustness:
+        texts.append("robustness")
     return ", ".join(texts)
