@@ -83,6 +83,7 @@ def test_a_cell_elsewhere_has_the_numbers_of_one_here_and_its_files_come_home(tm
     assert not list(machine.glob("elsewhere/cells/*")), "a cell that is done leaves nothing there"
 
 
+@pytest.mark.slow
 def test_a_machine_that_would_compute_another_cell_refuses_it_in_one_line(tmp_path, machine, monkeypatch):
     with installed():
         (job,) = toy_jobs(tmp_path / "out")
@@ -106,6 +107,7 @@ def test_a_machine_that_would_compute_another_cell_refuses_it_in_one_line(tmp_pa
                 raise AssertionError(event.values["error"])
 
 
+@pytest.mark.slow
 def test_a_record_that_is_at_home_already_stays_and_another_one_is_refused(tmp_path, machine):
     with installed():
         (job,) = toy_jobs(tmp_path / "out")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shutil
 import types
 
 import pytest
 
+from mlecs_bench.doors.events import Event
 from mlecs_bench.doors.hookspecs import WorkersRequest
 from mlecs_bench.errors import UsageError
 from mlecs_bench.execution.event_lines import event_line
@@ -27,8 +29,6 @@ class PlayedSlurm:
         self.play, self.bundles, self.cancelled = play, [], 0
 
     def batch(self):
-        import contextlib
-
         return contextlib.nullcontext()
 
     def submit(self, function, jobs, said):
@@ -86,13 +86,8 @@ def test_a_lost_job_costs_the_cell_it_was_in_an_attempt_and_its_mates_nothing(ma
             return well(number, jobs, said)
         write(said, jobs[:1])
         with said.open("a") as file:
-            file.write(event_line(types_start(jobs[1])) + "\n" + '{"kind": "cut o')
+            file.write(event_line(Event("cell_start", jobs[1].ref)) + "\n" + '{"kind": "cut o')
         return "NODE_FAIL"
-
-    def types_start(job):
-        from mlecs_bench.doors.events import Event
-
-        return Event("cell_start", job.ref)
 
     slurm, workers, told = make(play, "jobs=1")
     jobs = make_jobs(tmp_path, seeds=SEEDS)
