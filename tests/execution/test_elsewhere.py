@@ -54,8 +54,9 @@ def differing(one, other):
     return [part for part in REPRODUCIBLE if one[part] != other[part]]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(
+    "shared", [pytest.param(False, marks=pytest.mark.nightly), pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_a_cell_elsewhere_has_the_numbers_of_one_here_and_its_files_come_home(tmp_path, machine, shared):
     with installed():
         (job,) = toy_jobs(tmp_path / "out")
