@@ -73,11 +73,16 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.metric_function import metric
     from mlecs_bench.doors.observers import Tracker
     from mlecs_bench.doors.options import NoOptions, option
+    from mlecs_bench.doors.places import ArgumentKind
     from mlecs_bench.doors.profile import BaseBits, Dtype, LearningRates, LoraSettings, Profile
     from mlecs_bench.doors.scoring import FunctionScorer, Metric, Scorer, check_pairs
     from mlecs_bench.errors import AccessError, DataError, MlecsError, RecordError, UsageError
     from mlecs_bench.execution.cell import run_job
-    from mlecs_bench.execution.jobs import Job
+    from mlecs_bench.execution.elsewhere import Arrivals, Sender, run_parcel
+    from mlecs_bench.execution.event_lines import event_line, event_of
+    from mlecs_bench.execution.jobs import CellResult, Job
+    from mlecs_bench.execution.losses import Losses
+    from mlecs_bench.execution.slurm import SlurmSettings, slurm_minutes, slurm_settings
     from mlecs_bench.execution.workers import Workers
     from mlecs_bench.federation.algorithm import Algorithm
     from mlecs_bench.federation.device import Device
@@ -238,6 +243,7 @@ _HOMES = {
         "NoOptions",
         "option",
     ),
+    "doors.places": ("ArgumentKind",),
     "doors.profile": (
         "BaseBits",
         "Dtype",
@@ -259,7 +265,25 @@ _HOMES = {
         "UsageError",
     ),
     "execution.cell": ("run_job",),
-    "execution.jobs": ("Job",),
+    "execution.elsewhere": (
+        "Arrivals",
+        "Sender",
+        "run_parcel",
+    ),
+    "execution.event_lines": (
+        "event_line",
+        "event_of",
+    ),
+    "execution.jobs": (
+        "CellResult",
+        "Job",
+    ),
+    "execution.losses": ("Losses",),
+    "execution.slurm": (
+        "SlurmSettings",
+        "slurm_minutes",
+        "slurm_settings",
+    ),
     "execution.workers": ("Workers",),
     "federation.algorithm": ("Algorithm",),
     "federation.device": ("Device",),
@@ -397,7 +421,9 @@ __all__ = [
     "Algorithm",
     "AlgorithmInfo",
     "AnswerRule",
+    "ArgumentKind",
     "Arm",
+    "Arrivals",
     "Ask",
     "Bar",
     "BarPanel",
@@ -406,6 +432,7 @@ __all__ = [
     "BudgetName",
     "BudgetRule",
     "CellRef",
+    "CellResult",
     "Change",
     "Claim",
     "ClaimVerdict",
@@ -439,6 +466,7 @@ __all__ = [
     "LearningRates",
     "Line",
     "LoraSettings",
+    "Losses",
     "Manifest",
     "Message",
     "Metric",
@@ -479,11 +507,13 @@ __all__ = [
     "Scorer",
     "Section",
     "SeedMean",
+    "Sender",
     "Server",
     "ServerOptimiser",
     "ServerRule",
     "Setting",
     "ShareBar",
+    "SlurmSettings",
     "Stage",
     "Stat",
     "StoredType",
@@ -523,6 +553,8 @@ __all__ = [
     "draw_communication",
     "draw_shares",
     "estimate",
+    "event_line",
+    "event_of",
     "features_of",
     "fetched_encoder",
     "file_part",
@@ -550,6 +582,7 @@ __all__ = [
     "rng",
     "run",
     "run_job",
+    "run_parcel",
     "save_prepared",
     "score_caption",
     "score_columns",
@@ -557,6 +590,8 @@ __all__ = [
     "score_number",
     "score_table",
     "server_parts",
+    "slurm_minutes",
+    "slurm_settings",
     "supervised_loss",
     "sweep",
     "torch_generator",

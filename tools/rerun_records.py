@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from mlecs_bench.data.cache import default_cache_dir
 from mlecs_bench.doors.options import identifying, plain
 from mlecs_bench.doors.profile_settings import flat, settable
 from mlecs_bench.doors.registry import Registry
@@ -24,7 +25,6 @@ from mlecs_bench.federation.evaluation import spread
 from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.records.results import REPRODUCIBLE, Record, canonical_json, read_records
-from mlecs_bench.session.request import default_cache_dir
 
 
 @click.command()

@@ -17,6 +17,7 @@ from mlecs_bench.doors.hookspecs import (
     TrackerInfo,
 )
 from mlecs_bench.doors.options import NoOptions, option_rows
+from mlecs_bench.doors.places import ArgumentKind, PlaceInfo
 from mlecs_bench.doors.profile import Profile
 from mlecs_bench.doors.profile_settings import setting_rows
 from mlecs_bench.doors.registry import Kind, Loaded, Registry
@@ -45,6 +46,7 @@ def _card(kind: Kind, loaded: Loaded[Any], use: str = "") -> Card:
     words = _words(loaded.info)
     options = option_rows(getattr(loaded.info, "options", NoOptions))
     used = TRACKER_USE if isinstance(loaded.info, TrackerInfo) else USES[kind]
+    used += ARGUMENTS[loaded.info.argument] if isinstance(loaded.info, PlaceInfo) else ""
     return {
         **head,
         **words,
@@ -162,13 +164,15 @@ USES: Mapping[Kind, str] = {
     "metric": "--metrics {name}, or datasets name it among theirs",
     "encoder": "datasets name it as the encoding of a modality",
     "profile": "--profile {name}",
-    "workers": "--workers {name}:NUMBER",
+    "workers": "--workers {name}",
     "fleet": "--fleet {name}",
     "observer": "it is told of every run and sweep, as long as it is installed",
     "study": "sweep --preset with one of its presets; report --study {name}",
 }
 """How a plugin of each kind gets into a run."""
 TRACKER_USE = "--track {name}"
+ARGUMENTS: Mapping[ArgumentKind, str] = {"none": "", "number": ":NUMBER", "text": ":TEXT"}
+"""What stands behind the name of workers or a fleet."""
 
 
 def card_text(card: Card) -> str:

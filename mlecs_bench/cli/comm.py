@@ -12,13 +12,13 @@ import click
 from mlecs_bench.cli.data import shown_progress
 from mlecs_bench.cli.flags import offline_flag
 from mlecs_bench.cli.verbose import verbose_flag
+from mlecs_bench.data.cache import CACHE_VARIABLE, default_cache_dir
 from mlecs_bench.doors.events import Telling
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.files import writable
 from mlecs_bench.plan.settings import parse_pairs, parse_rho
 from mlecs_bench.plan.spec import RunSpec
-from mlecs_bench.session.request import CACHE_VARIABLE, default_cache_dir
 
 if TYPE_CHECKING:
     from mlecs_bench.data.samples import Samples

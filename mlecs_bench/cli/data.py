@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from mlecs_bench.cli.key_value import KeyValueGroup
+from mlecs_bench.data.cache import CACHE_VARIABLE, default_cache_dir
 from mlecs_bench.data.samples import MANIFEST_FILE, DataRequest, Prepared, Samples, open_prepared
 from mlecs_bench.doors.events import Event
 from mlecs_bench.doors.hookspecs import DatasetInfo, Verification
@@ -24,7 +25,6 @@ from mlecs_bench.errors import DataError, UsageError
 from mlecs_bench.files import writable
 from mlecs_bench.plan.settings import parse_pairs
 from mlecs_bench.session.progress import make_view
-from mlecs_bench.session.request import CACHE_VARIABLE, default_cache_dir
 
 SHOWN_IDS = 5
 SHOWN_PROBLEMS = 20

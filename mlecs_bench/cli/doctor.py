@@ -19,13 +19,14 @@ import click
 from mlecs_bench import __version__
 from mlecs_bench.cli.findings import Finding, Status
 from mlecs_bench.cli.flags import offline_flag
+from mlecs_bench.data.cache import CACHE_VARIABLE, default_cache_dir
 from mlecs_bench.doors.events import Telling
 from mlecs_bench.doors.registry import KINDS, OWN_DISTRIBUTION, PLUGINS_VARIABLE, Registry
 from mlecs_bench.errors import MlecsError
 from mlecs_bench.machine import usable_cores
 from mlecs_bench.plan.profiles import profile_named
 from mlecs_bench.plan.spec import USUAL_DEVICES, RunSpec
-from mlecs_bench.session.request import CACHE_VARIABLE, DEFAULT_OUT, default_cache_dir
+from mlecs_bench.session.request import DEFAULT_OUT
 
 if TYPE_CHECKING:
     from mlecs_bench.doors.profile import Profile

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlecs_bench.data.cache import CACHE_VARIABLE, default_cache_dir
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.settings import parse_pairs
-from mlecs_bench.session.request import CACHE_VARIABLE, default_cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

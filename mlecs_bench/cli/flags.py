@@ -10,13 +10,14 @@ import click
 from click.shell_completion import CompletionItem
 
 from mlecs_bench.cli.verbose import verbose_flag
+from mlecs_bench.data.cache import CACHE_VARIABLE
 from mlecs_bench.doors.profile import Dtype
 from mlecs_bench.doors.registry import Kind, Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.settings import DEVICE_KEYS, parse_pairs
 from mlecs_bench.plan.spec import ALL, AnswerRule, RunSpec
 from mlecs_bench.report.frame import BOTH_POINTS
-from mlecs_bench.session.request import CACHE_VARIABLE, DEFAULT_OUT
+from mlecs_bench.session.request import DEFAULT_OUT
 
 Decorated = Callable[..., Any]
 _POSITIVE = click.IntRange(min=1)
@@ -205,8 +206,8 @@ settings_file = click.option(
 PLACES = (
     click.option("--out", metavar="DIR", help="Where records go.  [default: results/NAME of a preset or a study file,"
                  f" the folder of a study.yaml, else {DEFAULT_OUT}]"),
-    click.option("--workers", metavar="N", help="Cells at a time, or kind of workers: N, NAME, NAME:N.  [default: one"
-                 " per core, or one on a GPU]"),
+    click.option("--workers", metavar="N", help="Cells at a time, or kind of workers: N, NAME, NAME:ARGUMENT."
+                 "  [default: one per core, or one on a GPU]"),
     click.option("--fleet", metavar="NAME", help="Where the devices of a cell live: in-process, or processes:2."
                  "  [default: in-process]"),
     click.option("--track", metavar="A,B", help="Trackers to tell: tensorboard, mlflow, wandb.  [default: those of the"

@@ -12,13 +12,13 @@ import click
 from mlecs_bench.cli.data import shown_progress
 from mlecs_bench.cli.flags import offline_flag
 from mlecs_bench.cli.key_value import KeyValueGroup
+from mlecs_bench.data.cache import CACHE_VARIABLE, default_cache_dir
 from mlecs_bench.doors.events import Telling
 from mlecs_bench.doors.hookspecs import MetricRequest
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.files import writable
 from mlecs_bench.plan.profiles import profile_named
 from mlecs_bench.plan.spec import RunSpec
-from mlecs_bench.session.request import CACHE_VARIABLE, default_cache_dir
 
 SHA256_DIGITS = 64
 

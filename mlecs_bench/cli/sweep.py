@@ -29,9 +29,23 @@ if TYPE_CHECKING:
     from mlecs_bench.execution.jobs import CellResult
 
 SHOWN_FAILURES = 10
+STOP_SIGNALS = ("SIGTERM", "SIGUSR1")
+"""What batch systems send a job that is about to end."""
 
 
-@click.command()
+PRINT_SLURM = "--print-slurm"
+
+
+class _Sweep(click.Command):
+    """A command that keeps its arguments as they were typed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments for the script of a batch system."""
+        ctx.meta[PRINT_SLURM] = list(args)
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Sweep)
 @click.option(
     "--preset",
     "preset_name",
@@ -43,17 +57,30 @@ SHOWN_FAILURES = 10
 @offline_flag
 @click.option("--retry", type=click.Choice(["failed"]), help="Run cells again that have failed before.")
 @click.option("--dry-run", is_flag=True, help="List the cells and what is there of them, and stop.")
+@click.option(
+    PRINT_SLURM,
+    is_flag=False,
+    flag_value="",
+    metavar="[NAME=VALUE,...]",
+    help="Print a script for sbatch whose jobs share the cells, and stop: partition=cpu,time=04:00:00,gpus=1,jobs=16.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @click.option("--quiet", is_flag=True, help="Show no progress, only errors and the result.")
 @click.pass_context
-def sweep(ctx: click.Context, /, dry_run: bool, as_json: bool, quiet: bool, **flags: Any) -> None:
+def sweep(
+    ctx: click.Context, /, dry_run: bool, print_slurm: str | None, as_json: bool, quiet: bool, **flags: Any
+) -> None:
     """Run many cells: a preset, a study file or lists.
 
     Of lists every combination is run; flags replace the settings of a preset or a study.
     Cells that have a record are skipped, and so are cells that failed before, unless --retry failed. A cell that
     fails costs only itself. The same command again goes on where this one was stopped.
     """
+    workers = flags["workers"]
     asked = _asked(flags)
+    if print_slurm is not None:
+        click.echo(_slurm_script(print_slurm, asked, ctx.meta[PRINT_SLURM], workers), nl=False)
+        return
     if dry_run:
         cells = _planned(asked)
         click.echo(json.dumps(_cells_json(cells), indent=2) if as_json else _plan_text(cells, asked.out))
@@ -99,20 +126,36 @@ def _listed(text: str) -> str | list[Any]:
     return [part.strip() for part in text.split(",")] if "," in text else text
 
 
+def _slurm_script(text: str, asked: Sweep, typed: list[str], workers: str | None) -> str:
+    """Return the script of an array whose jobs run the command that was typed, one cell at a time on one CPU."""
+    from mlecs_bench.execution.slurm import slurm_script, slurm_settings
+
+    settings = slurm_settings(text)
+    at = next(i for i, word in enumerate(typed) if word.partition("=")[0] == PRINT_SLURM)
+    takes_next = typed[at] == PRINT_SLURM and text != ""
+    command = [sys.executable, "-m", "mlecs_bench", "sweep", *typed[:at], *typed[at + 1 + takes_next :]]
+    if workers is None and settings.cpus == 1 and settings.n_gpus <= 1:
+        command += ["--workers", "1"]
+    n_cells = sum(len(spec.seeds) for spec in asked.specs)
+    return slurm_script(settings, command, Path.cwd(), f"mlecs-{asked.out.name}", n_cells)
+
+
 def _execute(asked: Sweep, quiet: bool) -> Cells:
     """Run the cells under a live view."""
     view = make_view(sum(len(spec.seeds) for spec in asked.specs), sys.stderr, quiet, brief=True)
     view.say(sweep_text(asked))
-    signal.signal(signal.SIGTERM, _interrupt)
+    for name in STOP_SIGNALS:
+        if hasattr(signal, name):  # Windows knows but one of them
+            signal.signal(getattr(signal, name), _interrupt)
     try:
         return sweep_cells(asked, Registry.installed(), view)
     finally:
         view.close()
 
 
-def _interrupt(_signal: int, _frame: Any) -> None:
+def _interrupt(number: int, _frame: Any) -> None:
     """End a sweep that a batch system stops as Ctrl-C would."""
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 class _Notes(Listener):

@@ -24,7 +24,7 @@ from mlecs_bench.federation.checkpoint import cell_lock, checkpoint_folder, remo
 from mlecs_bench.federation.clock import clock_of
 from mlecs_bench.federation.engine import Cell, CellRun
 from mlecs_bench.federation.evaluation import evaluator_of
-from mlecs_bench.federation.fleet import FleetRequest, Recipe, build_host, named_fleet, open_samples
+from mlecs_bench.federation.fleet import FleetRequest, Recipe, build_host, fleet_place, open_samples
 from mlecs_bench.federation.lease import CellInUse
 from mlecs_bench.federation.processes import use_exact_kernels, use_threads
 from mlecs_bench.files import disk_failure
@@ -123,8 +123,8 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
     clock = clock_of(builder)
     recipe = Recipe(plan, job.seed, job.key, job.data, job.execution.cache_dir, folder)
     host = partial(build_host, recipe, registry=registry, builder=builder, evaluator=evaluator)
-    name, size = named_fleet(job.execution.fleet)
-    fleet = registry.fleet(name).info.make(FleetRequest(recipe, host, size, tell))
+    place = fleet_place(job.execution.fleet)
+    fleet = registry.fleet(place.name).info.make(FleetRequest(recipe, host, place.number, tell, place.argument))
     parts = _Parts(builder, evaluator, fleet, recipe)
     info = registry.algorithm(plan.algorithm.name).info
     try:
@@ -155,6 +155,7 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
         fleet.close()
     origin = provenance(plan.torch_device, started) | {"resumed_from_round": resumed, "fleet": job.execution.fleet}
     origin |= {"hub": commits} if (commits := _hub_commits(plan)) else {}
+    origin |= {"lost_attempts": list(job.lost)} if job.lost else {}
     origin |= {"missing": list(outcome.missing)} if outcome.missing else {}
     kept = Kept(builder, outcome)
     if outcome.answers and kept.lacking():

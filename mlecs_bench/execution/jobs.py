@@ -23,9 +23,10 @@ class Execution:
     """How cells are carried out; nothing here can change a number.
 
     `workers` None: one per core that memory allows, or one per GPU; no more than cells. `engine` names the workers,
-    None for those of this machine. `fleet` is where the devices of a cell live, as users write it. `retry_failed`:
-    cells that have failed before are run again. `track` names the trackers that are told of them. `save_predictions`:
-    answers are kept beside records, None where no party has many test samples; `save_models`: so are trained models.
+    None for those of this machine, and `argument` is what was written behind that name. `fleet` is where the devices of
+    a cell live, as users write it. `retry_failed`: cells that have failed before are run again. `track` names the
+    trackers that are told of them. `save_predictions`: answers are kept beside records, None where no party has many
+    test samples; `save_models`: so are trained models.
     """
 
     out: Path
@@ -37,11 +38,15 @@ class Execution:
     track: tuple[str, ...] = ()
     save_predictions: bool | None = None
     save_models: bool = False
+    argument: str = ""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One cell: its plan and seed, the folder of its prepared data, its identity, and how events name it."""
+    """One cell: its plan and seed, the folder of its prepared data, its identity, and how events name it.
+
+    `lost` says of every earlier attempt that was lost with the process or the machine it ran on how that came about.
+    """
 
     plan: Plan
     seed: int
@@ -49,6 +54,7 @@ class Job:
     execution: Execution
     identity: Mapping[str, Any]
     ref: CellRef
+    lost: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

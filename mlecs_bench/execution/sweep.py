@@ -19,7 +19,7 @@ from mlecs_bench.execution.jobs import CellResult, Job
 from mlecs_bench.federation.checkpoint import cell_in_use, checkpoint_folder
 from mlecs_bench.records.failures import find_failure, remove_failure, write_failure
 from mlecs_bench.records.names import option_words
-from mlecs_bench.records.results import find_record, read_record
+from mlecs_bench.records.results import stored_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,12 +36,13 @@ RESUME_HINT = "Every finished round is kept; run the same command again to go on
 
 
 class Interrupted(MlecsError):  # noqa: N818  # it is no error: the user asked for it
-    """The user pressed Ctrl-C; finished rounds are on disk."""
+    """The user pressed Ctrl-C, or a batch system sent the signal `by`; finished rounds are on disk."""
 
     exit_code = 130
 
-    def __init__(self, done: int, total: int, resume_hint: str) -> None:
-        super().__init__(f"interrupted: {done} of {total} cells are done. {resume_hint}")
+    def __init__(self, done: int, total: int, resume_hint: str, by: str = "") -> None:
+        how = f"interrupted by {by}" if by else "interrupted"
+        super().__init__(f"{how}: {done} of {total} cells are done. {resume_hint}")
         self.done = done
         self.total = total
         self.resume_hint = resume_hint
@@ -99,8 +100,8 @@ def run_jobs(
         workers = make_workers(len(todo), dispatcher)
         try:
             _work_off(todo, workers, dispatcher, earlier)
-        except KeyboardInterrupt:
-            raise Interrupted(len(dispatcher.results), len(jobs), RESUME_HINT) from None
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted(len(dispatcher.results), len(jobs), RESUME_HINT, by=str(interrupt)) from None
         finally:
             workers.stop()
     return [dispatcher.results[job.key] for job in jobs]
@@ -134,9 +135,9 @@ def what_there_is(job: Job) -> CellResult | None:
     """Return how a cell has ended that is not run: its record, how it failed before, or that its file is damaged."""
     out = job.execution.out
     try:
-        path = find_record(out, job.identity)
-        if path is not None:
-            return CellResult(job.seed, path, read_record(path), skipped=True)
+        found = stored_record(out, job.identity)
+        if found is not None:
+            return CellResult(job.seed, *found, skipped=True)
         failure = find_failure(out, job.identity)
     except RecordError as error:
         return CellResult(job.seed, error=str(error), skipped=True)
@@ -150,8 +151,8 @@ def _work_off(todo: Sequence[Job], workers: Workers, dispatcher: Dispatcher, ear
     """Run the jobs until each has a result; one that another process has is looked at again every now and then."""
     waiting = deque(todo)
     aside: deque[tuple[float, Job]] = deque()
-    keys = {job.key for job in todo}
-    while keys - dispatcher.results.keys():
+    before = len(dispatcher.results)
+    while len(dispatcher.results) - before < len(todo):
         while workers.free and (waiting or (aside and aside[0][0] <= time.monotonic())):
             job = waiting.popleft() if waiting else aside.popleft()[1]
             if cell_in_use(checkpoint_folder(job.execution.out, job.key)):

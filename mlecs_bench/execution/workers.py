@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 5.0
 """How long a worker may take to leave after Ctrl-C before it is killed."""
+MOMENT = 0.5
+"""Seconds for a signal that all processes of a job are sent to come here, too."""
 
 
 class Workers(Protocol):
@@ -192,6 +194,8 @@ class LocalWorkers:
         self._slots = [None if other is slot else other for other in self._slots]
         job, slot.job = slot.job, None
         slot.pool.shutdown(wait=False, cancel_futures=True)
+        if _was_told_to_end(slot):
+            time.sleep(MOMENT)  # a batch system tells all processes of a job, and this one may be told last
         if job is not None:
             self._tell(CellResult(job.seed, error=_death(slot)).event(job.ref))
 
@@ -211,10 +215,14 @@ class LocalWorkers:
                 process.kill()
 
 
+def _was_told_to_end(slot: _Slot) -> bool:
+    return any(isinstance(error, SystemExit) for error in slot.failed)
+
+
 def _death(slot: _Slot) -> str:
     """Return why a process ended in the middle of a cell."""
     others = [error for error in slot.failed if not isinstance(error, BrokenProcessPool)]
-    if any(isinstance(error, SystemExit) for error in others):
+    if _was_told_to_end(slot):
         return "the worker process was told to end (SIGTERM); every finished round is kept"
     if others:
         return f"the cell could not be given to a worker process ({' '.join(str(others[0]).split())})"
@@ -247,7 +255,7 @@ IN_PROCESS = WorkersInfo(
     title="In this process",
     summary="One cell at a time, in the process that asks: no process to start, and a debugger sees it.",
     make=_in_process,
-    takes_number=False,
+    argument="none",
 )
 PROCESSES = WorkersInfo(
     title="Processes of this machine",

@@ -14,14 +14,13 @@ import json
 import os
 import secrets
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlecs_bench.errors import MlecsError
-from mlecs_bench.files import create
+from mlecs_bench.files import clock_of, create
 from mlecs_bench.machine import machine_id, process_lives, process_started
 
 BEAT = 10.0
@@ -79,10 +78,10 @@ class Lease:
     def _beat(self) -> None:
         """Touch the file now and then; a disk that fails is told of by whoever writes a checkpoint."""
         while not self._over.wait(BEAT):
-            found = _read(self._path)
-            if found is None or found.text != self._text:
-                return
-            with suppress(OSError):
+            with suppress(OSError):  # a server of files may be away for a moment
+                found = _read(self._path)
+                if found is None or found.text != self._text:
+                    return
                 os.utime(self._path)
 
 
@@ -106,7 +105,7 @@ def held(path: Path) -> Iterator[Lease]:
 def is_held(path: Path) -> bool:
     """Say whether a process holds the lease at `path` now."""
     found = _read(path)
-    return found is not None and not found.is_over(_clock(path.parent))
+    return found is not None and not found.is_over(clock_of(path.parent))
 
 
 def _take_over(path: Path, text: str) -> None:
@@ -116,11 +115,11 @@ def _take_over(path: Path, text: str) -> None:
     again. One that dies in between leaves that file, which is ignored when it is old.
     """
     found = _read(path)
-    if found is not None and not found.is_over(_clock(path.parent)):
+    if found is not None and not found.is_over(clock_of(path.parent)):
         raise _in_use(path)
     taken = path.with_suffix(".taken")
     abandoned = _read(taken)
-    if abandoned is not None and _clock(path.parent) - abandoned.touched > EXPIRY:
+    if abandoned is not None and clock_of(path.parent) - abandoned.touched > EXPIRY:
         taken.unlink(missing_ok=True)
     if not create(taken, text.encode()):
         raise _in_use(path)
@@ -150,16 +149,3 @@ def _read(path: Path) -> _Written | None:
         if error.errno == errno.ESTALE:
             return None  # removed on another machine while it was being opened
         raise
-
-
-def _clock(folder: Path) -> float:
-    """Return the time of the file system of `folder`, which may be another machine's."""
-    probe = folder / f".clock-{secrets.token_hex(8)}"
-    try:
-        probe.touch()
-        return probe.stat().st_mtime
-    except OSError:
-        return time.time()
-    finally:
-        with suppress(OSError):
-            probe.unlink()

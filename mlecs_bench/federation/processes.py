@@ -86,8 +86,13 @@ def apart_from_script() -> Iterator[None]:
 
 
 def start_process(threads: int, gpu: str | None) -> None:
-    """Prepare a process: it leaves Ctrl-C to its parent, which ends it by SIGTERM, and dies with its parent."""
+    """Prepare a process: it leaves Ctrl-C to its parent, which ends it by SIGTERM, and dies with its parent.
+
+    So it does with SIGUSR1, which a batch system sends to all processes of a job before its time is over.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu

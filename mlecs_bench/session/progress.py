@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from statistics import fmean
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TextIO
 
 from mlecs_bench.doors.events import CellRef, Event
@@ -61,6 +61,22 @@ NOISE = 1.2
 """A time to go that would rise by less than this factor stays as it was."""
 
 
+@dataclass
+class _Measured:
+    """What units of one kind took: the first one, how many they are, and the sum of their seconds."""
+
+    first: float
+    n: int = 0
+    total: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.n += 1
+        self.total += seconds
+
+    def mean(self) -> float:
+        return self.total / self.n
+
+
 class Tally:
     """Counts finished units to tell how long the rest will take.
 
@@ -69,6 +85,8 @@ class Tally:
     and number of devices, and apart for turns and scorings, since those differ most; where none has been measured yet,
     the mean of the others stands in. Units that a checkpoint or an existing record already covers are left out: they
     cost no time now. A time to go rises only where work takes longer than what was measured so far.
+
+    Sums are kept, not lists: what an event or a time to go costs does not grow with the number of cells.
     """
 
     def __init__(self, n_cells: int, clock: Clock = time.monotonic) -> None:
@@ -77,30 +95,48 @@ class Tally:
         self.failed = 0
         self._clock = clock
         self._started: dict[CellRef, float] = {}
-        self._took: dict[CellRef, float] = {}
         self._last: dict[CellRef, float] = {}
         self._open: dict[CellRef, Counter[Work]] = {}
-        self._seconds_of: dict[tuple[Kind, Work], list[float]] = {}
+        self._left: Counter[tuple[Kind, Work]] = Counter()
+        self._longest: CellRef | None = None
+        self._seconds_of: dict[tuple[Kind, Work], _Measured] = {}
         self._ended: set[CellRef] = set()
+        self._running: dict[CellRef, float] = {}
+        self._first_start = 0.0
+        self._took_in_all = 0.0
         self._told: float | None = None
 
     @property
     def running(self) -> int:
         """How many cells have begun and not ended."""
-        return len(self._started.keys() - self._ended)
+        return len(self._running)
 
     def plan(self, cells: Sequence[CellRef]) -> None:
         """All cells are known now."""
         self.n_cells = len(cells)
-        self._open = {cell: _work(cell) for cell in cells} | self._open
+        for cell in cells:
+            if cell not in self._open:
+                self._leave(cell, _work(cell))
         self._told = None
+
+    def _leave(self, cell: CellRef, work: Counter[Work]) -> None:
+        """Keep what is left to do of a cell."""
+        for what, n in self._open.get(cell, Counter()).items():
+            self._left[_kind(cell), what] -= n
+        for what, n in work.items():
+            self._left[_kind(cell), what] += n
+        self._open[cell] = work
+        if self._longest is None or units(cell) > units(self._longest):
+            self._longest = cell
 
     def start(self, cell: CellRef, resumed_round: int) -> bool:
         """A cell begins after round `resumed_round`; False when it is over already: a worker's events may come late."""
         if cell in self._started or cell in self._ended:
             return False
-        self._started[cell] = self._last[cell] = self._clock()
-        self._open[cell] = _work(cell, resumed_round)
+        now = self._clock()
+        self._first_start = now if not self._started else self._first_start
+        self._started[cell] = self._last[cell] = self._running[cell] = now
+        self._leave(cell, _work(cell, resumed_round))
         return True
 
     def unit(self, cell: CellRef, work: Work = "training") -> None:
@@ -108,22 +144,24 @@ class Tally:
         if cell not in self._started:
             return
         now = self._clock()
-        self._seconds_of.setdefault((_kind(cell), work), []).append(now - self._last[cell])
+        seconds = now - self._last[cell]
+        self._seconds_of.setdefault((_kind(cell), work), _Measured(seconds)).add(seconds)
         self._last[cell] = now
         left = self._open[cell]
-        if left[work]:
-            left[work] -= 1
-        elif other := +left:
-            left[next(iter(other))] -= 1
+        done = work if left[work] else next(iter(+left), None)
+        if done is not None:
+            left[done] -= 1
+            self._left[_kind(cell), done] -= 1
 
     def end(self, cell: CellRef, failed: bool = False) -> None:
         """A cell is over, with a record, an error, or because its record exists already."""
         self.cells_done += 1
         self.failed += failed
-        self._open[cell] = Counter()
+        self._leave(cell, Counter())
         self._ended.add(cell)
-        if cell in self._started:
-            self._took[cell] = self._clock() - self._started[cell]
+        started = self._running.pop(cell, None)
+        if started is not None:
+            self._took_in_all += self._clock() - started
 
     def has_started(self, cell: CellRef) -> bool:
         """Tell whether `cell` began in this run."""
@@ -133,7 +171,9 @@ class Tally:
         """Return the seconds to go; 0 while only a record is left to write, None before the first unit."""
         if not self._seconds_of:
             return None
-        at_a_time = self._seconds(self._started) / (self._clock() - min(self._started.values()) or 1.0)
+        now = self._clock()
+        took = self._took_in_all + sum(now - started for started in self._running.values())
+        at_a_time = took / (now - self._first_start or 1.0)
         found = self._seconds_left() / max(at_a_time, 1e-9)
         if self._told is None or not self._told < found <= NOISE * self._told:
             self._told = found
@@ -143,42 +183,41 @@ class Tally:
         """Return the seconds to go for a running cell; None where `eta` would tell none."""
         return self._left_of(cell) if self._last.get(cell, 0.0) > self._started.get(cell, 0.0) else None
 
-    def _seconds(self, cells: Iterable[CellRef]) -> float:
-        """Return how long cells have run until now, one after the other."""
-        now = self._clock()
-        return sum(self._took.get(cell, now - self._started[cell]) for cell in cells)
-
     def _seconds_left(self) -> float:
         """Return the seconds that all cells which have not ended would take one after the other."""
-        unseen = max(0, self.n_cells - len(self._open))
-        like = max(self._open, key=units, default=None)
+        unseen, like = max(0, self.n_cells - len(self._open)), self._longest
         of_unseen = sum(n * self._mean(None, work) for work, n in _work(like).items()) if unseen and like else 0.0
-        return sum(map(self._left_of, self._open)) + unseen * of_unseen
+        left = sum(n * self._mean(kind, work) for (kind, work), n in self._left.items() if n)
+        return left + unseen * of_unseen
 
     def _left_of(self, cell: CellRef) -> float:
         return sum(n * self._mean(_kind(cell), work) for work, n in self._open.get(cell, Counter()).items())
 
     def _mean(self, kind: Kind | None, work: Work) -> float:
         """Return the seconds of one unit; None is for cells of which nothing is known."""
-        own = self._seconds_of.get((kind, work), []) if kind else []
-        every = [one for (_, of), seconds in self._seconds_of.items() if of == work for one in seconds]
-        seconds = own or every
+        measured = (self._seconds_of.get((kind, work)) if kind else None) or self._every(work)
         guess = self._guess(kind, work)
-        if not seconds:
+        if measured is None:
             return guess
-        if len(seconds) == 1:
-            return min(seconds[0], guess) if work == "scoring" and guess else seconds[0]
-        rest = fmean(seconds[1:])
+        if measured.n == 1:
+            return min(measured.first, guess) if work == "scoring" and guess else measured.first
+        rest = (measured.total - measured.first) / (measured.n - 1)
         # The first one may hold what is done once, such as loading the scorer's model.
-        return rest if seconds[0] > 2 * rest else fmean(seconds)
+        return rest if measured.first > 2 * rest else measured.mean()
 
     def _guess(self, kind: Kind | None, work: Work) -> float:
         """Return the seconds of a unit by what was measured of the other work; 0 where nothing was."""
         other: Work = "training" if work == "scoring" else "scoring"
-        measured = self._seconds_of.get((kind, other)) if kind else None
-        every = [one for (_, of), seconds in self._seconds_of.items() if of == other for one in seconds]
-        of_other = fmean(measured or every) if measured or every else 0.0
+        measured = (self._seconds_of.get((kind, other)) if kind else None) or self._every(other)
+        of_other = measured.mean() if measured else 0.0
         return of_other * SCORING_GUESS if work == "scoring" else of_other
+
+    def _every(self, work: Work) -> _Measured | None:
+        """Return what units of all kinds of cells took, None where none was measured."""
+        found = [measured for (_, of), measured in self._seconds_of.items() if of == work]
+        if not found:
+            return None
+        return _Measured(found[0].first, sum(one.n for one in found), sum(one.total for one in found))
 
     def state(self) -> str:
         """Return where all cells stand, in a few words."""

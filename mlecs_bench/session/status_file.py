@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -14,7 +15,7 @@ from typing import Any
 
 from mlecs_bench.doors.events import CellRef, Event
 from mlecs_bench.errors import MlecsError
-from mlecs_bench.files import write_text
+from mlecs_bench.files import clock_of, write_text
 from mlecs_bench.machine import process_lives
 from mlecs_bench.records.provenance import now
 from mlecs_bench.session.progress import Listener, Tally, Work, cell_name, cell_of, moment
@@ -23,6 +24,10 @@ SCHEMA = "mlecs-bench/status/1"
 FOLDER = ".sweeps"
 MIN_GAP = 2.0
 """Seconds between two versions of the file, besides those for a cell that has begun or ended."""
+BEAT = 20.0
+"""Seconds between two signs of life, by the file's time alone."""
+EXPIRY = 180.0
+"""Seconds without one after which a sweep of another machine counts as lost."""
 KEYS = {"host", "pid", "started", "state", "updated", "cells", "eta_seconds", "running"}
 COUNTS = {"total", "done", "failed", "skipped"}
 
@@ -41,6 +46,14 @@ class StatusFile(Listener):
         self._written = -MIN_GAP
         self._path.parent.mkdir(parents=True, exist_ok=True)
         forget_ended(out)
+        self._over = threading.Event()
+        threading.Thread(target=self._beat, name="status file", daemon=True).start()
+
+    def _beat(self) -> None:
+        """Show other machines that this process lives, also while nothing happens that is worth a new version."""
+        while not self._over.wait(BEAT):
+            with suppress(OSError):
+                os.utime(self._path)
 
     def on_cells(self, event: Event) -> None:
         """Learn how much there is to do."""
@@ -75,6 +88,7 @@ class StatusFile(Listener):
 
     def close(self, state: str) -> None:
         """Say that the sweep is over: "done", "interrupted" or "failed"."""
+        self._over.set()
         self._running.clear()
         with suppress(MlecsError):  # a full disk must not hide how the sweep ended
             self._write(state)
@@ -138,13 +152,19 @@ def _read(path: Path) -> Status | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         whole = values["schema"] == SCHEMA and values.keys() >= KEYS and values["cells"].keys() >= COUNTS
-        return Status(_state(values), values) if whole else None
+        return Status(_state(path, values), values) if whole else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _state(values: Mapping[str, Any]) -> str:
-    """Return the state a file names, unless it says "running" of a process that this machine no longer has."""
-    if values["state"] != "running" or values["host"] != socket.gethostname():
+def _state(path: Path, values: Mapping[str, Any]) -> str:
+    """Return the state a file names, unless it says "running" of a process that is gone.
+
+    This machine knows its own processes. Those of others touch their files, which has the file system's own time.
+    """
+    if values["state"] != "running":
         return str(values["state"])
-    return "lost" if process_lives(int(values["pid"])) is False else "running"
+    lives = process_lives(int(values["pid"])) if values["host"] == socket.gethostname() else None
+    if lives is None:
+        lives = clock_of(path.parent) - path.stat().st_mtime <= EXPIRY
+    return "running" if lives else "lost"

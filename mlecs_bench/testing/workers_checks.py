@@ -56,10 +56,11 @@ class Crew:
 
     name: str
     info: WorkersInfo
+    argument: str = ""
 
     def make(self, tell: Tell) -> Workers:
         """Return fresh workers for `SIZE` jobs at a time."""
-        workers: Workers = self.info.make(WorkersRequest(SIZE, threads=1, tell=tell))
+        workers: Workers = self.info.make(WorkersRequest(SIZE, threads=1, tell=tell, argument=self.argument))
         return workers
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 from functools import partial
@@ -62,10 +63,11 @@ class FakeSweep:
 
 @pytest.fixture
 def _signals():
-    """A sweep handles SIGTERM in its own way, which must not outlive a test."""
-    before = signal.getsignal(signal.SIGTERM)
+    """A sweep handles signals in its own way, which must not outlive a test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -103,7 +105,8 @@ def test_lists_of_flags_are_every_combination(call, fake):
     assert {(s.dataset, s.split, s.seeds, str(s.options)) for s in fake.specs} == {
         ("toy", "frame", (27,), "{'rank': '4'}")
     }
-    assert fake.execution == Execution(Path("o"), Path("c"), 3, "slurm", "processes:2", retry_failed=False)
+    expected = Execution(Path("o"), Path("c"), 3, "slurm", "processes:2", retry_failed=False, argument="3")
+    assert fake.execution == expected
 
 
 def test_retry_failed_is_passed_on_and_the_folder_is_scratch(call, fake):
@@ -128,7 +131,7 @@ def test_a_wrong_request_is_refused_in_one_line(call, fake):
         ((*GRID, "--seeds", "1", "--n-seeds", "1"), "seeds and n-seeds exclude each other"),
         ((*GRID, "--n-seeds", "0"), "n-seeds must be from 1 to 5, got 0"),
         ((*GRID, "--retry", "all"), "'all' is not"),
-        ((*GRID, "--workers", "0"), "workers must be a whole number of at least 1, or NAME:NUMBER, got 0"),
+        ((*GRID, "--workers", "0"), "workers must be a whole number of at least 1, NAME or NAME:ARGUMENT, got 0"),
     ):
         code, out, err = call(*arguments)
         assert (code, out, err.count("\n"), fake.specs) == (2, "", 1, [])
@@ -234,8 +237,9 @@ def test_the_status_says_how_the_sweep_ended(call, fake):
         assert found.values["cells"] == {"total": 4, "done": 4, "failed": 0, "skipped": 0}
 
 
-def test_sigterm_is_as_good_as_ctrl_c(call, fake, monkeypatch):
-    monkeypatch.setattr(protocol, "sweep", lambda *_: signal.raise_signal(signal.SIGTERM))
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_what_a_batch_system_sends_is_as_good_as_ctrl_c(call, fake, monkeypatch, number):
+    monkeypatch.setattr(protocol, "sweep", lambda *_: signal.raise_signal(number))
     code, _, err = call(*GRID, "--quiet", "--out", "o")
     assert (code, err.split("\n")[-2]) == (130, "interrupted")
     assert [status.state for status in read_statuses(Path("o"))] == ["interrupted"]
@@ -275,3 +279,23 @@ def test_a_dry_run_as_json_counts_the_cells(planned):
     assert (found["total"], found["done"], found["failed"], found["to_do"]) == (4, 1, 1, 2)
     assert [cell["state"] for cell in found["cells"]] == ["done", "failed", "to do", "to do"]
     assert [bool(cell["path"]) for cell in found["cells"]] == [True, False, False, False]
+
+
+def test_a_script_for_slurm_runs_the_command_that_was_typed_and_nothing_is_run_for_it(call, monkeypatch):
+    monkeypatch.setattr(protocol, "sweep", lambda *_: pytest.fail("the sweep was run"))
+    own = (*GRID, "--out", "my results", "--rho", "audio=0.5,vision=1")
+    for asked, workers in (
+        (("--print-slurm",), " --workers 1"), (("--print-slurm", "cpus=4,jobs=2"), ""),
+        (("--print-slurm=partition=cpu",), " --workers 1"), (("--print-slurm", "--workers", "3"), ""),
+    ):  # fmt: skip  # how it is asked for, and what is said of workers beside what was typed
+        code, out, err = call(*asked, *own)
+        assert (code, err) == (0, "")
+        (line,) = (line for line in out.splitlines() if line.endswith(" &"))
+        typed = [word for word in shlex.split(line.removesuffix(" &")) if word not in ("--workers", "1", "3")]
+        assert typed[:4] == [sys.executable, "-m", "mlecs_bench", "sweep"]
+        assert typed[4:] == list(own)
+        assert line.removesuffix(" &").endswith(workers)
+        assert "#SBATCH --array=1-" in out
+    code, out, err = call(*GRID, "--print-slurm", "partitions=cpu")
+    assert (code, out) == (2, "")
+    assert "Slurm has no setting 'partitions' here" in err

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from functools import partial
 
 import pytest
@@ -17,7 +18,7 @@ from hand_made import make_record
 from mlecs_bench.records.failures import write_failure
 from mlecs_bench.records.results import write_record
 from mlecs_bench.session import status_file
-from mlecs_bench.session.status_file import StatusFile, read_statuses
+from mlecs_bench.session.status_file import EXPIRY, StatusFile, read_statuses
 
 HOST = socket.gethostname()
 REFS = [cell(seed) for seed in (27, 34, 46, 52)]
@@ -180,6 +181,22 @@ def test_a_sweep_whose_process_is_gone_without_a_word_is_lost(tmp_path, gone):
     found = [(status.state, status.live) for status in read_statuses(tmp_path)]
     # Those that run come first, then the newest; of another machine's processes this one knows nothing.
     assert found == [("running", True), ("running", True), ("lost", False), ("done", False)]
+
+
+def test_a_sweep_of_another_machine_is_lost_when_its_file_was_not_touched_for_minutes(tmp_path, clock, monkeypatch):
+    for name, age in (("fresh", 0), ("late", EXPIRY - 60), ("gone", EXPIRY + 60)):
+        other_file(tmp_path, name, host="another-machine", pid=1, workers=name)
+        os.utime(tmp_path / ".sweeps" / f"{name}.json", (time.time() - age,) * 2)
+    found = {status.values["workers"]: status.state for status in read_statuses(tmp_path)}
+    assert found == {"fresh": "running", "late": "running", "gone": "lost"}
+    monkeypatch.setattr(status_file, "BEAT", 0.01)
+    status, _ = begun(tmp_path, clock)
+    os.utime(own_file(tmp_path), (0, 0))
+    deadline = time.monotonic() + 10
+    while own_file(tmp_path).stat().st_mtime == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert own_file(tmp_path).stat().st_mtime > 0
+    status.close("done")
 
 
 def test_a_process_of_another_user_is_running(tmp_path, monkeypatch):

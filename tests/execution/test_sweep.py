@@ -291,6 +291,11 @@ def test_ctrl_c_counts_what_is_done_stops_the_workers_and_keeps_it(tmp_path, wat
     assert again.started == [46, 52]
 
 
+def test_a_signal_of_a_batch_system_is_named_in_the_line_that_ends_the_sweep(tmp_path, watcher):
+    with pytest.raises(sweep.Interrupted, match=r"^interrupted by SIGUSR1: 0 of 1 cells are done\. Every"):
+        run(make_jobs(tmp_path, seeds=(27,)), Pretending(seed27=KeyboardInterrupt("SIGUSR1")), watcher)
+
+
 def test_ctrl_c_counts_cells_that_were_there(tmp_path, watcher):
     for seed in (34, 46):
         write_record(tmp_path, record_of(seed))

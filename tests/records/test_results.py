@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import random
 import threading
 from pathlib import Path
 from queue import SimpleQueue
@@ -426,3 +427,24 @@ def test_the_schema_lists_every_part_that_is_compared():
     schema = json.loads(Path(results.__file__).with_name("record.schema.json").read_text())
     assert set(results.REPRODUCIBLE) | {"cost", "provenance"} == set(schema["required"])
     assert schema["properties"]["schema"]["const"] == results.SCHEMA
+
+
+def test_files_of_a_cell_are_found_whatever_was_written_or_deleted_just_before(tmp_path, monkeypatch):
+    for settled in (10**12, -(10**15)):  # as if every folder had just changed, or had not for long
+        monkeypatch.setattr(results, "SETTLED_NS", settled)
+        folder = tmp_path / f"records{settled}"
+        draw = random.Random(27)  # noqa: S311  # no secret
+        identities = [make_record(seed=seed)["identity"] for seed in range(12)]
+        assert results.keyed(folder, identities[0]) == []
+        folder.mkdir()
+        for step in range(120):
+            one = draw.choice(identities)
+            key = identity_key(one)[:8]
+            path = folder / draw.choice([f"a--{key}.json", f"b--c--{key}.json", f".a--{key}.json", f"a--{key}.part"])
+            before = folder.stat().st_mtime_ns
+            path.unlink() if path.exists() else path.touch()
+            os.utime(folder, ns=(before + step + 1,) * 2)  # a clock that shows every change
+            for each in draw.sample(identities, 3):
+                expected = sorted(folder.glob(f"[!.]*--{identity_key(each)[:8]}.json"))
+                assert results.keyed(folder, each) == expected
+                assert results.keyed(folder, each) == expected
