@@ -105,7 +105,7 @@ def _execute(asked: Sweep, quiet: bool) -> Cells:
     view.say(sweep_text(asked))
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return sweep_cells(asked, Registry.installed(), view)
+        return sweep_cells(asked, Registry.installed(), view, brief=True)
     finally:
         view.close()
 

@@ -119,7 +119,7 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
     evaluator = evaluator_of(plan, builder.samples, registry, job.execution.cache_dir, telling(tell))
     server = builder.server()
     builder.check_lengths()
-    recipe = Recipe(plan, job.seed, job.key, job.data, job.execution.cache_dir, folder)
+    recipe = Recipe(plan, job.seed, job.key, job.data, job.execution.cache_dir, folder, lease.text)
     host = partial(build_host, recipe, registry=registry, builder=builder, evaluator=evaluator)
     name, size = named_fleet(job.execution.fleet)
     fleet = registry.fleet(name).info.make(FleetRequest(recipe, host, size, tell))

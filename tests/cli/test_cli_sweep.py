@@ -103,7 +103,7 @@ def test_lists_of_flags_are_every_combination(call, fake):
     assert {(s.dataset, s.split, s.seeds, str(s.options)) for s in fake.specs} == {
         ("toy", "frame", (27,), "{'rank': '4'}")
     }
-    assert fake.execution == Execution(Path("o"), Path("c"), 3, "slurm", "processes:2", retry_failed=False)
+    assert fake.execution == Execution(Path("o"), Path("c"), 3, "slurm", "processes:2", retry_failed=False, brief=True)
 
 
 def test_retry_failed_is_passed_on_and_the_folder_is_scratch(call, fake):
