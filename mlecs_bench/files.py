@@ -1,16 +1,17 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and JSON that is read without surprises."""
 
 from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import secrets
 import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mlecs_bench.errors import MlecsError, UsageError
 
@@ -141,6 +142,62 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def parsed_json(text: str | bytes) -> Any:
+    """Return JSON values; raises ValueError, in a line, for all that others would read in another way, or not at all.
+
+    That is bytes that are not UTF-8, NaN and infinity, numbers beyond a float's range or of thousands of digits, a name
+    that stands twice in an object, half a character, and nesting without end.
+    """
+    decoded = text if isinstance(text, str) else text.decode()
+    try:
+        values = json.loads(
+            decoded, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_without_repeated_names
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if isinstance(values, dict | list):
+        _check_depth(values)
+    if "\\u" in decoded:
+        try:
+            json.dumps(values, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("it holds half a character (a lone surrogate)") from error
+    return values
+
+
+MOST_LEVELS = 100
+"""How deeply JSON may be nested: far below where Python's stack ends, for whatever walks through it later."""
+
+
+def _check_depth(values: Any) -> None:
+    """Raise ValueError for values that are nested too deeply."""
+    level = [values]
+    for _ in range(MOST_LEVELS):
+        inside = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [value for values_ in inside for value in values_ if isinstance(value, dict | list)]
+        if not level:
+            return
+    raise ValueError("it is nested too deeply")
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}, which is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text[:40])
+
+
+def _without_repeated_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        names: set[str] = set()
+        twice = next(name for name, _ in pairs if name in names or names.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"'{twice[:40]}' stands there twice")
+    return values
 
 
 def writable(out: Path, flag: str = "--out") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import threading
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlecs_bench.errors import MlecsError
-from mlecs_bench.files import create, publish, write_bytes, write_text
+from mlecs_bench.files import MOST_LEVELS, create, parsed_json, publish, write_bytes, write_text
 
 WRITERS = (create, write_bytes, lambda path, content: publish(path, content.decode()),
            lambda path, content: write_text(path, content.decode()))  # fmt: skip
@@ -85,3 +86,18 @@ def test_a_link_whose_answer_was_lost_has_created_the_file(tmp_path, monkeypatch
     assert create(tmp_path / "a", b"mine")
     assert not create(tmp_path / "a", b"yours")
     assert (tmp_path / "a").read_bytes() == b"mine"
+
+
+def test_json_that_readers_take_in_different_ways_or_not_at_all_is_no_json():
+    deepest = "[" * MOST_LEVELS + "]" * MOST_LEVELS
+    for text in ('{"a": [1, 2.5, null, true, "é"]}', "3", '"\\u00e9"', deepest, "[1e308]", '"\\ud83d\\ude00"'):
+        assert parsed_json(text) == parsed_json(text.encode()) == json.loads(text)
+    for text in (
+        "", "{", "NaN", "[-Infinity]", "[1e999]", "9" * 5000, '{"a": 1, "a": 1}', '"\\ud800"', f"[{deepest}]",
+        "[" * 99999, '{"a":' * 9999,
+    ):  # fmt: skip  # texts
+        with pytest.raises(ValueError, match=r"\w"):
+            parsed_json(text)
+    for data in (b"\xff", b'"\xed\xa0\x80"', "1".encode("utf-16")):
+        with pytest.raises(ValueError, match=r"\w"):
+            parsed_json(data)

@@ -10,7 +10,7 @@ import click
 
 from mlecs_bench.errors import UsageError
 from mlecs_bench.records.failures import read_failures
-from mlecs_bench.records.results import record_files
+from mlecs_bench.records.results import damaged_files, record_files
 from mlecs_bench.session.progress import duration
 from mlecs_bench.session.request import DEFAULT_OUT
 from mlecs_bench.session.status_file import Status, read_statuses
@@ -35,17 +35,19 @@ def status(folder: Path, as_json: bool) -> None:
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder; give the --out of a sweep")
     statuses = read_statuses(folder)
-    records = len(record_files(folder))
+    damaged = damaged_files(folder)
+    records = len(record_files(folder)) - len(damaged)
     failures, problems = read_failures(folder)
-    for problem in problems:
+    for problem in (*damaged, *problems):
         click.echo(f"warning: {problem}", err=True)
     if as_json:
         sweeps = [{**s.values, "state": s.state} for s in statuses]
         failed = [{"cell": _named(f.identity), "error": f.reason, "attempts": f.attempts} for f in failures]
-        click.echo(json.dumps({"records": records, "failures": failed, "sweeps": sweeps}, indent=2))
+        click.echo(json.dumps({"records": records, "damaged": damaged, "failures": failed, "sweeps": sweeps}, indent=2))
         return
     lines = [line for found in statuses for line in _lines(found)]
-    lines.append(f"{folder}: {records} record files, {len(failures)} failures")
+    others = f", {len(damaged)} that are no whole records" if damaged else ""
+    lines.append(f"{folder}: {records} record files{others}, {len(failures)} failures")
     lines += [f"  failed: {_named(f.identity)}: {f.reason} ({f.attempts}x, last {f.ended})" for f in failures]
     click.echo("\n".join(lines if statuses else ["no sweep has run here", *lines]))
 

@@ -148,7 +148,7 @@ def _execute(asked: Sweep, quiet: bool) -> Cells:
         if hasattr(signal, name):  # Windows knows but one of them
             signal.signal(getattr(signal, name), _interrupt)
     try:
-        return sweep_cells(asked, Registry.installed(), view)
+        return sweep_cells(asked, Registry.installed(), view, brief=True)
     finally:
         view.close()
 

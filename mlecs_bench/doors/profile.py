@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,10 +27,18 @@ class Range:
     holds: Callable[[Any], bool]
 
 
-WHOLE = Range("a whole number above 0", lambda value: value > 0)
-RATE = Range("a finite number above 0", lambda value: math.isfinite(value) and value > 0)
+MOST_COUNT = 2**31 - 1
+"""The largest count that torch takes."""
+MOST_SIZE = 2**16
+"""The largest width, rank or number of tokens of a model: above those of any that there is."""
+LARGEST = 3.4e38
+"""Models are trained in float32, which knows no larger number."""
+
+WHOLE = Range("a whole number above 0, at most 2147483647", lambda value: 0 < value <= MOST_COUNT)
+SIZE = Range("a whole number above 0, at most 65536", lambda value: 0 < value <= MOST_SIZE)
+RATE = Range("a finite number above 0, at most 3.4e38", lambda value: 0 < value <= LARGEST)
 SHARE = Range("from 0 to below 1", lambda value: 0 <= value < 1)
-NOT_NEGATIVE = Range("a finite number of at least 0", lambda value: math.isfinite(value) and value >= 0)
+NOT_NEGATIVE = Range("a finite number of at least 0, at most 3.4e38", lambda value: 0 <= value <= LARGEST)
 DEVICE = Range("cpu, cuda or cuda:N", lambda value: TORCH_DEVICE.fullmatch(value) is not None)
 NAMED = Range("a folder or a name", bool)
 
@@ -62,7 +69,7 @@ class LoraSettings:
     the table in models/projections.py.
     """
 
-    rank: int = setting(8, source="paper, section 4.3", range_=WHOLE)
+    rank: int = setting(8, source="paper, section 4.3", range_=SIZE)
     alpha: float = setting(16, source="authors' script", range_=RATE)
     dropout: float = setting(0.05, source="authors' script", range_=SHARE)
     targets: tuple[str, ...] | None = setting(None, source="authors' script: c_attn and c_proj of GPT-2")
@@ -103,10 +110,10 @@ class Profile:
     slm: str = setting(range_=NAMED)
     llm: str = setting(range_=NAMED)
     encoders: Path | None = setting()  # noqa: RUF009  # a field
-    soft_tokens: int = setting(range_=WHOLE)
-    encoder_width: int = setting(range_=WHOLE)
-    hidden_width: int = setting(range_=WHOLE)
-    fused_width: int = setting(range_=WHOLE)
+    soft_tokens: int = setting(range_=SIZE)
+    encoder_width: int = setting(range_=SIZE)
+    hidden_width: int = setting(range_=SIZE)
+    fused_width: int = setting(range_=SIZE)
     learning_rates: LearningRates = setting()  # noqa: RUF009  # a field
     rounds: int = setting(range_=WHOLE)
     steps: int = setting(range_=WHOLE)

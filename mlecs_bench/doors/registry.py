@@ -155,6 +155,8 @@ class Registry:
 
         The `info` of an observer, whose hook returns nothing, is the plugin itself; that of a tracker a `TrackerInfo`.
         """
+        if not isinstance(name, str):  # of a file
+            raise UsageError(f"{kind} must be one name, got {str(name)[:40]}")
         if (kind, name) in self._unregistered:
             return self._unregistered[kind, name]
         entry = self._only(kind, name)

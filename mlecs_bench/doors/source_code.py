@@ -11,6 +11,7 @@ import io
 import token
 import tokenize
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 LAYOUT = (token.COMMENT, token.NL, token.ENCODING, token.ENDMARKER, token.TYPE_COMMENT)
@@ -23,8 +24,14 @@ def files_digest(files: Sequence[Path]) -> str:
     """Return the sha256 of the names of some Python files and of what in them can change a number."""
     digest = hashlib.sha256(b"tokens\0")
     for path in files:
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(effective(path.read_bytes())).digest())
+        digest.update(path.name.encode() + b"\0" + _digest(path.read_bytes()))
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=2048)
+def _digest(source: bytes) -> bytes:
+    """Return the sha256 of what is effective in a source; a plugin is loaded many times in a process."""
+    return hashlib.sha256(effective(source)).digest()
 
 
 def effective(source: bytes) -> bytes:

@@ -121,7 +121,7 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
     server = builder.server()
     builder.check_lengths()
     clock = clock_of(builder)
-    recipe = Recipe(plan, job.seed, job.key, job.data, job.execution.cache_dir, folder)
+    recipe = Recipe(plan, job.seed, job.key, job.data, job.execution.cache_dir, folder, lease.text)
     host = partial(build_host, recipe, registry=registry, builder=builder, evaluator=evaluator)
     place = fleet_place(job.execution.fleet)
     fleet = registry.fleet(place.name).info.make(FleetRequest(recipe, host, place.number, tell, place.argument))

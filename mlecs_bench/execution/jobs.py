@@ -26,7 +26,8 @@ class Execution:
     None for those of this machine, and `argument` is what was written behind that name. `fleet` is where the devices of
     a cell live, as users write it. `retry_failed`: cells that have failed before are run again. `track` names the
     trackers that are told of them. `save_predictions`: answers are kept beside records, None where no party has many
-    test samples; `save_models`: so are trained models.
+    test samples; `save_models`: so are trained models. `brief`: results hold of their
+    records no more than what a sweep says of all of them in the end.
     """
 
     out: Path
@@ -39,6 +40,7 @@ class Execution:
     save_predictions: bool | None = None
     save_models: bool = False
     argument: str = ""
+    brief: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,17 @@ class CellResult:
     skipped: bool = False
     in_use: bool = False
     failed_at: str = ""
+
+    def brief(self, identity: Mapping[str, Any]) -> CellResult:
+        """Return the result with what is said of a record when a sweep is over, since a sweep has many records.
+
+        `identity` is that of the job, which shares most of it with other jobs.
+        """
+        if self.record is None:
+            return self
+        kept = (("realised", "samples"), ("comm", "device_params"), ("cost", "seconds"))
+        parts = {part: {name: self.record[part][name]} for part, name in kept}
+        return dataclasses.replace(self, record={"identity": identity, **parts})
 
     def event(self, cell: CellRef) -> Event:
         """Return the event that tells of it."""

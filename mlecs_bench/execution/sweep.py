@@ -16,7 +16,7 @@ from mlecs_bench.doors.events import Event
 from mlecs_bench.doors.observers import tell_all
 from mlecs_bench.errors import MlecsError, RecordError
 from mlecs_bench.execution.jobs import CellResult, Job
-from mlecs_bench.federation.checkpoint import cell_in_use, checkpoint_folder
+from mlecs_bench.federation.checkpoint import cell_in_use, checkpoint_folder, remove_leftovers
 from mlecs_bench.records.failures import find_failure, remove_failure, write_failure
 from mlecs_bench.records.names import option_words
 from mlecs_bench.records.results import stored_record
@@ -74,7 +74,7 @@ class Dispatcher:
             remove_failure(out, job.identity)
         elif not result.skipped:
             write_failure(out, job.identity, str(result.error), option_words(job.plan.departures))
-        self.results[job.key] = result
+        self.results[job.key] = result.brief(job.identity) if job.execution.brief else result
         return True
 
 
@@ -127,6 +127,8 @@ def _is_over(job: Job, dispatcher: Dispatcher, earlier: Mapping[str, str]) -> bo
     result = what_there_is(job)
     if result is None or (result.failed_at and result.failed_at == earlier.get(job.key)):
         return False
+    if result.record is not None:
+        remove_leftovers(checkpoint_folder(job.execution.out, job.key))
     dispatcher(result.event(job.ref))
     return True
 

@@ -169,15 +169,21 @@ class CellRun:
 
     def _resume(self) -> None:
         saved = load_checkpoint(self._cell.checkpoint) if self._cell.checkpoint else None
-        if saved is None or saved.progress["key"] != self._cell.key:
+        if saved is None or saved.progress.get("key") != self._cell.key:
             return
-        self._progress = Progress(**{k: v for k, v in saved.progress.items() if k != "key"})
-        self._ledger = Ledger.from_json(self._progress.ledger)
-        self._journal = Journal(**self._progress.journal)
-        self._undelivered = under(GATHERING, saved.tensors)
-        self._server.load_state(saved.tensors)
-        if ANSWERS in saved.tensors:
-            self._answers = json.loads(bytes(saved.tensors[ANSWERS].tolist()))
+        try:
+            self._progress = Progress(**{k: v for k, v in saved.progress.items() if k != "key"})
+            self._ledger = Ledger.from_json(self._progress.ledger)
+            self._journal = Journal(**self._progress.journal)
+            self._undelivered = under(GATHERING, saved.tensors)
+            self._server.load_state(saved.tensors)
+            if ANSWERS in saved.tensors:
+                self._answers = json.loads(bytes(saved.tensors[ANSWERS].tolist()))
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise MlecsError(
+                f"{self._cell.checkpoint} does not fit this cell ({type(error).__name__}: "
+                f"{' '.join(str(error).split())[:160]}); delete it to start the cell again"
+            ) from error
 
     def _check_greetings(self) -> None:
         """Refuse devices that are other ones than the server's, hold other data, or run other versions."""

@@ -16,13 +16,14 @@ from mlecs_bench.data.samples import Samples, open_prepared
 from mlecs_bench.doors.events import Tell, silent
 from mlecs_bench.doors.hookspecs import FleetInfo
 from mlecs_bench.doors.places import Place, place
-from mlecs_bench.errors import DataError, NotFiniteError
+from mlecs_bench.errors import DataError, MessageError, NotFiniteError
 from mlecs_bench.federation.build import Builder
 from mlecs_bench.federation.evaluation import evaluator_of
 from mlecs_bench.federation.host import DeviceHost, Greeting
 from mlecs_bench.federation.roster import BuiltDevices, KeptDevices, Roster
 from mlecs_bench.federation.scoring import Scoring
 from mlecs_bench.federation.turns import Ask, FileTurns, MemoryTurns, Refusal, Reply
+from mlecs_bench.files import parsed_json
 from mlecs_bench.plan.plan import plan_from_json
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class Recipe:
     """All that it takes to build any device of a cell somewhere else.
 
     `key` is that of the cell's record. `data` is the folder of the prepared data, `cache_dir` where scorers keep what
-    is costly, `turns` the folder where devices keep their turns, None to keep them in memory.
+    is costly, `turns` the folder where devices keep their turns, None to keep them in memory. `lease` is the text of
+    the lease under which they write there.
     """
 
     plan: Plan
@@ -65,11 +67,13 @@ class Recipe:
     data: Path
     cache_dir: Path
     turns: Path | None = None
+    lease: str = ""
 
     def to_json(self) -> str:
         """Return the recipe as JSON."""
         paths = {name: str(getattr(self, name)) for name in ("data", "cache_dir")}
-        own = {"seed": self.seed, "key": self.key, "turns": str(self.turns) if self.turns else None}
+        own = {"seed": self.seed, "key": self.key, "lease": self.lease}
+        own["turns"] = str(self.turns) if self.turns else None
         return json.dumps({"plan": self.plan.to_json(), **own, **paths})
 
 
@@ -78,7 +82,8 @@ def recipe_from_json(text: str, registry: Registry) -> Recipe:
     values = json.loads(text)
     plan = plan_from_json(values["plan"], registry)
     turns = Path(values["turns"]) if values["turns"] else None
-    return Recipe(plan, values["seed"], values["key"], Path(values["data"]), Path(values["cache_dir"]), turns)
+    paths = {name: Path(values[name]) for name in ("data", "cache_dir")}
+    return Recipe(plan, values["seed"], values["key"], **paths, turns=turns, lease=values["lease"])
 
 
 def build_host(
@@ -97,7 +102,7 @@ def build_host(
         builder = Builder(plan, recipe.seed, open_samples(recipe.data), registry)
     algorithm = registry.algorithm(plan.algorithm.name).info.build(plan.options)
     evaluator = evaluator or evaluator_of(plan, builder.samples, registry, recipe.cache_dir)
-    turns = FileTurns(recipe.turns, recipe.key) if recipe.turns else MemoryTurns()
+    turns = FileTurns(recipe.turns, recipe.key, recipe.lease) if recipe.turns else MemoryTurns()
     few = plan.conditions.participation.per_round(plan.n_devices) < plan.n_devices
     # Where few of the devices are there at a time, only these take memory.
     roster: Roster = BuiltDevices(builder, ids) if few else KeptDevices([builder.device(id_) for id_ in ids])
@@ -188,5 +193,9 @@ def greetings_json(greetings: Mapping[str, Greeting]) -> str:
 
 
 def greetings_from_json(text: str) -> dict[str, Greeting]:
-    """Read what `greetings_json` wrote."""
-    return {id_: Greeting.from_values(values) for id_, values in json.loads(text).items()}
+    """Read what `greetings_json` wrote; raises MessageError on anything else."""
+    try:
+        return {id_: Greeting.from_values(values) for id_, values in parsed_json(text).items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise MessageError(f"{len(text)} characters are no greetings of devices: {reason}") from error

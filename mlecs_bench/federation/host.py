@@ -37,6 +37,19 @@ def copied(message: Message, _device: str, _direction: Direction, _t: int) -> Me
     return message.copied()
 
 
+GREETED: Mapping[str, type] = {
+    **{"finished": int, "modalities": tuple, "parameters": int, "samples": dict, "random_encoders": tuple},
+    **{"data": str, "versions": dict},
+}
+"""The types of what a greeting says."""
+INSIDE = {"modalities": str, "random_encoders": str, "samples": int, "versions": str}
+"""The types of what its lists and mappings hold."""
+
+
+def _inside(value: object) -> list[object]:
+    return [*value.values()] if isinstance(value, dict) else [*value] if isinstance(value, tuple) else []
+
+
 @dataclass(frozen=True)
 class Greeting:
     """What a device says of itself before the first round of a run, or when a run goes on.
@@ -57,8 +70,13 @@ class Greeting:
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Greeting:
-        """Read what `dataclasses.asdict` and JSON made of a greeting."""
+        """Read what `dataclasses.asdict` and JSON made of a greeting; raises ValueError, or what other types raise."""
+        if values.keys() != GREETED.keys():
+            raise ValueError(f"a greeting holds {', '.join(GREETED)}, got {', '.join(map(str, values))[:80]}")
         lists = {name: tuple(values[name]) for name in ("modalities", "random_encoders")}
+        for name, value in {**values, **lists}.items():
+            if type(value) is not GREETED[name] or not all(type(one) is INSIDE.get(name) for one in _inside(value)):
+                raise ValueError(f"'{name}' of a greeting cannot be {str(value)[:40]}")
         return cls(**{**values, **lists})
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlecs_bench.errors import MlecsError
-from mlecs_bench.files import clock_of, create
+from mlecs_bench.files import clock_of, create, parsed_json
 from mlecs_bench.machine import machine_id, process_lives, process_started
 
 BEAT = 10.0
@@ -43,7 +43,7 @@ class _Written:
     def is_over(self, clock: float) -> bool:
         """Is the holder gone, at a time of the file system's clock?"""
         try:
-            values = json.loads(self.text)
+            values = parsed_json(self.text)
             machine, pid, started = str(values["machine"]), int(values["pid"]), str(values["started"])
         except (ValueError, KeyError, TypeError):
             machine, pid, started = "", 0, ""  # being written, cut off, or of an older version
@@ -54,25 +54,23 @@ class _Written:
 
 
 class Lease:
-    """A cell that this process has for itself."""
+    """A cell that this process has for itself; `text` is what its file says."""
 
     def __init__(self, path: Path, text: str) -> None:
         self._path = path
-        self._text = text
+        self.text = text
         self._over = threading.Event()
         threading.Thread(target=self._beat, name=f"lease of {path.stem}", daemon=True).start()
 
     def check(self) -> None:
         """Raise CellInUse where another process has taken the cell over: this one was held up for too long."""
-        found = _read(self._path)
-        if found is None or found.text != self._text:
-            raise CellInUse(f"another process has taken over this cell ({self._path.stem}), since this one stood still")
+        check_held(self._path, self.text)
 
     def release(self) -> None:
         """Give the cell back."""
         self._over.set()
         found = _read(self._path)
-        if found is not None and found.text == self._text:
+        if found is not None and found.text == self.text:
             self._path.unlink(missing_ok=True)
 
     def _beat(self) -> None:
@@ -80,7 +78,7 @@ class Lease:
         while not self._over.wait(BEAT):
             with suppress(OSError):  # a server of files may be away for a moment
                 found = _read(self._path)
-                if found is None or found.text != self._text:
+                if found is None or found.text != self.text:
                     return
                 os.utime(self._path)
 
@@ -100,6 +98,13 @@ def held(path: Path) -> Iterator[Lease]:
         yield lease
     finally:
         lease.release()
+
+
+def check_held(path: Path, text: str) -> None:
+    """Raise CellInUse unless the lease at `path` is the one with this text, which another process may have written."""
+    found = _read(path)
+    if found is None or found.text != text:
+        raise CellInUse(f"another process has taken over this cell ({path.stem}), since this one stood still")
 
 
 def is_held(path: Path) -> bool:

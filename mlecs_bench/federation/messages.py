@@ -6,20 +6,25 @@ A message is named tensors plus a few scalars. The part of a tensor's name befor
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from mlecs_bench.errors import MessageError, NotFiniteError
+from mlecs_bench.files import parsed_json
 
 Scalar = int | float
 SCALAR_KIND = "scalar"
 """The kind under which a message's scalars are counted."""
+METADATA, DIGEST = "message", "sha256"
+"""The name of the text beside the tensors, and that of the digest in it."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,15 @@ class Message:
 
         Raises NotFiniteError when a floating tensor holds NaN or infinity.
         """
-        tensors = {}
+        self.check_finite()
+        tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in self.tensors.items()}
+        return Message(tensors, dict(self.scalars))
+
+    def check_finite(self) -> None:
+        """Raise MessageError when a floating tensor holds NaN or infinity."""
         for name, tensor in self.tensors.items():
             if not _is_finite(tensor):
                 raise NotFiniteError(f"tensor '{name}' holds NaN or infinity; training has diverged: lower the rate")
-            tensors[name] = tensor.detach().to("cpu", copy=True).contiguous()
-        return Message(tensors, dict(self.scalars))
 
     def of_kind(self, kind: str) -> dict[str, torch.Tensor]:
         """Return the tensors of one kind, named without it."""
@@ -61,20 +69,30 @@ class Message:
         return {name[len(prefix) :]: t for name, t in self.tensors.items() if name.startswith(prefix)}
 
     def to_bytes(self) -> bytes:
-        """Return the message in safetensors form; the scalars are its metadata."""
+        """Return the message in safetensors form; its metadata are the scalars and a digest of it all."""
         tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in self.tensors.items()}
-        data: bytes = save(tensors, metadata={"scalars": json.dumps(dict(self.scalars), allow_nan=False)})
+        values = {"scalars": dict(self.scalars), DIGEST: content_digest(self.scalars, tensors)}
+        data: bytes = save(tensors, metadata={METADATA: json.dumps(values, allow_nan=False)})
         return data
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Message:
-        """Read what `to_bytes` wrote; raises MessageError on anything else."""
+        """Read what `to_bytes` wrote; raises MessageError on anything else.
+
+        The sender need not be honest: nothing is unpickled, and memory is taken for no more than there are bytes. A bit
+        that was turned on the way is noticed.
+        """
         try:
             tensors = load(data)
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            scalars = dict(json.loads(header["__metadata__"]["scalars"]).items())
-        except (SafetensorError, AttributeError, KeyError, ValueError) as error:
-            raise MessageError(f"{len(data)} bytes are not a message: {error}") from error
+            header = parsed_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            values = parsed_json(header["__metadata__"][METADATA])
+            scalars = dict(values["scalars"].items())
+            whole = values[DIGEST] == content_digest(scalars, tensors)
+        except (SafetensorError, RuntimeError, AttributeError, KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise MessageError(f"{len(data)} bytes are not a message: {reason}") from error
+        if not whole:
+            raise MessageError(f"{len(data)} bytes are not the message that was sent: their digest is another")
         return cls(tensors, scalars)
 
 
@@ -82,6 +100,21 @@ def _is_finite(tensor: torch.Tensor) -> bool:
     # torch has no isfinite for some 8-bit floats; every one of them is exact in float32.
     tensor = tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
     return bool(torch.isfinite(tensor).all())
+
+
+def content_digest(values: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the sha256 of JSON values, in their order, and of every tensor's name, type, shape and bits."""
+    digest = hashlib.sha256(json.dumps(dict(values), allow_nan=False).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor_bits(tensor))
+    return digest.hexdigest()
+
+
+def tensor_bits(tensor: torch.Tensor) -> memoryview:
+    """Return a tensor's bits; torch's equality takes -0 for 0, and NaN for nothing."""
+    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
 
 
 def kind_of(name: str) -> str:

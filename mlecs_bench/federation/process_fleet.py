@@ -22,7 +22,7 @@ import torch
 from mlecs_bench.doors.events import Event, Tell, silent
 from mlecs_bench.doors.hookspecs import FleetInfo
 from mlecs_bench.doors.registry import Registry
-from mlecs_bench.errors import MlecsError
+from mlecs_bench.errors import MessageError, MlecsError
 from mlecs_bench.federation.fleet import (
     FleetRequest,
     Recipe,
@@ -189,7 +189,10 @@ def _received(member: _Member) -> tuple[str, bytes] | None:
 
 def _reply(packet: tuple[str, bytes]) -> Reply | Refusal:
     word, body = packet
-    return Reply.from_bytes(body) if word == "reply" else Refusal.from_bytes(body)
+    try:
+        return Reply.from_bytes(body) if word == "reply" else Refusal.from_bytes(body)
+    except MessageError as error:
+        return Refusal.of(error)
 
 
 def serve(pipe: Connection, recipe: str, devices: Sequence[str], threads: int, gpu: str | None) -> None:

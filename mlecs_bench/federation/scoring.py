@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from mlecs_bench.errors import PluginError
+from mlecs_bench.federation.messages import tensor_bits
 from mlecs_bench.federation.turns import Scores
 
 if TYPE_CHECKING:
@@ -104,16 +105,8 @@ def answers_digest(party: Party) -> str:
     digest = hashlib.sha256(repr((party.prompt, party.test.modalities, [int(row) for row in party.test.rows])).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(_bytes(tensor))
+        digest.update(tensor_bits(tensor))
     return digest.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    """Return a tensor's bits; torch's equality takes -0 for 0, and NaN for nothing."""
-    import torch
-
-    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-    return bytes(flat.view(torch.uint8).numpy())
 
 
 def scored(evaluator: Scoring, party: Party, *, answers: bool = False) -> tuple[Scores, Answers | None]:

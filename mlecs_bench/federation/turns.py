@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,8 +21,10 @@ from mlecs_bench.errors import (
     PluginError,
     UsageError,
 )
-from mlecs_bench.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from mlecs_bench.federation.checkpoint import Checkpoint, lease_file, load_checkpoint, save_checkpoint
+from mlecs_bench.federation.lease import CellInUse, check_held
 from mlecs_bench.federation.messages import Message, with_kind
+from mlecs_bench.files import parsed_json
 
 if TYPE_CHECKING:
     from mlecs_bench.federation.evaluation import Answers
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 Scores = Mapping[str, Mapping[str, Any]]
 """Metric → its value, n and direction, as a record holds them."""
 _UPLOAD, _MODEL = "upload", "model"
+LENGTH = 8
+"""Bytes of a length."""
 DEPTH = 2
 """How many rounds of a device are kept: the server may go on one round behind it."""
 
@@ -53,6 +58,7 @@ KINDS: Mapping[str, type[MlecsError]] = {
     "not-finite": NotFiniteError,
     "message": MessageError,
     "stale": StaleTurn,
+    "in use": CellInUse,
     "defect": DefectError,
     "missing": DeviceMissing,
     "failure": MlecsError,
@@ -96,14 +102,25 @@ class Ask:
     def from_bytes(cls, data: bytes) -> Ask:
         """Read what `to_bytes` wrote; raises MessageError on anything else."""
         head, message = unpacked(data, ASK_HEAD)
+        if head["round"] < 0:
+            raise MessageError(f"an ask is for round {head['round']}; rounds are counted from 1")
+        message.check_finite()
         return cls(message=message, **head)
 
 
-REPLY_HEAD = {
+KEPT_HEAD = {
     **{"scores": (dict, NoneType), "losses": (dict,), "steps": (dict,), "seconds": (dict,)},
-    **{"answers": (dict, NoneType), "adapter": (dict, NoneType), "without": (dict, NoneType)},
+    **{"answers": (dict, NoneType), "without": (dict, NoneType)},
 }
+"""The JSON values of a reply that are kept, and their types."""
+REPLY_HEAD = {**KEPT_HEAD, "adapter": (dict, NoneType)}
 """The JSON values of a reply and their types."""
+
+
+SECONDS = ("training", "evaluation")
+"""What the seconds of a reply are of."""
+SCORE = ("value", "n", "higher_is_better", "unseen")
+"""What a score holds; the last may lack."""
 
 
 @dataclass(frozen=True)
@@ -155,11 +172,72 @@ class Reply:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Reply:
-        """Read what `to_bytes` wrote; raises MessageError on anything else."""
+        """Read what `to_bytes` wrote; raises MessageError on anything else.
+
+        The device need not be honest: what the server computes with and writes into a record is checked here.
+        """
         head, message = unpacked(data, REPLY_HEAD)
+        _check_told(head)
         adapter = head.pop("adapter")
         upload = Message(message.of_kind(_UPLOAD), message.scalars)
+        upload.check_finite()
         return cls(upload, **head, model=None if adapter is None else FinalModel(message.of_kind(_MODEL), adapter))
+
+
+def _check_told(head: Mapping[str, Any]) -> None:
+    """Raise MessageError unless what a reply tells of its round is what a device can tell."""
+    told = {
+        "losses": all(_is_number(value) for value in head["losses"].values()),
+        "steps": all(_is_count(value) for value in head["steps"].values()),
+        "seconds": head["seconds"].keys() == set(SECONDS) and all(map(_is_share, head["seconds"].values())),
+        "scores": all(map(_is_score, (head["scores"] or {}).values())),
+        "answers": head["answers"] is None or _are_answers(head["answers"]),
+        "without": all(
+            isinstance(scores, dict) and all(map(_is_score, scores.values()))
+            for scores in (head["without"] or {}).values()
+        ),
+    }
+    wrong = next((name for name, holds in told.items() if not holds), None)
+    if wrong is not None:
+        raise MessageError(f"the {wrong} of a reply are none: {str(head[wrong])[:60]}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_share(value: object) -> bool:
+    return _is_number(value) and value >= 0  # type: ignore[operator]  # numbers by now
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_score(value: object) -> bool:
+    """Is it what `Metric.to_json` gives?"""
+    if not isinstance(value, dict) or not {"value", "n", "higher_is_better"} <= value.keys() <= set(SCORE):
+        return False
+    return (
+        _is_number(value["value"])
+        and _is_count(value["n"])
+        and isinstance(value["higher_is_better"], bool | None)
+        and _is_count(value.get("unseen", 0))
+    )
+
+
+def _are_answers(values: Mapping[str, Any]) -> bool:
+    """Are they a list of texts, and for every score a list as long?"""
+    texts, scores = values.get("texts"), values.get("scores")
+    if values.keys() != {"texts", "scores"} or not isinstance(texts, list) or not isinstance(scores, dict):
+        return False
+    columns = [*scores.values()]
+    whole = all(isinstance(column, list) and len(column) == len(texts) for column in columns)
+    return (
+        whole
+        and all(isinstance(text, str) for text in texts)
+        and all(value is None or _is_number(value) for column in columns for value in column)
+    )
 
 
 @dataclass(frozen=True)
@@ -199,9 +277,9 @@ class Refusal:
 
 
 def packed(head: Mapping[str, Any], message: Message) -> bytes:
-    """Return JSON values and a message as bytes: the length of the JSON in eight bytes, the JSON, the message."""
+    """Return JSON values and a message as bytes: the JSON's length in eight bytes, its sha256, itself, the message."""
     text = json.dumps(head, allow_nan=False).encode()
-    return len(text).to_bytes(8, "little") + text + message.to_bytes()
+    return len(text).to_bytes(LENGTH, "little") + hashlib.sha256(text).digest() + text + message.to_bytes()
 
 
 def unpacked(data: bytes, wanted: Mapping[str, tuple[type, ...]]) -> tuple[dict[str, Any], Message]:
@@ -209,17 +287,26 @@ def unpacked(data: bytes, wanted: Mapping[str, tuple[type, ...]]) -> tuple[dict[
 
     Raises MessageError on anything else.
     """
-    end = 8 + int.from_bytes(data[:8], "little")
+    start = LENGTH + hashlib.sha256().digest_size
+    end = start + int.from_bytes(data[:LENGTH], "little")
+    text = data[start:end]
+    if hashlib.sha256(text).digest() != data[LENGTH:start]:
+        raise MessageError(f"{len(data)} bytes are not a turn, or not the one that was sent: their digest is another")
     try:
-        head = json.loads(data[8:end])
+        head = parsed_json(text)
     except ValueError as error:
         raise MessageError(f"{len(data)} bytes are not a turn: {error}") from error
+    _check_types(head, wanted, f"{len(data)} bytes are not a turn")
+    return head, Message.from_bytes(data[end:])
+
+
+def _check_types(head: Any, wanted: Mapping[str, tuple[type, ...]], what: str) -> None:
+    """Raise MessageError, beginning with `what`, unless `head` holds the values that are wanted, in their types."""
     if not isinstance(head, dict) or head.keys() != wanted.keys():
-        raise MessageError(f"{len(data)} bytes are not a turn with {', '.join(wanted)}")
+        raise MessageError(f"{what} with {', '.join(wanted)}")
     wrong = next((name for name, types in wanted.items() if type(head[name]) not in types), None)
     if wrong is not None:
-        raise MessageError(f"{len(data)} bytes are not a turn: '{wrong}' is a {type(head[wrong]).__name__}")
-    return head, Message.from_bytes(data[end:])
+        raise MessageError(f"{what}: '{wrong}' is a {type(head[wrong]).__name__}")
 
 
 @dataclass(frozen=True)
@@ -278,14 +365,23 @@ def _apart(turn: Turn) -> Turn:
 
 
 class FileTurns:
-    """Keeps turns as files of a folder, one per device and round, for the cell with identity `key`."""
+    """Keeps turns as files of a folder, one per device and round, for the cell with identity `key`.
 
-    def __init__(self, folder: Path, key: str) -> None:
+    `lease` is the text of the lease under which the folder is written; "" where nobody else knows the folder.
+    """
+
+    def __init__(self, folder: Path, key: str, lease: str = "") -> None:
         self._folder = folder
         self._key = key
+        self._lease = lease
 
     def save(self, device: str, turn: Turn) -> None:
-        """Write a turn in one step, then delete all that it and the one before do not need, of other cells too."""
+        """Write a turn in one step, then delete all that it and the one before do not need, of other cells too.
+
+        Raises CellInUse, and writes nothing, where another process has taken the cell over.
+        """
+        if self._lease:
+            check_held(lease_file(self._folder), self._lease)
         tensors = {f"state/{name}": tensor for name, tensor in turn.state.items()}
         tensors |= {f"upload/{name}": tensor for name, tensor in turn.reply.upload.tensors.items()}
         head = {
@@ -303,8 +399,7 @@ class FileTurns:
     def load(self, device: str) -> list[Turn]:
         """Return what is kept of a device, the latest round first; what is of another cell is passed over."""
         found = (load_checkpoint(path) for path in self._paths(device))
-        own = [_turn(one) for one in found if one is not None and one.progress["key"] == self._key]
-        return own[:DEPTH]
+        return [_turn(one) for one in found if one is not None and one.progress.get("key") == self._key][:DEPTH]
 
     def forget(self, device: str) -> None:
         """Delete all files of a device."""
@@ -323,5 +418,12 @@ def _turn(saved: Checkpoint) -> Turn:
         return {k.removeprefix(prefix): t for k, t in saved.tensors.items() if k.startswith(prefix)}
 
     head = saved.progress
-    upload = Message(named("upload/"), head["scalars"])
-    return Turn(int(head["round"]), named("state/"), Reply(upload, **head["reply"]), head.get("before"))
+    try:
+        upload = Message(named("upload/"), head["scalars"])
+        told = {"answers": None, "without": None, **head["reply"]}
+        _check_types(told, KEPT_HEAD, "it is none")
+        _check_told(told)
+        return Turn(int(head["round"]), named("state/"), Reply(upload, **head["reply"]), head.get("before"))
+    except (KeyError, TypeError, ValueError, AttributeError, MessageError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise MlecsError(f"a device's checkpoint holds no turn ({reason}); delete the cell's checkpoints") from error

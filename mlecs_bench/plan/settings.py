@@ -25,7 +25,7 @@ def read_yaml(text: str) -> Any:
     import yaml
 
     try:
-        _refuse_repeated_names(yaml.compose(text, yaml.SafeLoader))
+        _check_nodes(yaml.compose(text, yaml.SafeLoader), (), {})
         return yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
@@ -36,17 +36,25 @@ def read_yaml(text: str) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
-def _refuse_repeated_names(node: Any, around: tuple[Any, ...] = ()) -> None:
-    """Raise ValueError for a mapping with one name twice, of which YAML would drop the first without a word.
+MOST_VALUES = 100_000
+"""How many values a file may stand for, those that anchors repeat counted every time."""
 
-    A name that is no text, and a list or mapping that holds itself (by an anchor) are refused, too; `around` are those
-    that hold `node`.
+
+def _check_nodes(node: Any, around: tuple[Any, ...], sizes: dict[int, int]) -> int:
+    """Return how many values a node stands for; raises ValueError for what YAML takes without a word and means nothing.
+
+    That is a mapping with one name twice, of which the first would be dropped; a name that is no text; a list or
+    mapping that holds itself (by an anchor), or that anchors make huge. `around` are those that hold `node`, `sizes`
+    what is known of others.
     """
     import yaml
 
     if any(node is outer for outer in around):
         raise ValueError(f"what begins in line {node.start_mark.line + 1} holds itself")
+    if id(node) in sizes:
+        return sizes[id(node)]
     around = (*around, node)
+    parts: list[Any] = []
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for name, value in node.value:
@@ -55,10 +63,14 @@ def _refuse_repeated_names(node: Any, around: tuple[Any, ...] = ()) -> None:
             if name.value in seen:
                 raise ValueError(f"'{name.value}' stands there twice, again in line {name.start_mark.line + 1}")
             seen.add(name.value)
-            _refuse_repeated_names(value, around)
+            parts.append(value)
     elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_repeated_names(item, around)
+        parts += node.value
+    size = 1 + sum(_check_nodes(part, around, sizes) for part in parts)
+    if size > MOST_VALUES:
+        raise ValueError(f"what begins in line {node.start_mark.line + 1} stands for more than {MOST_VALUES:,} values")
+    sizes[id(node)] = size
+    return size
 
 
 def usual_names(settings: Mapping[str, Any], what: str) -> dict[str, Any]:

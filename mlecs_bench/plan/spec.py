@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import types
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from mlecs_bench.doors.options import plain
-from mlecs_bench.doors.profile import BaseBits, Dtype
+from mlecs_bench.doors.profile import MOST_COUNT, MOST_SIZE, BaseBits, Dtype
 from mlecs_bench.doors.profile_settings import flat, parsed_setting
 from mlecs_bench.errors import UsageError
+from mlecs_bench.files import parsed_json
 from mlecs_bench.plan.conditions import TYPES, Conditions, condition, departing
 from mlecs_bench.plan.conditions_text import Written
 from mlecs_bench.plan.training import BudgetRule
@@ -27,8 +30,9 @@ AnswerRule = Literal["generate", "rank"]
 ALL: Literal["all"] = "all"
 """As many devices as the groups of the data allow."""
 USUAL_DEVICES = 3
-MOST, MOST_DEVICES = 2**31 - 1, 10_000
-"""The largest counts: what torch takes, and more devices than any machine could hold."""
+MOST_DEVICES = 10_000
+MOST = {"n_devices": MOST_DEVICES, "threads": 4096}
+"""The largest counts that are not torch's: more devices and threads than any machine could hold."""
 LIMITS = ("private_limit", "public_limit", "test_limit")
 """The settings of this type: the most samples of a kind."""
 PROFILE_FIELDS: Mapping[str, str] = MappingProxyType(
@@ -52,6 +56,8 @@ def _check_limit(limit: object, what: str) -> None:
     is_count = isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1
     if limit not in (None, "all") and not is_count:
         raise UsageError(f"{what} must be a whole number of at least 1, or all, got {limit}")
+    if is_count and limit > MOST_COUNT:  # type: ignore[operator]  # a count by now
+        raise UsageError(f"{what} must be at most {MOST_COUNT:,}, or all, got {str(limit)[:40]}")
 
 
 def rho_text(rho: Rho) -> str:
@@ -127,6 +133,7 @@ class RunSpec:
     robustness: bool = False
 
     def __post_init__(self) -> None:
+        self._check_types()
         rates = self.rho if isinstance(self.rho, Mapping) else {"rho": self.rho}
         if not rates:
             raise UsageError("rho names no modality; give one rate, or name=rate for each modality")
@@ -139,16 +146,30 @@ class RunSpec:
             for id_, size in values.items():
                 if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                     raise UsageError(f"{name} of {id_} must be a whole number of at least 1, got {size}")
+                if size > MOST_SIZE:
+                    raise UsageError(f"{name} of {id_} must be at most {MOST_SIZE:,}, got {str(size)[:40]}")
         self._check_choices()
         self._settle()
+
+    def _check_types(self) -> None:
+        """Raise UsageError for a name that is no text, and a mapping that is none; numbers are looked at one by one."""
+        for name, hint in typing.get_type_hints(type(self)).items():
+            value, parts = getattr(self, name), typing.get_args(hint) or (hint,)
+            is_text = parts == (str,) or set(parts) == {str, types.NoneType}
+            if is_text and not (isinstance(value, str) or (value is None and types.NoneType in parts)):
+                raise UsageError(f"{name.replace('_', '-')} must be one name, got {str(value)[:40]}")
+            if typing.get_origin(hint) is Mapping and not isinstance(value, Mapping):
+                raise UsageError(f"{name.replace('_', '-')} must map names to values, got {str(value)[:40]}")
 
     def _check_counts(self) -> None:
         names = ("n_devices", "rounds", "steps", "local_epochs", "batch_size", "threads")
         counts = {name: getattr(self, name) for name in names if (name, getattr(self, name)) != ("n_devices", ALL)}
         for name, count in counts.items():
+            if count is None and name in ("n_devices", "threads"):
+                raise UsageError(f"{name.replace('_', '-')} must be a whole number of at least 1, got nothing")
             if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
                 raise UsageError(f"{name.replace('_', '-')} must be a whole number of at least 1, got {count}")
-            most = MOST_DEVICES if name == "n_devices" else MOST
+            most = MOST.get(name, MOST_COUNT)
             if count is not None and count > most:
                 raise UsageError(f"{name.replace('_', '-')} must be at most {most:,}, got {str(count)[:40]}")
 
@@ -205,7 +226,7 @@ class RunSpec:
     def from_json(cls, text: str) -> RunSpec:
         """Read what `to_json` wrote; raises UsageError for text that is not JSON or a key that is no field."""
         try:
-            values = json.loads(text)
+            values = parsed_json(text)
         except ValueError as error:
             raise UsageError(f"a spec must be a JSON object, got {text[:40]!r} ({error})") from error
         return cls.from_mapping(values)

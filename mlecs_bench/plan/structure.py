@@ -49,10 +49,11 @@ def canonical_devices(values: Mapping[str, Any], n_devices: int, what: str) -> d
     """Return `values` by canonical device id: "d0", "d00" and "0" are device 0. Raises UsageError for any other."""
     found: dict[str, Any] = {}
     for name, value in values.items():
-        match = re.fullmatch(r"d?(\d+)", str(name))
+        match = re.fullmatch(r"d?([0-9]{1,9})", str(name))
         if match is None or int(match[1]) >= n_devices:
             raise UsageError(
-                f"{what} names device '{name}'; devices of this run are d0 to d{n_devices - 1} (see n-devices)"
+                f"{what} names device '{str(name)[:40]}'; "
+                f"devices of this run are d0 to d{n_devices - 1} (see n-devices)"
             )
         id_ = device_id(int(match[1]))
         if id_ in found:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlecs_bench.errors import RecordError
-from mlecs_bench.files import write_text
+from mlecs_bench.files import parsed_json, write_text
 from mlecs_bench.records.provenance import now
 from mlecs_bench.records.results import identity_key, keyed, record_name
 
@@ -85,12 +85,15 @@ def remove_failure(out: Path, identity: Mapping[str, Any]) -> None:
 def read_failure(path: Path) -> Failure:
     """Read one failure; raises RecordError naming the file when it is none."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parsed_json(path.read_text(encoding="utf-8"))
         if values["schema"] != SCHEMA:
             raise RecordError(f"{path} has schema {str(values['schema'])[:60]!r}; this version reads {SCHEMA}")
+        if values["key"] != identity_key(values["identity"]):
+            raise RecordError(f"{path} has a key that does not fit its identity: it was edited; delete it")
         return Failure(dict(values["identity"]), str(values["error"]), int(values["attempts"]), str(values["ended"]))
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RecordError(f"{path} is no failure that this version wrote ({error}); delete it") from error
+        reason = " ".join(str(error).split())[:160]
+        raise RecordError(f"{path} is no failure that this version wrote ({reason}); delete it") from error
 
 
 def read_failures(out: Path) -> tuple[list[Failure], list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -76,16 +76,23 @@ def write_report(
     at = Path(os.path.relpath(records_folder.resolve(), folder.resolve())).as_posix()
     files = report_files(report, at)
     files[JSON] = json.dumps(report_json(report, records), indent=1, ensure_ascii=False) + "\n"
-    files[INDEX] = "".join(f"{name}\n" for name in sorted({*files, INDEX}))
     earlier = _earlier(folder)
-    foreign = sorted(name for name in files.keys() - earlier if (folder / name).exists())
+    foreign = sorted(name for name in {*files, INDEX} - earlier if (folder / name).exists())
     if foreign:
         raise UsageError(f"{folder / foreign[0]} was not written by a report; give another folder with --output")
+    # The list comes first: files of a report that is stopped half-way are those of a report, too.
+    _list(folder, {*files, *earlier})
     for name, content in files.items():
         write_bytes(folder / name, content if isinstance(content, bytes) else content.encode())
-    for name in earlier - files.keys():
+    for name in earlier - {*files, INDEX}:
         (folder / name).unlink(missing_ok=True)
-    return [folder / name for name in files]
+    _list(folder, files)
+    return [folder / name for name in (*files, INDEX)]
+
+
+def _list(folder: Path, names: Iterable[str]) -> None:
+    """Write the list of the files of a report."""
+    write_bytes(folder / INDEX, "".join(f"{name}\n" for name in sorted({*names, INDEX})).encode())
 
 
 def _earlier(folder: Path) -> set[str]:

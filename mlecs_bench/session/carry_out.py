@@ -80,8 +80,11 @@ def run_cells(plan: Plan, places: Places, registry: Registry, view: View) -> Cel
     return [(cell_ref(plan, result.seed), result) for result in results]
 
 
-def sweep_cells(sweep: Sweep, registry: Registry, view: View) -> Cells:
-    """Run the cells of a sweep and keep its status file up to date; return all cells and how they ended."""
+def sweep_cells(sweep: Sweep, registry: Registry, view: View, *, brief: bool = False) -> Cells:
+    """Run the cells of a sweep and keep its status file up to date; return all cells and how they ended.
+
+    `brief`: of their records they hold what is said of all of them in the end, so that memory does not grow with them.
+    """
     from mlecs_bench.execution import protocol
     from mlecs_bench.execution.jobs import Execution
     from mlecs_bench.execution.sweep import Interrupted
@@ -97,7 +100,7 @@ def sweep_cells(sweep: Sweep, registry: Registry, view: View) -> Cells:
     status = StatusFile(sweep.out, sweep.places.workers)
     observers.register(view, name="live-view")
     observers.register(status, name="status-file")
-    execution = Execution(**vars(sweep.places), retry_failed=sweep.retry_failed)
+    execution = Execution(**vars(sweep.places), retry_failed=sweep.retry_failed, brief=brief)
     state = "failed"
     try:
         cells = protocol.sweep(sweep.specs, execution, observers, registry)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from mlecs_bench.data.cache import default_cache_dir
 from mlecs_bench.doors.places import Place
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError, did_you_mean
+from mlecs_bench.files import parsed_json
 from mlecs_bench.plan.settings import MAPPING_KEYS, SPEC_KEYS, read_yaml, tracker_names, usual_names
 from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.plan.study import Study, default_folder, preset, study_of
@@ -83,10 +83,10 @@ def read_file(path: Path) -> SettingsFile:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else read_yaml(text)
+        values = parsed_json(text) if path.suffix == ".json" else read_yaml(text)
     except OSError as error:
         raise UsageError(f"cannot read the file {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(f"{path} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
     if isinstance(values, dict) and "blocks" in values:
         return _of_study(study_of(values, str(path)), path)
@@ -178,10 +178,9 @@ def with_flags_first(places: Mapping[str, Any], flags: Mapping[str, Any]) -> dic
 def places_of(settings: Mapping[str, Any], default_out: Path | str = DEFAULT_OUT) -> Places:
     """Return where and how `settings` want cells to be carried out; raises UsageError."""
     workers, engine = _workers(settings.get("workers"))
-    cache_dir = settings.get("cache_dir")
     return Places(
-        out=Path(settings.get("out") or default_out).expanduser(),
-        cache_dir=Path(cache_dir).expanduser() if cache_dir else default_cache_dir(),
+        out=_folder(settings, "out") or Path(default_out).expanduser(),
+        cache_dir=_folder(settings, "cache_dir") or default_cache_dir(),
         workers=workers,
         engine=engine.name if engine else None,
         argument=engine.argument if engine else "",
@@ -190,6 +189,15 @@ def places_of(settings: Mapping[str, Any], default_out: Path | str = DEFAULT_OUT
         save_predictions=_yes_or_no(settings, "save_predictions"),
         save_models=bool(_yes_or_no(settings, "save_models")),
     )
+
+
+def _folder(settings: Mapping[str, Any], name: str) -> Path | None:
+    value = settings.get(name)
+    if not value:
+        return None
+    if not isinstance(value, str | Path) or "\0" in str(value):
+        raise UsageError(f"{name.replace('_', '-')} must be a folder, got {str(value)[:40]!r}")
+    return Path(value).expanduser()
 
 
 def _yes_or_no(settings: Mapping[str, Any], name: str) -> bool | None:

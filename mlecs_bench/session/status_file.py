@@ -15,7 +15,7 @@ from typing import Any
 
 from mlecs_bench.doors.events import CellRef, Event
 from mlecs_bench.errors import MlecsError
-from mlecs_bench.files import clock_of, write_text
+from mlecs_bench.files import clock_of, parsed_json, write_text
 from mlecs_bench.machine import process_lives
 from mlecs_bench.records.provenance import now
 from mlecs_bench.session.progress import Listener, Tally, Work, cell_name, cell_of, moment
@@ -28,8 +28,7 @@ BEAT = 20.0
 """Seconds between two signs of life, by the file's time alone."""
 EXPIRY = 180.0
 """Seconds without one after which a sweep of another machine counts as lost."""
-KEYS = {"host", "pid", "started", "state", "updated", "cells", "eta_seconds", "running"}
-COUNTS = {"total", "done", "failed", "skipped"}
+COUNTS = ("total", "done", "failed", "skipped")
 
 
 class StatusFile(Listener):
@@ -150,11 +149,24 @@ def forget_ended(out: Path) -> None:
 def _read(path: Path) -> Status | None:
     """Return what a sweep says in a file, or None for a file that no sweep of this version wrote."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        whole = values["schema"] == SCHEMA and values.keys() >= KEYS and values["cells"].keys() >= COUNTS
-        return Status(_state(path, values), values) if whole else None
+        values = parsed_json(path.read_text(encoding="utf-8"))
+        return Status(_state(path, values), values) if _is_whole(values) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _is_whole(values: Mapping[str, Any]) -> bool:
+    """Does a file say all that is shown, in the types in which it is?"""
+    texts = all(isinstance(values[name], str) for name in ("host", "started", "state", "updated"))
+    numbers = [values["pid"], *(values["cells"][name] for name in COUNTS)]
+    left = values["eta_seconds"]
+    return (
+        values["schema"] == SCHEMA
+        and texts
+        and all(type(number) is int for number in numbers)
+        and (left is None or type(left) is int)
+        and all(isinstance(row[name], str) for row in values["running"] for name in ("cell", "at"))
+    )
 
 
 def _state(path: Path, values: Mapping[str, Any]) -> str:

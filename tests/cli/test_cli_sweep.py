@@ -105,7 +105,7 @@ def test_lists_of_flags_are_every_combination(call, fake):
     assert {(s.dataset, s.split, s.seeds, str(s.options)) for s in fake.specs} == {
         ("toy", "frame", (27,), "{'rank': '4'}")
     }
-    expected = Execution(Path("o"), Path("c"), 3, "slurm", "processes:2", retry_failed=False, argument="3")
+    expected = Execution(Path("o"), Path("c"), 3, "slurm", "processes:2", retry_failed=False, argument="3", brief=True)
     assert fake.execution == expected
 
 

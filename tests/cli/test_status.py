@@ -173,6 +173,18 @@ def test_a_new_sweep_forgets_those_that_ended_and_keeps_those_that_run(tmp_path,
 # Reading it
 
 
+def test_a_damaged_record_is_named_and_not_counted_as_done(tmp_path, call):
+    cut, edited, _ = (write_record(tmp_path, make_record(seed=seed)) for seed in (27, 34, 46))
+    cut.write_text(cut.read_text()[:-40])
+    edited.write_text(edited.read_text().replace('"n_devices":3', '"n_devices":4', 1))
+    code, out, err = call(str(tmp_path))
+    assert (code, out.splitlines()[-1]) == (0, f"{tmp_path}: 1 record files, 2 that are no whole records, 0 failures")
+    assert f"warning: {cut} is cut off" in err
+    assert f"warning: {edited} " in err
+    code, out, _ = call(str(tmp_path), "--json")
+    assert (json.loads(out)["records"], len(json.loads(out)["damaged"])) == (1, 2)
+
+
 def test_a_sweep_whose_process_is_gone_without_a_word_is_lost(tmp_path, gone):
     other_file(tmp_path, "a", started="2030-01-01T00:00:01Z")
     other_file(tmp_path, "b", pid=gone, started="2030-01-01T00:00:03Z")

@@ -6,6 +6,7 @@ Hand-made jobs are fed to workers that only pretend, then specs. What real proce
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import types
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cli_fakes import Alpha, install
+from mlecs_bench.cli.sweep import _result_text
 from mlecs_bench.doors.events import Event
 from mlecs_bench.doors.hookspecs import WorkersInfo
 from mlecs_bench.doors.registry import PluginEntry, Registry
@@ -24,6 +26,7 @@ from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.records import failures
 from mlecs_bench.records.failures import read_failures, write_failure
 from mlecs_bench.records.results import find_record, write_record
+from mlecs_bench.session.request import Places
 from mlecs_bench.testing import toy as made
 from sweep_fakes import (
     BEFORE,
@@ -79,6 +82,21 @@ def test_a_cell_that_has_a_record_is_skipped(tmp_path, watcher):
     assert (pretending.made_for, pretending.started) == ([2], [27, 46])
     assert ("end", 34, True, None) in watcher.told
     assert not any(told[:2] == ("cell_start", 34) for told in watcher.told)
+
+
+def test_what_a_kill_left_of_a_cell_with_a_record_goes_unless_a_process_has_it(tmp_path, watcher):
+    ours, theirs = make_jobs(tmp_path, seeds=(27, 34))
+    for job, seed in ((ours, 27), (theirs, 34)):
+        write_record(tmp_path, record_of(seed))
+        folder = checkpoint_folder(tmp_path, job.key)
+        folder.mkdir(parents=True)
+        (folder / "server.safetensors").touch()
+    checkpoint_folder(tmp_path, ours.key).with_suffix(".lock").write_text("{}")
+    os.utime(checkpoint_folder(tmp_path, ours.key).with_suffix(".lock"), (0, 0))
+    with cell_lock(checkpoint_folder(tmp_path, theirs.key)):
+        run([ours, theirs], Pretending(), watcher)
+        left = {path.name for path in (tmp_path / ".checkpoints").iterdir()}
+    assert left == {theirs.key[:16], f"{theirs.key[:16]}.lock"}
 
 
 def test_no_worker_is_needed_when_every_cell_has_a_record(tmp_path, watcher):
@@ -462,3 +480,16 @@ def test_the_workers_that_are_named_are_made_and_only_when_there_is_work(tmp_pat
     assert sweep_of(tmp_path, [spec_of()], watcher, engine="mine", workers=4) == [("alpha", "0.5", 27, "no 27")]
     assert [(request.size, request.threads, request.gpus) for request in requests] == [(1, 1, ())]
     assert local.made == []
+
+
+def test_a_brief_result_says_in_the_end_what_a_whole_one_does(tmp_path, watcher):
+    jobs = make_jobs(tmp_path)
+    brief = [dataclasses.replace(job, execution=dataclasses.replace(job.execution, brief=True)) for job in jobs]
+    whole, short = run(jobs, Pretending(), watcher), run(brief, Pretending(), watcher)
+    places = Places(tmp_path, tmp_path, None, None, "in-process", save_predictions=True, save_models=True)
+    refs = [job.ref for job in jobs]
+    assert _result_text(list(zip(refs, short, strict=True)), places).replace("(0 were", "(3 were") == _result_text(
+        [(ref, dataclasses.replace(result, skipped=True)) for ref, result in zip(refs, whole, strict=True)], places
+    )
+    assert max(len(str(result.record)) for result in short) < min(len(str(result.record)) for result in whole)
+    assert all(result.record["identity"] is job.identity for result, job in zip(short, brief, strict=True))

@@ -152,6 +152,26 @@ def test_a_safetensors_file_of_something_else_is_named(path):
         assert str(path) in str(caught.value)
 
 
+def test_a_turned_bit_of_a_tensor_or_of_the_progress_is_noticed(path):
+    save_checkpoint(path, Checkpoint({"a": torch.arange(9.0), "none": torch.ones(0)}, PROGRESS))
+    data = path.read_bytes()
+    for at in (data.index(b"0.1"), data.index(b"round"), data.index(b"F32"), *range(len(data) - 36, len(data), 5)):
+        for bit in range(8):
+            path.write_bytes(data[:at] + bytes([data[at] ^ (1 << bit)]) + data[at + 1 :])
+            with pytest.raises(MlecsError, match="delete it to start this cell again"):
+                load_checkpoint(path)
+
+
+def test_a_checkpoint_without_its_digest_is_damaged_and_one_of_0_1_0_has_none(path):
+    save_checkpoint(path, checkpoint_of(1))
+    progress = json.dumps({"round": 2})
+    path.write_bytes(save(dict(checkpoint_of(2).tensors), metadata={"checked_progress": progress}))
+    with pytest.raises(MlecsError, match="was damaged after it was written; delete it"):
+        load_checkpoint(path)
+    path.write_bytes(save(dict(checkpoint_of(2).tensors), metadata={"progress": progress}))
+    assert_is_round(path, 2)
+
+
 def test_garbage_is_named(path):
     path.parent.mkdir(parents=True)
     for data in (b"garbage", b"\x00" * 100, b"\xff" * 100, json.dumps(PROGRESS).encode()):

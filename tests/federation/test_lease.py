@@ -10,9 +10,12 @@ import threading
 import time
 
 import pytest
+import torch
 
 from mlecs_bench.federation import lease
 from mlecs_bench.federation.lease import EXPIRY, CellInUse, held, is_held
+from mlecs_bench.federation.messages import Message
+from mlecs_bench.federation.turns import FileTurns, Refusal, Reply, Turn
 from mlecs_bench.machine import machine_id, process_started
 
 
@@ -154,3 +157,18 @@ def test_the_file_systems_clock_decides_not_this_machines(path, monkeypatch):
     left_behind(path, machine="elsewhere", age=EXPIRY / 2)
     monkeypatch.setattr(time, "time", lambda: 4e9)
     assert is_held(path)
+
+
+def test_devices_save_nothing_once_another_process_has_the_cell(path):
+    folder = path.with_suffix("")
+    reply = Reply(Message(), None, {}, {}, {"training": 0.0, "evaluation": 0.0})
+    with held(path) as ours:
+        turns = FileTurns(folder, "key", ours.text)
+        turns.save("d00", Turn(1, {"model/a": torch.ones(1)}, reply))
+        before = {file.name: file.read_bytes() for file in folder.iterdir()}
+        left_behind(path, token="another process")  # noqa: S106  # no secret
+        with pytest.raises(CellInUse, match="another process has taken over this cell"):
+            turns.save("d00", Turn(2, {"model/a": torch.zeros(1)}, reply))
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    with pytest.raises(CellInUse):  # and so it is for a fleet elsewhere, whose answer travels
+        raise Refusal.from_bytes(Refusal.of(CellInUse("taken over")).to_bytes()).error()

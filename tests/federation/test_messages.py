@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 
 from mlecs_bench.errors import MessageError
-from mlecs_bench.federation.messages import Message, kind_of, with_kind
+from mlecs_bench.federation.messages import Message, content_digest, kind_of, with_kind
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2)
 INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -159,14 +159,17 @@ def test_a_damaged_header_never_escapes_as_another_error():
 
 def test_a_safetensors_file_without_proper_scalars_is_not_a_message():
     texts = ("", "5", "null", "[1]", '"ab"', '{"a": "x"}', '{"a": NaN}', '{"a": true}')
-    for metadata in (None, {"other": "{}"}, *({"scalars": text} for text in texts)):
+    whole = [f'{{"scalars": {text}, "sha256": ""}}' for text in texts]
+    for metadata in (None, {"other": "{}"}, *({"message": text} for text in (*texts, *whole))):
         with pytest.raises(MessageError):
             Message.from_bytes(save({"lora/a": torch.ones(1)}, metadata=metadata))
 
 
 def test_what_crosses_as_bytes_is_checked_like_any_message():
+    tensors = {"a": torch.ones(1)}
+    values = {"scalars": {}, "sha256": content_digest({}, tensors)}
     with pytest.raises(MessageError, match="has no kind"):
-        Message.from_bytes(save({"a": torch.ones(1)}, metadata={"scalars": json.dumps({})}))
+        Message.from_bytes(save(tensors, metadata={"message": json.dumps(values)}))
 
 
 def test_a_kind_is_what_stands_before_the_first_slash():

@@ -72,7 +72,7 @@ WRONG = (
     ("extends: mini\nlora: {rnak: 4}", "a profile has no setting 'lora.rnak'. Did you mean 'lora.rank'?"),
     ("extends: mini\nextend: mini", "a profile has no setting 'extend'. Did you mean 'extends'?"),
     ("extends: mini\nname: x", "a profile has no setting 'name'."),
-    ("extends: mini\nlora.rank: 0", "setting 'lora.rank' must be a whole number above 0, got 0"),
+    ("extends: mini\nlora.rank: 0", "setting 'lora.rank' must be a whole number above 0, at most 65536, got 0"),
     ("extends: mini\nencoder_width: 32", "the pretrained encoders of profile 'mini' are 64 wide"),
     ("extends: mini\nsteps: 3\nlocal_epochs: 2", "steps and local-epochs exclude each other"),
     ("extends: mini\ntiny: perhaps", "tiny must be true or false, got perhaps"),

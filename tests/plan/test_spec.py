@@ -118,9 +118,22 @@ def test_a_count_below_one_or_not_whole_is_refused():
             assert refusal(**{name: count}) == f"{flag} must be a whole number of at least 1, got {count}"
 
 
+def test_a_name_is_a_text_and_a_mapping_maps():
+    for name in ("algo", "dataset", "profile", "split", "slm", "llm", "proxy", "bertscore_model", "data_dir", "device"):
+        for value in ([["a"]], {"a": 1}, 3, True):
+            assert refusal(**{name: value}) == f"{name.replace('_', '-')} must be one name, got {value}"
+    for name in ("options", "data_options", "set", "device_slm", "device_rank", "device_encoder_width"):
+        assert refusal(**{name: [1]}) == f"{name.replace('_', '-')} must map names to values, got [1]"
+    for name in ("n_devices", "threads"):
+        assert refusal(**{name: None}) == f"{name.replace('_', '-')} must be a whole number of at least 1, got nothing"
+
+
 def test_a_count_that_no_machine_could_hold_is_refused():
-    for name, most in (("n_devices", "10,000"), ("rounds", "2,147,483,647"), ("threads", "2,147,483,647")):
+    for name, most in (("n_devices", "10,000"), ("rounds", "2,147,483,647"), ("threads", "4,096")):
         assert refusal(**{name: 10**50}) == f"{name.replace('_', '-')} must be at most {most}, got 1{'0' * 39}"
+    for name, flag in (("device_rank", "device-rank"), ("device_encoder_width", "device-encoder-width")):
+        assert refusal(**{name: {"d01": 65_537}}) == f"{flag} of d01 must be at most 65,536, got 65537"
+    assert refusal(private_limit=2**31) == "private-limit must be at most 2,147,483,647, or all, got 2147483648"
 
 
 def test_rounds_steps_and_limits_may_be_left_to_the_profile():

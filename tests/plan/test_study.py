@@ -324,6 +324,10 @@ WRONG_FILES = (
     ("blocks: [a]", "is no study: 'blocks' must map names to settings (algo, dataset, rho, ...), got list [\"a\"]"),
     ("blocks: {a: {algo: a}, a: {algo: b}}", "'a' stands there twice, again in line 1"),
     ("blocks: &a\n  b: [*a]", "what begins in line 1 holds itself"),
+    (
+        "a: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)),
+        "what begins in line 16 stands for more than 100,000 values",
+    ),
     ("? [a]\n: b", "a name must be one word, got a list or a mapping in line 1"),
     ("a: " + "[" * 5000, "it is nested too deeply"),
     ("blocks:\n  a: {algo: a,\n    rho: [{x: 1, x: 2}]}", "'x' stands there twice, again in line 3"),

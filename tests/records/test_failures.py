@@ -20,7 +20,7 @@ from mlecs_bench.records.failures import (
     remove_failure,
     write_failure,
 )
-from mlecs_bench.records.results import read_records, write_record
+from mlecs_bench.records.results import identity_key, read_records, write_record
 
 RECORD = make_record()
 IDENTITY = RECORD["identity"]
@@ -113,7 +113,8 @@ def test_nothing_but_the_failure_is_left_in_the_folder(tmp_path):
 
 
 def values(**changes) -> dict[str, object]:
-    good = {"schema": "mlecs-bench/failure/1", "identity": IDENTITY, "error": "e", "attempts": 2, "ended": "t"}
+    good = {"schema": "mlecs-bench/failure/1", "key": identity_key(IDENTITY), "identity": IDENTITY}
+    good |= {"error": "e", "attempts": 2, "ended": "t"}
     return good | changes
 
 

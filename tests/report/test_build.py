@@ -6,6 +6,7 @@ One report, of `study_folder`, is rendered for all tests that read files.
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 import shutil
@@ -28,6 +29,7 @@ from mlecs_bench.plan.study import read_study
 from mlecs_bench.records.failures import write_failure
 from mlecs_bench.records.results import record_name, write_record
 from mlecs_bench.report import Wanted, build_report, build_table, drawings, report_json, row_summary, write_report
+from mlecs_bench.report import write as written
 from mlecs_bench.report.arrange import Cards, control_key
 from mlecs_bench.report.build import OWN_SECTIONS
 from mlecs_bench.report.installed import known_cards
@@ -277,6 +279,23 @@ def test_files_that_a_report_no_longer_has_go_and_those_of_others_stay(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert "statistics.md" not in names
     assert {"notes.txt", "table9.md", "scores-vast.md"} <= names
+
+
+def test_a_report_that_was_stopped_after_any_file_is_gone_on_with(tmp_path, monkeypatch):
+    records = [make_record()]
+    built = build_report(records, "study")
+    monkeypatch.setattr(written, "report_files", lambda *_: {"index.html": "page", "report.md": "text"})
+    monkeypatch.setattr(written, "report_json", lambda *_: {})
+    whole = sorted(path.name for path in write_report(built, records, tmp_path / "whole", tmp_path))
+    monkeypatch.setattr(written, "write_bytes", lambda path, content: (next(left), path.write_bytes(content)))
+    for n in range(len(whole) + 2):
+        folder = tmp_path / str(n)
+        left = iter(range(n))
+        with pytest.raises(StopIteration):
+            write_report(built, records, folder, tmp_path)
+        left = itertools.count()
+        write_report(built, records, folder, tmp_path)
+        assert sorted(path.name for path in folder.iterdir()) == whole
 
 
 def test_a_report_of_0_1_0_is_replaced(tmp_path):
