@@ -20,7 +20,7 @@ from mlecs_bench.federation.build import Builder
 from mlecs_bench.federation.evaluation import evaluator_of
 from mlecs_bench.federation.host import DeviceHost, Greeting
 from mlecs_bench.federation.scoring import Scoring
-from mlecs_bench.federation.turns import Ask, FileTurns, MemoryTurns, Refusal, Reply
+from mlecs_bench.federation.turns import Ask, FileTurns, MemoryTurns, Refusal, Reply, Turns
 from mlecs_bench.plan.plan import plan_from_json
 
 if TYPE_CHECKING:
@@ -85,20 +85,27 @@ def build_host(
     registry: Registry,
     builder: Builder | None = None,
     evaluator: Scoring | None = None,
+    turns: Turns | None = None,
 ) -> DeviceHost:
     """Return the host of the devices `ids`; those of one builder share its backbones, and may share an evaluator.
 
-    Raises MlecsError for data or models that are not here.
+    Their turns are kept in `turns`, None for where the recipe says. Raises MlecsError for data or models that are not
+    here.
     """
     plan = recipe.plan
     if builder is None:
         builder = Builder(plan, recipe.seed, open_samples(recipe.data), registry)
     algorithm = registry.algorithm(plan.algorithm.name).info.build(plan.options)
     evaluator = evaluator or evaluator_of(plan, builder.samples, registry, recipe.cache_dir)
-    turns = FileTurns(recipe.turns, recipe.key) if recipe.turns else MemoryTurns()
+    turns = turns or turns_of(recipe)
     devices = [builder.device(id_) for id_ in ids]
     builder.check_lengths()
     return DeviceHost(devices, algorithm, evaluator, turns, random_encoders=builder.random_encoders)
+
+
+def turns_of(recipe: Recipe) -> Turns:
+    """Return where the turns of a recipe's devices are kept."""
+    return FileTurns(recipe.turns, recipe.key) if recipe.turns else MemoryTurns()
 
 
 def open_samples(folder: Path) -> Samples:

@@ -10,14 +10,12 @@ import multiprocessing
 import os
 import signal
 import time
-import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
-
-import torch
 
 from mlecs_bench.doors.events import Event, Tell, silent
 from mlecs_bench.doors.hookspecs import FleetInfo
@@ -28,9 +26,9 @@ from mlecs_bench.federation.fleet import (
     Recipe,
     build_host,
     greetings_from_json,
-    greetings_json,
     recipe_from_json,
 )
+from mlecs_bench.federation.packets import REFUSAL, REPLY, Packet, Service, hello_packet, turn_packet
 from mlecs_bench.federation.processes import (
     THREAD_VARIABLES,
     apart_from_script,
@@ -40,7 +38,6 @@ from mlecs_bench.federation.processes import (
 )
 from mlecs_bench.federation.turns import Ask, Refusal, Reply
 from mlecs_bench.machine import usable_cores
-from mlecs_bench.models.memory import memory_ran_out
 from mlecs_bench.plan.preflight import visible_gpus
 
 if TYPE_CHECKING:
@@ -101,7 +98,7 @@ class ProcessFleet:
         """Greet the devices of all processes, which build them meanwhile."""
         self._after = after
         for member in self._members:
-            _send(member, "hello", str(after).encode())
+            _send(member, hello_packet(after))
         greetings: dict[str, Greeting] = {}
         for member in self._members:
             greetings |= self._greeted(member)
@@ -114,7 +111,7 @@ class ProcessFleet:
                 f"the process of {', '.join(member.devices)} {how_it_ended(member.process)} while starting"
             )
         word, body = packet
-        if word == "refusal":
+        if word == REFUSAL:
             raise Refusal.from_bytes(body).error()
         return greetings_from_json(body.decode())
 
@@ -139,7 +136,7 @@ class ProcessFleet:
     def _ask_next(self, member: _Member, asks: Mapping[str, Ask]) -> None:
         if member.owed:
             id_ = member.owed[0]
-            _send(member, "turn", id_.encode() + b"\n" + asks[id_].to_bytes())
+            _send(member, turn_packet(id_, asks[id_]))
 
     def _replace(self, member: _Member, deaths: int) -> None:
         """Put a new process in the place of a dead one; what it owed is asked for again."""
@@ -154,7 +151,7 @@ class ProcessFleet:
         new = self._started(member.devices, member.number)
         new.owed = member.owed
         self._members[member.number] = new
-        _send(new, "hello", str(self._after).encode())
+        _send(new, hello_packet(self._after))
         self._greeted(new)
 
     def close(self) -> None:
@@ -170,15 +167,16 @@ class ProcessFleet:
                 member.process.join()
 
 
-def _send(member: _Member, word: str, body: bytes) -> None:
+def _send(member: _Member, packet: Packet) -> None:
     """Send a packet; that the process is dead shows when its answer is awaited."""
+    word, body = packet
     try:
         member.pipe.send_bytes(word.ljust(WORD).encode() + body)
     except OSError:
         return
 
 
-def _received(member: _Member) -> tuple[str, bytes] | None:
+def _received(member: _Member) -> Packet | None:
     """Return the next packet of a process, or None when it is dead."""
     try:
         data = member.pipe.recv_bytes()
@@ -187,45 +185,28 @@ def _received(member: _Member) -> tuple[str, bytes] | None:
     return data[:WORD].decode().strip(), data[WORD:]
 
 
-def _reply(packet: tuple[str, bytes]) -> Reply | Refusal:
+def _reply(packet: Packet) -> Reply | Refusal:
     word, body = packet
-    return Reply.from_bytes(body) if word == "reply" else Refusal.from_bytes(body)
+    return Reply.from_bytes(body) if word == REPLY else Refusal.from_bytes(body)
 
 
 def serve(pipe: Connection, recipe: str, devices: Sequence[str], threads: int, gpu: str | None) -> None:
     """Be a process of a fleet: build the devices of a recipe, greet, and take turns until the pipe closes."""
     start_process(threads, gpu)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # there is nothing to clean up: files are written whole
-    host: DeviceHost | None = None
+    service = Service(partial(_host, recipe, devices))
     while True:
         try:
             data = pipe.recv_bytes()
         except (EOFError, OSError):
             return
-        word, body = data[:WORD].decode().strip(), data[WORD:]
-        try:
-            if host is None:
-                host = _host(recipe, devices)
-            answer, content = _answer(host, word, body)
-        except MlecsError as error:
-            answer, content = "refusal", Refusal.of(error).to_bytes()
-        except torch.OutOfMemoryError as error:
-            answer, content = "refusal", Refusal.of(memory_ran_out(error)).to_bytes()
-        except Exception:  # noqa: BLE001  # a defect must reach the cell it happened in; the traceback is kept
-            answer, content = "refusal", Refusal("defect", traceback.format_exc()).to_bytes()
+        answer, content = service.answer(data[:WORD].decode().strip(), data[WORD:])
         pipe.send_bytes(answer.ljust(WORD).encode() + content)
 
 
 def _host(recipe: str, devices: Sequence[str]) -> DeviceHost:
     registry = Registry.installed()
     return build_host(recipe_from_json(recipe, registry), devices, registry)
-
-
-def _answer(host: DeviceHost, word: str, body: bytes) -> tuple[str, bytes]:
-    if word == "hello":
-        return "hello", greetings_json(host.hello(int(body))).encode()
-    id_, _, ask = body.partition(b"\n")
-    return "reply", host.turn(id_.decode(), Ask.from_bytes(ask)).to_bytes()
 
 
 def _processes(request: FleetRequest) -> Fleet:

@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 
 Scores = Mapping[str, Mapping[str, Any]]
 """Metric → its value, n and direction, as a record holds them."""
-_UPLOAD, _MODEL = "upload", "model"
+_UPLOAD, _MODEL, _STATE = "upload", "model", "state"
 DEPTH = 2
 """How many rounds of a device are kept: the server may go on one round behind it."""
 
 
 class StaleTurn(MlecsError):  # noqa: N818  # it is the ask that is stale
     """A device was asked for a round that it can neither take nor answer from what it keeps."""
+
+
+class DeviceMissing(MlecsError):  # noqa: N818  # nothing is wrong with what it says
+    """A device gave no reply in time, or cannot be reached."""
 
 
 class DefectError(MlecsError):
@@ -41,6 +45,7 @@ KINDS: Mapping[str, type[MlecsError]] = {
     "message": MessageError,
     "stale": StaleTurn,
     "defect": DefectError,
+    "missing": DeviceMissing,
     "failure": MlecsError,
 }
 """What a refusal can be, from the most special error to the most general."""
@@ -205,6 +210,29 @@ class Turn:
     round: int
     state: Mapping[str, torch.Tensor]
     reply: Reply
+
+    def to_bytes(self) -> bytes:
+        """Return the turn as it travels to where the device goes on."""
+        tensors = with_kind(_STATE, self.state) | with_kind(_UPLOAD, self.reply.upload.tensors)
+        head = {"round": self.round, "reply": self.reply.kept()}
+        return packed(head, Message(tensors, self.reply.upload.scalars))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Turn:
+        """Read what `to_bytes` wrote; raises MessageError on anything else."""
+        head, message = unpacked(data, {"round": (int,), "reply": (dict,)})
+        upload = Message(message.of_kind(_UPLOAD), message.scalars)
+        return cls(head["round"], message.of_kind(_STATE), Reply(upload, **head["reply"]))
+
+
+def state_to_bytes(state: Mapping[str, torch.Tensor]) -> bytes:
+    """Return a device's state as it travels."""
+    return Message(with_kind(_STATE, state)).to_bytes()
+
+
+def state_from_bytes(data: bytes) -> dict[str, torch.Tensor]:
+    """Read what `state_to_bytes` wrote; raises MessageError on anything else."""
+    return Message.from_bytes(data).of_kind(_STATE)
 
 
 class Turns(Protocol):
