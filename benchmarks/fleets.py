@@ -24,7 +24,7 @@ import torch
 from mlecs_bench.data.samples import DataRequest, Prepared, Samples
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.federation.build import Builder
-from mlecs_bench.federation.fleet import Fleet, FleetRequest, Recipe, build_host, named_fleet
+from mlecs_bench.federation.fleet import Fleet, FleetRequest, Recipe, build_host, fleet_place
 from mlecs_bench.federation.messages import Message
 from mlecs_bench.federation.turns import Ask, Refusal
 from mlecs_bench.plan.plan import Plan
@@ -46,9 +46,9 @@ class Side:
         recipe = Recipe(plan, SEED, "benchmark", data.folder, folder, folder / name.replace(":", "-"))
         self._algorithm = registry.algorithm(plan.algorithm.name).info.build(plan.options)
         self._server = builder.server()
-        fleet, size = named_fleet(name)
+        place = fleet_place(name)
         host = functools.partial(build_host, recipe, registry=registry, builder=builder)
-        self.fleet: Fleet = registry.fleet(fleet).info.make(FleetRequest(recipe, host, size))
+        self.fleet: Fleet = registry.fleet(place.name).info.make(FleetRequest(recipe, host, place.number))
 
     def rounds(self) -> Iterator[dict[str, bytes]]:
         """Play round after round without scores; yield the uploads of each as bytes."""

@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.metric_function import metric
     from mlecs_bench.doors.observers import Tracker
     from mlecs_bench.doors.options import NoOptions, option
+    from mlecs_bench.doors.places import ArgumentKind
     from mlecs_bench.doors.profile import BaseBits, Dtype, LearningRates, LoraSettings, Profile
     from mlecs_bench.doors.scoring import FunctionScorer, Metric, Scorer, check_pairs
     from mlecs_bench.errors import AccessError, DataError, MlecsError, RecordError, UsageError
@@ -236,6 +237,7 @@ _HOMES = {
         "NoOptions",
         "option",
     ),
+    "doors.places": ("ArgumentKind",),
     "doors.profile": (
         "BaseBits",
         "Dtype",
@@ -395,6 +397,7 @@ __all__ = [
     "Algorithm",
     "AlgorithmInfo",
     "AnswerRule",
+    "ArgumentKind",
     "Arm",
     "Ask",
     "Bar",

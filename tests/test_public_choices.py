@@ -102,6 +102,7 @@ def taking() -> dict[str, Any]:
             api.DatasetInfo, title="", summary="", task="generation", modalities=(), prepare=None, metrics=()
         ),
         "Exchange": example(api.Exchange, kind="lora", direction="both", meaning="", size=""),
+        "FleetInfo": example(api.FleetInfo, title="", summary="", make=None),
         "Manifest": example(
             api.Manifest, name="", version="", view="", synthetic=True, task="generation", modalities=(), prompt="",
             labels=(), max_new_tokens=1, n_samples=0, digest="", licence="",
@@ -118,6 +119,7 @@ def taking() -> dict[str, Any]:
         "Stage": example(api.Stage, name="s", budget="private", round=1, steps=1, models=()),
         "StudyInfo": lambda name, value: api.StudyInfo("", "", **{name: (value,)}),
         "TransferOptions": example(api.TransferOptions),
+        "WorkersInfo": example(api.WorkersInfo, title="", summary="", make=None),
         "metric": of(api.metric, "m", per="sample"),
         "pair_divergences": of(api.pair_divergences, logits, logits, pairs, pool="none", k=1, vocabulary_map=None),
         "score_caption": lambda _, value: api.score_caption([plain_row], SimpleNamespace(about="a"), [value]),

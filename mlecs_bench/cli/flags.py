@@ -177,8 +177,8 @@ settings_file = click.option(
 PLACES = (
     click.option("--out", metavar="DIR", help="Where records go.  [default: results/NAME of a preset or a study file,"
                  f" the folder of a study.yaml, else {DEFAULT_OUT}]"),
-    click.option("--workers", metavar="N", help="Cells at a time, or kind of workers: N, NAME, NAME:N.  [default: one"
-                 " per core, or one on a GPU]"),
+    click.option("--workers", metavar="N", help="Cells at a time, or kind of workers: N, NAME, NAME:ARGUMENT."
+                 "  [default: one per core, or one on a GPU]"),
     click.option("--fleet", metavar="NAME", help="Where the devices of a cell live: in-process, or processes:2."
                  "  [default: in-process]"),
     click.option("--track", metavar="A,B", help="Trackers to tell: tensorboard, mlflow, wandb.  [default: those of the"

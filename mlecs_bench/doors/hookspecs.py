@@ -19,6 +19,7 @@ from mlecs_bench.data.samples import Task
 from mlecs_bench.data.writing import ENGLISH_WRITING, Writing
 from mlecs_bench.doors.events import SILENT, Telling
 from mlecs_bench.doors.options import NoOptions
+from mlecs_bench.doors.places import PlaceInfo
 from mlecs_bench.errors import check_choice
 
 if TYPE_CHECKING:
@@ -310,6 +311,8 @@ class WorkersRequest:
 
     `gpus` are the visible GPUs among which processes may be dealt out; empty when no cell needs one. `registry` has the
     plugins of this process, for workers that run cells in it; others find those that are installed where they are.
+    `argument` is the text behind the workers' name, for cards that take one: they get `size` for all cells at a time,
+    and no GPUs of this machine.
     """
 
     size: int
@@ -317,33 +320,25 @@ class WorkersRequest:
     tell: Tell
     gpus: tuple[str, ...] = ()
     registry: Registry | None = None
+    argument: str = ""
 
 
 @dataclass(frozen=True)
-class WorkersInfo:
-    """A workers plugin: where cells run. `make(request)` returns `Workers` of mlecs_bench.execution.workers.
+class WorkersInfo(PlaceInfo):
+    """A workers plugin: where cells run.
 
-    `takes_number`: they are several at a time, and users may say how many.
+    `make(request)` takes a `WorkersRequest` and returns `Workers` of mlecs_bench.execution.workers. An `argument` that
+    is a number is how many cells run at a time: the request's `size`.
     """
 
-    title: str
-    summary: str
-    make: Callable[[WorkersRequest], Any]
-    takes_number: bool = True
-
 
 @dataclass(frozen=True)
-class FleetInfo:
+class FleetInfo(PlaceInfo):
     """A fleet plugin: where the devices of one federation live.
 
-    `make(request)` takes a `FleetRequest` and returns a `Fleet`, both of mlecs_bench.federation.fleet. `takes_number`:
-    users may write a number behind the fleet's name, which is the request's `size`.
+    `make(request)` takes a `FleetRequest` and returns a `Fleet`, both of mlecs_bench.federation.fleet. An `argument`
+    that is a number is the request's `size`, any is its `argument`.
     """
-
-    title: str
-    summary: str
-    make: Callable[[Any], Any]
-    takes_number: bool = True
 
 
 @dataclass(frozen=True)

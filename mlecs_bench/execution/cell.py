@@ -23,7 +23,7 @@ from mlecs_bench.federation.build import Builder
 from mlecs_bench.federation.checkpoint import cell_lock, checkpoint_folder, remove_checkpoint, server_file
 from mlecs_bench.federation.engine import Cell, CellRun
 from mlecs_bench.federation.evaluation import evaluator_of
-from mlecs_bench.federation.fleet import FleetRequest, Recipe, build_host, named_fleet, open_samples
+from mlecs_bench.federation.fleet import FleetRequest, Recipe, build_host, fleet_place, open_samples
 from mlecs_bench.federation.lease import CellInUse
 from mlecs_bench.federation.processes import use_exact_kernels, use_threads
 from mlecs_bench.files import disk_failure
@@ -121,8 +121,8 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
     builder.check_lengths()
     recipe = Recipe(plan, job.seed, job.key, job.data, job.execution.cache_dir, folder)
     host = partial(build_host, recipe, registry=registry, builder=builder, evaluator=evaluator)
-    name, size = named_fleet(job.execution.fleet)
-    fleet = registry.fleet(name).info.make(FleetRequest(recipe, host, size, tell))
+    place = fleet_place(job.execution.fleet)
+    fleet = registry.fleet(place.name).info.make(FleetRequest(recipe, host, place.number, tell, place.argument))
     parts = _Parts(builder, evaluator, fleet, recipe)
     info = registry.algorithm(plan.algorithm.name).info
     try:

@@ -23,9 +23,10 @@ class Execution:
     """How cells are carried out; nothing here can change a number.
 
     `workers` None: one per core that memory allows, or one per GPU; no more than cells. `engine` names the workers,
-    None for those of this machine. `fleet` is where the devices of a cell live, as users write it. `retry_failed`:
-    cells that have failed before are run again. `track` names the trackers that are told of them. `save_predictions`:
-    answers are kept beside records, None where no party has many test samples; `save_models`: so are trained models.
+    None for those of this machine, and `argument` is what was written behind that name. `fleet` is where the devices of
+    a cell live, as users write it. `retry_failed`: cells that have failed before are run again. `track` names the
+    trackers that are told of them. `save_predictions`: answers are kept beside records, None where no party has many
+    test samples; `save_models`: so are trained models.
     """
 
     out: Path
@@ -37,6 +38,7 @@ class Execution:
     track: tuple[str, ...] = ()
     save_predictions: bool | None = None
     save_models: bool = False
+    argument: str = ""
 
 
 @dataclass(frozen=True)

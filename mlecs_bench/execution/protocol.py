@@ -15,13 +15,14 @@ from mlecs_bench.doors.events import telling as telling_of
 from mlecs_bench.doors.hookspecs import MetricRequest, WorkersRequest
 from mlecs_bench.doors.observers import tell_all
 from mlecs_bench.doors.options import plain
+from mlecs_bench.doors.places import Place
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import PluginError, UsageError
 from mlecs_bench.execution.jobs import CellResult, Execution, Job, cell_ref, unplanned_ref
 from mlecs_bench.execution.sweep import run_jobs
 from mlecs_bench.execution.tracking import check_trackers, tracked
 from mlecs_bench.federation.evaluation import scorer_identities, scorers_of
-from mlecs_bench.federation.fleet import named_fleet, open_samples
+from mlecs_bench.federation.fleet import fleet_place, open_samples
 from mlecs_bench.files import writable
 from mlecs_bench.machine import usable_cores
 from mlecs_bench.metrics.scorers import check_metrics
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 
     from mlecs_bench.data.samples import Samples
     from mlecs_bench.doors.events import Tell
-    from mlecs_bench.doors.hookspecs import FleetInfo, WorkersInfo
-    from mlecs_bench.doors.registry import Loaded
     from mlecs_bench.execution.workers import Workers
     from mlecs_bench.plan.plan import Plan
     from mlecs_bench.plan.spec import RunSpec
@@ -177,18 +176,14 @@ def plan_jobs(
 
 
 def check_places(execution: Execution, registry: Registry) -> None:
-    """Raise UsageError for workers, a fleet or trackers that are not installed, or a number where none is taken."""
+    """Raise UsageError for workers, a fleet or trackers that are not installed, or an argument they do not take."""
     check_trackers(execution.track, registry)
-    fleet, size = named_fleet(execution.fleet)
-    given: list[tuple[str, Loaded[FleetInfo] | Loaded[WorkersInfo], int | None]] = [
-        ("fleet", registry.fleet(fleet), size)
-    ]
+    fleet = fleet_place(execution.fleet)
+    fleet.check(registry.fleet(fleet.name).info, "--fleet")
     if execution.engine is not None:
-        given.append(("workers", registry.workers(execution.engine), execution.workers))
-    for flag, loaded, number in given:
-        if number is not None and not loaded.info.takes_number:
-            raise UsageError(f"--{flag} {loaded.name} takes no number, got {number}; leave it out")
-    _check_unregistered(execution, fleet, registry)
+        engine = Place(execution.engine, execution.argument)
+        engine.check(registry.workers(engine.name).info, "--workers")
+    _check_unregistered(execution, fleet.name, registry)
 
 
 def _check_unregistered(execution: Execution, fleet: str, registry: Registry) -> None:
@@ -226,14 +221,18 @@ def _workers_of(  # all but the last two are bound before workers are needed
     usual: str, plans: Sequence[Plan], registry: Registry, execution: Execution, n_jobs: int, tell: Tell
 ) -> Workers:
     """Return the workers that the user names, or the usual ones."""
+    info = registry.workers(execution.engine or usual).info
+    elsewhere = info.argument == "text"
+    on_gpus = not elsewhere and all(plan.torch_device == "cuda" for plan in plans)
     request = WorkersRequest(
-        size=min(_size(plans, execution), n_jobs),
+        size=n_jobs if elsewhere else min(_size(plans, execution), n_jobs),
         threads=max(plan.threads for plan in plans),
         tell=tell,
-        gpus=tuple(visible_gpus()) if all(plan.torch_device == "cuda" for plan in plans) else (),
+        gpus=tuple(visible_gpus()) if on_gpus else (),
         registry=registry,
+        argument=execution.argument,
     )
-    workers: Workers = registry.workers(execution.engine or usual).info.make(request)
+    workers: Workers = info.make(request)
     return workers
 
 
@@ -241,6 +240,6 @@ def _size(plans: Sequence[Plan], execution: Execution) -> int:
     """Return how many cells run at a time: as many as was asked for, else as the most demanding plan allows."""
     if execution.workers is not None:
         return execution.workers
-    at_a_time = named_fleet(execution.fleet)[1] or 1
+    at_a_time = fleet_place(execution.fleet).number or 1
     wanted = max(1, usable_cores() // at_a_time)
     return min(workers_that_fit(plan, wanted) for plan in plans)

@@ -247,7 +247,7 @@ IN_PROCESS = WorkersInfo(
     title="In this process",
     summary="One cell at a time, in the process that asks: no process to start, and a debugger sees it.",
     make=_in_process,
-    takes_number=False,
+    argument="none",
 )
 PROCESSES = WorkersInfo(
     title="Processes of this machine",

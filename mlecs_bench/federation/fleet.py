@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 from mlecs_bench.data.samples import Samples, open_prepared
 from mlecs_bench.doors.events import Tell, silent
 from mlecs_bench.doors.hookspecs import FleetInfo
-from mlecs_bench.errors import DataError, UsageError
+from mlecs_bench.doors.places import Place, place
+from mlecs_bench.errors import DataError
 from mlecs_bench.federation.build import Builder
 from mlecs_bench.federation.evaluation import evaluator_of
 from mlecs_bench.federation.host import DeviceHost, Greeting
@@ -121,14 +122,15 @@ class FleetRequest:
     """What a fleet is made for.
 
     `recipe` builds any of the devices anywhere; `host(ids)` builds some in this process, on the server's backbones.
-    `size` is what the user wrote behind the fleet's name, such as 2 for ``processes:2``; None for nothing. `tell` is
-    told of what a user may want to know.
+    `argument` is what the user wrote behind the fleet's name, "" for nothing, and `size` is that as a number: 2 for
+    ``processes:2``. `tell` is told of what a user may want to know.
     """
 
     recipe: Recipe
     host: Callable[[Sequence[str]], DeviceHost]
     size: int | None = None
     tell: Tell = silent
+    argument: str = ""
 
 
 class InProcessFleet:
@@ -158,16 +160,13 @@ FLEET = FleetInfo(
     title="In this process",
     summary="All devices of a cell in its own process, one after the other, on one backbone.",
     make=_in_process,
-    takes_number=False,
+    argument="none",
 )
 
 
-def named_fleet(text: str) -> tuple[str, int | None]:
-    """Return name and number of a fleet as users write it: ``in-process``, ``processes:2``; raises UsageError."""
-    name, colon, number = text.partition(":")
-    if colon and not (number.isdigit() and int(number) > 0):
-        raise UsageError(f"a fleet is written NAME or NAME:NUMBER, such as processes:2, got '{text}'")
-    return name, int(number) if colon else None
+def fleet_place(text: str) -> Place:
+    """Return name and argument of a fleet as users write it: ``in-process``, ``processes:2``; raises UsageError."""
+    return place(text, "--fleet")
 
 
 def greetings_json(greetings: Mapping[str, Greeting]) -> str:

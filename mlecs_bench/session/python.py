@@ -111,7 +111,7 @@ def run(*, quiet: bool = False, **settings: Unpack[RunSettings]) -> Run:
     """Run one algorithm on one dataset at one rate, over some seeds, as `mlecs-bench run` does; return its results.
 
     Settings have the names of the command line, with underscores: `mlecs-bench run --help` explains them. Cells run in
-    this process, one after the other, unless `workers` says otherwise (a number, or NAME:NUMBER). A record that is
+    this process, one after the other, unless `workers` says otherwise (a number, or NAME:ARGUMENT). A record that is
     there in the folder `out` is taken as it is. `quiet` shows errors alone.
 
     An `algo`, `dataset` or `profile` may be an object instead of a name, and then runs in this process only. Records

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlecs_bench.doors.places import Place
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError, did_you_mean
 from mlecs_bench.plan.settings import MAPPING_KEYS, SPEC_KEYS, read_yaml, tracker_names, usual_names
@@ -33,9 +34,9 @@ class Request:
 class Places:
     """Where and how cells are carried out: nothing here changes a number.
 
-    `workers` None leaves the number of processes to the protocol, `engine` None the kind of workers. `fleet` is where
-    the devices of a cell live, `track` names the trackers that are told. `save_predictions` None keeps
-    answers where there are not many.
+    `workers` None leaves the number of processes to the protocol, `engine` None the kind of workers; `argument` is
+    what stands behind that name. `fleet` is where the devices of a cell live, `track` names the trackers that are told.
+    `save_predictions` None keeps answers where there are not many.
     """
 
     out: Path
@@ -46,6 +47,7 @@ class Places:
     track: tuple[str, ...] = ()
     save_predictions: bool | None = None
     save_models: bool = False
+    argument: str = ""
 
 
 @dataclass(frozen=True)
@@ -185,13 +187,14 @@ def with_flags_first(places: Mapping[str, Any], flags: Mapping[str, Any]) -> dic
 
 def places_of(settings: Mapping[str, Any], default_out: Path | str = DEFAULT_OUT) -> Places:
     """Return where and how `settings` want cells to be carried out; raises UsageError."""
-    engine, workers = _workers(settings.get("workers"))
+    workers, engine = _workers(settings.get("workers"))
     cache_dir = settings.get("cache_dir")
     return Places(
         out=Path(settings.get("out") or default_out).expanduser(),
         cache_dir=Path(cache_dir).expanduser() if cache_dir else default_cache_dir(),
         workers=workers,
-        engine=engine,
+        engine=engine.name if engine else None,
+        argument=engine.argument if engine else "",
         fleet=str(settings.get("fleet") or "in-process"),
         track=tracker_names(settings.get("track")),
         save_predictions=_yes_or_no(settings, "save_predictions"),
@@ -206,12 +209,15 @@ def _yes_or_no(settings: Mapping[str, Any], name: str) -> bool | None:
     return value
 
 
-def _workers(value: Any) -> tuple[str | None, int | None]:
-    """Return kind and number of workers from ``4``, ``NAME`` or ``NAME:4``, None for what is not said."""
+def _workers(value: Any) -> tuple[int | None, Place | None]:
+    """Return number and kind of workers from ``4``, ``NAME``, ``NAME:4`` or ``NAME:TEXT``; None for what lacks."""
     if value is None:
         return None, None
-    name, colon, number = ("", ":", str(value)) if str(value).isdigit() else str(value).partition(":")
-    whole = number.isdigit() and int(number) > 0
-    if isinstance(value, bool) or (colon and not whole) or not (name[:1].isalpha() or (whole and not name)):
-        raise UsageError(f"workers must be a whole number of at least 1, or NAME:NUMBER, got {value}")
-    return name or None, int(number) if colon else None
+    text = str(value)
+    if not isinstance(value, bool) and text.isdecimal() and int(text) > 0:
+        return int(text), None
+    name, colon, argument = text.partition(":")
+    if isinstance(value, bool) or not name[:1].isalpha() or (colon and not argument):
+        raise UsageError(f"workers must be a whole number of at least 1, NAME or NAME:ARGUMENT, got {value}")
+    engine = Place(name, argument)
+    return engine.number, engine

@@ -186,16 +186,18 @@ def test_places_and_workers_reach_the_protocol(call, fake_run, tmp_path, monkeyp
 def test_workers_are_a_number_a_name_or_both():
     def workers(value):
         places = build_request({"algo": "a", "dataset": "d", "rho": 1, "workers": value}).places
-        return places.engine, places.workers
+        return places.engine, places.argument, places.workers
 
     for value, expected in (
-        (None, (None, None)), ("4", (None, 4)), (4, (None, 4)), ("slurm", ("slurm", None)), ("slurm:12", ("slurm", 12)),
+        (None, (None, "", None)), ("4", (None, "", 4)), (4, (None, "", 4)), ("mine", ("mine", "", None)),
+        ("mine:12", ("mine", "12", 12)), ("ray:10.0.0.1:6379", ("ray", "10.0.0.1:6379", None)),
+        ("slurm:partition=cpu,gpus=1", ("slurm", "partition=cpu,gpus=1", None)),
     ):  # fmt: skip  # what a user writes and what it means
         assert workers(value) == expected
-    for wrong in (0, "0", -1, True, "slurm:", "slurm:0", "slurm:x", "slurm:-1", ":", "", 1.5):
+    for wrong in (0, "0", -1, True, "mine:", ":4", ":", "", 1.5):
         with pytest.raises(UsageError) as caught:
             workers(wrong)
-        expected = f"workers must be a whole number of at least 1, or NAME:NUMBER, got {wrong}"
+        expected = f"workers must be a whole number of at least 1, NAME or NAME:ARGUMENT, got {wrong}"
         assert str(caught.value) == expected
 
 
@@ -203,12 +205,13 @@ def test_wrong_workers_and_fleets_are_refused_before_anything_is_prepared(call, 
     monkeypatch.setattr(protocol, "prepare", lambda *_: pytest.fail("data was prepared"))
     for flag, value, expected in (
         ("--workers", "proceses", "no workers 'proceses'. Did you mean 'processes'? Known: in-process, processes"),
-        ("--workers", "0", "workers must be a whole number of at least 1, or NAME:NUMBER, got 0"),
+        ("--workers", "0", "workers must be a whole number of at least 1, NAME or NAME:ARGUMENT, got 0"),
         ("--workers", "in-process:2", "--workers in-process takes no number, got 2; leave it out"),
         ("--fleet", "in-proces", "no fleet 'in-proces'. Did you mean 'in-process'? Known: in-process, processes"),
-        ("--fleet", "processes:0", "a fleet is written NAME or NAME:NUMBER, such as processes:2, got 'processes:0'"),
-        ("--fleet", "processes:", "a fleet is written NAME or NAME:NUMBER, such as processes:2, got 'processes:'"),
-        ("--fleet", "processes:two", "a fleet is written NAME or NAME:NUMBER"),
+        ("--workers", "processes:x", "--workers processes takes a number from 1 on, such as processes:2, got 'x'"),
+        ("--fleet", "processes:0", "--fleet processes takes a number from 1 on, such as processes:2, got '0'"),
+        ("--fleet", "processes:", "--fleet takes NAME or NAME:ARGUMENT, such as processes:2, got 'processes:'"),
+        ("--fleet", "processes:two", "--fleet processes takes a number from 1 on, such as processes:2, got 'two'"),
         ("--fleet", "in-process:3", "--fleet in-process takes no number, got 3; leave it out"),
     ):
         places = ("--out", str(tmp_path / "o"), "--cache-dir", str(tmp_path / "c"))
@@ -363,8 +366,8 @@ WRONG_FILES = (
     ("c.yaml", "options: rank=4", "'options' in"),
     ("c.yaml", "rounds: 0", "rounds must be a whole number of at least 1, got 0"),
     ("c.yaml", "rounds: many", "rounds must be a whole number of at least 1, got many"),
-    ("c.yaml", "workers: 0", "workers must be a whole number of at least 1, or NAME:NUMBER, got 0"),
-    ("c.yaml", "workers: two:x", "workers must be a whole number of at least 1, or NAME:NUMBER, got two:x"),
+    ("c.yaml", "workers: 0", "workers must be a whole number of at least 1, NAME or NAME:ARGUMENT, got 0"),
+    ("c.yaml", "workers: 'two:'", "workers must be a whole number of at least 1, NAME or NAME:ARGUMENT, got two:"),
     ("c.yaml", "n_seeds: 9", "n-seeds must be from 1 to 5, got 9"),
     ("c.yaml", "seeds: [a]", "seeds must be whole numbers with commas"),
     ("c.yaml", "private_limit: 0", "private-limit must be a whole number of at least 1, or all, got 0"),

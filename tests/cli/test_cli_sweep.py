@@ -103,7 +103,8 @@ def test_lists_of_flags_are_every_combination(call, fake):
     assert {(s.dataset, s.split, s.seeds, str(s.options)) for s in fake.specs} == {
         ("toy", "frame", (27,), "{'rank': '4'}")
     }
-    assert fake.execution == Execution(Path("o"), Path("c"), 3, "slurm", "processes:2", retry_failed=False)
+    expected = Execution(Path("o"), Path("c"), 3, "slurm", "processes:2", retry_failed=False, argument="3")
+    assert fake.execution == expected
 
 
 def test_retry_failed_is_passed_on_and_the_folder_is_scratch(call, fake):
@@ -128,7 +129,7 @@ def test_a_wrong_request_is_refused_in_one_line(call, fake):
         ((*GRID, "--seeds", "1", "--n-seeds", "1"), "seeds and n-seeds exclude each other"),
         ((*GRID, "--n-seeds", "0"), "n-seeds must be from 1 to 5, got 0"),
         ((*GRID, "--retry", "all"), "'all' is not"),
-        ((*GRID, "--workers", "0"), "workers must be a whole number of at least 1, or NAME:NUMBER, got 0"),
+        ((*GRID, "--workers", "0"), "workers must be a whole number of at least 1, NAME or NAME:ARGUMENT, got 0"),
     ):
         code, out, err = call(*arguments)
         assert (code, out, err.count("\n"), fake.specs) == (2, "", 1, [])

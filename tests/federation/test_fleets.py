@@ -22,13 +22,13 @@ import fabricated
 import toy
 from mlecs_bench.doors.events import Event, Tell
 from mlecs_bench.doors.registry import Loaded, Registry
-from mlecs_bench.errors import MlecsError, PluginError, UsageError
+from mlecs_bench.errors import MlecsError, PluginError
 from mlecs_bench.federation import process_fleet
 from mlecs_bench.federation.build import Builder
 from mlecs_bench.federation.checkpoint import server_file
 from mlecs_bench.federation.engine import Cell, CellRun, Outcome
 from mlecs_bench.federation.evaluation import evaluator_of
-from mlecs_bench.federation.fleet import Fleet, FleetRequest, Recipe, build_host, named_fleet, recipe_from_json
+from mlecs_bench.federation.fleet import Fleet, FleetRequest, Recipe, build_host, fleet_place, recipe_from_json
 from mlecs_bench.federation.messages import Message
 from mlecs_bench.federation.process_fleet import ProcessFleet
 from mlecs_bench.federation.turns import KINDS, Ask, DefectError, Refusal, StaleTurn
@@ -141,8 +141,9 @@ def in_process(cells) -> Callable[[str], Result]:
 
 def request_fleet(registry: Registry, name: str, request: FleetRequest) -> Fleet:
     """Make a fleet by the name that users write."""
-    name, size = named_fleet(name)
-    return registry.fleet(name).info.make(dataclasses.replace(request, size=size))
+    place = fleet_place(name)
+    own = {"size": place.number, "argument": place.argument}
+    return registry.fleet(place.name).info.make(dataclasses.replace(request, **own))
 
 
 def gone(pid: int, seconds: float = 20.0) -> bool:
@@ -217,14 +218,6 @@ def test_a_recipe_is_all_in_its_json_and_is_refused_where_another_plugin_is_inst
     changed = dataclasses.replace(recipe, plan=dataclasses.replace(recipe.plan, dataset=ref))
     with pytest.raises(PluginError, match=r"dataset 'toy' is elsewhere 1.0 here, and the plan was made with"):
         recipe_from_json(changed.to_json(), registry)
-
-
-def test_a_fleet_is_written_as_a_name_or_a_name_and_a_number():
-    assert named_fleet("in-process") == ("in-process", None)
-    assert named_fleet("processes:12") == ("processes", 12)
-    for text in ("processes:", "processes:0", "processes:-1", "processes:two", "processes:2:3"):
-        with pytest.raises(UsageError, match=f"^a fleet is written NAME or NAME:NUMBER.* got '{text}'$"):
-            named_fleet(text)
 
 
 # --------------------------------------------------------------------------------------------------------- processes

@@ -117,7 +117,7 @@ def test_a_wrong_request_is_an_error_with_the_line_of_the_command(fake_run):
         ({"round": 4}, "mlecs_bench.run has an unknown setting 'round'. Did you mean 'rounds'?"),
         ({"seeds": [1], "n_seeds": 2}, "seeds and n-seeds exclude each other"),
         ({"algo": ["alpha", "beta"]}, "mlecs_bench.run takes one algo, got 2; use mlecs_bench.sweep"),
-        ({"workers": 0}, "workers must be a whole number of at least 1, or NAME:NUMBER, got 0"),
+        ({"workers": 0}, "workers must be a whole number of at least 1, NAME or NAME:ARGUMENT, got 0"),
     ):
         with pytest.raises(UsageError) as caught:
             mlecs_bench.run(**{**ALPHA, **wrong})
