@@ -123,7 +123,8 @@ class FleetRequest:
 
     `recipe` builds any of the devices anywhere; `host(ids)` builds some in this process, on the server's backbones.
     `argument` is what the user wrote behind the fleet's name, "" for nothing, and `size` is that as a number: 2 for
-    ``processes:2``. `tell` is told of what a user may want to know.
+    ``processes:2``. `tell` is told of what a user may want to know. A device that gives no reply for `round_timeout`
+    seconds is missing from the round (a refusal of that kind); None waits.
     """
 
     recipe: Recipe
@@ -131,6 +132,7 @@ class FleetRequest:
     size: int | None = None
     tell: Tell = silent
     argument: str = ""
+    round_timeout: float | None = None
 
 
 class InProcessFleet:

@@ -7,14 +7,16 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol
 
 import torch
 
 from mlecs_bench.errors import MessageError, MlecsError
 from mlecs_bench.federation.fleet import greetings_json
 from mlecs_bench.federation.host import DeviceHost
-from mlecs_bench.federation.turns import Ask, Refusal
+from mlecs_bench.federation.turns import Ask, DeviceMissing, Refusal, Reply
 from mlecs_bench.models.memory import memory_ran_out
 
 HELLO, TURN, REPLY, REFUSAL = "hello", "turn", "reply", "refusal"
@@ -35,6 +37,32 @@ def read_turn(body: bytes) -> tuple[str, Ask]:
     """Read what `turn_packet` wrote; raises MessageError on anything else."""
     id_, _, ask = body.partition(b"\n")
     return id_.decode(errors="replace"), Ask.from_bytes(ask)
+
+
+def reply_in(packet: Packet) -> Reply | Refusal:
+    """Return what a packet answers a turn with; raises MessageError for anything else."""
+    word, body = packet
+    return Reply.from_bytes(body) if word == REPLY else Refusal.from_bytes(body)
+
+
+class Owing(Protocol):
+    """Some devices in one place, of which `owed` have still to reply in this round."""
+
+    owed: deque[str]
+
+
+def late(groups: Iterable[Owing], asks: Mapping[str, Ask], seconds: float | None) -> Iterator[tuple[str, Refusal]]:
+    """Give up on what is still owed after so many seconds: those devices are missing from the round."""
+    for group in groups:
+        for id_ in drained(group.owed):
+            text = f"{id_} gave no reply in round {asks[id_].round} within {seconds:g} s"
+            yield id_, Refusal.of(DeviceMissing(text))
+
+
+def drained(owed: deque[str]) -> Iterator[str]:
+    """Yield what is owed until nothing is."""
+    while owed:
+        yield owed.popleft()
 
 
 class Service:

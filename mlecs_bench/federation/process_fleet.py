@@ -28,7 +28,16 @@ from mlecs_bench.federation.fleet import (
     greetings_from_json,
     recipe_from_json,
 )
-from mlecs_bench.federation.packets import REFUSAL, REPLY, Packet, Service, hello_packet, turn_packet
+from mlecs_bench.federation.packets import (
+    REFUSAL,
+    Packet,
+    Service,
+    drained,
+    hello_packet,
+    late,
+    reply_in,
+    turn_packet,
+)
 from mlecs_bench.federation.processes import (
     THREAD_VARIABLES,
     apart_from_script,
@@ -36,7 +45,7 @@ from mlecs_bench.federation.processes import (
     interrupts_wait,
     start_process,
 )
-from mlecs_bench.federation.turns import Ask, Refusal, Reply
+from mlecs_bench.federation.turns import Ask, DeviceMissing, Refusal, Reply
 from mlecs_bench.machine import usable_cores
 from mlecs_bench.plan.preflight import visible_gpus
 
@@ -56,25 +65,37 @@ WORD = 8
 
 @dataclass
 class _Member:
-    """One process: its devices, our end of its pipe, and the turns that it still owes."""
+    """One process: its devices, our end of its pipe, the turns that it still owes, and the one that it is at."""
 
     devices: tuple[str, ...]
     number: int
     process: SpawnProcess
     pipe: Connection
     owed: deque[str] = field(default_factory=deque)
+    at: tuple[str, int] | None = None
 
 
 class ProcessFleet:
-    """Devices in `size` processes; a process gets every `size`-th device."""
+    """Devices in `size` processes; a process gets every `size`-th device.
 
-    def __init__(self, recipe: Recipe, size: int, gpus: Sequence[str] = (), tell: Tell = silent) -> None:
+    A device that has not replied after `timeout` seconds is missing from the round; None waits for ever. Its process
+    finishes the turn all the same, and keeps it.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        size: int,
+        gpus: Sequence[str] = (),
+        tell: Tell = silent,
+        timeout: float | None = None,
+    ) -> None:
         ids = recipe.plan.device_ids
         self._recipe = recipe
         self._gpus = tuple(gpus)
         self._tell = tell
+        self._timeout = timeout
         self._context = multiprocessing.get_context("spawn")
-        self._after = 0
         for variable in THREAD_VARIABLES:
             os.environ.setdefault(variable, str(recipe.plan.threads))
         size = min(size, len(ids))
@@ -96,13 +117,21 @@ class ProcessFleet:
 
     def hello(self, after: int) -> Mapping[str, Greeting]:
         """Greet the devices of all processes, which build them meanwhile."""
-        self._after = after
-        for member in self._members:
+        for member in self._living():
+            if member.at is not None:
+                _received(member)  # a late reply
+                member.at = None
             _send(member, hello_packet(after))
         greetings: dict[str, Greeting] = {}
         for member in self._members:
             greetings |= self._greeted(member)
         return greetings
+
+    def _living(self) -> list[_Member]:
+        """Return the processes, new ones for those that were given up."""
+        for member in [member for member in self._members if member.pipe.closed]:
+            self._members[member.number] = self._started(member.devices, member.number)
+        return self._members
 
     def _greeted(self, member: _Member) -> dict[str, Greeting]:
         packet = _received(member)
@@ -118,41 +147,57 @@ class ProcessFleet:
     def exchange(self, asks: Mapping[str, Ask]) -> Iterator[tuple[str, Reply | Refusal]]:
         """Have the processes work side by side, each on its devices in turn; yield replies as they come."""
         deaths = 0
-        for member in self._members:
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        for member in self._living():
             member.owed = deque(id_ for id_ in member.devices if id_ in asks)
             self._ask_next(member, asks)
         while busy := [member for member in self._members if member.owed]:
-            for pipe in wait([member.pipe for member in busy]):
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ready = wait([member.pipe for member in busy], left)
+            if not ready:
+                yield from late(busy, asks, self._timeout)
+            for pipe in ready:
                 member = next(m for m in busy if m.pipe is pipe)
                 packet = _received(member)
                 if packet is None:
                     deaths += 1
-                    self._replace(member, deaths)
+                    yield from self._replace(member, deaths)
                 else:
-                    yield member.owed.popleft(), _reply(packet)
+                    yield from self._replied(member, packet, asks)
                 self._ask_next(self._members[member.number], asks)
-        self._after = max(ask.round for ask in asks.values())
 
     def _ask_next(self, member: _Member, asks: Mapping[str, Ask]) -> None:
-        if member.owed:
+        """Ask a process for the next turn that it owes, unless it is still at one."""
+        if member.owed and member.at is None:
             id_ = member.owed[0]
+            member.at = id_, asks[id_].round
             _send(member, turn_packet(id_, asks[id_]))
 
-    def _replace(self, member: _Member, deaths: int) -> None:
-        """Put a new process in the place of a dead one; what it owed is asked for again."""
-        if deaths >= MOST_DEATHS:
-            raise MlecsError(
-                f"the process of {', '.join(member.devices)} {how_it_ended(member.process)}, {deaths} times in one "
-                "round; every finished round is kept"
-            )
+    def _replied(
+        self, member: _Member, packet: Packet, asks: Mapping[str, Ask]
+    ) -> Iterator[tuple[str, Reply | Refusal]]:
+        """Yield the reply in a packet, unless it is of a round that is over."""
+        at, member.at = member.at, None
+        if at is not None and at[0] in member.owed and asks[at[0]].round == at[1]:
+            member.owed.remove(at[0])
+            yield at[0], reply_in(packet)
+
+    def _replace(self, member: _Member, deaths: int) -> Iterator[tuple[str, Refusal]]:
+        """Put a new process in the place of a dead one; what it owed is asked for again.
+
+        After too many deaths what it owed is missing from the round.
+        """
         member.pipe.close()
-        text = f"the process of {', '.join(member.devices)} {how_it_ended(member.process)}; it is replaced"
-        self._tell(Event("note", values={"text": text}))
+        what = f"the process of {', '.join(member.devices)} {how_it_ended(member.process)}"
+        if deaths >= MOST_DEATHS:
+            text = f"{what}, {deaths} times in one round; every finished round is kept"
+            for id_ in drained(member.owed):
+                yield id_, Refusal.of(DeviceMissing(text))
+            return
+        self._tell(Event("note", values={"text": f"{what}; it is replaced"}))
         new = self._started(member.devices, member.number)
         new.owed = member.owed
         self._members[member.number] = new
-        _send(new, hello_packet(self._after))
-        self._greeted(new)
 
     def close(self) -> None:
         """Let the processes end, or end them where they are in a turn; what their devices have kept is whole."""
@@ -185,11 +230,6 @@ def _received(member: _Member) -> Packet | None:
     return data[:WORD].decode().strip(), data[WORD:]
 
 
-def _reply(packet: Packet) -> Reply | Refusal:
-    word, body = packet
-    return Reply.from_bytes(body) if word == REPLY else Refusal.from_bytes(body)
-
-
 def serve(pipe: Connection, recipe: str, devices: Sequence[str], threads: int, gpu: str | None) -> None:
     """Be a process of a fleet: build the devices of a recipe, greet, and take turns until the pipe closes."""
     start_process(threads, gpu)
@@ -212,7 +252,7 @@ def _host(recipe: str, devices: Sequence[str]) -> DeviceHost:
 def _processes(request: FleetRequest) -> Fleet:
     gpus = visible_gpus() if request.recipe.plan.torch_device == "cuda" else []
     size = request.size or len(gpus) or usable_cores()
-    return ProcessFleet(request.recipe, size, gpus, request.tell)
+    return ProcessFleet(request.recipe, size, gpus, request.tell, request.round_timeout)
 
 
 FLEET = FleetInfo(

@@ -31,7 +31,7 @@ from mlecs_bench.federation.fleet import (
     recipe_from_json,
     turns_of,
 )
-from mlecs_bench.federation.packets import REFUSAL, REPLY, Service, hello_packet, turn_packet
+from mlecs_bench.federation.packets import REFUSAL, REPLY, Service, drained, hello_packet, late, reply_in, turn_packet
 from mlecs_bench.federation.processes import use_exact_kernels, use_threads
 from mlecs_bench.federation.turns import (
     Ask,
@@ -161,7 +161,6 @@ class RayFleet:
         self._tell = tell
         self._timeout = timeout
         self._turns = turns_of(recipe)
-        self._after = 0
         self._members: list[_Member] = []
         self._files: dict[str, Any] | None = None
         self._digest = open_samples(recipe.data).manifest.digest
@@ -187,43 +186,40 @@ class RayFleet:
 
     def hello(self, after: int) -> Mapping[str, Greeting]:
         """Greet the devices of all groups, which are placed and built meanwhile."""
-        self._after = after
-        started = [(member, self._greeting(member)) for member in self._members]
+        for member in self._members:
+            self._place(member)
         greetings: dict[str, Greeting] = {}
-        for member, pending in started:
-            try:
-                greetings |= self._greeted(member, pending)
-            except _Gone as gone:
-                raise DeviceMissing(f"the group of {', '.join(member.devices)} {gone} while starting") from gone
+        try:
+            pending = []
+            for member in self._members:
+                self._bring_data(member)
+                pending.append(member.actor.answer.remote(*hello_packet(after)))
+            for member, answer in zip(self._members, pending, strict=True):
+                word, body = self._got(answer, START_SECONDS)
+                if word == REFUSAL:
+                    raise Refusal.from_bytes(body).error()
+                greetings |= greetings_from_json(body.decode())
+        except _Gone as gone:
+            raise DeviceMissing(f"the group of {', '.join(member.devices)} {gone} while starting") from gone
+        for id_, greeting in greetings.items():
+            if greeting.finished == 0:
+                self._turns.forget(id_)  # a server that starts afresh
         return greetings
 
-    def _greeting(self, member: _Member) -> Any:
-        """Have a group greet, which is put on a node if it is on none; return the pending answer."""
+    def _place(self, member: _Member) -> None:
+        """Have a group put on a node if it is on none; its devices are where what is kept of them says."""
         if member.actor is None:
             kept = {id_: [turn.to_bytes() for turn in self._turns.load(id_)] for id_ in member.devices}
             make = self._ray.remote(DeviceGroup).options(
                 **self._needs, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
             )
             member.actor = make.remote(self._text, member.devices, kept)
-            with_data = member.actor.has_data.remote(str(self._recipe.data), self._digest)
-            return with_data, True
-        return member.actor.answer.remote(*hello_packet(self._after)), False
 
-    def _greeted(self, member: _Member, pending: tuple[Any, bool]) -> dict[str, Greeting]:
-        answer, fresh = pending
-        if fresh:
-            if not self._got(answer, START_SECONDS):
-                files = self._shared_files()
-                self._got(member.actor.take_data.remote(str(self._recipe.data), self._digest, files), START_SECONDS)
-            answer = member.actor.answer.remote(*hello_packet(self._after))
-        word, body = self._got(answer, START_SECONDS)
-        if word == REFUSAL:
-            raise Refusal.from_bytes(body).error()
-        greetings = greetings_from_json(body.decode())
-        for id_, greeting in greetings.items():
-            if greeting.finished == 0:
-                self._turns.forget(id_)  # a server that starts afresh
-        return greetings
+    def _bring_data(self, member: _Member) -> None:
+        """Let the data be on the node of a group; raises _Gone."""
+        data = str(self._recipe.data)
+        if not self._got(member.actor.has_data.remote(data, self._digest), START_SECONDS):
+            self._got(member.actor.take_data.remote(data, self._digest, self._shared_files()), START_SECONDS)
 
     def _shared_files(self) -> dict[str, Any]:
         """Return references to the files of the prepared data, which nodes fetch once."""
@@ -262,8 +258,7 @@ class RayFleet:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=left) if waiting else ([], [])
             if waiting and not ready:
-                yield from self._late(asks)
-                break
+                yield from late(busy, asks, self._timeout)
             for pending in ready:
                 member = waiting[pending]
                 member.pending = None
@@ -275,11 +270,11 @@ class RayFleet:
                 else:
                     id_ = member.owed.popleft()
                     yield id_, self._reply(id_, asks[id_], *answer)
-        self._after = max(ask.round for ask in asks.values())
 
     def _ask_next(self, member: _Member, asks: Mapping[str, Ask]) -> None:
         if member.actor is None:
-            self._greeted(member, self._greeting(member))
+            self._place(member)
+            self._bring_data(member)
         id_ = member.owed[0]
         home = max((turn.round for turn in self._turns.load(id_)), default=0)
         packet = turn_packet(id_, asks[id_])
@@ -289,10 +284,8 @@ class RayFleet:
     def _reply(self, id_: str, ask: Ask, word: str, body: bytes, state: bytes | None) -> Reply | Refusal:
         """Return a device's answer; its state is kept before anybody learns of the reply."""
         self.wire["up"] += len(body) + len(state or b"")
-        if word == REFUSAL:
-            return Refusal.from_bytes(body)
-        reply = Reply.from_bytes(body)
-        if state is not None:
+        reply = reply_in((word, body))
+        if isinstance(reply, Reply) and state is not None:
             self._turns.save(id_, Turn(ask.round, state_from_bytes(state), replace(reply, model=None)))
         return reply
 
@@ -303,18 +296,9 @@ class RayFleet:
         if deaths < MOST_DEATHS:
             self._tell(Event("note", values={"text": f"{what}; it is replaced"}))
             return
-        for id_ in member.owed:
-            text = f"{id_}: {what}, {deaths} deaths in one round; every finished round is kept"
+        text = f"{what}, {deaths} deaths in one round; every finished round is kept"
+        for id_ in drained(member.owed):
             yield id_, Refusal.of(DeviceMissing(text))
-        member.owed.clear()
-
-    def _late(self, asks: Mapping[str, Ask]) -> Iterator[tuple[str, Refusal]]:
-        """Give up on what is still owed; an actor finishes its turn all the same, and keeps it."""
-        for member in self._members:
-            for id_ in member.owed:
-                text = f"{id_} gave no reply in round {asks[id_].round} within {self._timeout:g} s"
-                yield id_, Refusal.of(DeviceMissing(text))
-            member.owed.clear()
 
     def _let_go(self, member: _Member) -> None:
         actor, member.actor, member.pending = member.actor, None, None
@@ -361,7 +345,7 @@ def _join(address: str) -> None:
 
 
 def _ray(request: FleetRequest) -> Fleet:
-    return RayFleet(request.recipe, Cluster.of(request.argument), request.tell)
+    return RayFleet(request.recipe, Cluster.of(request.argument), request.tell, request.round_timeout)
 
 
 def check_argument(text: str) -> None:

@@ -23,7 +23,7 @@ from mlecs_bench.federation import process_fleet
 from mlecs_bench.federation.fleet import Fleet, FleetRequest, recipe_from_json
 from mlecs_bench.federation.messages import Message
 from mlecs_bench.federation.process_fleet import ProcessFleet
-from mlecs_bench.federation.turns import KINDS, Ask, DefectError, Refusal, StaleTurn
+from mlecs_bench.federation.turns import KINDS, Ask, DefectError, DeviceMissing, Refusal, StaleTurn
 from mlecs_bench.testing import checks_of_info
 from mlecs_bench.testing.fleets import ReversedFleet
 from serialised import Elsewhere, SerialisedFleet
@@ -169,12 +169,20 @@ def test_errors_of_the_other_side_arrive_as_they_are_and_too_many_deaths_in_one_
     assert reply.upload.tensors["x/turns"].item() == 1, "what failed has left nothing"
     assert ask_one(faulty, 1).to_bytes() == reply.to_bytes()
     monkeypatch.setattr(process_fleet, "MOST_DEATHS", 2)
-    with pytest.raises(
-        MlecsError, match=r"^the process of d00 was killed by SIGKILL.*, 2 times in one round; every finished round is"
-    ) as caught:
-        ask_one(faulty, 2, fault=DEATH)
-    assert "\n" not in str(caught.value)
+    missing = ask_one(faulty, 2, fault=DEATH).error()
+    assert type(missing) is DeviceMissing
+    assert str(missing).startswith("the process of d00 was killed by SIGKILL")
+    assert str(missing).endswith(", 2 times in one round; every finished round is kept")
+    assert "\n" not in str(missing)
     assert len(started) == 2, "a process that dies again and again is replaced only so often"
+    assert ask_one(faulty, 2).upload.tensors["x/turns"].item() == 2, "in the next round there is a new one"
+    monkeypatch.setattr(faulty, "_timeout", 0.5)
+    os.kill(pids(faulty)[0], signal.SIGSTOP)
+    late = ask_one(faulty, 3).error()
+    assert (type(late), str(late)) == (DeviceMissing, "d00 gave no reply in round 3 within 0.5 s")
+    os.kill(pids(faulty)[0], signal.SIGCONT)
+    monkeypatch.setattr(faulty, "_timeout", None)
+    assert ask_one(faulty, 3).upload.tensors["x/turns"].item() == 3, "the late turn is taken once"
 
 
 @pytest.mark.slow
