@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from mlecs_bench.doors.hookspecs import (
         AlgorithmInfo,
         BudgetName,
+        Change,
         Control,
         ControlRole,
         DatasetInfo,
@@ -209,6 +210,7 @@ _HOMES = {
     "doors.hookspecs": (
         "AlgorithmInfo",
         "BudgetName",
+        "Change",
         "Control",
         "ControlRole",
         "DatasetInfo",
@@ -407,6 +409,7 @@ __all__ = [
     "BudgetName",
     "BudgetRule",
     "CellRef",
+    "Change",
     "Claim",
     "ClaimVerdict",
     "Control",

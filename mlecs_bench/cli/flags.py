@@ -135,6 +135,8 @@ def _settings(*, many: bool) -> tuple[Decorated, ...]:
                      f"  [default: {RunSpec.answer}]"),
         click.option("--min-modalities", type=takes(click.IntRange(0, 1)), metavar=shown("K"), help="Least modalities"
                      f" of a device.  [default: {RunSpec.min_modalities}]"),
+        click.option("--modalities", metavar="LAW", help="How modalities are dealt: bernoulli, exact (as many as the"
+                     " rates say), or d0=rgb+depth,d1=acce.  [default: bernoulli]"),
         click.option("--profile", type=takes(), metavar=shown("NAME"), shell_complete=_names("profile"),
                      help=f"Models and sizes, or a YAML file of them.  [default: {RunSpec.profile}]"),
         click.option("--slm", type=takes(), metavar=shown("MODEL"), help="Another small language model for the devices:"
@@ -179,8 +181,10 @@ PLACES = (
                  f" the folder of a study.yaml, else {DEFAULT_OUT}]"),
     click.option("--workers", metavar="N", help="Cells at a time, or kind of workers: N, NAME, NAME:ARGUMENT."
                  "  [default: one per core, or one on a GPU]"),
-    click.option("--fleet", metavar="NAME", help="Where the devices of a cell live: in-process, or processes:2."
-                 "  [default: in-process]"),
+    click.option("--fleet", metavar="NAME", help="Where the devices of a cell live: in-process, processes:2,"
+                 " or on other machines (docs/networks.md).  [default: in-process]"),
+    click.option("--round-timeout", type=float, metavar="SECONDS", help="How long devices in a fleet elsewhere may take"
+                 " for a round before they are missing from it.  [default: as long as it takes]"),
     click.option("--track", metavar="A,B", help="Trackers to tell: tensorboard, mlflow, wandb.  [default: those of the"
                  " file, else none]"),
     click.option("--save-predictions/--no-save-predictions", default=None, help="Keep every answer beside the record."

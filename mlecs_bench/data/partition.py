@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 TRAIN_SHARE = 0.9
 """Share of a party's samples used for training in the frame split (paper, section 4.1)."""
 MAX_REDRAWS = 100_000
+EXACT_DRAWS = 1_000
+"""Draws of exact masks after which devices that hold too little take over from others."""
 SEQUENCE_TEST_SHARE = 0.3
 """Least share of a party's sequences kept for testing in the sequence split: with fewer the noise drowns margins."""
 
@@ -186,6 +188,73 @@ def draw_masks(rates: Mapping[str, float], n_devices: int, seed: int, min_modali
                 raise UsageError(f"rho is so small that {redraws} draws gave no modality; use a larger rate")
         devices.append(held)
     return Masks(tuple(devices), redraws, sum(map(len, devices)) / (n_devices * len(names)))
+
+
+def draw_exact_masks(rates: Mapping[str, float], n_devices: int, seed: int, min_modalities: int = 1) -> Masks:
+    """Draw M_j so that as many (device, modality) pairs are held as the rates say, rounded to whole pairs.
+
+    Of every modality the same number of devices hold it for all draws, but for the pairs that rounding leaves: those go
+    to modalities drawn at random. Which devices hold it is drawn without replacement, all of them again while one has
+    fewer than `min_modalities`; after `EXACT_DRAWS` draws such devices take a modality over from those that hold most.
+    Raises UsageError where the rates give fewer pairs than the devices need.
+    """
+    names = sorted(rates)
+    pairs = _whole(sum(rates.values()) * n_devices)
+    if pairs < n_devices * min_modalities:
+        least = math.ceil(100 * min_modalities / len(names)) / 100
+        raise UsageError(
+            f"exact rates of {sum(rates.values()) / len(names):g} give {n_devices} devices {pairs} modalities, fewer "
+            f"than one each; use a rate of at least {least:g}, or min-modalities 0"
+        )
+    stream = rng(seed, "exact masks")
+    counts = _holders(rates, names, n_devices, pairs, stream)
+    for draw in range(EXACT_DRAWS):
+        held = [set[str]() for _ in range(n_devices)]
+        for name in names:
+            for j in stream.permutation(n_devices)[: counts[name]]:
+                held[int(j)].add(name)
+        if min(map(len, held)) >= min_modalities:
+            return _exact(held, draw, names)
+    _relieve(held, min_modalities, stream)
+    return _exact(held, EXACT_DRAWS, names)
+
+
+def _whole(x: float) -> int:
+    """Return the nearest whole number, halves up; sums of rates are off by less than a millionth."""
+    return math.floor(x + 0.5 + 1e-9)
+
+
+def _holders(
+    rates: Mapping[str, float], names: Sequence[str], n_devices: int, pairs: int, stream: np.random.Generator
+) -> dict[str, int]:
+    """Return how many devices hold each modality; what rounding down leaves goes to modalities drawn at random."""
+    counts = {name: math.floor(rates[name] * n_devices + 1e-9) for name in names}
+    open_ = [name for name in names if counts[name] < n_devices and rates[name] * n_devices - counts[name] > 1e-9]
+    for i in stream.permutation(len(open_))[: pairs - sum(counts.values())]:
+        counts[open_[int(i)]] += 1
+    return counts
+
+
+def _relieve(held: Sequence[set[str]], least: int, stream: np.random.Generator) -> None:
+    """Let every device with too few modalities take one over from a device with most of them."""
+    for own in held:
+        while len(own) < least:
+            rich = max((other for other in held if other - own), key=len)
+            choices = sorted(rich - own)
+            taken = choices[int(stream.integers(len(choices)))]
+            rich.remove(taken)
+            own.add(taken)
+
+
+def _exact(held: Sequence[set[str]], redraws: int, names: Sequence[str]) -> Masks:
+    rate = sum(map(len, held)) / (len(held) * len(names))
+    return Masks(tuple(tuple(sorted(own)) for own in held), redraws, rate)
+
+
+def given_masks(devices: Sequence[Sequence[str]], modalities: Sequence[str]) -> Masks:
+    """Return the masks of devices that hold what the user says."""
+    held = tuple(tuple(sorted(own)) for own in devices)
+    return Masks(held, 0, sum(map(len, held)) / (len(held) * len(modalities)))
 
 
 def rates_of(rho: float | Mapping[str, float], modalities: Sequence[str]) -> dict[str, float]:

@@ -52,6 +52,11 @@ ExchangeDirection = Literal["down", "up", "both"]
 """Which way a kind of tensor is sent: from the server to devices (down), from devices to the server (up), or both."""
 ControlRole = Literal["floor", "ceiling"]
 """What a control is held against others for: what they have to beat (floor), or how much there is to gain (ceiling)."""
+Change = Literal["absence", "drift"]
+"""What may change in a federation.
+
+Devices stay away or their uploads are lost (absence); modalities come and go (drift).
+"""
 ReportPart = Literal["scores", "modalities", "communication", "curves", "statistics", "steps"]
 """A part of a report on one setting: tables of scores, what was sent, scores by round, tests, what the steps logged."""
 
@@ -92,8 +97,12 @@ class Needs:
     - one_width: fused representations are held against hidden ones, so a profile's hidden_width and fused_width must be
       equal.
     - prompt_suffix: a sentence put behind the dataset's prompt, in training and at test.
+    - copes: the changes of a federation that the algorithm copes with (each a `Change`). "absence": `aggregate` may be
+      given the uploads of some devices only, and a device may miss broadcasts, of which it gets the newest of every
+      tensor when it comes back. "drift": `device.modalities` and `server.devices` may be others in every round. A run
+      that brings a change which is not named here is refused.
 
-    Raises ValueError for an unknown part.
+    Raises ValueError for an unknown part or change.
     """
 
     private_stages: int = 1
@@ -106,10 +115,13 @@ class Needs:
     pool: bool = False
     prompt_suffix: str = ""
     one_width: bool = False
+    copes: tuple[Change, ...] = ()
 
     def __post_init__(self) -> None:
         for part in self.same if isinstance(self.same, tuple | list) else ():  # of a text, a check says what is wrong
             check_choice(part, Part, "a part in 'same'")
+        for change in self.copes if isinstance(self.copes, tuple | list) else ():
+            check_choice(change, Change, "a change in 'copes'")
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,13 @@ def option(default: Any, *, help: str, source: str, path: bool = False, executio
     authors' script, "ours"). `path`: the value may be a path, of which a record keeps the last part alone; what is
     there has to enter a digest. `execution`: the value changes how something is computed and no number; a record
     leaves it out. The field's annotation decides what `-o name=value` accepts: int, float, bool, str, a
-    Literal, any of these or None, or a tuple of them written with commas.
+    Literal, any of these or None, a tuple of them written with commas, or in files a mapping of names to them.
     """
     marks = {"path": path, "execution": execution}
-    return dataclasses.field(default=default, metadata={"help": help, "source": source, **marks})
+    metadata = {"help": help, "source": source, **marks}
+    if isinstance(default, dict):  # a dataclass takes none that can be changed
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def build_options(cls: type[Any], given: Mapping[str, object], owner: str) -> Any:
@@ -120,6 +123,10 @@ def parse_value(value: object, hint: Any) -> Any:
         if not isinstance(parts, list | tuple):
             raise ValueError("a list with commas")
         return tuple(parse_value(p.strip() if isinstance(p, str) else p, args[0]) for p in parts)
+    if origin in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise ValueError("a mapping of names to values")
+        return {str(name): parse_value(item, args[1]) for name, item in value.items()}
     return _parse_scalar(value, hint)
 
 

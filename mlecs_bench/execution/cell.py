@@ -122,7 +122,9 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
     recipe = Recipe(plan, job.seed, job.key, job.data, job.execution.cache_dir, folder)
     host = partial(build_host, recipe, registry=registry, builder=builder, evaluator=evaluator)
     place = fleet_place(job.execution.fleet)
-    fleet = registry.fleet(place.name).info.make(FleetRequest(recipe, host, place.number, tell, place.argument))
+    fleet = registry.fleet(place.name).info.make(
+        FleetRequest(recipe, host, place.number, tell, place.argument, job.execution.round_timeout)
+    )
     parts = _Parts(builder, evaluator, fleet, recipe)
     info = registry.algorithm(plan.algorithm.name).info
     try:

@@ -26,7 +26,8 @@ class Execution:
     None for those of this machine, and `argument` is what was written behind that name. `fleet` is where the devices of
     a cell live, as users write it. `retry_failed`: cells that have failed before are run again. `track` names the
     trackers that are told of them. `save_predictions`: answers are kept beside records, None where no party has many
-    test samples; `save_models`: so are trained models.
+    test samples; `save_models`: so are trained models. `round_timeout` are the seconds that devices elsewhere
+    have for a round.
     """
 
     out: Path
@@ -39,6 +40,7 @@ class Execution:
     save_predictions: bool | None = None
     save_models: bool = False
     argument: str = ""
+    round_timeout: float | None = None
 
 
 @dataclass(frozen=True)

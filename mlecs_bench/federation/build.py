@@ -17,7 +17,9 @@ from mlecs_bench.data.partition import (
     Masks,
     Part,
     Partition,
+    draw_exact_masks,
     draw_masks,
+    given_masks,
     limit_tests,
     limited,
     partition,
@@ -36,7 +38,7 @@ from mlecs_bench.models.placement import torch_device
 from mlecs_bench.models.texts import Texts
 from mlecs_bench.models.unified import DOMAIN, UnifiedModel, check_length
 from mlecs_bench.plan.plan import Plan
-from mlecs_bench.plan.structure import Structure
+from mlecs_bench.plan.structure import Structure, canonical_devices
 from mlecs_bench.plan.training import Budget, Training
 from mlecs_bench.seeds import torch_stream
 
@@ -61,8 +63,17 @@ def lay_out(plan: Plan, seed: int, samples: Samples) -> Layout:
     cut = partition(samples.column("group"), samples.column("stratum"), plan.split, plan.n_devices, seed)
     cut = limited(cut, plan.profile.private_limit, plan.profile.public_limit, seed)
     cut = limit_tests(cut, plan.profile.test_limit, seed)
-    rates = rates_of(plan.rho, samples.manifest.modality_names)
-    return Layout(cut, draw_masks(rates, plan.n_devices, seed, plan.min_modalities))
+    return Layout(cut, deal_modalities(plan, seed, samples.manifest.modality_names))
+
+
+def deal_modalities(plan: Plan, seed: int, modalities: Sequence[str]) -> Masks:
+    """Return which modalities the devices of a seed hold, by the law of the plan."""
+    holding = plan.conditions.modalities
+    if holding.law == "given":
+        told = canonical_devices(holding.devices, plan.n_devices, "modalities")
+        return given_masks([told.get(id_, modalities) for id_ in plan.device_ids], modalities)
+    draw = draw_exact_masks if holding.law == "exact" else draw_masks
+    return draw(rates_of(plan.rho, modalities), plan.n_devices, seed, plan.min_modalities)
 
 
 @dataclass(frozen=True)

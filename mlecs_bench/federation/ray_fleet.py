@@ -11,7 +11,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -188,19 +188,17 @@ class RayFleet:
         """Greet the devices of all groups, which are placed and built meanwhile."""
         for member in self._members:
             self._place(member)
-        greetings: dict[str, Greeting] = {}
-        try:
-            pending = []
-            for member in self._members:
+        for member in self._members:
+            with _starting(member):
                 self._bring_data(member)
-                pending.append(member.actor.answer.remote(*hello_packet(after)))
-            for member, answer in zip(self._members, pending, strict=True):
+        pending = [member.actor.answer.remote(*hello_packet(after)) for member in self._members]
+        greetings: dict[str, Greeting] = {}
+        for member, answer in zip(self._members, pending, strict=True):
+            with _starting(member):
                 word, body = self._got(answer, START_SECONDS)
-                if word == REFUSAL:
-                    raise Refusal.from_bytes(body).error()
-                greetings |= greetings_from_json(body.decode())
-        except _Gone as gone:
-            raise DeviceMissing(f"the group of {', '.join(member.devices)} {gone} while starting") from gone
+            if word == REFUSAL:
+                raise Refusal.from_bytes(body).error()
+            greetings |= greetings_from_json(body.decode())
         for id_, greeting in greetings.items():
             if greeting.finished == 0:
                 self._turns.forget(id_)  # a server that starts afresh
@@ -318,6 +316,15 @@ class RayFleet:
 
 class _Gone(Exception):  # noqa: N818  # it never leaves this module
     """An actor is dead or silent; says how, to go on after "the group of devices "."""
+
+
+@contextmanager
+def _starting(member: _Member) -> Iterator[None]:
+    """Let it be known of which group an actor is gone before it has greeted."""
+    try:
+        yield
+    except _Gone as gone:
+        raise DeviceMissing(f"the group of {', '.join(member.devices)} {gone} while starting") from gone
 
 
 def _died(error: Exception) -> str:

@@ -29,7 +29,7 @@ class StaleTurn(MlecsError):  # noqa: N818  # it is the ask that is stale
     """A device was asked for a round that it can neither take nor answer from what it keeps."""
 
 
-class DeviceMissing(MlecsError):  # noqa: N818  # nothing is wrong with what it says
+class DeviceMissing(MlecsError):  # noqa: N818  # a state of affairs, no defect
     """A device gave no reply in time, or cannot be reached."""
 
 

@@ -36,30 +36,36 @@ def identity(
     """
     profile = plan.profile
     foreign = {"encoders": dict(encoders)} if encoders else {}
-    return foreign | {
-        "algo": {**plain(plan.algorithm), "options": plain(plan.options)},
-        "dataset": _dataset_identity(plan, manifest),
-        "rho": rates_of(plan.rho, manifest.modality_names),
-        "n_devices": plan.n_devices,
-        "min_modalities": plan.min_modalities,
-        "seed": seed,
-        "profile": {
-            "name": profile.name,
-            "tiny": profile.tiny,
-            "slm": model_identity(plan, profile.slm),
-            "llm": model_identity(plan, profile.llm),
-            "encoders": file_digest(profile.encoders),
-        },
-        "structure": _structure_identity(plan),
-        "training": _training_identity(plan),
-        "evaluate": plan.evaluate,
-        "scorers": {name: scorers.get(name) for name in plan.scores},
-        "numerics": {
-            "torch": importlib.metadata.version("torch"),
-            "device": plan.torch_device,
-            "threads": plan.threads,
-        },
-    }
+    departures = plan.conditions.departures()
+    conditions = {"conditions": departures} if departures else {}
+    return (
+        foreign
+        | conditions
+        | {
+            "algo": {**plain(plan.algorithm), "options": plain(plan.options)},
+            "dataset": _dataset_identity(plan, manifest),
+            "rho": rates_of(plan.rho, manifest.modality_names),
+            "n_devices": plan.n_devices,
+            "min_modalities": plan.min_modalities,
+            "seed": seed,
+            "profile": {
+                "name": profile.name,
+                "tiny": profile.tiny,
+                "slm": model_identity(plan, profile.slm),
+                "llm": model_identity(plan, profile.llm),
+                "encoders": file_digest(profile.encoders),
+            },
+            "structure": _structure_identity(plan),
+            "training": _training_identity(plan),
+            "evaluate": plan.evaluate,
+            "scorers": {name: scorers.get(name) for name in plan.scores},
+            "numerics": {
+                "torch": importlib.metadata.version("torch"),
+                "device": plan.torch_device,
+                "threads": plan.threads,
+            },
+        }
+    )
 
 
 def _dataset_identity(plan: Plan, manifest: Manifest) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from mlecs_bench.doors.profile import Profile
 from mlecs_bench.doors.registry import PluginRef
 from mlecs_bench.doors.scoring import ranked_name
 from mlecs_bench.errors import PluginError, check_choice
+from mlecs_bench.plan.conditions import Conditions
 from mlecs_bench.plan.spec import LIMITS, AnswerRule, Evaluate, Rho, rho_text
 from mlecs_bench.plan.structure import Deviations, Structure
 from mlecs_bench.plan.training import BudgetRule, Training
@@ -34,7 +35,8 @@ class Plan:
     how an answer is taken from a model. `own_options` are those of the algorithm that depart from its defaults,
     `own_settings` those of the profile that depart from its own and can change a number, as JSON values (of files their
     last name); `variant` says in which settings the run departs from the usual. `data_dir` is where the user's files
-    are, None for the stand-in. Raises ValueError for an unknown rule or kind of evaluation.
+    are, None for the stand-in. `conditions` are those of the federation. Raises ValueError for an unknown rule or kind
+    of evaluation.
     """
 
     algorithm: PluginRef
@@ -64,6 +66,7 @@ class Plan:
     own_settings: Mapping[str, Any]
     variant: str
     answer: AnswerRule = "generate"
+    conditions: Conditions = field(default_factory=Conditions)
 
     @property
     def ranks(self) -> bool:
@@ -107,8 +110,14 @@ class Plan:
 
     @property
     def departures(self) -> dict[str, Any]:
-        """The options and settings of the run that are not the usual ones of its algorithm and profile."""
-        return {**self.own_options, **self.own_settings}
+        """What is not usual in a run: options of its algorithm, settings of its profile, conditions."""
+        return {**self.own_options, **self.own_settings, **self._own_conditions}
+
+    @property
+    def _own_conditions(self) -> dict[str, str]:
+        """The conditions that are not the usual, in words without spaces."""
+        names = self.conditions.departures()
+        return {name: getattr(self.conditions, name).words().replace(" ", "-") for name in names}
 
     def models(self) -> list[str]:
         """Return the language models that are loaded, each once."""
@@ -141,13 +150,13 @@ def plan_from_json(text: str, registry: Registry) -> Plan:
     Raises PluginError where an installed plugin is another one than the plan was made with.
     """
     values = json.loads(text)
-    for kind, field in (("algorithm", "options"), ("dataset", "data_options")):
+    for kind, options in (("algorithm", "options"), ("dataset", "data_options")):
         loaded = registry.load(kind, values[kind]["name"])  # type: ignore[arg-type]  # two of the kinds
         if plain(loaded.ref) != values[kind]:
             raise PluginError(
                 f"{kind} '{loaded.name}' is {loaded.distribution} {loaded.version} here, and the plan was made with "
                 f"{values[kind]['distribution']} {values[kind]['version']} (or its code differs); install the same"
             )
-        values[field] = build_options(loaded.info.options, values[field], f"{kind} '{loaded.name}'")
+        values[options] = build_options(loaded.info.options, values[options], f"{kind} '{loaded.name}'")
     plan: Plan = rebuilt(Plan, values)
     return plan

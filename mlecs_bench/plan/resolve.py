@@ -72,6 +72,8 @@ def planned(
     usual = plain(algorithm.info.options())
     own_options = {name: value for name, value in plain(options).items() if value != usual[name]}
     own_settings = _own_settings(chosen, own)
+    conditions = spec.conditions
+    conditions.check(spec.n_devices, sorted(dataset.info.modalities), needs.copes, algorithm.name)
     found = structures(spec.n_devices, deviations, chosen, needs)
     check_structures(found, needs, chosen)
     return Plan(
@@ -101,6 +103,7 @@ def planned(
         own_options=own_options,
         own_settings=own_settings,
         answer=spec.answer,
+        conditions=conditions,
         variant=_variant(spec, own_options, own_settings, other_split=split != dataset.info.splits[0]),
     )
 
@@ -181,6 +184,7 @@ def _variant(
     texts += [_own_setting(name, value) for name, value in own_settings.items()]
     if spec.n_devices != RunSpec.n_devices:
         texts.append(f"{spec.n_devices} devices")
+    texts += spec.conditions.words()
     if spec.budget != RunSpec.budget:
         texts.append(f"budget {spec.budget}")
     if other_split:

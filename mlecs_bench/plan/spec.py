@@ -13,6 +13,7 @@ from mlecs_bench.doors.options import plain
 from mlecs_bench.doors.profile import BaseBits, Dtype
 from mlecs_bench.doors.profile_settings import flat, parsed_setting
 from mlecs_bench.errors import UsageError
+from mlecs_bench.plan.conditions import TYPES, Conditions, Written, condition, departing
 from mlecs_bench.plan.training import BudgetRule
 from mlecs_bench.seeds import PROTOCOL_SEEDS
 
@@ -69,7 +70,8 @@ class RunSpec:
     identity, the digest of the data is. Nor are `gradient_checkpointing`, which changes memory and speed alone, and
     `bertscore_model` (a folder, a hub id, "packaged" or "none"), whose weights are. `slm`, `llm` and `proxy` are
     folders or hub ids; `device_slm`, `device_rank` and `device_encoder_width` say in what single devices differ, by
-    device id.
+    device id. `modalities` is a condition of the federation (`mlecs_bench.plan.conditions`): as a user writes it, or
+    what is not as usual in it.
     """
 
     algo: str
@@ -107,6 +109,7 @@ class RunSpec:
     threads: int = 1
     local_epochs: int | None = None
     set: Mapping[str, Any] = field(default_factory=dict)
+    modalities: Written = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rates = self.rho if isinstance(self.rho, Mapping) else {"rho": self.rho}
@@ -129,8 +132,19 @@ class RunSpec:
                 if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                     raise UsageError(f"{name} of {id_} must be a whole number of at least 1, got {size}")
         self._check_choices()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Give settings and conditions one spelling and one type, so that equal specs are equal."""
         asked = {name: plain(parsed_setting(name, value)) for name, value in flat(self.set).items()}
-        object.__setattr__(self, "set", asked)  # one spelling and one type, so that equal specs are equal
+        object.__setattr__(self, "set", asked)
+        for name in TYPES:
+            object.__setattr__(self, name, departing(condition(name, getattr(self, name))))
+
+    @property
+    def conditions(self) -> Conditions:
+        """The conditions of the federation."""
+        return Conditions(**{name: condition(name, getattr(self, name)) for name in TYPES})
 
     def _check_choices(self) -> None:
         if self.budget not in ("paper", "equal"):

@@ -67,6 +67,7 @@ class RunSettings(TypedDict, total=False):
     metrics: Sequence[str] | str | None
     answer: Literal["generate", "rank"] | None
     min_modalities: Literal[0, 1] | None
+    modalities: Literal["bernoulli", "exact"] | str | Mapping[str, Any] | None
     slm: Folder | None
     llm: Folder | None
     proxy: Folder | None
@@ -82,6 +83,7 @@ class RunSettings(TypedDict, total=False):
     track: Sequence[str] | str | None
     save_predictions: bool | None
     save_models: bool | None
+    round_timeout: float | None
     cache_dir: Folder | None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from mlecs_bench.plan.study import Study, default_folder, preset, study_of
 
 DEFAULT_OUT = "results/scratch"
 CACHE_VARIABLE = "MLECS_BENCH_CACHE"
-PLACE_KEYS = ("out", "workers", "fleet", "cache_dir", "track", "save_predictions", "save_models")
+PLACE_KEYS = ("out", "workers", "fleet", "cache_dir", "track", "save_predictions", "save_models", "round_timeout")
 OTHER_KEYS = ("n_seeds", *PLACE_KEYS)
 
 
@@ -36,7 +37,8 @@ class Places:
 
     `workers` None leaves the number of processes to the protocol, `engine` None the kind of workers; `argument` is
     what stands behind that name. `fleet` is where the devices of a cell live, `track` names the trackers that are told.
-    `save_predictions` None keeps answers where there are not many.
+    `save_predictions` None keeps answers where there are not many. `round_timeout` are the seconds that devices
+    elsewhere have for a round, None for as long as it takes.
     """
 
     out: Path
@@ -48,6 +50,7 @@ class Places:
     save_predictions: bool | None = None
     save_models: bool = False
     argument: str = ""
+    round_timeout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,7 @@ def places_of(settings: Mapping[str, Any], default_out: Path | str = DEFAULT_OUT
         track=tracker_names(settings.get("track")),
         save_predictions=_yes_or_no(settings, "save_predictions"),
         save_models=bool(_yes_or_no(settings, "save_models")),
+        round_timeout=_seconds(settings, "round_timeout"),
     )
 
 
@@ -207,6 +211,15 @@ def _yes_or_no(settings: Mapping[str, Any], name: str) -> bool | None:
     if value is not None and not isinstance(value, bool):
         raise UsageError(f"{name.replace('_', '-')} must be true or false, got {value}")
     return value
+
+
+def _seconds(settings: Mapping[str, Any], name: str) -> float | None:
+    value = settings.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise UsageError(f"{name.replace('_', '-')} must be a positive number of seconds, got {value}")
+    return float(value)
 
 
 def _workers(value: Any) -> tuple[int | None, Place | None]:

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mlecs_bench.data.partition import draw_masks
 from mlecs_bench.doors.hookspecs import AlgorithmInfo, Needs
 from mlecs_bench.doors.options import build_options
 from mlecs_bench.doors.registry import Loaded
 from mlecs_bench.errors import UsageError
 from mlecs_bench.federation.algorithm import Algorithm
-from mlecs_bench.federation.build import Federation, build_federation
+from mlecs_bench.federation.build import Federation, build_federation, deal_modalities
 from mlecs_bench.federation.checkpoint import server_file
 from mlecs_bench.federation.engine import Cell, CellRun, Outcome
 from mlecs_bench.federation.fleet import Fleet, FleetRequest, InProcessFleet, Recipe
@@ -220,7 +219,7 @@ def one_object(algorithm: Algorithm) -> Callable[[], Algorithm]:
 def seed_with(plan: Plan, wanted: Callable[[Held], bool]) -> int:
     """Return the first seed whose devices hold modality sets as `wanted`."""
     for seed in range(MAX_SEEDS):
-        if wanted(draw_masks(plan.rates, plan.n_devices, seed, plan.min_modalities).devices):
+        if wanted(deal_modalities(plan, seed, sorted(plan.rates)).devices):
             return seed
     raise UsageError(f"no seed below {MAX_SEEDS} gives the modality sets that were asked for at rho {plan.rho_text}")
 

@@ -13,7 +13,9 @@ from scipy import stats
 from laws import for_all
 from mlecs_bench.data.partition import (
     Partition,
+    draw_exact_masks,
     draw_masks,
+    given_masks,
     limit_tests,
     limited,
     partition,
@@ -421,3 +423,42 @@ def test_rates_by_name_are_kept_in_the_order_of_the_modalities():
 def test_rates_must_name_exactly_the_modalities(rho, message):
     with pytest.raises(UsageError, match=f"rho has {message}; the dataset's modalities are acce, depth, rgb"):
         rates_of(rho, MODALITIES)
+
+
+def test_exact_masks_hold_as_many_pairs_as_the_rates_say_and_every_modality_nearly_as_often():
+    for rate, n_devices, seed in itertools.product((0.34, 0.5, 0.7, 0.8, 1.0), (3, 4, 10, 50), PROTOCOL_SEEDS):
+        masks = draw_exact_masks(dict.fromkeys(MODALITIES, rate), n_devices, seed)
+        counts = Counter(name for held in masks.devices for name in held)
+        assert abs(sum(counts.values()) - 3 * n_devices * rate) <= 0.5 + 1e-9
+        assert masks.rate == pytest.approx(sum(counts.values()) / (3 * n_devices))
+        relieved = masks.redraws == 1_000  # what a device takes over may be of any modality
+        assert relieved or max(counts.values()) - min(counts[name] for name in MODALITIES) <= 1
+        assert min(map(len, masks.devices)) >= 1
+        assert masks == draw_exact_masks(dict.fromkeys(MODALITIES, rate), n_devices, seed)
+
+
+def test_exact_masks_are_drawn_uniformly_and_without_replacement():
+    rates = dict.fromkeys(MODALITIES, 0.5)
+    drawn = [draw_exact_masks(rates, 2, seed).devices for seed in range(2_000)]
+    # One holder of each modality, and neither device without any: six ways, all equally likely.
+    found = Counter(drawn)
+    assert len(found) == 6
+    assert stats.chisquare(list(found.values())).pvalue > 1e-4
+
+
+def test_exact_rates_by_modality_are_met_one_by_one_where_they_are_whole():
+    for seed in PROTOCOL_SEEDS:
+        masks = draw_exact_masks({"acce": 0.2, "depth": 0.6, "rgb": 1.0}, 10, seed, min_modalities=0)
+        assert Counter(name for held in masks.devices for name in held) == {"acce": 2, "depth": 6, "rgb": 10}
+
+
+def test_exact_rates_that_leave_a_device_without_modality_are_refused_with_one_that_would_do():
+    with pytest.raises(UsageError, match=r"0\.2 give 10 devices 6 modalities.* at least 0\.34, or min-modalities 0"):
+        draw_exact_masks(dict.fromkeys(MODALITIES, 0.2), 10, 27)
+    assert min(map(len, draw_exact_masks(dict.fromkeys(MODALITIES, 0.34), 10, 27).devices)) == 1
+    assert sum(map(len, draw_exact_masks(dict.fromkeys(MODALITIES, 0.2), 10, 27, 0).devices)) == 6
+
+
+def test_given_masks_are_held_as_they_are():
+    masks = given_masks([("rgb", "acce"), ()], MODALITIES)
+    assert (masks.devices, masks.redraws, masks.rate) == ((("acce", "rgb"), ()), 0, pytest.approx(1 / 3))

@@ -44,6 +44,7 @@ FULL = {
     "bertscore_model": "none",
     "evaluate": "all",
     "min_modalities": 0,
+    "modalities": {"d3": ["vision"], "d01": "none"},
     "data_dir": "~/mine",
     "threads": 2,
 }
@@ -141,7 +142,8 @@ def test_a_plan_is_named_by_the_settings_in_which_it_departs_from_the_usual():
     assert plan_of(seeds=(1,), data_dir="d", gradient_checkpointing=True, bertscore_model="none").variant == ""
     assert plan_of(options={"temperature": "1.0"}).variant == ""
     limits = "rounds=3, steps=7, batch_size=2, private limit 11, public limit 7, dtype=bfloat16, base_bits=8"
-    wanted = f"temperature=0.5, amt_trains=lora, {limits}, 5 devices, budget equal, split sequence, evaluate all"
+    wanted = f"temperature=0.5, amt_trains=lora, {limits}, 5 devices, modalities d01=none d03=vision"
+    wanted += ", budget equal, split sequence, evaluate all"
     assert full_plan().variant == wanted
 
 

@@ -58,6 +58,7 @@ FULL = spec(
     device="cuda:0",
     threads=2,
     local_epochs=2,
+    modalities="d1=audio, d00=vision+audio",
     set={"lora": {"rank": "16", "targets": ("c_attn",)}, "learning_rates.lora": 1e-3},
 )
 

@@ -1,0 +1,177 @@
+"""Conditions of a federation: who holds what, who takes part, what fails. They belong to a run, not to an algorithm.
+
+Each is a frozen dataclass of options. A user writes one as a text (``exact``), as ``name=value`` pairs with commas, or
+in a file as a mapping; a spec keeps what departs from the usual, so that equal conditions are equal however they are
+written. With all of them as usual a run is what it would be without them, to the last bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
+
+from mlecs_bench.doors.hookspecs import Change
+from mlecs_bench.doors.options import build_options, option, plain
+from mlecs_bench.errors import UsageError, check_choice
+from mlecs_bench.plan.structure import canonical_devices, device_id
+
+HoldingLaw = Literal["bernoulli", "exact", "given"]
+"""How modalities are dealt: a draw for each device, as many as the rate says, or as the user says."""
+Written = str | int | float | Mapping[str, Any]
+"""A condition as a user writes it."""
+
+
+class Condition(Protocol):
+    """One condition. All its fields have defaults, which are the usual; it refuses what cannot be with ValueError."""
+
+    demands: ClassVar[tuple[Change, ...]]
+    """What an algorithm has to cope with where the condition is not the usual."""
+
+    @classmethod
+    def fields_of(cls, written: Written) -> Mapping[str, Any]:
+        """Return the fields that a user has written, not checked yet; raises UsageError."""
+        ...
+
+    def words(self) -> str:
+        """Return the condition as tables name it, such as "exact rates"."""
+        ...
+
+    def check(self, n_devices: int, modalities: Sequence[str]) -> None:
+        """Raise UsageError for what cannot be in a federation of this size with these modalities."""
+        ...
+
+
+ConditionT = TypeVar("ConditionT", bound=Condition)
+
+
+@dataclass(frozen=True)
+class Holding:
+    """Which modalities the devices hold.
+
+    - bernoulli: each device holds each modality with its rate (paper, section 4.1); what is realised may be far off.
+    - exact: as many (device, modality) pairs are held as the rates say, which ones is drawn.
+    - given: as `devices` says; a device that it leaves out holds all.
+    """
+
+    demands: ClassVar[tuple[Change, ...]] = ()
+    law: HoldingLaw = option("bernoulli", help="bernoulli, exact or given", source="paper, section 4.1")
+    devices: Mapping[str, tuple[str, ...]] = option(
+        {}, help="modalities by device id, for the law given", source="ours"
+    )
+
+    def __post_init__(self) -> None:
+        check_choice(self.law, HoldingLaw, "modalities")
+        if (self.law == "given") != bool(self.devices):
+            raise ValueError("modalities of single devices are given by the law given and by no other")
+
+    @classmethod
+    def fields_of(cls, written: Written) -> Mapping[str, Any]:
+        """Read ``exact``, ``d00=rgb+depth,d01=acce``, a mapping of devices to modalities, or the fields themselves."""
+        if isinstance(written, Mapping):
+            is_fields = written.keys() <= {field.name for field in dataclasses.fields(cls)}
+            return written if is_fields else {"law": "given", "devices": _listed_modalities(written)}
+        if "=" not in str(written):
+            return {"law": written}
+        return {"law": "given", "devices": _listed_modalities(pairs_of(str(written), "modalities"))}
+
+    def words(self) -> str:
+        """Return how modalities are dealt; those given are named, so that two tables can be told apart."""
+        if self.law != "given":
+            return "exact rates"
+        return "modalities " + " ".join(f"{id_}={'+'.join(held) or 'none'}" for id_, held in self.devices.items())
+
+    def check(self, n_devices: int, modalities: Sequence[str]) -> None:
+        """Raise UsageError for a device or a modality that there is not."""
+        for id_, held in canonical_devices(self.devices, n_devices, "modalities").items():
+            unknown = [name for name in held if name not in modalities]
+            if unknown:
+                known = ", ".join(modalities)
+                raise UsageError(f"modalities gives {id_} '{unknown[0]}', which the dataset lacks; it has {known}")
+
+
+def _listed_modalities(written: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return the modalities of devices from ``rgb+depth`` or lists, each once and sorted; "none" stands for none."""
+    found = {}
+    for id_, held in written.items():
+        names = re.split(r"\s*\+\s*", held.strip()) if isinstance(held, str) else held
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
+            raise UsageError(f"modalities of {id_} must be names with +, such as rgb+depth, got {held!r}")
+        usual = _usual_id(str(id_))
+        if usual in found:
+            raise UsageError(f"modalities names device '{usual}' twice")
+        found[usual] = () if list(names) == ["none"] else tuple(sorted(set(names)))
+    return dict(sorted(found.items()))
+
+
+def _usual_id(id_: str) -> str:
+    """Return d03 for "3" and "d3"; what is no device is left for `check` to refuse."""
+    match = re.fullmatch(r"d?(\d{1,9})", id_)
+    return device_id(int(match[1])) if match else id_
+
+
+def pairs_of(text: str, what: str) -> dict[str, str]:
+    """Return ``name=value`` pairs with commas as a mapping; raises UsageError for anything else."""
+    found: dict[str, str] = {}
+    for pair in text.split(","):
+        name, equals, value = (part.strip() for part in pair.partition("="))
+        if not name or not equals or name in found:
+            raise UsageError(f"{what} must be written name=value,name=value with each name once, got '{text}'")
+        found[name] = value
+    return found
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """All conditions of a run, by the names of its settings."""
+
+    modalities: Holding = field(default_factory=Holding)
+
+    def departures(self) -> dict[str, dict[str, Any]]:
+        """Return, as JSON values, the fields of every condition that are not the usual; without those of none."""
+        found = {field.name: departing(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return {name: fields for name, fields in found.items() if fields}
+
+    def words(self) -> list[str]:
+        """Return in words what is not as usual."""
+        return [str(getattr(self, name).words()) for name in self.departures()]
+
+    def check(self, n_devices: int, modalities: Sequence[str], copes: Sequence[Change], algorithm: str) -> None:
+        """Raise UsageError for conditions that cannot be, or that the algorithm does not say it copes with."""
+        for name in self.departures():
+            condition = getattr(self, name)
+            condition.check(n_devices, modalities)
+            lacking = [change for change in condition.demands if change not in copes]
+            if lacking:
+                raise UsageError(
+                    f"algorithm '{algorithm}' does not say that it copes with {COPES[lacking[0]]}, which "
+                    f"{name.replace('_', '-')} brings; leave that out, or let its needs say copes=('{lacking[0]}',)"
+                )
+
+
+COPES: Mapping[Change, str] = {
+    "absence": "devices that stay away",
+    "drift": "modalities that come and go",
+}
+"""What an algorithm may have to cope with, in words."""
+TYPES: Mapping[str, type[Any]] = typing.get_type_hints(Conditions)
+"""The conditions by the names of their settings."""
+
+
+def condition(name: str, written: Any) -> Any:
+    """Return the condition that a user has written, None for the usual; raises UsageError."""
+    type_ = TYPES[name]
+    if written is None:
+        return type_()
+    if isinstance(written, bool) or not isinstance(written, str | int | float | Mapping):
+        raise UsageError(f"{name.replace('_', '-')} must be a text, a number or a mapping, got {written!r}")
+    return build_options(type_, type_.fields_of(written), name.replace("_", "-"))
+
+
+def departing(condition: Any) -> dict[str, Any]:
+    """Return the fields of a condition that are not the usual, as JSON values; `condition` reads them back."""
+    usual = plain(type(condition)())
+    return {name: value for name, value in plain(condition).items() if value != usual[name]}
