@@ -10,7 +10,6 @@ import os
 import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 from elsewhere_plugins import DEATH, DEFECT
@@ -19,13 +18,13 @@ import toy
 from fleet_cells import assert_same, gone
 from machines import two_machines
 from mlecs_bench.doors.events import Event
-from mlecs_bench.errors import MlecsError, UsageError
+from mlecs_bench.errors import UsageError
 from mlecs_bench.federation.fleet import Fleet, FleetRequest
 from mlecs_bench.federation.messages import Message
-from mlecs_bench.federation.ray_fleet import FLEET, RayFleet, check_argument
 from mlecs_bench.federation.ray_fleet import Cluster as Written
+from mlecs_bench.federation.ray_fleet import RayFleet, check_argument
 from mlecs_bench.federation.turns import Ask, DeviceMissing, Refusal
-from ray_cluster import Cluster, joined, name_of
+from ray_cluster import Cluster, joined
 
 with_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 
