@@ -40,7 +40,7 @@ class Cells:
         return planned(spec, self.registry.algorithm(algo), self.registry.dataset("toy"), self.profile)
 
     def recipe(self, plan: Plan, turns: Path | None = None) -> Recipe:
-        return Recipe(plan, SEED, KEY, self.prepared.folder, self.cache_dir, turns)
+        return Recipe(plan, SEED, f"{KEY}-{plan.algorithm.name}", self.prepared.folder, self.cache_dir, turns)
 
     def run(self, plan: Plan, make: MakeFleet, folder: Path | None = None, tell: Tell | None = None) -> Result:
         """Run a cell to its end and close its fleet."""
@@ -56,7 +56,7 @@ class Cells:
             server=server,
             fleet=fleet,
             evaluator=evaluator,
-            key=KEY,
+            key=recipe.key,
             rounds=plan.rounds,
             evaluate_all=True,
             server_score=plan.server_score,
