@@ -55,7 +55,7 @@ class Side:
         self.fleet.hello(0)
         for t in range(1, self._plan.rounds + 1):
             started = time.perf_counter()
-            self._server.start_round()
+            self._server.start_round(t)
             messages = self._algorithm.broadcast(self._server, t)
             asks = {id_: Ask(t, messages.get(id_, Message()).copied()) for id_ in self._plan.device_ids}
             uploads: dict[str, Message] = {}

@@ -209,11 +209,11 @@ def play(algorithm: Any, federation: Federation, rounds: int) -> None:
     """Play rounds without scores."""
     server = federation.server
     for t in range(1, rounds + 1):
-        server.start_round()
+        server.start_round(t)
         messages = algorithm.broadcast(server, t)
         uploads = {}
         for device in federation.devices:
-            device.start_round()
+            device.start_round(t)
             algorithm.receive(device, messages.get(device.id, Message()).copied(), t)
             uploads[device.id] = algorithm.local_update(device, t).copied()
         algorithm.aggregate(server, uploads, t)

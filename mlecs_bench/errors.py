@@ -43,6 +43,10 @@ class MessageError(MlecsError):
     """A message holds something that may not travel between parties."""
 
 
+class NotFiniteError(MessageError):
+    """A message holds NaN or infinity."""
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Return a sentence with the nearest of `known`, or the list of them, to end an error about an unknown name."""
     names = sorted(known)

@@ -91,12 +91,14 @@ CARD = AlgorithmInfo(
     paper="none",
     build=Average,
     options=Options,
-    needs=lambda _: Needs(same=("lora",)),
+    needs=lambda _: Needs(same=("lora",), copes=("absence",)),
     exchanges=(
         Exchange("lora", "both", "LoRA of the SLM", "r * sum(in + out)"),
         Exchange("scalar", "up", "n_j", "1"),
     ),
 )
+
+N_J_BOTH = Exchange("scalar", "both", "n_j, and the uploads that came", "1")
 
 
 def card(build: Any = Average, **changes: Any) -> AlgorithmInfo:
@@ -360,6 +362,11 @@ ONLY_PROMPT = Exchange("soft_prompt", "both", "soft-prompt generator", "(d_s + 1
 ONLY_ENCODER = Exchange("encoder", "both", "encoders", "their size")
 
 
+def drifting(_options: Options) -> Needs:
+    """Say that modalities may come and go."""
+    return Needs(same=("lora",), copes=("drift",))
+
+
 def sharing(part: str) -> Any:
     """Return what builds an algorithm that averages another part than it says."""
 
@@ -368,3 +375,67 @@ def sharing(part: str) -> Any:
             super().__init__(dataclasses.replace(options, parts=(part,)))
 
     return Shares
+
+
+class NeedsAllUploads(Average):
+    def aggregate(self, server, uploads, t):
+        super().aggregate(server, {id_: uploads[id_] for id_ in server.devices}, t)
+
+
+class TrainsLessAlone(Average):
+    """Takes half of its steps in a round after one that it has missed."""
+
+    def train(self, device, t):
+        missed = t - 1 - int(device.memory.get("last", torch.zeros(1)))
+        steps = device.training.budget.private // (2 if missed else 1)
+        stage = Stage("private", "private", t, steps, [(device.model, ALL_PARTS)])
+        train_stage(device, device.train, stage, supervised_loss(device.model, device.train, device.prompt))
+
+
+class NeedsEverybodyOnce(Average):
+    def aggregate(self, server, uploads, t):
+        server.memory |= {id_: torch.tensor([float(t)]) for id_ in uploads}
+        if server.is_last_broadcast(t + 1):
+            [server.memory[id_] for id_ in server.devices]
+        super().aggregate(server, uploads, t)
+
+
+class NeedsEveryUpload(Average):
+    """The server sends how many uploads of a device it has, which knows how many it should have."""
+
+    def broadcast(self, server, t):
+        parts = {} if t == 1 else self.parts_of(server.slm)
+        return {id_: Message(parts, {"n_j": int(server.memory.get(id_, 0))}) for id_ in server.devices}
+
+    def receive(self, device, message, t):
+        super().receive(device, message, t)
+        if message.scalars["n_j"] != int(device.memory.get("sent", 0)):
+            raise RuntimeError("an upload is lost")
+
+    def upload(self, device, t):
+        device.memory["sent"] = device.memory.get("sent", torch.zeros(1)) + 1
+        return super().upload(device, t)
+
+    def aggregate(self, server, uploads, t):
+        for id_ in uploads:
+            server.memory[id_] = server.memory.get(id_, torch.zeros(1)) + 1
+        super().aggregate(server, uploads, t)
+
+
+class NeedsRoundOne(Average):
+    def broadcast(self, server, t):
+        if t > 1:
+            server.memory["first"].clone()
+        return super().broadcast(server, t)
+
+    def aggregate(self, server, uploads, t):
+        server.memory["first"] = torch.ones(1)
+        super().aggregate(server, uploads, t)
+
+
+class CountsGapOnParty(Average):
+    """Weighs its upload by the rounds since its last one, which it keeps where no state is."""
+
+    def weight(self, device, t):
+        gap, device.came = t - getattr(device, "came", t - 1), t
+        return float(gap)

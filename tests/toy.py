@@ -214,6 +214,7 @@ def toy_cell(
         "server_score": info.server_score,
         "checkpoint": folder and server_file(folder),
         "carry": carry,
+        "conditions": federation.plan.conditions,
     } | changes
     turns = FileTurns(folder, key) if folder else MemoryTurns()
     host = DeviceHost(federation.devices, values["algorithm"], values["evaluator"], turns, carry=carry)  # type: ignore[arg-type]

@@ -73,7 +73,9 @@ class Schema:
             return f"a {node['title']}{null}"
         kind = next(kind for kind in _listed(node["type"]) if kind != "null")
         if kind == "array":
-            return f"list of {WORDS[self.node(node['items'])['type']]}s{null}"
+            items = self.node(node["items"])
+            inner = self.values(items).replace("list of", "lists of", 1) if items["type"] == "array" else ""
+            return f"list of {inner or WORDS[items['type']] + 's'}{null}"
         bounds = "".join(f" {sign} {node[bound]}" for bound, sign in BOUNDS.items() if bound in node)
         return WORDS.get(kind, kind) + bounds.replace(" ≤", " and ≤") + null
 

@@ -61,7 +61,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
         paper="none: a control row of ours",
         build=Centralised,
         server_score=True,
-        needs=lambda _: Needs(private_stages=0, pool=True),
+        needs=lambda _: Needs(private_stages=0, pool=True, copes=("absence", "drift")),
         control=lambda _: BOUND,
         reproduced=("Nothing: the paper has no such row.",),
         readings=(
@@ -69,6 +69,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
             "data; what it has more is how much there is to gain by working together.",
             "A device's model sees a sample of another device through the modalities that both devices hold; a sample "
             "of which it sees nothing is left out. Public samples are seen as always.",
+            "Where modalities come and go, the pool of a round has what both devices hold in that round.",
             "Under either budget a device's model takes the 2q steps a round that an algorithm with a private and a "
             "public stage takes; the server's takes q.",
         ),

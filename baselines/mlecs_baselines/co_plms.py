@@ -238,6 +238,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
             same=("encoder",) if options.exchange_encoders else (),
             proxy=True,
             setup_steps=options.distill_steps,
+            copes=("absence", "drift"),
         ),
         reproduced=(
             "From its abstract: distilled proxy models (DPM) bridge the server's LLM and SLMs that may differ in "
@@ -262,5 +263,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
             "private steps: under --budget paper twice those of algorithms with one private stage, under --budget "
             "equal the total that all have. -o saml_steps=half: under --budget paper the two share q private steps.",
             "The server adopts the averaged encoders as its own.",
+            "Where modalities come and go, encoders of those that a device holds in the round travel and are averaged; "
+            "the proxies' δ is averaged over all devices, whatever they hold.",
         ),
     )

@@ -146,7 +146,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
             Exchange("scalar", "up", "n_j", "1"),
         ),
         server_score=False,
-        needs=lambda options: Needs(same=("lora",), any_rank=True, ranks=options.ranks),
+        needs=lambda options: Needs(same=("lora",), any_rank=True, ranks=options.ranks, copes=("absence", "drift")),
         reproduced=(
             "Dimension-wise reweighted aggregation: each rank index is averaged over the devices whose rank reaches "
             "it, with weights n_j renormalised among them, so that small ranks do not dilute the upper indices.",
@@ -159,6 +159,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
             "Every device has rank 24 unless told otherwise, as in the ML-ECS paper's comparison; with equal ranks "
             "the aggregation is FedAvg of A and B. -o ranks=8,16,24 gives the devices different ranks in turn.",
             "Encoders and connector are trained and stay on the devices: the paper exchanges adapters only.",
+            "Where modalities come and go, adapters are averaged as always, whatever the devices hold in the round.",
             "Rank indices that no device of positive weight reaches keep their last values.",
             "Scores after local training are those of the edited adapter, since it is what the device keeps and sends.",
             "Whether a device edited in a round (edits) and by how much (edit_strength, 1 - s) stands in every record "

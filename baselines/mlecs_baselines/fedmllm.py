@@ -204,7 +204,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
             Exchange("scalar", "up", "n_j", "1"),
         ),
         server_score=False,
-        needs=lambda options: Needs(same=EXCHANGED, prompt_suffix=options.prompt_suffix),
+        needs=lambda options: Needs(same=EXCHANGED, prompt_suffix=options.prompt_suffix, copes=("absence", "drift")),
         reproduced=(
             "One prompt for every combination of modalities, with a sentence that asks for the same way of answering "
             "whatever is given and names no modality; the same in training and at test.",
@@ -215,6 +215,8 @@ def mlecs_algorithm() -> AlgorithmInfo:
         readings=(
             "How λ adapts to a device could not be retrieved; what the published code calls adaptive is λ = 0.1 for "
             "all (-o lambda_mode=constant). Here λ_j is the share of modalities that device j lacks, at least 0.1.",
+            "Where modalities come and go, λ_j follows what device j holds in the round, and so do the projectors that "
+            "travel.",
             "The code leaves 4 of 28 layers free at either end: here a seventh of the layers, rounded (none of 2). "
             "Its plain FedProx is -o lambda_mode=constant -o lambda_constant=1 -o layer_margin=0.",
             "The auxiliary parameters (there token embedding and resampler) are here the parts of the connector that "

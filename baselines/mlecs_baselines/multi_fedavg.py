@@ -47,7 +47,8 @@ class MultiFedAvg:
     """Each round devices start from the averages, train on private data and send their parts and n_j.
 
     θ ← Σ n_j θ_j / Σ n_j over the devices that hold θ. Round 1 sends nothing down: every party starts from the same
-    weights. The fusion layer's width depends on M_j, so it stays local unless asked for.
+    weights. The fusion layer's width depends on M_j, so it stays local unless asked for. Where modalities come and go,
+    a device sends and gets what belongs to those of the round, and its fusion layer has the width of all of its rounds.
     """
 
     def __init__(self, options: MultiFedAvgOptions) -> None:
@@ -57,15 +58,15 @@ class MultiFedAvg:
         """Send every device the averages of the parts it has."""
         if t == 1:
             return {}
-        return {id_: Message(self._global_parts(server, held)) for id_, held in server.devices.items()}
+        return {id_: Message(self._global_parts(server, id_)) for id_ in server.devices}
 
-    def _global_parts(self, server: Server, held: Sequence[str]) -> dict[str, torch.Tensor]:
+    def _global_parts(self, server: Server, id_: str) -> dict[str, torch.Tensor]:
         tensors: dict[str, torch.Tensor] = {}
         for part in self.options.exchange:
             if part == "fusion":
-                tensors |= fusion_memory(server, held)
+                tensors |= fusion_memory(server, server.built_for[id_])
                 continue
-            tensors |= with_kind(part, held_tensors(server.slm, part, held))
+            tensors |= with_kind(part, held_tensors(server.slm, part, server.devices[id_]))
         return tensors
 
     def receive(self, device: Device, message: Message, t: int) -> None:
@@ -84,7 +85,7 @@ class MultiFedAvg:
         for part in self.options.exchange:
             own = held_tensors(device.model, part, device.modalities)
             if part == "fusion":
-                own = {f"{'+'.join(device.modalities)}/{k}": v for k, v in own.items()}
+                own = {f"{'+'.join(device.built_for)}/{k}": v for k, v in own.items()}
             tensors |= with_kind(part, own)
         return Message(tensors, {"num_samples": len(device.train)})
 
@@ -99,9 +100,9 @@ class MultiFedAvg:
                 server.slm.load_part(part, mean)
 
 
-def fusion_memory(server: Server, held: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Return the averaged fusion layer of the devices that hold exactly `held`, named with kind and group."""
-    prefix = f"fusion/{'+'.join(held)}/"
+def fusion_memory(server: Server, built_for: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Return the averaged fusion layer of the devices whose models are for these modalities, with kind and group."""
+    prefix = f"fusion/{'+'.join(built_for)}/"
     return {k: v for k, v in server.memory.items() if k.startswith(prefix)}
 
 
@@ -123,7 +124,9 @@ def mlecs_algorithm() -> AlgorithmInfo:
         ),
         server_score=False,
         # Fusion layers are averaged only among devices of equal modalities, where their widths agree anyway.
-        needs=lambda options: Needs(same=tuple(part for part in options.exchange if part != "fusion")),
+        needs=lambda options: Needs(
+            same=tuple(part for part in options.exchange if part != "fusion"), copes=("absence", "drift")
+        ),
         reproduced=(
             "FedAvg modality by modality: an encoder is averaged over the devices that hold its modality, with "
             "weights n_j.",
@@ -133,6 +136,9 @@ def mlecs_algorithm() -> AlgorithmInfo:
             "The paper says that encoders travel and leaves LoRA and connector open; -o exchange=encoder is its text.",
             "The fusion layer stays local by default: its input width is |M_j| d_h. With -o exchange=...,fusion it is "
             "averaged among devices that hold the same modalities.",
+            "Where modalities come and go, an encoder is averaged over those that hold its modality in the round, and "
+            "a device that gets it back starts from that average. Fusion layers are then averaged among devices that "
+            "hold the same modalities over all rounds, whatever they hold in this one.",
             "A device without modalities sends LoRA and soft-prompt generator with its full weight n_j.",
             "Round 1 sends nothing down, as all parties start from the same weights.",
         ),

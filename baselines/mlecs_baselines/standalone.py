@@ -79,7 +79,7 @@ def mlecs_algorithm() -> AlgorithmInfo:
         options=StandaloneOptions,
         exchanges=(),
         server_score=True,
-        needs=lambda options: Needs(public_stage=options.use_public),
+        needs=lambda options: Needs(public_stage=options.use_public, copes=("absence", "drift")),
         control=lambda options: WITH_PUBLIC if options.use_public else None,
         reproduced=("Devices train on their private data alone, and nothing is sent in either direction.",),
         readings=(

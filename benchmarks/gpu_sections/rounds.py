@@ -259,7 +259,7 @@ class PaperFederation:
         """Let libraries load their kernels, and the two tokenizers be compared, which is done once in a process."""
         steps(self.federation.devices[0], 1)
         MlEcs(MlEcsOptions()).transfer(self.federation.server, 1)
-        self.federation.server.start_round()
+        self.federation.server.start_round(1)
         forget()
 
     def _found(self, algorithm: Staged, seconds: float) -> dict[str, Any]:
@@ -285,7 +285,7 @@ def steps(party: Party, count: int) -> None:
     """Take steps of the harness on a party's own data, over all its parts."""
     stage = Stage("benchmark", "private" if party.id != "server" else "server", 1, count, [(party.model, ALL_PARTS)])
     train_stage(party, party.train, stage, supervised_loss(party.model, party.train, party.prompt))
-    party.start_round()
+    party.start_round(1)
 
 
 def against_bare_loop(party: Party, plan: Plan, count: int) -> dict[str, Any]:

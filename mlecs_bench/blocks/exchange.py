@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mlecs_bench.doors.hookspecs import PER_MODALITY
+
 if TYPE_CHECKING:
     import torch
 
     from mlecs_bench.models.unified import UnifiedModel
-
-PER_MODALITY = ("encoder", "projector")
-"""The parts whose tensors belong to one modality each; its name stands before the slash."""
 
 
 def held_tensors(model: UnifiedModel, part: str, modalities: Sequence[str]) -> dict[str, torch.Tensor]:

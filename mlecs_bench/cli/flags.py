@@ -137,6 +137,14 @@ def _settings(*, many: bool) -> tuple[Decorated, ...]:
                      f" of a device.  [default: {RunSpec.min_modalities}]"),
         click.option("--modalities", metavar="LAW", help="How modalities are dealt: bernoulli, exact (as many as the"
                      " rates say), or d0=rgb+depth,d1=acce.  [default: bernoulli]"),
+        click.option("--participation", metavar="SHARE", help="Share of the devices that takes part in a round, or a"
+                     " whole number of them.  [default: 1.0]"),
+        click.option("--dropout", metavar="P", help="Probability that such a device drops out of the round."
+                     "  [default: 0]"),
+        click.option("--schedule", metavar="LAW", help="How modalities come and go over rounds: static,"
+                     " markov:fail=0.2,repair=0.5 or duty:on=3,off=1.  [default: static]"),
+        click.option("--robustness", is_flag=True, default=None, help="Score every party once more without each"
+                     " modality, after the last broadcast."),
         click.option("--profile", type=takes(), metavar=shown("NAME"), shell_complete=_names("profile"),
                      help=f"Models and sizes, or a YAML file of them.  [default: {RunSpec.profile}]"),
         click.option("--slm", type=takes(), metavar=shown("MODEL"), help="Another small language model for the devices:"

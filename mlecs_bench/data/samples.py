@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -320,7 +321,10 @@ class Samples:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some samples of one party: `index` (b,) in the dataset, `inputs` m → `(b, *shape)`, `present` m → (b,) bool."""
+    """Some samples of one party: `index` (b,) in the dataset, `inputs` m → `(b, *shape)`, `present` m → (b,) bool.
+
+    A modality that the party does not hold in this round has no inputs and is present nowhere.
+    """
 
     index: np.ndarray[Any, Any]
     inputs: dict[str, torch.Tensor]
@@ -330,14 +334,49 @@ class Batch:
         return len(self.index)
 
 
+class Sight:
+    """The modalities of a party: `ever` those that it holds in any round, `now` those of the current one.
+
+    All data of a party share one, so that all change at once.
+    """
+
+    def __init__(self, ever: Sequence[str], now: Sequence[str] | None = None) -> None:
+        self.ever = tuple(ever)
+        self.now = self.ever if now is None else tuple(now)
+
+    @contextmanager
+    def without(self, modality: str) -> Iterator[None]:
+        """Within the block the party does not hold `modality`."""
+        before = self.now
+        self.now = tuple(m for m in before if m != modality)
+        try:
+            yield
+        finally:
+            self.now = before
+
+
+class _Inputs(dict[str, "torch.Tensor"]):
+    """Inputs by modality; one that the party does not hold raises AccessError."""
+
+    def __init__(self, inputs: Mapping[str, torch.Tensor], owner: str) -> None:
+        super().__init__(inputs)
+        self._owner = owner
+
+    def __missing__(self, name: str) -> torch.Tensor:
+        raise AccessError(f"{self._owner} asked for modality '{name}' but holds only {list(self)}")
+
+
 class PartyData:
-    """The samples `rows` of a dataset through `modalities` only: all that a party may ever see of it."""
+    """The samples `rows` of a dataset through `modalities` only: all that a party may ever see of it.
+
+    Where modalities come and go, these are the ones of the current round, and `sight` knows all.
+    """
 
     def __init__(
         self,
         samples: Samples,
         rows: Sequence[int] | np.ndarray[Any, Any],
-        modalities: Sequence[str],
+        modalities: Sequence[str] | Sight,
         owner: str,
     ) -> None:
         import numpy as np
@@ -346,7 +385,9 @@ class PartyData:
         self.owner = owner
         self.rows = np.asarray(rows, dtype=np.int64)
         self.rows.flags.writeable = False
-        self.modalities = tuple(m for m in samples.manifest.modality_names if m in set(modalities))
+        if not isinstance(modalities, Sight):
+            modalities = Sight([m for m in samples.manifest.modality_names if m in set(modalities)])
+        self.sight = modalities
         self._own = frozenset(int(r) for r in self.rows)
 
     def __len__(self) -> int:
@@ -356,6 +397,11 @@ class PartyData:
     def manifest(self) -> Manifest:
         """The dataset's manifest."""
         return self._samples.manifest
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that the party holds now, in their fixed order."""
+        return self.sight.now
 
     def check_rows(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return `rows` as an index (b,) int64; raises AccessError unless all are numbers of this party's rows."""
@@ -387,13 +433,14 @@ class PartyData:
         return self._samples.values(name, self.check_rows(rows))
 
     def batch(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> Batch:
-        """Return `rows` through the held modalities."""
+        """Return `rows` through the held modalities; those that are held in other rounds only are present nowhere."""
         import torch
 
         index = self.check_rows(rows)
         inputs = {m: torch.from_numpy(self.modality(m, index)) for m in self.modalities}
         present = {m: torch.from_numpy(self._samples.presence[m][index]) for m in self.modalities}
-        return Batch(index, inputs, present)
+        nowhere = {m: torch.zeros(len(index), dtype=torch.bool) for m in self.sight.ever if m not in inputs}
+        return Batch(index, _Inputs(inputs, self.owner), present | nowhere)
 
     def targets(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> list[str]:
         """Return the target texts of `rows`."""
@@ -410,13 +457,17 @@ class PartyData:
 
 
 class PooledData(PartyData):
-    """The samples of several parties in one place, each through the modalities of the party that it comes from."""
+    """The samples of several parties in one place, each through the modalities of the party that it comes from.
 
-    def __init__(self, samples: Samples, shares: Sequence[PartyData], owner: str) -> None:
+    `ever`: what the owner holds in any round, where that is more than the shares have now.
+    """
+
+    def __init__(self, samples: Samples, shares: Sequence[PartyData], owner: str, ever: Sequence[str] = ()) -> None:
         import numpy as np
 
-        names = {m for share in shares for m in share.modalities}
-        super().__init__(samples, np.concatenate([share.rows for share in shares]), sorted(names), owner)
+        names = sorted({m for share in shares for m in share.modalities})
+        sight = Sight(ever or names, names)
+        super().__init__(samples, np.concatenate([share.rows for share in shares]), sight, owner)
         self._held = {m: np.zeros(len(samples), dtype=bool) for m in self.modalities}
         for share in shares:
             for m in share.modalities:
@@ -437,4 +488,4 @@ class PooledData(PartyData):
 
         batch = super().batch(rows)
         held = {m: torch.from_numpy(self._held[m][batch.index]) for m in self.modalities}
-        return Batch(batch.index, batch.inputs, {m: batch.present[m] & held[m] for m in self.modalities})
+        return Batch(batch.index, batch.inputs, batch.present | {m: batch.present[m] & held[m] for m in held})

@@ -42,6 +42,8 @@ Part = Literal["encoder", "projector", "fusion", "soft_prompt", "lora"]
 The encoders E; of the connector C the projectors (with the embeddings of missing modalities), the fusion layer and the
 generator of soft tokens; the adapter of the backbone.
 """
+PER_MODALITY: tuple[Part, ...] = ("encoder", "projector")
+"""The parts whose tensors belong to one modality each; its name stands before the slash."""
 BudgetName = Literal["private", "public", "pooled", "server", "setup"]
 """What the steps of a stage count against.
 

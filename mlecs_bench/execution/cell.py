@@ -19,7 +19,7 @@ from mlecs_bench.errors import MlecsError
 from mlecs_bench.execution.jobs import CellResult
 from mlecs_bench.execution.kept import Kept
 from mlecs_bench.execution.references import reference_scores
-from mlecs_bench.federation.build import Builder
+from mlecs_bench.federation.build import Builder, Layout
 from mlecs_bench.federation.checkpoint import cell_lock, checkpoint_folder, remove_checkpoint, server_file
 from mlecs_bench.federation.engine import Cell, CellRun
 from mlecs_bench.federation.evaluation import evaluator_of
@@ -143,6 +143,8 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
                 keep_answers=_keeps_answers(job, builder),
                 keep_models=job.execution.save_models,
                 check_lease=lease.check,
+                conditions=plan.conditions,
+                robustness=plan.robustness,
             )
         )
         resumed = run.start()
@@ -152,6 +154,7 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
         fleet.close()
     origin = provenance(plan.torch_device, started) | {"resumed_from_round": resumed, "fleet": job.execution.fleet}
     origin |= {"hub": commits} if (commits := _hub_commits(plan)) else {}
+    origin |= {"missing": list(outcome.missing)} if outcome.missing else {}
     kept = Kept(builder, outcome)
     if outcome.answers and kept.lacking():
         text = f"answers are not kept: the run had scored {' and '.join(kept.lacking())} before they were asked for"
@@ -190,11 +193,25 @@ def _record(job: Job, parts: _Parts, greetings: Mapping[str, Greeting], outcome:
         "schema": SCHEMA,
         "key": job.key,
         "identity": dict(job.identity),
-        "realised": _realised(job.plan, parts, greetings),
+        "realised": _realised(job.plan, parts, greetings) | _attended(outcome),
         "metrics": outcome.metrics,
         "comm": outcome.comm,
         "cost": outcome.cost,
     }
+
+
+def _attended(outcome: Outcome) -> dict[str, Any]:
+    """Return who took part in which round, where devices may be absent."""
+    return {"rounds": list(outcome.attended)} if outcome.attended else {}
+
+
+def _by_round(plan: Plan, layout: Layout) -> dict[str, Any]:
+    """Return what devices held in every round, and which share of what there is, where that may change."""
+    if "schedule" not in plan.conditions.departures():
+        return {}
+    by_device = zip(plan.device_ids, layout.schedule.devices, strict=True)
+    held = {id_: [list(names) for names in rounds] for id_, rounds in by_device}
+    return {"modalities_by_round": held, "rate_by_round": layout.schedule.rates(len(plan.rates))}
 
 
 def _realised(plan: Plan, parts: _Parts, greetings: Mapping[str, Greeting]) -> dict[str, Any]:
@@ -204,8 +221,9 @@ def _realised(plan: Plan, parts: _Parts, greetings: Mapping[str, Greeting]) -> d
     samples = {"server": {"train": len(public.train), "test": len(public.test)}}
     at_random = {id_: list(greeting.random_encoders) for id_, greeting in greetings.items() if greeting.random_encoders}
     at_random |= {party: list(names) for party, names in parts.builder.random_encoders.items()}
-    limits = {"limits": dict(plan.own_limits)} if plan.own_limits else {}
-    return limits | {
+    told = {"limits": dict(plan.own_limits)} if plan.own_limits else {}
+    told |= _by_round(plan, layout)
+    return told | {
         "modalities": {id_: list(greeting.modalities) for id_, greeting in greetings.items()},
         "redraws": layout.masks.redraws,
         "rate": layout.masks.rate,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,12 +48,16 @@ class Kept:
         return {SERVER: cut.public, **dict(zip(self._plan.device_ids, cut.devices, strict=True))}
 
     def _held(self) -> dict[str, Sequence[str]]:
-        """Return the modalities of every party, in their fixed order."""
-        names, masks = self.builder.samples.manifest.modality_names, self.builder.layout.masks
-        held = {
-            id_: [m for m in names if m in own] for id_, own in zip(self._plan.device_ids, masks.devices, strict=True)
-        }
-        return {SERVER: names, **held}
+        """Return what every party held when it was scored, in the last round, in the fixed order."""
+        return self._modalities(lambda j: self.builder.layout.schedule.held(j, self._plan.rounds))
+
+    def _built_for(self) -> dict[str, Sequence[str]]:
+        """Return the modalities that every party's model is built for, in the fixed order."""
+        return self._modalities(self.builder.layout.schedule.ever)
+
+    def _modalities(self, of: Callable[[int], Sequence[str]]) -> dict[str, Sequence[str]]:
+        own = {id_: of(j) for j, id_ in enumerate(self._plan.device_ids)}
+        return {SERVER: self.builder.samples.manifest.modality_names, **own}
 
     def lacking(self) -> list[str]:
         """Return the points at which a party gave no answers: it was scored before they were asked for."""
@@ -137,7 +141,8 @@ class Kept:
             lora=profile.lora.at_rank(structure.rank),
             encoder_width=structure.encoder_width,
             sizes=sizes,
-            modalities=tuple(manifest.modality(name) for name in self._held()[party]),
+            modalities=tuple(manifest.modality(name) for name in self._built_for()[party]),
+            held=tuple(self._held()[party]),
             prompt=self.builder.prompt,
             prompt_suffix=plan.needs.prompt_suffix,
             max_new_tokens=manifest.max_new_tokens,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.data.samples import Modality, PartyData, Samples
+from mlecs_bench.data.samples import Modality, PartyData, Samples, Sight
 from mlecs_bench.doors.hookspecs import MetricRequest
 from mlecs_bench.errors import RecordError, UsageError
 from mlecs_bench.execution.kept import scores_of
@@ -130,7 +130,8 @@ def _scored(  # noqa: PLR0913, PLR0917  # a model, the data, and the means
     scorers = make_scorers(info.metrics, request, registry)
     limits = {"bertscore": description.bertscore_samples}
     evaluator = Evaluator(info, data, scorers, description.generation_batch, limits)
-    party = PartyData(data, rows, saved.modalities, description.party)
+    sight = Sight(saved.modalities, description.held if same else None)
+    party = PartyData(data, rows, sight, description.party)
     own = f"{data.manifest.prompt} {description.prompt_suffix}".strip()
     found = evaluator.score(saved.model, party, description.prompt if same else own)
     scores = score_values(found, description.party)

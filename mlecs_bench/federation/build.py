@@ -25,7 +25,8 @@ from mlecs_bench.data.partition import (
     partition,
     rates_of,
 )
-from mlecs_bench.data.samples import PartyData, PooledData, Samples
+from mlecs_bench.data.samples import PartyData, PooledData, Samples, Sight
+from mlecs_bench.data.schedules import Rounds, Schedule, as_told, duty, in_round, markov, static
 from mlecs_bench.doors.profile import Profile
 from mlecs_bench.federation.device import Device
 from mlecs_bench.federation.server import Server
@@ -37,6 +38,7 @@ from mlecs_bench.models.outline import BackboneOutline
 from mlecs_bench.models.placement import torch_device
 from mlecs_bench.models.texts import Texts
 from mlecs_bench.models.unified import DOMAIN, UnifiedModel, check_length
+from mlecs_bench.plan.conditions import departing
 from mlecs_bench.plan.plan import Plan
 from mlecs_bench.plan.structure import Structure, canonical_devices
 from mlecs_bench.plan.training import Budget, Training
@@ -52,10 +54,11 @@ SERVER_SLM = "server-slm"
 
 @dataclass(frozen=True)
 class Layout:
-    """Who holds what in one seed: the cut of the samples, and the modalities of every device."""
+    """Who holds what in one seed: the cut of the samples, the modalities that devices are dealt, and those by round."""
 
     partition: Partition
     masks: Masks
+    schedule: Schedule
 
 
 def lay_out(plan: Plan, seed: int, samples: Samples) -> Layout:
@@ -63,7 +66,8 @@ def lay_out(plan: Plan, seed: int, samples: Samples) -> Layout:
     cut = partition(samples.column("group"), samples.column("stratum"), plan.split, plan.n_devices, seed)
     cut = limited(cut, plan.profile.private_limit, plan.profile.public_limit, seed)
     cut = limit_tests(cut, plan.profile.test_limit, seed)
-    return Layout(cut, deal_modalities(plan, seed, samples.manifest.modality_names))
+    masks = deal_modalities(plan, seed, samples.manifest.modality_names)
+    return Layout(cut, masks, schedule_modalities(plan, seed, masks))
 
 
 def deal_modalities(plan: Plan, seed: int, modalities: Sequence[str]) -> Masks:
@@ -74,6 +78,21 @@ def deal_modalities(plan: Plan, seed: int, modalities: Sequence[str]) -> Masks:
         return given_masks([told.get(id_, modalities) for id_ in plan.device_ids], modalities)
     draw = draw_exact_masks if holding.law == "exact" else draw_masks
     return draw(rates_of(plan.rho, modalities), plan.n_devices, seed, plan.min_modalities)
+
+
+def schedule_modalities(plan: Plan, seed: int, masks: Masks) -> Schedule:
+    """Return which modalities the devices of a seed hold in which round, by the law of the plan."""
+    scheduled, dealt = plan.conditions.schedule, masks.devices
+    drawn = {"rounds": plan.rounds, "seed": seed, "least": plan.min_modalities}
+    if scheduled.law == "markov":
+        return markov(dealt, scheduled.fail, scheduled.repair, **drawn)
+    if scheduled.law == "duty":
+        return duty(dealt, scheduled.on, scheduled.off, **drawn)
+    if scheduled.law == "given":
+        told = canonical_devices(scheduled.devices, plan.n_devices, "schedule")
+        by_number = {plan.device_ids.index(id_): {int(t): held for t, held in of.items()} for id_, of in told.items()}
+        return as_told(dealt, by_number, plan.rounds)
+    return static(dealt)
 
 
 @dataclass(frozen=True)
@@ -131,14 +150,25 @@ class Builder:
             return dataclasses.replace(training, budget=Budget(0, 0, 0), counts="steps")
         return training.in_steps(private, len(self.layout.partition.public.train), 0 if pool is None else len(pool))
 
-    def _own(self, name: str, part: Part, held: Sequence[str]) -> _OwnWithoutModel:
+    def _own(self, name: str, part: Part, sight: Sight, private: int, rounds: Rounds) -> _OwnWithoutModel:
+        """Return what any party has; one with a pool gets another in every round where modalities come and go."""
+        pool, pools = None, None
+        if self.plan.needs.pool:
+            pool = self._pool(name, sight, in_round(rounds, 1), 1)
+            pools = partial(self._pool_of_round, name, sight, private, rounds) if self._drifts else None
         return {
-            "train": PartyData(self.samples, part.train, held, name),
-            "test": PartyData(self.samples, part.test, held, name),
+            "train": PartyData(self.samples, part.train, sight, name),
+            "test": PartyData(self.samples, part.test, sight, name),
             "prompt": self.prompt,
             "proxy": self._factory.proxy(name) if self.plan.needs.proxy else None,
-            "pool": self._pool(name, held) if self.plan.needs.pool else None,
+            "pool": pool,
+            "pools": pools,
         }
+
+    @property
+    def _drifts(self) -> bool:
+        """Do modalities come and go in this run, whatever its seed makes of it?"""
+        return bool(departing(self.plan.conditions.schedule))
 
     @property
     def prompt(self) -> str:
@@ -149,14 +179,16 @@ class Builder:
     def device(self, id_: str) -> Device:
         """Return one device."""
         j = self.plan.device_ids.index(id_)
-        held, cut = self.layout.masks.devices[j], self.layout.partition
-        own = self._own(id_, cut.devices[j], held)
+        cut, rounds = self.layout.partition, self.layout.schedule.devices[j]
+        sight, private = Sight(self.layout.schedule.ever(j), in_round(rounds, 1)), len(cut.devices[j].train)
+        own = self._own(id_, cut.devices[j], sight, private, rounds)
         return Device(
             id_,
             self.seed,
-            self._training(len(cut.devices[j].train), own["pool"]),
-            model=self._factory.device_model(id_, self.plan.structures[id_], held),
-            public=PartyData(self.samples, cut.public.train, held, id_),
+            self._training(private, own["pool"]),
+            model=self._factory.device_model(id_, self.plan.structures[id_], sight.ever),
+            public=PartyData(self.samples, cut.public.train, sight, id_),
+            rounds=rounds if self._drifts else (),
             **own,
         )
 
@@ -164,31 +196,39 @@ class Builder:
         """Return the server."""
         everything = self.samples.manifest.modality_names
         ranks = {id_: structure.rank for id_, structure in self.plan.structures.items()}
-        held = dict(zip(self.plan.device_ids, self.layout.masks.devices, strict=True))
-        own = self._own("server", self.layout.partition.public, everything)
+        rounds = dict(zip(self.plan.device_ids, self.layout.schedule.devices, strict=True))
+        own = self._own("server", self.layout.partition.public, Sight(everything), 0, (everything,))
         return Server(
             self.seed,
             self._training(0, own["pool"]),
             model=self._factory.server_model(),
             make_slm=partial(self._factory.server_slm, max(ranks.values())),
-            devices={id_: [m for m in everything if m in names] for id_, names in held.items()},
+            devices={id_: in_round(of, 1) for id_, of in rounds.items()},
             ranks=ranks,
+            rounds=rounds if self._drifts else {},
             **own,
         )
 
-    def _pool(self, name: str, held: Sequence[str]) -> PooledData:
-        """Return the training samples of all parties through the modalities in `held`.
+    def _pool_of_round(
+        self, name: str, sight: Sight, private: int, rounds: Rounds, t: int
+    ) -> tuple[PooledData, Training]:
+        """Return the pool of a party in round t, and its training, which may count passes over that pool."""
+        pool = self._pool(name, sight, in_round(rounds, t), t)
+        return pool, self._training(private, pool)
+
+    def _pool(self, name: str, sight: Sight, held: Sequence[str], t: int) -> PooledData:
+        """Return the training samples of all parties through the modalities in `held`, as they are in round t.
 
         What the party that a sample comes from lacks is missing; a sample of which nothing is left is left out.
         """
-        cut, everything = self.layout.partition, self.samples.manifest.modality_names
-        owners = [(cut.public, everything), *zip(cut.devices, self.layout.masks.devices, strict=True)]
+        cut, everything, schedule = self.layout.partition, self.samples.manifest.modality_names, self.layout.schedule
+        owners = [(cut.public, everything), *((part, schedule.held(j, t)) for j, part in enumerate(cut.devices))]
         shares = []
         for part, owned in owners:
             common = [m for m in held if m in owned]
             if common or not held:
                 shares.append(PartyData(self.samples, part.train, common, name))
-        return PooledData(self.samples, shares, name)
+        return PooledData(self.samples, shares, name, sight.ever)
 
     def check_lengths(self) -> None:
         """Raise UsageError when texts do not fit the positions of a backbone that is in use."""
@@ -203,6 +243,7 @@ class _OwnWithoutModel(TypedDict):
     prompt: str
     proxy: UnifiedModel | None
     pool: PartyData | None
+    pools: Callable[[int], tuple[PartyData, Training]] | None
 
 
 class ModelFactory:

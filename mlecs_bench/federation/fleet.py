@@ -16,7 +16,7 @@ from mlecs_bench.data.samples import Samples, open_prepared
 from mlecs_bench.doors.events import Tell, silent
 from mlecs_bench.doors.hookspecs import FleetInfo
 from mlecs_bench.doors.places import Place, place
-from mlecs_bench.errors import DataError
+from mlecs_bench.errors import DataError, NotFiniteError
 from mlecs_bench.federation.build import Builder
 from mlecs_bench.federation.evaluation import evaluator_of
 from mlecs_bench.federation.host import DeviceHost, Greeting
@@ -146,9 +146,16 @@ class InProcessFleet:
         return self._host.hello(after)
 
     def exchange(self, asks: Mapping[str, Ask]) -> Iterator[tuple[str, Reply | Refusal]]:
-        """Have the devices take their turns in the order of `asks`; an error keeps its place and its traceback."""
+        """Have the devices take their turns in the order of `asks`; an error keeps its place and its traceback.
+
+        But for uploads that are not finite: without them a round may go on.
+        """
         for id_, ask in asks.items():
-            yield id_, self._host.turn(id_, ask)
+            try:
+                reply: Reply | Refusal = self._host.turn(id_, ask)
+            except NotFiniteError as error:
+                reply = Refusal.of(error)
+            yield id_, reply
 
     def close(self) -> None:
         """Nothing is open."""

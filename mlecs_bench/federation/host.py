@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.errors import PluginError
+from mlecs_bench.errors import NotFiniteError, PluginError
 from mlecs_bench.federation.ledger import Direction
 from mlecs_bench.federation.messages import Message
 from mlecs_bench.federation.saved import final_model
@@ -33,9 +33,10 @@ def copied(message: Message, _device: str, _direction: Direction, _t: int) -> Me
 class Greeting:
     """What a device says of itself before the first round of a run, or when a run goes on.
 
-    `finished` is its last finished round; `parameters` the size of its language model; `samples` its training and test
-    samples; `random_encoders` the modalities whose encoders start at random although the profile has pretrained ones.
-    `data` is the digest of its data; `versions` are those of what can change a number.
+    `finished` is its last finished round; `modalities` are all that it holds in any round; `parameters` is the size of
+    its language model; `samples` are its training and test samples; `random_encoders` the modalities whose encoders
+    start at random although the profile has pretrained ones. `data` is the digest of its data; `versions` are those of
+    what can change a number.
     """
 
     finished: int
@@ -105,21 +106,24 @@ class DeviceHost:
         """Greet a server that has finished round `after`, 0 for none; return a greeting of every device.
 
         A server that starts afresh makes the devices start afresh, too, but for a first round that they can answer.
-        Raises StaleTurn when a device can follow neither with its state nor with a kept reply.
+        Raises StaleTurn when a device is so far ahead that it has no reply left for the server's next round. Whether
+        one is behind is for the server to say, who is told of its last finished round.
         """
         for id_ in self._devices:
-            replies = self._replies(id_)
-            if self._finished[id_] > after and after + 1 not in replies:
+            if self._is_too_far(id_, after):
                 if after:
                     raise StaleTurn(
                         f"{id_} has finished round {self._finished[id_]} and the server round {after}: too far apart"
                     )
                 self._start_afresh(id_)
-            elif self._finished[id_] < after:
-                raise StaleTurn(
-                    f"{id_} has state of round {self._finished[id_]} and the server of round {after}: files are missing"
-                )
         return {id_: self._greeting(device) for id_, device in self._devices.items()}
+
+    def _is_too_far(self, id_: str, after: int) -> bool:
+        """Has a device gone on from round `after` without keeping the first of the rounds behind it?"""
+        if self._finished[id_] <= after:
+            return False
+        ahead = [turn for turn in self._kept(id_) if turn.round > after]
+        return not ahead or ahead[-1].previous > after
 
     def turn(self, id_: str, ask: Ask) -> Reply:
         """Take a device's turn, or answer a finished round again; the model comes along if it is asked for.
@@ -134,12 +138,14 @@ class DeviceHost:
 
     def _answered(self, id_: str, ask: Ask) -> Reply:
         finished = self._finished[id_]
+        if not ask.train:
+            return self._measured(id_, ask)
         if ask.round <= finished:
             reply = self._replies(id_).get(ask.round)
             if reply is None:
                 raise StaleTurn(f"{id_} has finished round {finished} and keeps no reply of round {ask.round}")
             return reply
-        if ask.round != finished + 1:
+        if finished < (ask.round - 1 if ask.after is None else ask.after):
             raise StaleTurn(f"{id_} cannot take round {ask.round}: the last that it has finished is {finished}")
         if id_ in self._broken:
             self._restore(id_)
@@ -147,35 +153,53 @@ class DeviceHost:
         device = self._devices[id_]
         reply = self._take(device, ask)
         if self._turns is not None:
-            self._turns.save(id_, Turn(ask.round, device.state(), reply))
+            before = None if finished == ask.round - 1 else finished
+            self._turns.save(id_, Turn(ask.round, device.state(), reply, before))
         self._finished[id_] = ask.round
         self._broken.discard(id_)
         return reply
 
+    def _measured(self, id_: str, ask: Ask) -> Reply:
+        """Score a device as it is, which takes no part in the round."""
+        if id_ in self._broken:
+            self._restore(id_)
+        device = self._devices[id_]
+        device.start_round(ask.round)
+        started = time.perf_counter()
+        scores, answers = self._scores.of(device, answers=ask.answers)
+        return Reply(Message(), scores, {}, {}, {"training": 0.0, "evaluation": time.perf_counter() - started}, answers)
+
     def _take(self, device: Device, ask: Ask) -> Reply:
         """Take in the message, train unless it is the last one, and score."""
         started = time.perf_counter()
-        device.start_round()
+        device.start_round(ask.round)
         self._algorithm.receive(device, ask.message, ask.round)
         upload = Message() if ask.last else self._trained(device, ask.round)
         if ask.last and device.steps:
             raise PluginError(f"{device.id} trained after the last round ({device.steps}); only send and receive then")
         trained = time.perf_counter()
         scores, answers = self._scores.of(device, answers=ask.answers) if ask.score else (None, None)
+        without = self._scores.without_each(device) if ask.without_each else None
         seconds = {"training": trained - started, "evaluation": time.perf_counter() - trained}
-        return Reply(upload, scores, dict(device.logs), dict(device.steps), seconds, answers)
+        return Reply(upload, scores, dict(device.logs), dict(device.steps), seconds, answers, without=without)
 
     def _trained(self, device: Device, t: int) -> Message:
         message = checked(self._algorithm.local_update(device, t), "local_update")
         device.check_budget(t)
-        return self._carry(message, device.id, "up", t)
+        try:
+            return self._carry(message, device.id, "up", t)
+        except NotFiniteError as error:
+            raise NotFiniteError(f"{device.id}: {error}") from error
+
+    def _kept(self, id_: str) -> list[Turn]:
+        return [] if self._turns is None else self._turns.load(id_)
 
     def _replies(self, id_: str) -> dict[int, Reply]:
-        return {} if self._turns is None else {turn.round: turn.reply for turn in self._turns.load(id_)}
+        return {turn.round: turn.reply for turn in self._kept(id_)}
 
     def _restore(self, id_: str) -> None:
         """Bring a device to its last finished round."""
-        kept = [] if self._turns is None else self._turns.load(id_)
+        kept = self._kept(id_)
         if kept:
             self._devices[id_].load_state(kept[0].state)
             self._finished[id_] = kept[0].round
@@ -193,7 +217,7 @@ class DeviceHost:
         manifest = device.train.manifest
         return Greeting(
             finished=self._finished[device.id],
-            modalities=device.modalities,
+            modalities=device.built_for,
             parameters=device.model.backbone.n_parameters,
             samples={"train": len(device.train), "test": len(device.test)},
             random_encoders=tuple(sorted(self._random_encoders.get(device.id, ()))),

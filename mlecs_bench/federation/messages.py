@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from mlecs_bench.errors import MessageError
+from mlecs_bench.errors import MessageError, NotFiniteError
 
 Scalar = int | float
 SCALAR_KIND = "scalar"
@@ -46,12 +46,12 @@ class Message:
     def copied(self) -> Message:
         """Return the message as the receiver sees it: detached copies on the CPU, finite numbers only.
 
-        Raises MessageError when a floating tensor holds NaN or infinity.
+        Raises NotFiniteError when a floating tensor holds NaN or infinity.
         """
         tensors = {}
         for name, tensor in self.tensors.items():
             if not _is_finite(tensor):
-                raise MessageError(f"tensor '{name}' holds NaN or infinity; training has diverged: lower the rate")
+                raise NotFiniteError(f"tensor '{name}' holds NaN or infinity; training has diverged: lower the rate")
             tensors[name] = tensor.detach().to("cpu", copy=True).contiguous()
         return Message(tensors, dict(self.scalars))
 

@@ -209,7 +209,7 @@ def checked_reply(id_: str, packet: Packet) -> Reply | Refusal:
         _check_numbers(reply)
         return replace(reply, upload=reply.upload.copied())
     except MessageError as error:
-        return Refusal.of(MessageError(f"the reply of {id_} was refused: {error}"))
+        return Refusal.of(type(error)(f"the reply of {id_} was refused: {error}"))
 
 
 def _check_numbers(reply: Reply) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NotRequired, TypedDict, Unpack
 
 import torch
@@ -16,7 +16,8 @@ from mlecs_bench.plan.training import Training
 class Own(TypedDict):
     """What every party is made with: its model, the prompt put to it, and the data it is trained and tested on.
 
-    `proxy` and `pool` are there if the algorithm asked for one.
+    `proxy` and `pool` are there if the algorithm asked for one. `pools` gives pool and training settings of a round,
+    where modalities come and go.
     """
 
     model: UnifiedModel
@@ -25,6 +26,7 @@ class Own(TypedDict):
     prompt: str
     proxy: NotRequired[UnifiedModel | None]
     pool: NotRequired[PartyData | None]
+    pools: NotRequired[Callable[[int], tuple[PartyData, Training]] | None]
 
 
 class Party:
@@ -44,13 +46,19 @@ class Party:
         self.prompt = own["prompt"]
         self._proxy = own.get("proxy")
         self._pool = own.get("pool")
+        self._pools = own.get("pools")
         self.memory: dict[str, torch.Tensor] = {}
-        self.start_round()
-
-    def start_round(self) -> None:
-        """Forget the steps and logs of the round before."""
         self.steps: dict[str, int] = {}
         self.logs: dict[str, float] = {}
+
+    def start_round(self, t: int) -> None:
+        """Forget the steps and logs of the round before, and take the modalities of round t.
+
+        After the last round they stay those of the last one.
+        """
+        self.steps, self.logs = {}, {}
+        if self._pools is not None:
+            self._pool, self.training = self._pools(t)
 
     @property
     def proxy(self) -> UnifiedModel:

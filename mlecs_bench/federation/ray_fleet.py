@@ -31,18 +31,19 @@ from mlecs_bench.federation.fleet import (
     recipe_from_json,
     turns_of,
 )
-from mlecs_bench.federation.packets import REFUSAL, REPLY, Service, drained, hello_packet, late, reply_in, turn_packet
-from mlecs_bench.federation.processes import use_exact_kernels, use_threads
-from mlecs_bench.federation.turns import (
-    Ask,
-    DeviceMissing,
-    MemoryTurns,
-    Refusal,
-    Reply,
-    Turn,
-    state_from_bytes,
-    state_to_bytes,
+from mlecs_bench.federation.packets import (
+    REFUSAL,
+    REPLY,
+    Service,
+    drained,
+    hello_packet,
+    late,
+    read_turn,
+    reply_in,
+    turn_packet,
 )
+from mlecs_bench.federation.processes import use_exact_kernels, use_threads
+from mlecs_bench.federation.turns import Ask, DeviceMissing, MemoryTurns, Refusal, Reply, Turn
 
 if TYPE_CHECKING:
     from mlecs_bench.federation.fleet import Fleet
@@ -90,11 +91,17 @@ class DeviceGroup:
         return self._service.answer(word, body)
 
     def turn(self, id_: str, word: str, body: bytes, home: int) -> tuple[str, bytes, bytes | None]:
-        """Answer a packet with a turn; the state after it comes along unless `home` says that it is there already."""
+        """Answer a packet with a turn; the turn itself comes along unless `home` says that it is there already.
+
+        A reply that is all in the turn is not sent twice.
+        """
+        asked = read_turn(body)[1]
         word, content = self._service.answer(word, body)
         last = next(iter(self._turns.load(id_)), None) if word == REPLY else None
-        state = state_to_bytes(last.state) if last is not None and last.round > home else None
-        return word, content, state
+        if last is None or last.round <= home:
+            return word, content, None
+        whole = last.round == asked.round and asked.train and not asked.model
+        return word, b"" if whole else content, last.to_bytes()
 
     def _built(self) -> DeviceHost:
         registry = Registry.installed()
@@ -267,7 +274,7 @@ class RayFleet:
                     yield from self._lost(member, str(gone), deaths)
                 else:
                     id_ = member.owed.popleft()
-                    yield id_, self._reply(id_, asks[id_], *answer)
+                    yield id_, self._reply(id_, *answer)
 
     def _ask_next(self, member: _Member, asks: Mapping[str, Ask]) -> None:
         if member.actor is None:
@@ -279,13 +286,14 @@ class RayFleet:
         self.wire["down"] += len(packet[1])
         member.pending = member.actor.turn.remote(id_, *packet, home)
 
-    def _reply(self, id_: str, ask: Ask, word: str, body: bytes, state: bytes | None) -> Reply | Refusal:
-        """Return a device's answer; its state is kept before anybody learns of the reply."""
-        self.wire["up"] += len(body) + len(state or b"")
-        reply = reply_in((word, body))
-        if isinstance(reply, Reply) and state is not None:
-            self._turns.save(id_, Turn(ask.round, state_from_bytes(state), replace(reply, model=None)))
-        return reply
+    def _reply(self, id_: str, word: str, body: bytes, turn: bytes | None) -> Reply | Refusal:
+        """Return a device's answer; its turn is kept before anybody learns of the reply."""
+        self.wire["up"] += len(body) + len(turn or b"")
+        if turn is None:
+            return reply_in((word, body))
+        taken = Turn.from_bytes(turn)
+        self._turns.save(id_, taken)
+        return reply_in((word, body)) if body else taken.reply
 
     def _lost(self, member: _Member, how: str, deaths: int) -> Iterator[tuple[str, Refusal]]:
         """Let a dead actor go, to be replaced; after too many deaths its devices are missing from the round."""

@@ -62,7 +62,8 @@ class Description:
 
     `key` and `metrics` are the key of the record and the digest of its scores; `eval_point` is when this model was
     scored in it, "received" for a device. `base` is the language model and `base_id` its content. `data` is the digest
-    of the prepared data, `test` the rows of the party's test samples in it. `prompt` is put to the model; behind a
+    of the prepared data, `test` the rows of the party's test samples in it. `modalities` are those that the model is
+    built for, `held` those that the party held when it was scored, None for all. `prompt` is put to the model; behind a
     prompt of other data comes `prompt_suffix`.
     """
 
@@ -93,10 +94,11 @@ class Description:
     generation_batch: int
     bertscore: str
     bertscore_samples: int | None
+    held: tuple[str, ...] | None = None
 
     @property
     def modality_names(self) -> tuple[str, ...]:
-        """The modalities that the party holds, in their fixed order."""
+        """The modalities that the model is built for, in their fixed order."""
         return tuple(modality.name for modality in self.modalities)
 
 
@@ -130,7 +132,7 @@ def read_description(folder: Path) -> Description:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         found = values["format"]
-        description: Description = rebuilt(Description, {**values, "format": FORMAT})
+        description: Description = rebuilt(Description, {"held": None, **values, "format": FORMAT})
     except OSError as error:
         raise DataError(
             f"{folder} is no saved model ({DESCRIPTION}: {error.strerror}); run with --save-models"

@@ -65,6 +65,22 @@ class LastScores:
         self._last[party.id] = _Last(digest, answers, scores, given)
         return scores, given
 
+    def without_each(self, party: Party) -> dict[str, Scores]:
+        """Return the scores of a party's model without each of the modalities that the party holds, by these."""
+        return scores_without_each(self._evaluator, party)
+
+
+def scores_without_each(evaluator: Scoring, party: Party) -> dict[str, Scores]:
+    """Return the scores of a party's model without each of the modalities that the party holds, by these.
+
+    In place of the modality stands for every test sample what the model has learnt to put where one is missing.
+    """
+    found = {}
+    for modality in party.test.modalities:
+        with party.test.sight.without(modality):
+            found[modality] = scored(evaluator, party)[0]
+    return found
+
 
 @dataclass(frozen=True)
 class _Last:

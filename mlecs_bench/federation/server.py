@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Unpack
 
 import torch
 
+from mlecs_bench.data.schedules import Rounds, ever, in_round
 from mlecs_bench.federation.party import Own, Party, named, under
 from mlecs_bench.models.unified import UnifiedModel
 from mlecs_bench.plan.training import Training
@@ -17,7 +19,9 @@ class Server(Party):
 
     `slm` is a unified model of the devices' kind (the SLM) that holds every modality and starts from the weights the
     devices start from: a server-side SLM, or a global model. It is built when first used; the rank of its adapter is
-    the largest of the devices'. `devices` maps every device's id to its modalities, `ranks` to the rank of its adapter.
+    the largest of the devices'. `devices` maps every device's id to the modalities that it holds in this round,
+    `built_for` to those of all rounds, which its model is built for, `ranks` to the rank of its adapter. `rounds` says
+    who holds what in which round, where that changes.
     """
 
     def __init__(
@@ -28,13 +32,22 @@ class Server(Party):
         make_slm: Callable[[], UnifiedModel],
         devices: Mapping[str, Sequence[str]],
         ranks: Mapping[str, int],
+        rounds: Mapping[str, Rounds] = MappingProxyType({}),
         **own: Unpack[Own],
     ) -> None:
         super().__init__("server", seed, training, **own)
         self.devices = {id_: tuple(devices[id_]) for id_ in sorted(devices)}
+        self.built_for = {id_: ever(rounds[id_]) if rounds else held for id_, held in self.devices.items()}
+        self._rounds = rounds
         self.ranks = {id_: ranks[id_] for id_ in sorted(ranks)}
         self._make_slm = make_slm
         self._slm: UnifiedModel | None = None
+
+    def start_round(self, t: int) -> None:
+        """Forget the steps and logs of the round before; the devices hold their modalities of round t."""
+        super().start_round(t)
+        if self._rounds:
+            self.devices = {id_: in_round(self._rounds[id_], t) for id_ in sorted(self._rounds)}
 
     @property
     def slm(self) -> UnifiedModel:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from mlecs_bench.errors import AccessError, DataError, MessageError, MlecsError, PluginError, UsageError
+from mlecs_bench.errors import (
+    AccessError,
+    DataError,
+    MessageError,
+    MlecsError,
+    NotFiniteError,
+    PluginError,
+    UsageError,
+)
 from mlecs_bench.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mlecs_bench.federation.messages import Message, with_kind
 
@@ -42,6 +50,7 @@ KINDS: Mapping[str, type[MlecsError]] = {
     "data": DataError,
     "plugin": PluginError,
     "access": AccessError,
+    "not-finite": NotFiniteError,
     "message": MessageError,
     "stale": StaleTurn,
     "defect": DefectError,
@@ -51,7 +60,10 @@ KINDS: Mapping[str, type[MlecsError]] = {
 """What a refusal can be, from the most special error to the most general."""
 
 
-ASK_HEAD = {"round": (int,), "score": (bool,), "last": (bool,), "answers": (bool,), "model": (bool,)}
+ASK_HEAD = {
+    **{"round": (int,), "score": (bool,), "last": (bool,), "answers": (bool,), "model": (bool,)},
+    **{"without_each": (bool,), "after": (int, NoneType), "train": (bool,)},
+}
 """The JSON values of an ask and their types."""
 
 
@@ -60,7 +72,10 @@ class Ask:
     """What a device is asked for: to take in `message` in a round, to train, and to be scored if `score`.
 
     `last`: it is the broadcast after the last round, after which nothing is trained. `answers` and `model`: they come
-    with the reply, which asks for nothing that is not computed anyway.
+    with the reply, which asks for nothing that is not computed anyway. `without_each`: it is scored once more without
+    each of its modalities. `after` is the last round that the device has
+    taken part in, as far as the server knows; None is the one before. Not to `train`: the device takes no part in the
+    round and is scored as it is.
     """
 
     round: int
@@ -69,6 +84,9 @@ class Ask:
     last: bool = False
     answers: bool = False
     model: bool = False
+    without_each: bool = False
+    after: int | None = None
+    train: bool = True
 
     def to_bytes(self) -> bytes:
         """Return the ask as it travels."""
@@ -83,7 +101,7 @@ class Ask:
 
 REPLY_HEAD = {
     **{"scores": (dict, NoneType), "losses": (dict,), "steps": (dict,), "seconds": (dict,)},
-    **{"answers": (dict, NoneType), "adapter": (dict, NoneType)},
+    **{"answers": (dict, NoneType), "adapter": (dict, NoneType), "without": (dict, NoneType)},
 }
 """The JSON values of a reply and their types."""
 
@@ -101,8 +119,8 @@ class Reply:
     """What a device gives back: its upload, its scores if it was scored, and what its round took.
 
     `losses` are the means of the round's stages, `steps` the optimiser steps by stage, `seconds` by "training" and
-    "evaluation". `answers` and `model` are there if they were asked for; a reply is kept without its model, which is
-    part of the state that the device keeps.
+    "evaluation". `answers`, `model` and `without` (the scores without each of its modalities, by these) are there if
+    they were asked for; a reply is kept without its model, which is part of the state that the device keeps.
     """
 
     upload: Message
@@ -112,6 +130,7 @@ class Reply:
     seconds: Mapping[str, float]
     answers: Answers | None = None
     model: FinalModel | None = None
+    without: Mapping[str, Scores] | None = None
 
     def head(self) -> dict[str, Any]:
         """Return what the reply tells of its round as JSON values."""
@@ -124,7 +143,7 @@ class Reply:
 
     def kept(self) -> dict[str, Any]:
         """Return all but the upload and the model as JSON values."""
-        return {**self.head(), "answers": self.answers}
+        return {**self.head(), "answers": self.answers, "without": self.without}
 
     def to_bytes(self) -> bytes:
         """Return the reply as it travels."""
@@ -205,34 +224,30 @@ def unpacked(data: bytes, wanted: Mapping[str, tuple[type, ...]]) -> tuple[dict[
 
 @dataclass(frozen=True)
 class Turn:
-    """A finished round of a device: the state it left and the reply it gave."""
+    """A finished round of a device: the state it left, the reply it gave, and the round that it had finished before."""
 
     round: int
     state: Mapping[str, torch.Tensor]
     reply: Reply
+    before: int | None = None
+
+    @property
+    def previous(self) -> int:
+        """The round that the device had finished before this one, 0 for none."""
+        return self.round - 1 if self.before is None else self.before
 
     def to_bytes(self) -> bytes:
         """Return the turn as it travels to where the device goes on."""
         tensors = with_kind(_STATE, self.state) | with_kind(_UPLOAD, self.reply.upload.tensors)
-        head = {"round": self.round, "reply": self.reply.kept()}
+        head = {"round": self.round, "before": self.before, "reply": self.reply.kept()}
         return packed(head, Message(tensors, self.reply.upload.scalars))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Turn:
         """Read what `to_bytes` wrote; raises MessageError on anything else."""
-        head, message = unpacked(data, {"round": (int,), "reply": (dict,)})
+        head, message = unpacked(data, {"round": (int,), "before": (int, NoneType), "reply": (dict,)})
         upload = Message(message.of_kind(_UPLOAD), message.scalars)
-        return cls(head["round"], message.of_kind(_STATE), Reply(upload, **head["reply"]))
-
-
-def state_to_bytes(state: Mapping[str, torch.Tensor]) -> bytes:
-    """Return a device's state as it travels."""
-    return Message(with_kind(_STATE, state)).to_bytes()
-
-
-def state_from_bytes(data: bytes) -> dict[str, torch.Tensor]:
-    """Read what `state_to_bytes` wrote; raises MessageError on anything else."""
-    return Message.from_bytes(data).of_kind(_STATE)
+        return cls(head["round"], message.of_kind(_STATE), Reply(upload, **head["reply"]), head["before"])
 
 
 class Turns(Protocol):
@@ -272,7 +287,7 @@ class MemoryTurns:
 
 def _apart(turn: Turn) -> Turn:
     """Return a turn whose upload shares no memory with that of `turn`."""
-    return Turn(turn.round, turn.state, Reply(turn.reply.upload.copied(), **turn.reply.kept()))
+    return Turn(turn.round, turn.state, Reply(turn.reply.upload.copied(), **turn.reply.kept()), turn.before)
 
 
 class FileTurns:
@@ -291,9 +306,10 @@ class FileTurns:
             "round": turn.round,
             "scalars": dict(turn.reply.upload.scalars),
             "reply": turn.reply.kept(),
+            "before": turn.before,
         }
         save_checkpoint(self._path(device, turn.round), Checkpoint(tensors, head))
-        kept = {self._path(device, turn.round - back) for back in range(DEPTH)}
+        kept = {self._path(device, round_) for round_ in (turn.round, turn.previous)}
         for path in set(self._paths(device)) - kept:
             path.unlink(missing_ok=True)
 
@@ -321,4 +337,4 @@ def _turn(saved: Checkpoint) -> Turn:
 
     head = saved.progress
     upload = Message(named("upload/"), head["scalars"])
-    return Turn(int(head["round"]), named("state/"), Reply(upload, **head["reply"]))
+    return Turn(int(head["round"]), named("state/"), Reply(upload, **head["reply"]), head.get("before"))

@@ -58,9 +58,15 @@ class Connector(nn.Module):
     def project(
         self, z: Mapping[str, Float[Tensor, "b d_z"]], present: Mapping[str, Bool[Tensor, " b"]]
     ) -> dict[str, Float[Tensor, "b {self.sizes.hidden}"]]:
-        """Return h(m) = f_p(z(m)) (Eq. 4), by modality; absent samples get the missing embedding."""
+        """Return h(m) = f_p(z(m)) (Eq. 4), by modality; absent samples get the missing embedding.
+
+        So do all samples where z(m) is left out.
+        """
         hidden = {}
         for m in self.modalities:
+            if m not in z:
+                hidden[m] = self.missing[m].expand(len(present[m]), -1)
+                continue
             h = self.projector[m](z[m])
             if not bool(present[m].all()):
                 h = torch.where(moved(present[m], h.device)[:, None], h, self.missing[m])

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from mlecs_bench.data.samples import Batch
-from mlecs_bench.doors.hookspecs import Part
+from mlecs_bench.doors.hookspecs import PER_MODALITY, Part
 from mlecs_bench.errors import DataError, UsageError
 from mlecs_bench.models.backbone import AnyBackbone, load_adapter
 from mlecs_bench.models.connector import Connector
@@ -22,6 +22,8 @@ from mlecs_bench.models.texts import Answers, Texts
 
 PARTS: tuple[Part, ...] = get_args(Part)
 """The trainable parts. "projector" includes the missing-modality embeddings; "soft_prompt" is the generator."""
+MISSING = "missing"
+"""What the projectors' part calls the vector that stands in for a modality that is not there."""
 DOMAIN = "domain"
 """The part of a model's second adapter, which acts together with "lora"; only proxies have one."""
 
@@ -74,12 +76,22 @@ class UnifiedModel:
         self.encoders = encoders.to(backbone.torch_device)
         self.connector = connector.to(backbone.torch_device)
         self.modalities = connector.modalities
+        self._held = self.modalities
+
+    def hold(self, modalities: Sequence[str]) -> None:
+        """Say which of its modalities the party holds now; encoders and projectors of the others rest until they are.
+
+        What stands in for a modality that is not there is trained with the projectors all the same.
+        """
+        self._held = tuple(modalities)
 
     def encode(self, batch: Batch) -> dict[str, Float[Tensor, "b d_z"]]:
         """Return z(m) of every held modality; what is stored for an absent sample is never read."""
         device = self.backbone.torch_device
         z = {}
         for m in self.modalities:
+            if m not in batch.inputs:  # nothing to encode: the party does not hold it in this round
+                continue
             x, present = batch.inputs[m], batch.present[m]
             if not bool(present.all()):  # a NaN would pass through the mask behind the projector as NaN * 0 gradients
                 x = torch.where(present.view(-1, *[1] * (x.dim() - 1)), x, torch.zeros((), dtype=x.dtype))
@@ -184,22 +196,26 @@ class UnifiedModel:
         if name == "projector":
             connector = self.connector
             own = {_slash(key): p for key, p in connector.projector.named_parameters()}
-            return own | {f"{m}/missing": p for m, p in connector.missing.items()}
+            return own | {f"{m}/{MISSING}": p for m, p in connector.missing.items()}
         if name == "fusion":
             return dict(self.connector.fusion.named_parameters()) if self.modalities else {}
         constant = {} if self.modalities else {"constant": self.connector.constant}
         return dict(self.connector.prompt.named_parameters()) | constant
 
     def parameters(self, parts: Iterable[str]) -> list[nn.Parameter]:
-        """Return the parameters of some parts in a fixed order."""
-        return [p for part in parts for _, p in sorted(self.part(part).items())]
+        """Return the parameters of some parts that are trained, in a fixed order; those of resting modalities rest."""
+        return [p for part in parts for name, p in sorted(self.part(part).items()) if not self._rests(part, name)]
+
+    def _rests(self, part: str, name: str) -> bool:
+        modality, _, tensor = name.partition("/")
+        return part in PER_MODALITY and modality not in self._held and tensor != MISSING
 
     @contextmanager
     def only_trainable(self, parts: Sequence[str]) -> Iterator[None]:
         """Within the block gradients flow into `parts` alone, so nothing is computed for what is frozen."""
         self.switch(training=True)
         chosen = {id(p) for p in self.parameters(parts)}
-        everything = self.parameters(self.parts)
+        everything = [p for part in self.parts for p in self.part(part).values()]
         for p in everything:
             p.requires_grad_(id(p) in chosen)
         try:

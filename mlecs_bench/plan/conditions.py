@@ -8,7 +8,6 @@ written. With all of them as usual a run is what it would be without them, to th
 from __future__ import annotations
 
 import dataclasses
-import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,12 +16,13 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 from mlecs_bench.doors.hookspecs import Change
 from mlecs_bench.doors.options import build_options, option, plain
 from mlecs_bench.errors import UsageError, check_choice
-from mlecs_bench.plan.structure import canonical_devices, device_id
+from mlecs_bench.plan.conditions_rounds import Dropout, Faults, Participation
+from mlecs_bench.plan.conditions_schedule import Scheduled
+from mlecs_bench.plan.conditions_text import Written, by_device, check_known, modality_list, pairs_of
+from mlecs_bench.plan.structure import canonical_devices
 
 HoldingLaw = Literal["bernoulli", "exact", "given"]
 """How modalities are dealt: a draw for each device, as many as the rate says, or as the user says."""
-Written = str | int | float | Mapping[str, Any]
-"""A condition as a user writes it."""
 
 
 class Condition(Protocol):
@@ -73,10 +73,10 @@ class Holding:
         """Read ``exact``, ``d00=rgb+depth,d01=acce``, a mapping of devices to modalities, or the fields themselves."""
         if isinstance(written, Mapping):
             is_fields = written.keys() <= {field.name for field in dataclasses.fields(cls)}
-            return written if is_fields else {"law": "given", "devices": _listed_modalities(written)}
+            return written if is_fields else {"law": "given", "devices": _listed(written)}
         if "=" not in str(written):
             return {"law": written}
-        return {"law": "given", "devices": _listed_modalities(pairs_of(str(written), "modalities"))}
+        return {"law": "given", "devices": _listed(pairs_of(str(written), "modalities"))}
 
     def words(self) -> str:
         """Return how modalities are dealt; those given are named, so that two tables can be told apart."""
@@ -87,41 +87,12 @@ class Holding:
     def check(self, n_devices: int, modalities: Sequence[str]) -> None:
         """Raise UsageError for a device or a modality that there is not."""
         for id_, held in canonical_devices(self.devices, n_devices, "modalities").items():
-            unknown = [name for name in held if name not in modalities]
-            if unknown:
-                known = ", ".join(modalities)
-                raise UsageError(f"modalities gives {id_} '{unknown[0]}', which the dataset lacks; it has {known}")
+            check_known(held, modalities, f"modalities gives {id_}")
 
 
-def _listed_modalities(written: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Return the modalities of devices from ``rgb+depth`` or lists, each once and sorted; "none" stands for none."""
-    found = {}
-    for id_, held in written.items():
-        names = re.split(r"\s*\+\s*", held.strip()) if isinstance(held, str) else held
-        if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
-            raise UsageError(f"modalities of {id_} must be names with +, such as rgb+depth, got {held!r}")
-        usual = _usual_id(str(id_))
-        if usual in found:
-            raise UsageError(f"modalities names device '{usual}' twice")
-        found[usual] = () if list(names) == ["none"] else tuple(sorted(set(names)))
-    return dict(sorted(found.items()))
-
-
-def _usual_id(id_: str) -> str:
-    """Return d03 for "3" and "d3"; what is no device is left for `check` to refuse."""
-    match = re.fullmatch(r"d?(\d{1,9})", id_)
-    return device_id(int(match[1])) if match else id_
-
-
-def pairs_of(text: str, what: str) -> dict[str, str]:
-    """Return ``name=value`` pairs with commas as a mapping; raises UsageError for anything else."""
-    found: dict[str, str] = {}
-    for pair in text.split(","):
-        name, equals, value = (part.strip() for part in pair.partition("="))
-        if not name or not equals or name in found:
-            raise UsageError(f"{what} must be written name=value,name=value with each name once, got '{text}'")
-        found[name] = value
-    return found
+def _listed(written: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return the modalities of devices from ``rgb+depth`` or lists."""
+    return by_device({id_: modality_list(held, f"modalities of {id_}") for id_, held in written.items()}, "modalities")
 
 
 @dataclass(frozen=True)
@@ -129,6 +100,10 @@ class Conditions:
     """All conditions of a run, by the names of its settings."""
 
     modalities: Holding = field(default_factory=Holding)
+    participation: Participation = field(default_factory=Participation)
+    dropout: Dropout = field(default_factory=Dropout)
+    faults: Faults = field(default_factory=Faults)
+    schedule: Scheduled = field(default_factory=Scheduled)
 
     def departures(self) -> dict[str, dict[str, Any]]:
         """Return, as JSON values, the fields of every condition that are not the usual; without those of none."""

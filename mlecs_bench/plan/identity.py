@@ -38,9 +38,11 @@ def identity(
     foreign = {"encoders": dict(encoders)} if encoders else {}
     departures = plan.conditions.departures()
     conditions = {"conditions": departures} if departures else {}
+    robustness = {"robustness": True} if plan.robustness else {}
     return (
         foreign
         | conditions
+        | robustness
         | {
             "algo": {**plain(plan.algorithm), "options": plain(plan.options)},
             "dataset": _dataset_identity(plan, manifest),

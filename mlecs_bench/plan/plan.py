@@ -35,8 +35,8 @@ class Plan:
     how an answer is taken from a model. `own_options` are those of the algorithm that depart from its defaults,
     `own_settings` those of the profile that depart from its own and can change a number, as JSON values (of files their
     last name); `variant` says in which settings the run departs from the usual. `data_dir` is where the user's files
-    are, None for the stand-in. `conditions` are those of the federation. Raises ValueError for an unknown rule or kind
-    of evaluation.
+    are, None for the stand-in. `conditions` are those of the federation. `robustness`: every party is scored once more
+    without each modality. Raises ValueError for an unknown rule or kind of evaluation.
     """
 
     algorithm: PluginRef
@@ -67,6 +67,7 @@ class Plan:
     variant: str
     answer: AnswerRule = "generate"
     conditions: Conditions = field(default_factory=Conditions)
+    robustness: bool = False
 
     @property
     def ranks(self) -> bool:
@@ -110,8 +111,9 @@ class Plan:
 
     @property
     def departures(self) -> dict[str, Any]:
-        """What is not usual in a run: options of its algorithm, settings of its profile, conditions."""
-        return {**self.own_options, **self.own_settings, **self._own_conditions}
+        """What is not usual in a run: options of its algorithm, settings of its profile, conditions, scores."""
+        scores = {"robustness": True} if self.robustness else {}
+        return {**self.own_options, **self.own_settings, **self._own_conditions, **scores}
 
     @property
     def _own_conditions(self) -> dict[str, str]:

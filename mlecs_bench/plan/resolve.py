@@ -74,6 +74,7 @@ def planned(
     own_settings = _own_settings(chosen, own)
     conditions = spec.conditions
     conditions.check(spec.n_devices, sorted(dataset.info.modalities), needs.copes, algorithm.name)
+    conditions.schedule.check_rounds(chosen.rounds, spec.min_modalities)
     found = structures(spec.n_devices, deviations, chosen, needs)
     check_structures(found, needs, chosen)
     return Plan(
@@ -96,6 +97,7 @@ def planned(
         rule=spec.budget,
         training=training_of(chosen, needs, spec.budget),
         evaluate=spec.evaluate,
+        robustness=spec.robustness,
         metrics=_metrics(spec, dataset),
         seeds=spec.seeds,
         torch_device=chosen.torch_device,
@@ -191,4 +193,6 @@ def _variant(
         texts.append(f"split {spec.split}")
     if spec.evaluate != RunSpec.evaluate:
         texts.append(f"evaluate {spec.evaluate}")
+    if spec.robustness:
+        texts.append("robustness")
     return ", ".join(texts)

@@ -13,7 +13,8 @@ from mlecs_bench.doors.options import plain
 from mlecs_bench.doors.profile import BaseBits, Dtype
 from mlecs_bench.doors.profile_settings import flat, parsed_setting
 from mlecs_bench.errors import UsageError
-from mlecs_bench.plan.conditions import TYPES, Conditions, Written, condition, departing
+from mlecs_bench.plan.conditions import TYPES, Conditions, condition, departing
+from mlecs_bench.plan.conditions_text import Written
 from mlecs_bench.plan.training import BudgetRule
 from mlecs_bench.seeds import PROTOCOL_SEEDS
 
@@ -70,8 +71,9 @@ class RunSpec:
     identity, the digest of the data is. Nor are `gradient_checkpointing`, which changes memory and speed alone, and
     `bertscore_model` (a folder, a hub id, "packaged" or "none"), whose weights are. `slm`, `llm` and `proxy` are
     folders or hub ids; `device_slm`, `device_rank` and `device_encoder_width` say in what single devices differ, by
-    device id. `modalities` is a condition of the federation (`mlecs_bench.plan.conditions`): as a user writes it, or
-    what is not as usual in it.
+    device id. `modalities`, `schedule`, `participation`, `dropout` and `faults` are conditions of the federation
+    (`mlecs_bench.plan.conditions`): as a user writes them, or what is not as usual in them. `robustness` scores every
+    party once more without each modality.
     """
 
     algo: str
@@ -110,6 +112,11 @@ class RunSpec:
     local_epochs: int | None = None
     set: Mapping[str, Any] = field(default_factory=dict)
     modalities: Written = field(default_factory=dict)
+    participation: Written = field(default_factory=dict)
+    dropout: Written = field(default_factory=dict)
+    faults: Written = field(default_factory=dict)
+    schedule: Written = field(default_factory=dict)
+    robustness: bool = False
 
     def __post_init__(self) -> None:
         rates = self.rho if isinstance(self.rho, Mapping) else {"rho": self.rho}
@@ -155,6 +162,8 @@ class RunSpec:
             raise UsageError(f"base-bits must be 4 or 8, got {self.base_bits}")
         if not isinstance(self.gradient_checkpointing, bool):
             raise UsageError(f"gradient-checkpointing must be true or false, got {self.gradient_checkpointing}")
+        if not isinstance(self.robustness, bool):
+            raise UsageError(f"robustness must be true or false, got {self.robustness}")
         if self.evaluate not in ("last", "all"):
             raise UsageError(f"evaluate must be last or all, got {self.evaluate}")
         if self.answer not in ("generate", "rank"):

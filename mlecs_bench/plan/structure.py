@@ -39,6 +39,12 @@ def device_id(j: int) -> str:
     return f"d{j:02d}"
 
 
+def usual_id(id_: str) -> str:
+    """Return d03 for "3" and "d3"; what is no device stays, for `canonical_devices` to refuse."""
+    match = re.fullmatch(r"d?(\d{1,9})", id_)
+    return device_id(int(match[1])) if match else id_
+
+
 def canonical_devices(values: Mapping[str, Any], n_devices: int, what: str) -> dict[str, Any]:
     """Return `values` by canonical device id: "d0", "d00" and "0" are device 0. Raises UsageError for any other."""
     found: dict[str, Any] = {}

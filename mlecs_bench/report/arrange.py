@@ -21,6 +21,8 @@ from mlecs_bench.report.frame import Row, flatten, is_tiny
 ARM_PARTS = ("algo",)
 DATA_PARTS = ("dataset", "scorers")
 POSITION_PARTS = ("rho", "n_devices")
+SCORED = ("evaluate", "robustness")
+"""Parts of an identity that say what is scored beside the last round, and change no number of that."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ def _ordered(setting: Setting, candidate: str, order: Order) -> Setting:
 
 def _setting_of(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Return what all rows of a setting share; a proxy model belongs to the algorithms that use one."""
-    parts = {k: v for k, v in identity.items() if k not in (*ARM_PARTS, *DATA_PARTS, *POSITION_PARTS, "evaluate")}
+    parts = {k: v for k, v in identity.items() if k not in (*ARM_PARTS, *DATA_PARTS, *POSITION_PARTS, *SCORED)}
     return parts | {"structure": {k: v for k, v in identity["structure"].items() if k != "proxy"}}
 
 
@@ -204,12 +206,9 @@ def _setting(members: Sequence[Row], label: str, arms: Mapping[str, Arm], data: 
         if i["evaluate"] == "all":
             curves[place] = row
         # Scoring every round changes no number of the last one: such a row stands in only where there is no other,
-        # or where it has more seeds.
+        # or where it has more seeds. Nor does scoring without each modality, and a row that has these scores has all.
         before = rows.get(place)
-        if before is None or (len(row.seeds), i["evaluate"] == "last") > (
-            len(before.seeds),
-            before.identity["evaluate"] == "last",
-        ):
+        if before is None or _preference(row) > _preference(before):
             rows[place] = row
     training = members[0].identity["training"]
     profile = members[0].identity["profile"]
@@ -219,6 +218,10 @@ def _setting(members: Sequence[Row], label: str, arms: Mapping[str, Arm], data: 
     limited = "".join(f", {text}" for text in _limits(members[0]))
     about = f"profile {profile['name']}, budget {training['budget']}, {plan}{scored}{limited}"
     return Setting(label, about, is_tiny(members[0]), rows, curves)
+
+
+def _preference(row: Row) -> tuple[int, bool, bool]:
+    return len(row.seeds), row.identity["evaluate"] == "last", "robustness" in row.identity
 
 
 LIMITED = {"private_limit": "training samples of a device", "public_limit": "public training samples"}

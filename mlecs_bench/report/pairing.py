@@ -17,10 +17,10 @@ from mlecs_bench.report.arrange import NO_CARDS, Arm, Cards, Place, Setting, arr
 from mlecs_bench.report.controls import NO_FLOOR
 from mlecs_bench.report.frame import Row, build_rows, flatten
 
-OF_AN_ALGORITHM = ("algo", "structure.proxy", "evaluate")
+OF_AN_ALGORITHM = ("algo", "structure.proxy", "evaluate", "robustness")
 """Parts of an identity in which two algorithms may differ."""
-COMPUTED_WITH = ("algo.version", "algo.code", "dataset.version", "numerics", "scorers", "evaluate")
-"""Parts of an identity in which two folders may differ: versions, code, machine, and how many rounds are scored.
+COMPUTED_WITH = ("algo.version", "algo.code", "dataset.version", "numerics", "scorers", "evaluate", "robustness")
+"""Parts of an identity in which two folders may differ: versions, code, machine, what is scored beside the last round.
 
 Scorers may differ in version and device; scores of scorers that differ otherwise are not compared.
 """

@@ -15,8 +15,10 @@ from mlecs_bench.doors.registry import DOORS, Kind, Loaded, PluginEntry, Registr
 from mlecs_bench.errors import MlecsError, PluginError, UsageError
 from mlecs_bench.execution.tracking import check_packages
 from mlecs_bench.testing import (
+    absence_checks,
     card_checks,
     dataset_checks,
+    drift_checks,
     encoder_checks,
     federation_checks,
     fleet_checks,
@@ -71,6 +73,15 @@ ALGORITHM_CHECKS: tuple[Callable[[Subject], None], ...] = (
     federation_checks.mixed_backbones,
     federation_checks.mixed_ranks,
     federation_checks.mixed_encoders,
+    absence_checks.some_absent,
+    absence_checks.device_gone,
+    absence_checks.lost_upload,
+    absence_checks.skipped_round,
+    absence_checks.absence_repeats,
+    drift_checks.returning_modality,
+    drift_checks.losing_everything,
+    drift_checks.drift_device_order,
+    drift_checks.drift_resumable,
 )
 DATASET_CHECKS: tuple[Callable[[Material], None], ...] = (
     dataset_checks.card,

@@ -41,7 +41,7 @@ class GuardedData(PartyData):
     """A party's data that tells the guard who reads it."""
 
     def __init__(self, data: PartyData, samples: Samples, guard: Guard, *, for_scores: bool = False) -> None:
-        super().__init__(samples, data.rows.tolist(), data.modalities, data.owner)
+        super().__init__(samples, data.rows.tolist(), data.sight, data.owner)
         self._guard = guard
         self._for_scores = for_scores
 

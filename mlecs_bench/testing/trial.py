@@ -186,6 +186,7 @@ class Subject:
             server_score=self.info.server_score,
             checkpoint=None if folder is None else server_file(folder),
             carry=carry,
+            conditions=federation.plan.conditions,
         )
         return cell if tell is None else dataclasses.replace(cell, tell=tell)
 
@@ -199,6 +200,11 @@ class Subject:
         here = dataclasses.replace(self, fleet=in_process)
         diary = Diary(here.federation())
         return here.run(diary.federation, diary.watch), diary
+
+    @cached_property
+    def shared(self) -> dict[str, Any]:
+        """Runs of single modules of checks that several of their checks read."""
+        return {}
 
     @property
     def reference(self) -> Trial:

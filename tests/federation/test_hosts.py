@@ -31,7 +31,9 @@ from mlecs_bench.federation.turns import (
 )
 
 IDS = ("d00", "d01")
-FLOAT_ROUND = b'{"round": 2.0, "score": true, "last": false, "answers": false, "model": false}'
+FLOAT_ROUND = (
+    b'{"round": 2.0, "score": true, "last": false, "answers": false, "model": false, "after": null, "train": true}'
+)
 """The head of an ask whose round is no whole number."""
 DTYPES = (
     torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8, torch.int32, torch.int64, torch.uint8,
@@ -287,16 +289,46 @@ def test_a_server_may_be_one_round_behind_and_goes_on_with_the_kept_replies(make
 
 def test_a_server_that_is_further_away_is_refused_in_one_line(make, tmp_path):
     play(make(FileTurns(tmp_path, "key")), (1, 2, 3, 4))
-    for after, wanted in (
-        (1, "d00 has finished round 4 and the server round 1: too far apart"),
-        (5, "d00 has state of round 4 and the server of round 5: files are missing"),
-    ):
-        host = make(FileTurns(tmp_path, "key"))
-        with pytest.raises(StaleTurn, match=f"^{wanted}$"):
-            host.hello(after)
+    host = make(FileTurns(tmp_path, "key"))
+    with pytest.raises(StaleTurn, match=r"^d00 has finished round 4 and the server round 1: too far apart$"):
+        host.hello(1)
     FileTurns(tmp_path, "key").forget("d01")
-    with pytest.raises(StaleTurn, match=r"^d01 has state of round 0 and the server of round 4: files are missing$"):
-        make(FileTurns(tmp_path, "key")).hello(4)
+    greetings = make(FileTurns(tmp_path, "key")).hello(4)
+    assert [greeting.finished for greeting in greetings.values()] == [4, 0], "which the server judges"
+
+
+def test_a_device_may_miss_rounds_and_is_followed_from_where_it_was(make, keepers):
+    """An ask that says after which round it comes may be for any later one; two turns are kept all the same."""
+    for turns in keepers:
+        host = make(turns)
+        play(host, (1,), ids=("d00",))
+        late = dataclasses.replace(ask(3), after=1)
+        with pytest.raises(StaleTurn, match=r"^d00 cannot take round 3: the last that it has finished is 1$"):
+            host.turn("d00", ask(3))
+        with pytest.raises(StaleTurn, match=r"^d00 cannot take round 3"):
+            host.turn("d00", dataclasses.replace(late, after=2))
+        reply = host.turn("d00", late).to_bytes()
+        assert host.turn("d00", late).to_bytes() == reply, "asked again it is answered again"
+        host = make(turns)
+        for after, finished in ((3, 3), (2, 3), (1, 3), (0, 3)):  # both turns are kept, so any of these can go on
+            assert host.hello(after)["d00"].finished == finished
+        for t in (4, 5):
+            host.turn("d00", Ask(t, FIRST, after=t - 1))
+        assert host.hello(3)["d00"].finished == 5
+        with pytest.raises(StaleTurn, match=r"^d00 has finished round 5 and the server round 2: too far apart$"):
+            host.hello(2)
+
+
+def test_a_device_that_is_only_measured_stays_as_it_is(make, keepers):
+    for turns in keepers:
+        host = make(turns)
+        play(host, (1,))
+        state = states_of(host)
+        reply = host.turn("d00", Ask(3, score=True, train=False))
+        assert reply.scores == host.turn("d00", ask(1)).scores
+        assert (reply.upload.tensors, reply.losses, reply.steps) == ({}, {}, {})
+        assert not toy.differing(states_of(host), state)
+        assert host.hello(1)["d00"].finished == 1
 
 
 def test_a_server_that_starts_afresh_makes_its_devices_do_so(make, keepers):
@@ -392,7 +424,8 @@ def test_asks_replies_and_refusals_come_back_from_bytes_as_they_were():
 
 def test_bytes_of_an_ask_are_these():
     data = Ask(2, Message({"a/b": torch.tensor([1.0])}, {"n": 1}), score=True, model=True).to_bytes()
-    head = b'{"round": 2, "score": true, "last": false, "answers": false, "model": true}'
+    head = b'{"round": 2, "score": true, "last": false, "answers": false, "model": true, '
+    head += b'"without_each": false, "after": null, "train": true}'
     assert data[:8] == len(head).to_bytes(8, "little")
     assert data[8 : 8 + len(head)] == head
     assert data[8 + len(head) :] == Message({"a/b": torch.tensor([1.0])}, {"n": 1}).to_bytes()

@@ -9,6 +9,7 @@ import pytest
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.conditions import TYPES, Conditions, Holding, condition, departing
+from mlecs_bench.plan.conditions_rounds import Participation
 from mlecs_bench.plan.plan import Plan, plan_from_json
 from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.plan.settings import spec_of
@@ -23,7 +24,47 @@ SPELLINGS = {
             {"d0": ["depth", "rgb"], "d1": "acce"},
             {"d1": ["acce"], "d0": ["rgb", "depth", "rgb"]},
         ),
-    ]
+    ],
+    "participation": [
+        (0.5, "0.5", {"fraction": 0.5}),
+        (2, "2", {"devices": "2"}),
+        ({"away": {"d2": "4,1-2"}}, {"away": {"2": "1-2,4"}}, {"away": {"d02": "1-2,4-4"}}),
+        ({"away": {"d1": 3}}, {"away": {"d01": "3"}}),
+    ],
+    "dropout": [(0.2, "0.2", {"during": 0.2}), ({"before": 0.1}, {"before": "0.1", "during": 0})],
+    "faults": [({"byzantine": "nan", "devices": ["d1", "0"]}, {"byzantine": "nan", "devices": "d00,d01"})],
+    "schedule": [
+        ("markov:fail=0.2,repair=0.5", {"law": "markov", "fail": 0.2, "repair": "0.5"}, "markov: repair=.5, fail=.2"),
+        ("duty:on=3,off=1", {"law": "duty", "on": 3, "off": "1"}, {"law": "duty", "off": 1, "on": 3, "fail": 0}),
+        (
+            {"d01": {3: ["rgb"], 5: ["rgb", "depth"]}},
+            {"1": {"5": "depth+rgb", "3": "rgb"}},
+            {"law": "given", "devices": {"d1": {"3": ["rgb"], "5": ["depth", "rgb", "rgb"]}}},
+        ),
+    ],
+}
+IMPOSSIBLE = {
+    "schedule": [
+        ("weekly", "option 'law' of schedule must be one of static, markov, duty, given, got 'weekly'"),
+        ("markov", "schedule: fail must be in (0, 1], got 0.0; such as fail=0.2,repair=0.5"),
+        ("markov:fail=0.2,repair=1.5", "schedule: repair must be in (0, 1], got 1.5"),
+        ("markov:fail=0.2,on=3", "schedule: on is no parameter of the law markov; leave it out"),
+        ("duty:on=3,off=0", "schedule: off must be at least 1 round, got 0; such as on=3,off=1"),
+        ("duty:on=3,on=3", "schedule must be written name=value,name=value with each name once"),
+        ({"law": "given"}, "schedule: devices and rounds are given by the law given and by no other"),
+        ({"d7": {1: ["rgb"]}}, "schedule names device 'd07'; devices of this run are d0 to d2"),
+        ({"d1": {2: ["rbg"]}}, "schedule gives d01 in round 2 'rbg', which the dataset lacks; it has acce, depth, rgb"),
+        ({"d1": {11: ["rgb"]}}, "schedule names round 11 for d01, and the run has 10; see rounds"),
+        ({"d1": {0: ["rgb"]}}, "schedule of d01 must name rounds 1, 2, ... each once, got '0'"),
+        ({"d1": {3: ["rgb"], "03": ["rgb"]}}, "schedule of d01 must name rounds 1, 2, ... each once, got '03'"),
+        ({"d1": ["rgb"]}, "schedule of d01 must map rounds to modalities, such as {3: [rgb]}, got ['rgb']"),
+        ({"d1": {3: []}}, "schedule leaves d01 without modalities in round 3; leave it one, or give min-modalities 0"),
+        (
+            {"d0": {2: "none"}, "d1": {1: "none"}, "d2": {2: "none", 3: "rgb"}},
+            "schedule leaves all devices without modalities in round 2; leave one somewhere",
+        ),
+        (True, "schedule must be a text, a number or a mapping, got True"),
+    ],
 }
 
 
@@ -85,12 +126,85 @@ def test_an_impossible_condition_is_refused_in_one_line(written, words):
     assert words in refusal(modalities=written)
 
 
-def test_an_algorithm_that_does_not_cope_with_what_a_condition_brings_is_refused(monkeypatch):
-    monkeypatch.setattr(Holding, "demands", ("drift",))
-    words = refusal(modalities="exact")
-    assert words.startswith("algorithm 'multi-fedavg' does not say that it copes with modalities that come and go")
-    assert "copes=('drift',)" in words
-    Conditions(Holding("exact")).check(3, ["rgb"], ("drift",), "mine")
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"participation": 0.1}, "participation 0.1 of 3 devices is none; give at least 0.17, or more devices"),
+        ({"participation": 4}, "participation asks 4 devices a round of 3; give at most 3"),
+        ({"participation": -1}, "devices must be at least 1, got -1"),
+        ({"participation": 1.5}, "fraction must be above 0 and at most 1, got 1.5"),
+        ({"participation": "half"}, "option 'fraction' of participation must be a number, got 'half'"),
+        ({"participation": {"fraction": 0.5, "devices": 2}}, "fraction and devices exclude each other"),
+        ({"participation": {"min_devices": 4}}, "min_devices is 4, and at most 3 of 3 devices can report in a round"),
+        (
+            {"participation": {"devices": 1, "min_devices": 3, "too_few": "repeat", "attempts": 2}},
+            "min_devices is 3, and at most 2 of 3 devices can report in a round; give at most 2",
+        ),
+        ({"participation": {"attempts": 5}}, "attempts are for rounds that are repeated; add too_few: repeat"),
+        ({"participation": {"sampling": "weighted"}}, "sampling weighted needs fraction or devices"),
+        (
+            {"participation": {"sampling": "best"}},
+            "option 'sampling' of participation must be one of uniform, weighted",
+        ),
+        ({"participation": {"away": {"d7": "1"}}}, "participation.away names device 'd07'; devices of this run are d0"),
+        ({"participation": {"away": {"d1": "3-1"}}}, "rounds are written 3, 4-6 or 9-, with commas between them"),
+        ({"dropout": 1}, "with 1 in all no device ever reports; give less than 1"),
+        ({"dropout": {"before": 0.5, "after": 0.6}}, "with 1.1 in all no device ever reports"),
+        ({"dropout": -0.1}, "during is a probability and must be from 0 to 1, got -0.1"),
+        ({"faults": "nan"}, "faults must be a mapping, such as {byzantine: sign-flip, count: 1}, got 'nan'"),
+        ({"faults": {"byzantine": "nan"}}, "byzantine needs one of devices, count and share"),
+        ({"faults": {"count": 2}}, "byzantine needs one of devices, count and share"),
+        ({"faults": {"byzantine": "nan", "count": 4}}, "faults makes 4 of 3 devices faulty; give a count from 1 to 3"),
+        ({"faults": {"byzantine": "lie", "count": 1}}, "must be one of none, sign-flip, noise, nan, stale, repeated"),
+        ({"faults": {"byzantine": "nan", "devices": ["d9"]}}, "faults.devices names device 'd09'"),
+        ({"faults": {"server_restart": 1}}, "with server_restart 1 no upload is ever merged; give less"),
+    ],
+)
+def test_impossible_rounds_are_refused_in_one_line_with_what_would_work(given, words):
+    assert words in refusal(**given)
+
+
+def test_the_usual_in_other_words_is_the_usual():
+    for written in (1.0, "1.0", {"fraction": 1}, {"sampling": "uniform"}, {"attempts": 3}):
+        assert spec(participation=written) == spec()
+    assert spec(dropout=0) == spec(dropout={"before": 0.0}) == spec(faults={"byzantine": "none"}) == spec()
+    halves = [Participation(fraction=0.5).per_round(n) for n in (1, 2, 3, 4, 5, 10)]
+    assert halves == [1, 1, 2, 2, 3, 5]
+
+
+def test_every_departure_has_words_that_tell_it_from_another():
+    written = [
+        *(0.5, 0.25, 2, {"min_devices": 2}, {"min_devices": 2, "too_few": "repeat"}, {"away": {"d1": "2-"}}),
+        *({"devices": 2, "sampling": "weighted"}, {"away": {"d1": "2"}}),
+    ]
+    words = [condition("participation", one).words() for one in written]
+    words += [condition("dropout", one).words() for one in (0.1, 0.2, {"before": 0.1}, {"before": 0.1, "after": 0.1})]
+    words += [
+        condition("faults", one).words()
+        for one in ({"byzantine": "nan", "count": 1}, {"byzantine": "nan", "share": 0.5}, {"server_restart": 0.1})
+    ]
+    assert len(set(words)) == len(words)
+    assert (words[0], words[2], words[8]) == ("participation 0.5", "participation 2 a round", "dropout 0.1")
+    assert plan(participation=0.5).departures == {"participation": "participation-0.5"}
+
+
+CASES = [(name, *case) for name, cases in IMPOSSIBLE.items() for case in cases]
+
+
+@pytest.mark.parametrize(("name", "written", "words"), CASES)
+def test_another_impossible_condition_is_refused_in_one_line(name, written, words):
+    assert words in refusal(**{name: written})
+
+
+def test_an_algorithm_that_does_not_cope_with_what_a_condition_brings_is_refused():
+    for name, written, change, words in (
+        ("dropout", 0.1, "absence", "devices that stay away, which dropout brings"),
+        ("schedule", "duty:on=3,off=1", "drift", "modalities that come and go, which schedule brings"),
+    ):
+        given = Conditions(**{name: condition(name, written)})
+        given.check(3, [], (change,), "mine")
+        with pytest.raises(UsageError, match=f"algorithm 'mine' does not say that it copes with {words}; .*'{change}'"):
+            given.check(3, [], (), "mine")
 
 
 def test_all_fields_of_conditions_are_settings_and_have_usual_values():

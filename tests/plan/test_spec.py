@@ -59,6 +59,11 @@ FULL = spec(
     threads=2,
     local_epochs=2,
     modalities="d1=audio, d00=vision+audio",
+    participation=2,
+    dropout=0.1,
+    faults={"byzantine": "nan", "count": 1},
+    schedule={"d1": {3: "vision"}},
+    robustness=True,
     set={"lora": {"rank": "16", "targets": ("c_attn",)}, "learning_rates.lora": 1e-3},
 )
 

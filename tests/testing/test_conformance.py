@@ -11,8 +11,8 @@ from mlecs_bench.testing import checks_of
 
 FAST = ("multi-fedavg", "vast")
 """Checked with the fast tests; the others take minutes together."""
-LONG = "twenty-devices"
-"""A check that takes as long as six others."""
+LONG = ("twenty-devices", "absence-repeats")
+"""Checks that take as long as six others."""
 CARD = ("loads", "card", "options", "needs", "four-steps", "declared-messages", "deterministic", "budget-paper")
 ON_DEVICES = (
     "stateless", "resumable", "over-bytes", "received-messages", "own-data", "own-modalities", "absent-samples",
@@ -37,9 +37,15 @@ def first_party(kind: Kind) -> list[str]:
     return sorted(own)
 
 
+def _marks(name: str, check: str) -> list[Any]:
+    if name not in FAST and check == "absence-repeats":
+        return [pytest.mark.nightly]
+    return [] if name in FAST and check not in LONG else [pytest.mark.slow]
+
+
 def cases() -> list[Any]:
     return [
-        pytest.param(check, id=str(check), marks=[] if name in FAST and check.name != LONG else [pytest.mark.slow])
+        pytest.param(check, id=str(check), marks=_marks(name, check.name))
         for kind in ("algorithm", "dataset")
         for name in first_party(kind)
         for check in checks_of(name, kind)

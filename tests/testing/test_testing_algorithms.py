@@ -58,6 +58,18 @@ BROKEN: dict[str, tuple[AlgorithmInfo, str]] = {
         ),
         "name every part that is averaged",
     ),
+    "some-absent": (toys.card(toys.NeedsAllUploads), "KeyError: 'd00'"),
+    "device-gone": (toys.card(toys.NeedsEverybodyOnce), "KeyError: 'd00'"),
+    "lost-upload": (toys.card(toys.NeedsEveryUpload, exchanges=(*toys.CARD.exchanges[:1], toys.N_J_BOTH)), "is lost"),
+    "skipped-round": (toys.card(toys.NeedsRoundOne), "KeyError: 'first'"),
+    "absence-repeats": (toys.card(toys.CountsGapOnParty), "stopped in round 3 goes on as if nothing had happened"),
+    "returning-modality": (
+        toys.card(toys.sharing("encoder"), needs=toys.drifting, exchanges=(toys.ONLY_ENCODER, *toys.CARD.exchanges)),
+        "has encoder/text/",
+    ),
+    "losing-everything": (toys.card(toys.NeedsAModality, needs=toys.drifting), "IndexError: tuple index out of range"),
+    "drift-device-order": (toys.card(toys.TrustsOrder, needs=toys.drifting), "(they ran in reverse), but the message"),
+    "drift-resumable": (toys.card(toys.KeepsOnParty, needs=toys.drifting), "the message to d00 in round 3: lora/"),
 }
 """Check → the card of an algorithm that breaks it, and what its reason says."""
 
@@ -97,6 +109,7 @@ BROKEN_OTHERWISE: list[tuple[str, AlgorithmInfo, str]] = [
         "d00 took 0 of 4 pooled steps in round 1",
     ),
     ("budget-paper", toys.card(needs=lambda _: Needs(same=("lora",), setup_steps=3)), "server took 0 of 2 setup steps"),
+    ("some-absent", toys.card(toys.TrainsLessAlone), "two devices in each of three rounds took 10 of 12 private steps"),
     ("one-device", toys.card(toys.LeavesNan), "the state server:memory/spread holds NaN"),
     ("mixed-backbones", toys.card(needs=lambda _: Needs()), "the run broke with DataError"),
 ]
@@ -106,8 +119,15 @@ FAST = ("card", "options", "needs", "four-steps", "deterministic", "counted-mess
 """Checks that run nothing, and one of each module that does; the broken algorithms of the others take half a minute."""
 STOPS_ALL = {"options", "needs", "four-steps", "finite-messages"}
 """What breaks these stops every run of the algorithm, and with it other checks."""
-BREAKS_TOO = {"stateless": ["resumable"], "over-bytes": ["resumable"]}
-"""What breaks these breaks a run that goes on, too: it has a new algorithm object, and a kept reply is bytes."""
+BREAKS_TOO = {
+    "stateless": ["resumable"],
+    "over-bytes": ["resumable"],
+    "some-absent": ["device-gone", "lost-upload", "absence-repeats"],
+    "device-gone": ["lost-upload"],
+    "lost-upload": ["skipped-round"],
+}
+"""What breaks these breaks others, too: a run that goes on has a new algorithm object, a kept reply is bytes, and an
+upload that is lost is lost to the server as that of a device that is away."""
 MODULE_OF = {function.__name__.replace("_", "-"): function.__module__ for function in ALGORITHM_CHECKS}
 """Check → where it is; its neighbours are about the same matter."""
 

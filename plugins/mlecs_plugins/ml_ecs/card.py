@@ -32,7 +32,8 @@ COMPONENTS: dict[Component, Sentences] = {
             "Anchors are paired with public samples by sample id; the ids travel once, in round 1.",
             "Encoders rest in CCL, as in the first stage of the authors' script; connector and LoRA are trained. With "
             "-o ccl_trains=encoder,connector,lora encoders are trained too; the paper does not say.",
-            "A device without modalities minimises L_lb alone in CCL.",
+            "A device without modalities minimises L_lb alone in CCL, and where modalities come and go those that a "
+            "device holds in the round are aligned.",
         ),
         exchanges=(
             Exchange("fused", "down", "fused representations s' of the public training samples", "n' d_s"),
@@ -62,7 +63,10 @@ COMPONENTS: dict[Component, Sentences] = {
             "MMA (Eq. 13): A and B of the devices' LoRA, each averaged with weights |M_j| / Σ |M_i|; the number of "
             "samples plays no part.",
         ),
-        readings=("If no device has a modality, the last φ^slm stays.",),
+        readings=(
+            "If no device has a modality, the last φ^slm stays.",
+            "Where modalities come and go, |M_j| is that of the round.",
+        ),
     ),
     "se-ccl": Sentences(
         reproduced=(
@@ -117,7 +121,9 @@ def card_without(*components: Component) -> AlgorithmInfo:
         options=MlEcsOptions,
         exchanges=tuple(e for sentences in kept for e in sentences.exchanges),
         server_score=True,
-        needs=lambda _: Needs(public_stage=True, same=("lora",), one_width="ccl" not in components),
+        needs=lambda _: Needs(
+            public_stage=True, same=("lora",), one_width="ccl" not in components, copes=("absence", "drift")
+        ),
         reproduced=tuple(s for sentences in kept for s in sentences.reproduced),
         readings=tuple(s for sentences in kept for s in sentences.readings),
         deviations=tuple(s for sentences in kept for s in sentences.deviations),

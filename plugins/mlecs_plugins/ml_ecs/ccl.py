@@ -31,7 +31,8 @@ def public_stage(device: Device, t: int, trains: Sequence[Trained]) -> Stage:
 def objective(device: Device, t: int, options: ContrastOptions) -> Objective:
     """Return L^ccl(D'_j) = L_lb(D'_j) + ½ (L^A2O + L^O2A) (Eq. 11), which takes the round's public steps.
 
-    The anchors s' are constants. A device without modalities has nothing to align and minimises L_lb alone.
+    The anchors s' are constants. A device without modalities has nothing to align and minimises L_lb alone; where they
+    come and go, those of this round are aligned.
     """
     model, data = device.model, device.public
 
@@ -40,9 +41,9 @@ def objective(device: Device, t: int, options: ContrastOptions) -> Objective:
         representation = model.represent(batch)
         soft = model.soft_prompt(representation, len(batch))
         supervised = model.supervise(soft, device.prompt, data.targets(rows)).loss
-        if not model.modalities:
+        if not device.modalities:
             return Terms({"supervised": supervised})
-        hidden, present = stack_hidden(representation, model.modalities)
+        hidden, present = stack_hidden(representation, device.modalities)
         contrast, matched, mismatched = contrastive_loss(
             anchors_for(device, rows), hidden, options.temperature, present
         )

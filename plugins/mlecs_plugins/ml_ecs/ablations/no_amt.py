@@ -30,7 +30,9 @@ def mlecs_algorithm() -> AlgorithmInfo:
         summary="ML-ECS whose devices upload what contrastive alignment on the public data has left",
         build=NoAmt,
         options=ServerOptions,
-        needs=lambda _: Needs(private_stages=0, public_stage=True, same=("lora",), one_width=True),
+        needs=lambda _: Needs(
+            private_stages=0, public_stage=True, same=("lora",), one_width=True, copes=("absence", "drift")
+        ),
     )
     return about(
         info,
