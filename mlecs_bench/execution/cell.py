@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mlecs_bench.data.exported import ExportedSamples
 from mlecs_bench.doors.events import Event, telling
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import MlecsError
@@ -164,6 +165,8 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
 
 def _keeps_answers(job: Job, builder: Builder) -> bool:
     """Are answers kept? As the user says, and unasked where no party has many test samples."""
+    if isinstance(builder.samples, ExportedSamples):
+        return False  # answers are written beside their targets, which are not here
     if job.execution.save_predictions is not None:
         return job.execution.save_predictions
     cut = builder.layout.partition
@@ -180,6 +183,8 @@ def _with_references(outcome: Outcome, parts: _Parts, registry: Registry) -> Out
     started = time.perf_counter()
     plan, cut = parts.recipe.plan, parts.builder.layout.partition
     held = {"server": cut.public, **dict(zip(plan.device_ids, cut.devices, strict=True))}
+    if isinstance(parts.samples, ExportedSamples):
+        held = {"server": cut.public}  # what devices are tested on is not here
     info = registry.dataset(plan.dataset.name).info
     scores = reference_scores(info, parts.samples, held, parts.evaluator, parts.recipe.cache_dir)
     seconds = outcome.cost["seconds"] | {"references": time.perf_counter() - started}

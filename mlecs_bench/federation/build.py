@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from mlecs_bench.data.exported import ExportedSamples
 from mlecs_bench.data.partition import (
     Masks,
     Part,
@@ -63,11 +64,16 @@ class Layout:
 
 def lay_out(plan: Plan, seed: int, samples: Samples) -> Layout:
     """Return the layout of a seed, which depends on the plan, the seed and the samples' groups and strata alone."""
-    cut = partition(samples.column("group"), samples.column("stratum"), plan.split, plan.n_devices, seed)
-    cut = limited(cut, plan.profile.private_limit, plan.profile.public_limit, seed)
-    cut = limit_tests(cut, plan.profile.test_limit, seed)
+    cut = samples.export.cut if isinstance(samples, ExportedSamples) else cut_samples(plan, seed, samples)
     masks = deal_modalities(plan, seed, samples.manifest.modality_names)
     return Layout(cut, masks, schedule_modalities(plan, seed, masks))
+
+
+def cut_samples(plan: Plan, seed: int, samples: Samples) -> Partition:
+    """Return the rows of all parties, with no more than the plan's most of each."""
+    cut = partition(samples.column("group"), samples.column("stratum"), plan.split, plan.n_devices, seed)
+    cut = limited(cut, plan.profile.private_limit, plan.profile.public_limit, seed)
+    return limit_tests(cut, plan.profile.test_limit, seed)
 
 
 def deal_modalities(plan: Plan, seed: int, modalities: Sequence[str]) -> Masks:

@@ -15,7 +15,7 @@ from mlecs_bench import __version__
 from mlecs_bench.data.samples import DataRequest, open_prepared
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import MlecsError
-from mlecs_bench.federation.fleet import Recipe, build_host
+from mlecs_bench.federation.fleet import Recipe, build_host, open_samples
 from mlecs_bench.federation.host import DeviceHost
 from mlecs_bench.federation.nvflare_cells import DeviceCell, Kit
 from mlecs_bench.federation.nvflare_fleet import ANSWER, BYE, NEXT, ORDER, STOP, WORK, framed, unframed
@@ -48,7 +48,9 @@ class DeviceSite:
         asked = order_from_json(order, registry)
         use_threads(asked.plan.threads)
         use_exact_kernels()
-        return build_host(self._recipe(asked, registry), [self.kit.name], registry)
+        recipe = self._recipe(asked, registry)
+        asked.check(open_samples(recipe.data))
+        return build_host(recipe, [self.kit.name], registry)
 
     def _recipe(self, order: Order, registry: Registry) -> Recipe:
         data = self._prepared(order.plan, registry)

@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mlecs_bench.data.exported import ExportedSamples, cut_digest
+from mlecs_bench.data.samples import Samples
 from mlecs_bench.doors.registry import Registry
-from mlecs_bench.errors import MessageError, UsageError
-from mlecs_bench.federation.fleet import Recipe
+from mlecs_bench.errors import DataError, MessageError, UsageError
+from mlecs_bench.federation.build import lay_out
+from mlecs_bench.federation.fleet import Recipe, open_samples
 from mlecs_bench.plan.plan import Plan, plan_from_json
 
 PACKAGE = "package:"
@@ -20,20 +23,37 @@ PACKAGE = "package:"
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """What a device on another machine is to build: plan, seed, and the key of the cell's record."""
+    """What a device on another machine is to build: plan, seed, and the key of the cell's record.
+
+    `cut` is the digest of who has which samples, as the server cuts them.
+    """
 
     plan: Plan
     seed: int
     key: str
+    cut: str
 
     @classmethod
     def of(cls, recipe: Recipe) -> Order:
         """Return what of a recipe holds on any machine."""
-        return cls(dataclasses.replace(recipe.plan, data_dir=None), recipe.seed, recipe.key)
+        layout = lay_out(recipe.plan, recipe.seed, open_samples(recipe.data))
+        plan = dataclasses.replace(recipe.plan, data_dir=None)
+        return cls(plan, recipe.seed, recipe.key, cut_digest(layout.partition, recipe.seed))
 
     def to_json(self) -> str:
         """Return the order as it travels."""
-        return json.dumps({"plan": _departing(self.plan.to_values()), "seed": self.seed, "key": self.key})
+        own = {"seed": self.seed, "key": self.key, "cut": self.cut}
+        return json.dumps({"plan": _departing(self.plan.to_values()), **own})
+
+    def check(self, samples: Samples) -> None:
+        """Raise DataError for data that were exported for another seed or another cut."""
+        if isinstance(samples, ExportedSamples):
+            own = cut_digest(samples.export.cut, samples.export.seed)
+            if own != self.cut:
+                raise DataError(
+                    f"the data were exported for a run with the cut {own[:12]}, the server's is {self.cut[:12]}; "
+                    "export them for this run and seed"
+                )
 
 
 def order_from_json(text: str, registry: Registry) -> Order:
@@ -45,7 +65,7 @@ def order_from_json(text: str, registry: Registry) -> Order:
     try:
         values = json.loads(text)
         plan = json.dumps(_arriving(values["plan"]))
-        return Order(plan_from_json(plan, registry), int(values["seed"]), str(values["key"]))
+        return Order(plan_from_json(plan, registry), int(values["seed"]), str(values["key"]), str(values["cut"]))
     except (ValueError, KeyError, TypeError) as error:
         raise MessageError(f"what the server orders cannot be read ({type(error).__name__}: {error})") from error
 
