@@ -29,6 +29,7 @@ from mlecs_bench.data.partition import (
 from mlecs_bench.data.samples import PartyData, PooledData, Samples, Sight
 from mlecs_bench.data.schedules import Rounds, Schedule, as_told, duty, in_round, markov, static
 from mlecs_bench.doors.profile import Profile
+from mlecs_bench.errors import UsageError
 from mlecs_bench.federation.device import Device
 from mlecs_bench.federation.server import Server
 from mlecs_bench.models.backbone import AnyBackbone, Backbone
@@ -225,8 +226,14 @@ class Builder:
     def _pool(self, name: str, sight: Sight, held: Sequence[str], t: int) -> PooledData:
         """Return the training samples of all parties through the modalities in `held`, as they are in round t.
 
-        What the party that a sample comes from lacks is missing; a sample of which nothing is left is left out.
+        What the party that a sample comes from lacks is missing; a sample of which nothing is left is left out. Raises
+        UsageError where the data are those of one party.
         """
+        if isinstance(self.samples, ExportedSamples):
+            owner = self.samples.export.party
+            raise UsageError(
+                f"{name} needs the data of all parties, and here are those of {owner} alone; use the whole"
+            )
         cut, everything, schedule = self.layout.partition, self.samples.manifest.modality_names, self.layout.schedule
         owners = [(cut.public, everything), *((part, schedule.held(j, t)) for j, part in enumerate(cut.devices))]
         shares = []
