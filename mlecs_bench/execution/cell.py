@@ -156,6 +156,8 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
     origin = provenance(plan.torch_device, started) | {"resumed_from_round": resumed, "fleet": job.execution.fleet}
     origin |= {"hub": commits} if (commits := _hub_commits(plan)) else {}
     origin |= {"missing": list(outcome.missing)} if outcome.missing else {}
+    wire = getattr(fleet, "wire", None)
+    origin |= {"wire": dict(wire)} if wire is not None else {}
     kept = Kept(builder, outcome)
     if outcome.answers and kept.lacking():
         text = f"answers are not kept: the run had scored {' and '.join(kept.lacking())} before they were asked for"
