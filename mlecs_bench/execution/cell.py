@@ -123,9 +123,8 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
     recipe = Recipe(plan, job.seed, job.key, job.data, job.execution.cache_dir, folder)
     host = partial(build_host, recipe, registry=registry, builder=builder, evaluator=evaluator)
     place = fleet_place(job.execution.fleet)
-    fleet = registry.fleet(place.name).info.make(
-        FleetRequest(recipe, host, place.number, tell, place.argument, job.execution.round_timeout)
-    )
+    kind = registry.fleet(place.name).info
+    fleet = kind.make(FleetRequest(recipe, host, place.number, tell, place.argument, job.execution.round_timeout))
     parts = _Parts(builder, evaluator, fleet, recipe)
     info = registry.algorithm(plan.algorithm.name).info
     try:
@@ -153,7 +152,8 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
         outcome = _with_references(run.run(), parts, registry)
     finally:
         fleet.close()
-    origin = provenance(plan.torch_device, started) | {"resumed_from_round": resumed, "fleet": job.execution.fleet}
+    where = place.name if kind.argument == "text" else job.execution.fleet  # records hold no addresses and no paths
+    origin = provenance(plan.torch_device, started) | {"resumed_from_round": resumed, "fleet": where}
     origin |= {"hub": commits} if (commits := _hub_commits(plan)) else {}
     origin |= {"missing": list(outcome.missing)} if outcome.missing else {}
     wire = getattr(fleet, "wire", None)

@@ -100,7 +100,7 @@ def test_a_federation_whose_parties_each_see_their_own_folder_gives_the_same_bit
     for algo in sorted(set(toy.ALGORITHMS) - {"centralised"}):
         run = apart.run(cells.plan(algo), lambda request: Apart(request, exports, cells.registry), tmp_path / algo)
         assert_same(run, in_process(algo))
-    with pytest.raises(UsageError, match="needs the data of all parties, and here are those of .* alone; use"):
+    with pytest.raises(UsageError, match=r"needs the data of all parties, and here are those of .* alone; use"):
         apart.run(cells.plan("centralised"), lambda request: Apart(request, exports, cells.registry))
 
 
