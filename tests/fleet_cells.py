@@ -61,6 +61,7 @@ class Cells:
             evaluate_all=True,
             server_score=plan.server_score,
             checkpoint=folder and server_file(folder),
+            robustness=plan.robustness,
         )
         run = CellRun(cell if tell is None else dataclasses.replace(cell, tell=tell))
         try:

@@ -69,7 +69,8 @@ def test_every_requirement_is_pinned():
     for section in tox_ini().values():
         requirements += [line for line in section.get("deps", "").split("\n") if line and line[0].isalpha()]
     assert len(requirements) > len(PROJECT["dependencies"])
-    assert {distribution(r) for r in requirements} <= set(map(canonical, PINS))
+    elsewhere = {distribution(r) for r in requirements if "==" not in r}  # others are pinned where they stand
+    assert elsewhere <= set(map(canonical, PINS))
 
 
 def test_pins_stand_once_in_order_and_bring_no_cuda():

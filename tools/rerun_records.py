@@ -72,6 +72,7 @@ def spec_of_record(identity: Mapping[str, Any], data_dir: str | None, registry: 
         threads=identity["numerics"]["threads"],
         budget=training["budget"],
         set={name: value for name, value in flat(training).items() if name in settable()},
+        **identity.get("conditions", {}),
     )
 
 

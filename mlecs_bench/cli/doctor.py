@@ -24,7 +24,7 @@ from mlecs_bench.doors.registry import KINDS, OWN_DISTRIBUTION, PLUGINS_VARIABLE
 from mlecs_bench.errors import MlecsError
 from mlecs_bench.machine import usable_cores
 from mlecs_bench.plan.profiles import profile_named
-from mlecs_bench.plan.spec import RunSpec
+from mlecs_bench.plan.spec import USUAL_DEVICES, RunSpec
 from mlecs_bench.session.request import CACHE_VARIABLE, DEFAULT_OUT, default_cache_dir
 
 if TYPE_CHECKING:
@@ -215,17 +215,17 @@ def _memory(profile: Profile, topic: str) -> Iterator[Finding]:
     from mlecs_bench.models.memory import GIB, advice, available_memory, estimate_memory
 
     try:
-        estimate = estimate_memory(profile, RunSpec.n_devices, N_MODALITIES)
+        estimate = estimate_memory(profile, USUAL_DEVICES, N_MODALITIES)
     except MlecsError as error:
         yield Finding(topic, "a cell", "warning", str(error))
         return
-    yield Finding(topic, "a cell", "ok", f"needs about {estimate} with {RunSpec.n_devices} devices")
+    yield Finding(topic, "a cell", "ok", f"needs about {estimate} with {USUAL_DEVICES} devices")
     for device in ("cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))):
         available = available_memory(device)
         if available is None:
             continue
         fits = estimate.total <= available
-        cure = "" if fits else advice(profile, RunSpec.n_devices, N_MODALITIES, available)
+        cure = "" if fits else advice(profile, USUAL_DEVICES, N_MODALITIES, available)
         yield Finding(topic, device, "ok" if fits else "warning", f"has {available / GIB:.1f} GiB", cure)
 
 

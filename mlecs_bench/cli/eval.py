@@ -93,7 +93,7 @@ def _text(found: Sequence[SavedScores]) -> str:
             heads[head] = None
             lines.append(head)
         scores = "  ".join(f"{name} {score['value']:.4f}" for name, score in one.scores.items())
-        reads = ", ".join(own.modality_names) or "no modality"
+        reads = ", ".join(one.read) or "no modality"
         lines.append(f"  {own.party}  {one.n} samples of {reads}:  {scores}  ({_against(one)})")
     return "\n".join(lines)
 

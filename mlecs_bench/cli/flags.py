@@ -14,7 +14,7 @@ from mlecs_bench.doors.profile import Dtype
 from mlecs_bench.doors.registry import Kind, Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.settings import DEVICE_KEYS, parse_pairs
-from mlecs_bench.plan.spec import AnswerRule, RunSpec
+from mlecs_bench.plan.spec import ALL, AnswerRule, RunSpec
 from mlecs_bench.report.frame import BOTH_POINTS
 from mlecs_bench.session.request import CACHE_VARIABLE, DEFAULT_OUT
 
@@ -50,6 +50,16 @@ class Values(click.ParamType[Any]):
         return self._of.shell_complete(ctx, param, incomplete)
 
 
+class DeviceCount(click.ParamType[Any]):
+    """What a number of devices takes: a whole number of at least 1, or all."""
+
+    name = "integer range"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number, or "all"."""
+        return value if value == ALL else _POSITIVE.convert(value, param, ctx)
+
+
 def _names(kind: Kind) -> Callable[[click.Context, click.Parameter, str], list[str]]:
     """Return a function that completes the names of installed plugins; of several with commas, the last."""
 
@@ -72,8 +82,8 @@ ONE_RUN = (
                  help="The dataset; see mlecs-bench list."),
     click.option("--rho", type=_one(), metavar="RATE", help="Rate at which devices hold a modality: 0.5, or"
                  " audio=0.5,vision=1."),
-    click.option("--n-devices", "--n-clients", "n_devices", type=_one(_POSITIVE), metavar="N", help=f"Devices."
-                 f"  [default: {RunSpec.n_devices}]"),
+    click.option("--n-devices", "--n-clients", "n_devices", type=_one(DeviceCount()), metavar="N", help="Devices, or"
+                 f" all that --partition group makes.  [default: {RunSpec.n_devices}]"),
     click.option("--split", type=_one(), metavar="NAME", help="How samples are split.  [default: the dataset's first]"),
     click.option("--budget", type=_one(click.Choice(["paper", "equal"])), help="How optimiser steps are counted: as the"
                  f" paper does, or the same total for all.  [default: {RunSpec.budget}]"),
@@ -86,8 +96,8 @@ GRID = (
                  help="Datasets; see mlecs-bench list."),
     click.option("--rho", multiple=True, metavar="R,R", help="Rates: 0.5,0.7. One rate per modality is written"
                  " audio=0.5,vision=1; repeatable."),
-    click.option("--n-devices", "--n-clients", "n_devices", metavar="N,N", help=f"Numbers of devices."
-                 f"  [default: {RunSpec.n_devices}]"),
+    click.option("--n-devices", "--n-clients", "n_devices", metavar="N,N", help="Numbers of devices, or"
+                 f" all that --partition group makes.  [default: {RunSpec.n_devices}]"),
     click.option("--split", metavar="A,B", help="How samples are split.  [default: the dataset's first]"),
     click.option("--budget", metavar="A,B", help="How optimiser steps are counted: paper, equal.  [default:"
                  f" {RunSpec.budget}]"),
@@ -137,6 +147,10 @@ def _settings(*, many: bool) -> tuple[Decorated, ...]:
                      f" of a device.  [default: {RunSpec.min_modalities}]"),
         click.option("--modalities", metavar="LAW", help="How modalities are dealt: bernoulli, exact (as many as the"
                      " rates say), or d0=rgb+depth,d1=acce.  [default: bernoulli]"),
+        click.option("--partition", type=takes(), metavar=shown("LAW"), help="How samples go to devices: iid,"
+                     " dirichlet:0.3, shards:2, group, quantity:0.5.  [default: iid]"),
+        click.option("--sample-rho", type=takes(), metavar=shown("RATE"), help="Rate at which a device's sample has a"
+                     " modality that the device holds: 0.8, or audio=0.5,vision=1.  [default: 1]"),
         click.option("--participation", metavar="SHARE", help="Share of the devices that takes part in a round, or a"
                      " whole number of them.  [default: 1.0]"),
         click.option("--dropout", metavar="P", help="Probability that such a device drops out of the round."

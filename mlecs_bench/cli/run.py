@@ -66,7 +66,7 @@ def _execute(request: Request, quiet: bool) -> tuple[Plan, list[CellResult]]:
     view.say(run_text(request.spec))
     try:
         registry = Registry.installed()
-        plan = planned(request, registry)
+        plan = planned(request, registry, view)
         return plan, [result for _, result in run_cells(plan, request.places, registry, view)]
     finally:
         view.close()

@@ -16,6 +16,7 @@ from mlecs_bench.cli.flags import GRID, LISTS, PLACES, offline_flag, parsed, set
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.settings import DEVICE_KEYS
+from mlecs_bench.plan.spec import ALL
 from mlecs_bench.records.failures import reason_of
 from mlecs_bench.report.frame import honest_line
 from mlecs_bench.session.carry_out import Cells, sweep_cells, sweep_text
@@ -81,9 +82,9 @@ def _lists(settings: dict[str, Any]) -> dict[str, Any]:
         if values[key]:
             values[key] = [part.strip() for part in values[key].split(",") if part.strip()]
     try:
-        values["n_devices"] = [int(n) for n in values["n_devices"] or ()]
+        values["n_devices"] = [n if n == ALL else int(n) for n in values["n_devices"] or ()]
     except ValueError:
-        raise UsageError(f"n-devices must be whole numbers with commas, got {settings['n_devices']}") from None
+        raise UsageError(f"n-devices must be whole numbers with commas, or all, got {settings['n_devices']}") from None
     rates = [[text] if "=" in text else text.split(",") for text in values["rho"]]
     values["rho"] = [rate for part in rates for rate in part]
     for key in ("options", "data_options", "set"):
@@ -135,8 +136,8 @@ def _planned(asked: Sweep) -> Cells:
     registry = Registry.installed()
     observers, _ = registry.observers()
     observers.register(_Notes(), name="notes")
-    plans, cells = protocol.resolve_all(asked.specs, registry, asked.out)
     execution = Execution(**vars(asked.places), retry_failed=asked.retry_failed)
+    plans, cells = protocol.resolve_all(asked.specs, registry, execution, observers)
     for job in protocol.plan_jobs(plans, registry, execution, observers, Part.TOKENIZER):
         cells.append((job.ref, what_there_is(job) or CellResult(job.seed)))
     return cells

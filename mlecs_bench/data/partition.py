@@ -6,40 +6,51 @@ Both are pure functions of (data, seed, rate, N): nothing is stored on disk, and
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from mlecs_bench.data.groups import split_groups
+from mlecs_bench.data.laws import KIND_LAWS, PUBLIC_SHARE, Dealing, Units, deal_units, floor_share
+from mlecs_bench.data.parts import (
+    TEST_SHARES,
+    Columns,
+    Part,
+    Partition,
+    Sequences,
+    check_public,
+    cut_rows,
+    fewest_units,
+    test_share_of,
+)
 from mlecs_bench.errors import DataError, UsageError
 from mlecs_bench.seeds import rng
 
 if TYPE_CHECKING:
     import numpy as np
 
-TRAIN_SHARE = 0.9
-"""Share of a party's samples used for training in the frame split (paper, section 4.1)."""
+__all__ = (
+    "Columns",
+    "Masks",
+    "Part",
+    "Partition",
+    "deal",
+    "draw_exact_masks",
+    "draw_masks",
+    "given_masks",
+    "limit_tests",
+    "limited",
+    "partition",
+    "rates_of",
+    "split_frames",
+    "split_sequences",
+)
+USUAL = Dealing()
+"""The paper's dealing (section 4.1)."""
 MAX_REDRAWS = 100_000
 EXACT_DRAWS = 1_000
 """Draws of exact masks after which devices that hold too little take over from others."""
-SEQUENCE_TEST_SHARE = 0.3
-"""Least share of a party's sequences kept for testing in the sequence split: with fewer the noise drowns margins."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """The rows of one party."""
-
-    train: tuple[int, ...]
-    test: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Partition:
-    """A quarter of the samples is public, three quarters are spread evenly over the devices."""
-
-    public: Part
-    devices: tuple[Part, ...]
-    unused: int
 
 
 @dataclass(frozen=True)
@@ -51,74 +62,96 @@ class Masks:
     rate: float
 
 
-def split_frames(n: int, n_devices: int, seed: int) -> Partition:
-    """Cut n samples at random: n // 4 public, the same number times three spread evenly, 90 % of each for training.
+def split_frames(n: int, n_devices: int, seed: int, dealing: Dealing = USUAL, kinds: Sequence[str] = ()) -> Partition:
+    """Cut n samples at random: a share is public, the rest goes to devices by a law, and most of each is for training.
 
-    Rounds the training part down. Raises UsageError when a party would have no sample to train or test on.
+    As usual n // 4 are public, the same number times three are spread evenly, and 90 % of each part, rounded down, are
+    for training. `kinds` are labels, for the laws that look at them. Raises UsageError when a party would have no
+    sample to train or test on, or too few, and for a law that cannot be.
     """
     order = [int(i) for i in rng(seed, "partition").permutation(n)]
-    quarter = n // 4
-    share = 3 * quarter // n_devices
-    public = _cut(order[:quarter])
-    starts = [quarter + j * share for j in range(n_devices)]
-    devices = tuple(_cut(order[start : start + share]) for start in starts)
-    if not all(part.train and part.test for part in (public, *devices)):
-        raise UsageError(f"{n} samples are too few for {n_devices} devices; use fewer devices or more data")
-    return Partition(public, devices, n - quarter - n_devices * share)
+    n_public = floor_share(dealing.public_share, n)
+    n_private = 3 * n_public if dealing.public_share == PUBLIC_SHARE else n - n_public
+    pool = order[n_public : n_public + n_private]
+    if dealing == USUAL:  # what is too little is said of the whole, below
+        size = n_private // n_devices
+        owned, redraws = [pool[j * size : (j + 1) * size] for j in range(n_devices)], 0
+    else:
+        check_public([n], dealing, "frame", "samples")
+        own_kinds = [kinds[row] for row in pool] if dealing.law in KIND_LAWS else []
+        units = Units([(row,) for row in pool], own_kinds, fewest_units(dealing, "frame"))
+        dealt = deal_units(units, n_devices, dealing, seed)
+        owned, redraws = [[pool[i] for i in own] for own in dealt.devices], dealt.redraws
+    parts = [cut_rows(rows, test_share_of(dealing, "frame")) for rows in (order[:n_public], *owned)]
+    if not all(part.train and part.test for part in parts):
+        most = n_private // fewest_units(dealing, "frame") if parts[0].train and parts[0].test else 0
+        cure = f"use at most {most} devices, or more data" if most else "use more data"
+        raise UsageError(f"{n} samples are too few for {n_devices} devices; {cure}")
+    return _partition(parts, n, redraws)
 
 
-def _cut(rows: Sequence[int]) -> Part:
-    n_train = math.floor(TRAIN_SHARE * len(rows))
-    return Part(tuple(rows[:n_train]), tuple(rows[n_train:]))
+def _partition(parts: Sequence[Part], n: int, redraws: int) -> Partition:
+    """Return the partition of n samples with these parts, the public one first."""
+    return Partition(parts[0], tuple(parts[1:]), n - _n_train(parts) - _n_test(parts), redraws)
 
 
-def split_sequences(groups: Sequence[str], strata: Sequence[str], n_devices: int, seed: int) -> Partition:
-    """Deal whole sequences: a quarter of every stratum is public, the rest goes round the devices in turn.
+def split_sequences(
+    groups: Sequence[str],
+    strata: Sequence[str],
+    n_devices: int,
+    seed: int,
+    dealing: Dealing = USUAL,
+    kinds: Sequence[str] = (),
+) -> Partition:
+    """Deal whole sequences: a share of every stratum is public, the rest goes to devices by a law.
 
-    At every party at least 30 % of its sequences are for testing, stratum by stratum as far as they divide.
-    `groups` and `strata` name the sequence and the stratum of each sample. Raises UsageError when a party would get
-    fewer than two sequences.
+    As usual a quarter is public and the rest goes round the devices in turn, stratum by stratum. At every party a share
+    of its sequences, 30 % as usual, is for testing, stratum by stratum as far as they divide. `groups`, `strata` and
+    `kinds` name the sequence of each sample, and its stratum and label. Raises UsageError when a party would get too
+    few sequences or samples, and for a law that cannot be.
     """
-    rows: dict[str, list[int]] = {}
-    stratum: dict[str, str] = {}
-    for row, (group, kind) in enumerate(zip(groups, strata, strict=True)):
-        rows.setdefault(group, []).append(row)
-        stratum[group] = kind
+    sequences = Sequences.of(groups, strata)
     public: list[str] = []
-    dealt: list[list[str]] = [[] for _ in range(n_devices)]
-    turn = 0
-    for kind in sorted(set(stratum.values())):
-        names = sorted(g for g in rows if stratum[g] == kind)
+    private: list[str] = []
+    for kind in sorted(set(sequences.stratum.values())):
+        names = sorted(name for name in sequences.rows if sequences.stratum[name] == kind)
         names = [names[int(i)] for i in rng(seed, "partition", kind).permutation(len(names))]
-        n_public = len(names) // 4
+        n_public = floor_share(dealing.public_share, len(names))
         public += names[:n_public]
-        for name in names[n_public:]:
-            dealt[turn % n_devices].append(name)
-            turn += 1
-    if min(len(public), *(len(d) for d in dealt)) < 2:
-        raise UsageError(
-            f"{len(rows)} sequences are too few for {n_devices} devices, each needs two; "
-            "use fewer devices or --split frame"
+        private += names[n_public:]
+    if dealing == USUAL:
+        owned, redraws = [private[j::n_devices] for j in range(n_devices)], 0
+    else:
+        check_public(list(Counter(sequences.stratum.values()).values()), dealing, "sequence", "sequences")
+        owned, redraws = _dealt_sequences(
+            sequences, private, n_devices, seed, dealing, dict(zip(groups, kinds, strict=False))
         )
-    parts = [_hold_out(party, stratum, rows) for party in [public, *dealt]]
-    return Partition(parts[0], tuple(parts[1:]), 0)
+    if min(len(public), *(len(own) for own in owned)) < 2:
+        raise UsageError(
+            f"{len(sequences.rows)} sequences are too few for {n_devices} devices, each needs two; "
+            f"use {f'at most {len(private) // 2} devices' if len(private) > 1 < len(public) else 'more data'}, or "
+            "--split frame"
+        )
+    parts = [sequences.hold_out(party, test_share_of(dealing, "sequence")) for party in [public, *owned]]
+    return _partition(parts, len(groups), redraws)
 
 
-def _hold_out(party: Sequence[str], stratum: Mapping[str, str], rows: Mapping[str, Sequence[int]]) -> Part:
-    """Keep the last sequences of each stratum for testing, and more of the largest until the share is reached."""
-    train = {kind: [g for g in party if stratum[g] == kind] for kind in sorted({stratum[g] for g in party})}
-    test: list[str] = []
-    for names in train.values():
-        for _ in range(math.ceil(SEQUENCE_TEST_SHARE * len(names)) if len(names) > 1 else 0):
-            test.append(names.pop())
-    while len(test) < math.ceil(SEQUENCE_TEST_SHARE * len(party)):
-        test.append(max(train.values(), key=len).pop())
-    kept = [g for names in train.values() for g in names]
-    return Part(_rows_of(kept, rows), _rows_of(test, rows))
-
-
-def _rows_of(groups: Sequence[str], rows: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
-    return tuple(row for group in sorted(groups) for row in rows[group])
+def _dealt_sequences(
+    sequences: Sequences, private: Sequence[str], n_devices: int, seed: int, dealing: Dealing, kinds: Mapping[str, str]
+) -> tuple[list[list[str]], int]:
+    """Return the private sequences of every device by a law, and the redraws; `kinds` are their labels by name."""
+    names = list(private)
+    if dealing.law != "iid":
+        names = [names[int(i)] for i in rng(seed, "partition", "sequences").permutation(len(names))]
+    units = Units(
+        rows=[sequences.rows[name] for name in names],
+        kinds=[kinds.get(name, "") for name in names],
+        least=fewest_units(dealing, "sequence"),
+        noun="sequences",
+        by_stratum=dealing.law == "iid",
+    )
+    dealt = deal_units(units, n_devices, dealing, seed)
+    return [[names[i] for i in own] for own in dealt.devices], dealt.redraws
 
 
 def limited(cut: Partition, private: int | None, public: int | None, seed: int) -> Partition:
@@ -129,7 +162,7 @@ def limited(cut: Partition, private: int | None, public: int | None, seed: int) 
     kept_public = _keep(cut.public, public, rng(seed, "public limit"))
     kept = tuple(_keep(part, private, rng(seed, "private limit", j)) for j, part in enumerate(cut.devices))
     dropped = _n_train((cut.public, *cut.devices)) - _n_train((kept_public, *kept))
-    return Partition(kept_public, kept, cut.unused + dropped)
+    return replace(cut, public=kept_public, devices=kept, unused=cut.unused + dropped)
 
 
 def _keep(part: Part, limit: int | None, generator: np.random.Generator) -> Part:
@@ -153,7 +186,7 @@ def limit_tests(cut: Partition, limit: int | None, seed: int) -> Partition:
     public = _keep_tests(cut.public, limit, rng(seed, "test limit", "public"))
     devices = tuple(_keep_tests(part, limit, rng(seed, "test limit", j)) for j, part in enumerate(cut.devices))
     dropped = _n_test((cut.public, *cut.devices)) - _n_test((public, *devices))
-    return Partition(public, devices, cut.unused + dropped)
+    return replace(cut, public=public, devices=devices, unused=cut.unused + dropped)
 
 
 def _keep_tests(part: Part, limit: int | None, generator: np.random.Generator) -> Part:
@@ -257,22 +290,35 @@ def given_masks(devices: Sequence[Sequence[str]], modalities: Sequence[str]) -> 
     return Masks(held, 0, sum(map(len, held)) / (len(held) * len(modalities)))
 
 
-def rates_of(rho: float | Mapping[str, float], modalities: Sequence[str]) -> dict[str, float]:
-    """Return the rate of every modality; raises UsageError when `rho` names one the dataset lacks or leaves one out."""
+def rates_of(rho: float | Mapping[str, float], modalities: Sequence[str], what: str = "rho") -> dict[str, float]:
+    """Return the rate of every modality; raises UsageError when `rho` names one the dataset lacks or leaves one out.
+
+    `what` is what the error calls the rates.
+    """
     if not isinstance(rho, Mapping):
         return {m: float(rho) for m in modalities}
     unknown = sorted(set(rho) - set(modalities))
     missing = sorted(set(modalities) - set(rho))
     if unknown or missing:
         wrong = f"unknown modality '{unknown[0]}'" if unknown else f"no rate for modality '{missing[0]}'"
-        raise UsageError(f"rho has {wrong}; the dataset's modalities are {', '.join(modalities)}")
+        raise UsageError(f"{what} has {wrong}; the dataset's modalities are {', '.join(modalities)}")
     return {m: float(rho[m]) for m in modalities}
 
 
 def partition(groups: Sequence[str], strata: Sequence[str], split: str, n_devices: int, seed: int) -> Partition:
-    """Return the partition by the named split, "frame" or "sequence"; raises DataError for any other."""
+    """Return the usual partition by the named split, "frame" or "sequence"; raises DataError for any other."""
+    return deal(Columns(groups, strata), split, n_devices, seed)
+
+
+def deal(columns: Columns, split: str, n_devices: int, seed: int, dealing: Dealing = USUAL) -> Partition:
+    """Return the partition by the named split and a law.
+
+    Raises DataError for an unknown split, UsageError for what cannot be.
+    """
+    if split not in TEST_SHARES:
+        raise DataError(f"unknown split '{split}'; use {' or '.join(TEST_SHARES)}")
+    if dealing.law == "group":
+        return split_groups(columns, split, n_devices, seed, dealing)
     if split == "frame":
-        return split_frames(len(groups), n_devices, seed)
-    if split == "sequence":
-        return split_sequences(groups, strata, n_devices, seed)
-    raise DataError(f"unknown split '{split}'; use frame or sequence")
+        return split_frames(len(columns.groups), n_devices, seed, dealing, columns.kinds)
+    return split_sequences(columns.groups, columns.strata, n_devices, seed, dealing, columns.kinds)

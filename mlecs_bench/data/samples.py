@@ -213,6 +213,7 @@ class Samples:
         self._arrays: dict[str, np.ndarray[Any, Any]] = {}
         self._measured: tuple[int, ...] | None = None
         self._scalings: dict[str, Scaling] = {}
+        self._absent: Mapping[str, np.ndarray[Any, Any]] = {}
 
     @classmethod
     def open(cls, prepared: Prepared) -> Samples:
@@ -295,6 +296,8 @@ class Samples:
     def values(self, modality: str, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return a modality of `rows` as parties see it, (b, *shape): standardised where its manifest asks for it."""
         values: np.ndarray[Any, Any] = self.array(modality)[rows]
+        if modality in self._absent:
+            values[self._absent[modality][rows]] = 0
         if self._measured is None or not self.manifest.modality(modality).standardise:
             return values
         return self._scaling(modality, self._measured).apply(values)
@@ -310,6 +313,16 @@ class Samples:
         other = copy.copy(self)
         other._measured = ()
         other._scalings = dict(scalings)
+        return other
+
+    def thinned(self, absent: Mapping[str, np.ndarray[Any, Any]]) -> Samples:
+        """Return these samples without some of their values: `absent` says for every modality of which, (n,) bool.
+
+        They are missing as those are that samples never had: zeros, which no `presence` shows.
+        """
+        other = copy.copy(self)
+        other._absent = absent
+        other.presence = {name: there & ~absent[name] for name, there in self.presence.items()}
         return other
 
     def _scaling(self, modality: str, rows: Sequence[int]) -> Scaling:

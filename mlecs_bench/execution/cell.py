@@ -229,7 +229,7 @@ def _realised(plan: Plan, parts: _Parts, greetings: Mapping[str, Greeting]) -> d
     at_random = {id_: list(greeting.random_encoders) for id_, greeting in greetings.items() if greeting.random_encoders}
     at_random |= {party: list(names) for party, names in parts.builder.random_encoders.items()}
     told = {"limits": dict(plan.own_limits)} if plan.own_limits else {}
-    told |= _by_round(plan, layout)
+    told |= _dealt(parts) | _by_round(plan, layout)
     return told | {
         "modalities": {id_: list(greeting.modalities) for id_, greeting in greetings.items()},
         "redraws": layout.masks.redraws,
@@ -242,3 +242,20 @@ def _realised(plan: Plan, parts: _Parts, greetings: Mapping[str, Greeting]) -> d
         },
         "random_encoders": {party: sorted(names) for party, names in at_random.items()},
     }
+
+
+def _dealt(parts: _Parts) -> dict[str, Any]:
+    """Return what came of the law of the partition and of the rates of samples, where they are not the usual."""
+    builder, plan = parts.builder, parts.recipe.plan
+    found: dict[str, Any] = {"sample_rates": dict(builder.sample_rates)} if builder.sample_rates else {}
+    if "partition" not in plan.conditions.departures():
+        return found
+    cut, samples = builder.layout.partition, parts.samples
+    found["partition_redraws"] = cut.redraws
+    if samples.manifest.labels:
+        held = {"server": cut.public, **dict(zip(plan.device_ids, cut.devices, strict=True))}
+        found["classes"] = {
+            id_: {label: sum(samples.targets[row] == label for row in part.train) for label in samples.manifest.labels}
+            for id_, part in held.items()
+        }
+    return found

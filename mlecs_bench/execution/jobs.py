@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.doors.events import CellRef, Event
 from mlecs_bench.federation.fleet import IN_PROCESS
-from mlecs_bench.plan.spec import rho_text
+from mlecs_bench.plan.spec import ALL, rho_text
 from mlecs_bench.records.results import identity_key
 
 if TYPE_CHECKING:
@@ -100,5 +100,12 @@ def cell_ref(plan: Plan, seed: int, key: str = "") -> CellRef:
 def unplanned_ref(spec: RunSpec, seed: int, identity: Mapping[str, Any]) -> CellRef:
     """Return how events name a cell whose plugin cannot be loaded, so that it has no plan."""
     return CellRef(
-        spec.algo, spec.dataset, rho_text(spec.rho), seed, spec.rounds or 0, spec.n_devices, 0, identity_key(identity)
+        spec.algo,
+        spec.dataset,
+        rho_text(spec.rho),
+        seed,
+        spec.rounds or 0,
+        0 if spec.n_devices == ALL else spec.n_devices,
+        0,
+        identity_key(identity),
     )

@@ -19,9 +19,11 @@ from mlecs_bench.doors.options import plain
 from mlecs_bench.doors.places import Place
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import PluginError, UsageError
+from mlecs_bench.execution.all_groups import counted
 from mlecs_bench.execution.jobs import CellResult, Execution, Job, cell_ref, unplanned_ref
 from mlecs_bench.execution.sweep import run_jobs
 from mlecs_bench.execution.tracking import check_trackers, tracked
+from mlecs_bench.federation.build import lay_out
 from mlecs_bench.federation.evaluation import scorer_identities, scorers_of
 from mlecs_bench.federation.fleet import fleet_place, open_samples
 from mlecs_bench.files import writable
@@ -99,28 +101,32 @@ def sweep(
     registry = registry or Registry.installed()
     writable(execution.out)
     with tracked(execution, registry, observers):
-        plans, ended = resolve_all(specs, registry, execution.out)
+        plans, ended = resolve_all(specs, registry, execution, observers)
         jobs = plan_jobs(plans, registry, execution, observers)
         results = run_jobs(jobs, partial(_workers_of, PROCESSES, plans, registry, execution), observers, ended)
     return [(job.ref, result) for job, result in zip(jobs, results, strict=True)] + ended
 
 
 def resolve_all(
-    specs: Sequence[RunSpec], registry: Registry, out: Path
+    specs: Sequence[RunSpec], registry: Registry, execution: Execution, observers: pluggy.PluginManager
 ) -> tuple[list[Plan], list[tuple[CellRef, CellResult]]]:
-    """Return the plans, and the cells of specs whose plugin is broken, each of which leaves a failure file."""
+    """Return the plans, and the cells of specs whose plugin is broken, each of which leaves a failure file.
+
+    Data are prepared for the specs that leave the number of devices to them.
+    """
     plans, ended = [], []
+    prepared = partial(prepare, registry=registry, cache_dir=execution.cache_dir, observers=observers)
     for spec in specs:
         try:
-            found = resolve(spec, registry)
+            found = resolve(counted(spec, registry, prepared), registry)
         except PluginError as error:
             for seed in spec.seeds:
                 unloaded = _unloaded_identity(spec, seed)
-                write_failure(out, unloaded, str(error))
+                write_failure(execution.out, unloaded, str(error))
                 ended.append((unplanned_ref(spec, seed, unloaded), CellResult(seed, error=str(error))))
             continue
         for seed in spec.seeds:
-            remove_failure(out, _unloaded_identity(spec, seed))
+            remove_failure(execution.out, _unloaded_identity(spec, seed))
         plans.append(found)
     return plans, ended
 
@@ -210,12 +216,20 @@ def _jobs(plan: Plan, folder: Path, samples: Samples, registry: Registry, execut
     several = samples.references is not None
     scorers = scorer_identities(plan, scorers_of(plan, samples, registry, execution.cache_dir), several=several)
     encoders = encoder_origins(manifest.modalities, registry)
+    _check_dealing(plan, samples)
     first = identity(plan, plan.seeds[0], manifest, scorers, encoders)
     jobs = []
     for seed in plan.seeds:
         own = {**first, "seed": seed}
         jobs.append(Job(plan, seed, folder, execution, own, cell_ref(plan, seed, identity_key(own))))
     return jobs
+
+
+def _check_dealing(plan: Plan, samples: Samples) -> None:
+    """Raise UsageError, before any model is built, where samples cannot go to devices as the plan says."""
+    if "partition" in plan.conditions.departures():
+        for seed in plan.seeds:
+            lay_out(plan, seed, samples)
 
 
 def _workers_of_run(plan: Plan, registry: Registry, execution: Execution, n_jobs: int, tell: Tell) -> Workers:

@@ -40,6 +40,12 @@ class SavedScores:
     scores: Mapping[str, Mapping[str, Any]]
     recorded: Mapping[str, Mapping[str, Any]] | None
 
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The modalities that it read: of its run's samples those that it held when it was scored there."""
+        held = self.description.held if self.same else None
+        return self.description.modality_names if held is None else held
+
 
 @dataclass(frozen=True)
 class How:
@@ -159,7 +165,7 @@ def as_json(one: SavedScores) -> dict[str, Any]:
         "folder": str(one.folder),
         **{name: getattr(description, name) for name in ("algo", "seed", "key", "eval_point")},
         "device": description.party,
-        "modalities": list(description.modality_names),
+        "modalities": list(one.read),
         "same_data": one.same,
         "n": one.n,
         "scores": json.loads(json.dumps(one.scores)),

@@ -14,22 +14,26 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mlecs_bench.data.exported import ExportedSamples
+from mlecs_bench.data.kinds import sample_kinds, sequence_kinds
 from mlecs_bench.data.partition import (
+    Columns,
     Masks,
     Part,
     Partition,
+    deal,
     draw_exact_masks,
     draw_masks,
     given_masks,
     limit_tests,
     limited,
-    partition,
     rates_of,
 )
+from mlecs_bench.data.parts import Sequences
+from mlecs_bench.data.presence import thinning
 from mlecs_bench.data.samples import PartyData, PooledData, Samples, Sight
 from mlecs_bench.data.schedules import Rounds, Schedule, as_told, duty, in_round, markov, static
 from mlecs_bench.doors.profile import Profile
-from mlecs_bench.errors import UsageError
+from mlecs_bench.errors import UsageError, did_you_mean
 from mlecs_bench.federation.device import Device
 from mlecs_bench.federation.server import Server
 from mlecs_bench.models.backbone import AnyBackbone, Backbone
@@ -64,7 +68,7 @@ class Layout:
 
 
 def lay_out(plan: Plan, seed: int, samples: Samples) -> Layout:
-    """Return the layout of a seed, which depends on the plan, the seed and the samples' groups and strata alone."""
+    """Return the layout of a seed: of the samples their groups and strata decide it, and the columns a law looks at."""
     cut = samples.export.cut if isinstance(samples, ExportedSamples) else cut_samples(plan, seed, samples)
     masks = deal_modalities(plan, seed, samples.manifest.modality_names)
     return Layout(cut, masks, schedule_modalities(plan, seed, masks))
@@ -72,9 +76,30 @@ def lay_out(plan: Plan, seed: int, samples: Samples) -> Layout:
 
 def cut_samples(plan: Plan, seed: int, samples: Samples) -> Partition:
     """Return the rows of all parties, with no more than the plan's most of each."""
-    cut = partition(samples.column("group"), samples.column("stratum"), plan.split, plan.n_devices, seed)
+    cut = deal(columns_of(plan, samples), plan.split, plan.n_devices, seed, plan.conditions.partition.dealing)
     cut = limited(cut, plan.profile.private_limit, plan.profile.public_limit, seed)
     return limit_tests(cut, plan.profile.test_limit, seed)
+
+
+def columns_of(plan: Plan, samples: Samples) -> Columns:
+    """Return what the partition of a plan depends on; raises UsageError for groups by a column that there is not."""
+    asked = plan.conditions.partition
+    groups, strata = samples.column("group"), samples.column("stratum")
+    kinds: Sequence[str] = ()
+    owners: Sequence[str] = ()
+    if asked.looks_at_kinds:
+        labels = samples.manifest.task == "classification"
+        kinds = (
+            sample_kinds(samples.targets, labels=labels, n_clusters=asked.clusters)
+            if plan.split == "frame"
+            else sequence_kinds(samples.targets, Sequences.of(groups, strata), labels=labels, n_clusters=asked.clusters)
+        )
+    if asked.law == "group":
+        known = [name for name in samples.column_names if name not in samples.manifest.modality_names]
+        if asked.by not in known:
+            raise UsageError(f"partition group:{asked.by} names no column of the data. {did_you_mean(asked.by, known)}")
+        owners = ["" if owner is None else str(owner) for owner in samples.column(asked.by)]
+    return Columns(groups, strata, kinds, owners)
 
 
 def deal_modalities(plan: Plan, seed: int, modalities: Sequence[str]) -> Masks:
@@ -137,10 +162,21 @@ class Builder:
         self.layout = lay_out(plan, seed, samples)
         # Every party may see the public part, so all of them can scale alike, and no test sample has a say in it.
         self.samples = samples.standardised(self.layout.partition.public.train)
+        self.sample_rates: Mapping[str, float] = {}
+        if plan.conditions.sample_rho.departs:
+            self._thin()
         self._outline = outline
         place = torch.device("meta") if outline else torch_device(plan.torch_device)
         encoders = encoders_of(samples.manifest.modalities, registry)
         self._factory = ModelFactory(samples, plan.profile, seed, place, encoders, plan.proxy)
+
+    def _thin(self) -> None:
+        """Let the samples of devices lack modalities, at the rates of the plan; public samples stay whole."""
+        rates = self.plan.conditions.sample_rho.by_modality(self.samples.manifest.modality_names)
+        cut, masks = self.layout.partition, self.layout.masks
+        fill = self.plan.min_modalities > 0
+        drawn = thinning(self.samples, cut.devices, masks.devices, rates, self.seed, fill=fill)
+        self.samples, self.sample_rates = self.samples.thinned(drawn.absent), drawn.shares
 
     @property
     def random_encoders(self) -> Mapping[str, Sequence[str]]:

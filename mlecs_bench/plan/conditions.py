@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 from mlecs_bench.doors.hookspecs import Change
 from mlecs_bench.doors.options import build_options, option, plain
 from mlecs_bench.errors import UsageError, check_choice
+from mlecs_bench.plan.conditions_data import Partitioning, SampleRates
 from mlecs_bench.plan.conditions_rounds import Dropout, Faults, Participation
 from mlecs_bench.plan.conditions_schedule import Scheduled
 from mlecs_bench.plan.conditions_text import Written, by_device, check_known, modality_list, pairs_of
@@ -100,6 +101,8 @@ class Conditions:
     """All conditions of a run, by the names of its settings."""
 
     modalities: Holding = field(default_factory=Holding)
+    partition: Partitioning = field(default_factory=Partitioning)
+    sample_rho: SampleRates = field(default_factory=SampleRates)
     participation: Participation = field(default_factory=Participation)
     dropout: Dropout = field(default_factory=Dropout)
     faults: Faults = field(default_factory=Faults)

@@ -16,10 +16,11 @@ from mlecs_bench.plan.structure import canonical_devices
 ScheduleLaw = Literal["static", "markov", "duty", "given"]
 """How modalities come and go: never, by failures and repairs, in turn, or as the user says."""
 MARKOV_SOURCE = (
-    "two states per sensor, as Rodio et al. 2023 (arXiv 2301.04632) model whether a client is there; that sensors of "
-    "devices fail during federated learning: Wang et al. 2025 (arXiv 2505.16138)"
+    "one probability each way, as FLGo simulates whether a client is there; here for each modality of a device, which "
+    "IoT devices lose during federated learning (arXiv 2505.16138)"
 )
-FUTURE_WORK = "paper, conclusion: time-varying modality availability is its future work; the law is ours"
+DUTY_SOURCE = "availability in cycles, as of clients in arXiv 2302.03109; here for each modality of a device"
+FUTURE_WORK = "paper, conclusion: time-varying modality availability is its future work"
 PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "static": (),
     "markov": ("fail", "repair"),
@@ -44,8 +45,8 @@ class Scheduled:
     law: ScheduleLaw = option("static", help="static, markov, duty or given", source="paper: devices never change")
     fail: float = option(0.0, help="markov: probability that a modality fails, per round", source=MARKOV_SOURCE)
     repair: float = option(0.0, help="markov: probability that it comes back, per round", source=MARKOV_SOURCE)
-    on: int = option(0, help="duty: rounds that a modality is there", source=FUTURE_WORK)
-    off: int = option(0, help="duty: rounds that it is away", source=FUTURE_WORK)
+    on: int = option(0, help="duty: rounds that a modality is there", source=DUTY_SOURCE)
+    off: int = option(0, help="duty: rounds that it is away", source=DUTY_SOURCE)
     devices: Mapping[str, Mapping[str, tuple[str, ...]]] = option(
         {}, help="given: modalities by device id and by the round from which they are held", source=FUTURE_WORK
     )

@@ -57,6 +57,7 @@ def planned(
     spec: RunSpec, algorithm: Loaded[AlgorithmInfo], dataset: Loaded[DatasetInfo], profile: Loaded[Profile]
 ) -> Plan:
     """Return the plan of `spec` with these plugins, as `resolve` does."""
+    n_devices = spec.known_devices
     deviations = _deviations(spec)
     own = profile.info
     chosen = chosen_profile(own, spec)
@@ -73,9 +74,10 @@ def planned(
     own_options = {name: value for name, value in plain(options).items() if value != usual[name]}
     own_settings = _own_settings(chosen, own)
     conditions = spec.conditions
-    conditions.check(spec.n_devices, sorted(dataset.info.modalities), needs.copes, algorithm.name)
+    conditions.partition.check_split(split)
+    conditions.check(n_devices, sorted(dataset.info.modalities), needs.copes, algorithm.name)
     conditions.schedule.check_rounds(chosen.rounds, spec.min_modalities)
-    found = structures(spec.n_devices, deviations, chosen, needs)
+    found = structures(n_devices, deviations, chosen, needs)
     check_structures(found, needs, chosen)
     return Plan(
         algorithm=algorithm.ref,
@@ -129,11 +131,11 @@ def _metrics(spec: RunSpec, dataset: Loaded[DatasetInfo]) -> tuple[str, ...]:
 
 def _deviations(spec: RunSpec) -> Deviations:
     """Return the settings of single devices with one spelling of every id, and with the user's home written out."""
-    slms = canonical_devices(spec.device_slm, spec.n_devices, "device-slm")
+    slms = canonical_devices(spec.device_slm, spec.known_devices, "device-slm")
     return Deviations(
         slm={id_: str(Path(source).expanduser()) for id_, source in slms.items()},
-        rank=canonical_devices(spec.device_rank, spec.n_devices, "device-rank"),
-        encoder_width=canonical_devices(spec.device_encoder_width, spec.n_devices, "device-encoder-width"),
+        rank=canonical_devices(spec.device_rank, spec.known_devices, "device-rank"),
+        encoder_width=canonical_devices(spec.device_encoder_width, spec.known_devices, "device-encoder-width"),
     )
 
 

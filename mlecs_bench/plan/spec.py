@@ -24,6 +24,9 @@ Rho = float | Mapping[str, float]
 Limit = int | Literal["all"]
 AnswerRule = Literal["generate", "rank"]
 """What an answer is: what a model writes, or, where targets are labels, also the label that it finds most likely."""
+ALL: Literal["all"] = "all"
+"""As many devices as the groups of the data allow."""
+USUAL_DEVICES = 3
 MOST, MOST_DEVICES = 2**31 - 1, 10_000
 """The largest counts: what torch takes, and more devices than any machine could hold."""
 LIMITS = ("private_limit", "public_limit", "test_limit")
@@ -71,15 +74,16 @@ class RunSpec:
     identity, the digest of the data is. Nor are `gradient_checkpointing`, which changes memory and speed alone, and
     `bertscore_model` (a folder, a hub id, "packaged" or "none"), whose weights are. `slm`, `llm` and `proxy` are
     folders or hub ids; `device_slm`, `device_rank` and `device_encoder_width` say in what single devices differ, by
-    device id. `modalities`, `schedule`, `participation`, `dropout` and `faults` are conditions of the federation
-    (`mlecs_bench.plan.conditions`): as a user writes them, or what is not as usual in them. `robustness` scores every
-    party once more without each modality.
+    device id. `modalities`, `partition`, `sample_rho`, `schedule`, `participation`, `dropout` and `faults` are
+    conditions of the federation (`mlecs_bench.plan.conditions`): as a user writes them, or what is not as usual in
+    them. `robustness` scores every party once more without each modality. `n_devices` "all" stands for as many as there
+    are groups under the partition group; it is a number before there is a plan.
     """
 
     algo: str
     dataset: str
     rho: Rho
-    n_devices: int = 3
+    n_devices: int | Literal["all"] = USUAL_DEVICES
     profile: str = "mini"
     seeds: tuple[int, ...] = PROTOCOL_SEEDS
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -112,6 +116,8 @@ class RunSpec:
     local_epochs: int | None = None
     set: Mapping[str, Any] = field(default_factory=dict)
     modalities: Written = field(default_factory=dict)
+    partition: Written = field(default_factory=dict)
+    sample_rho: Written = field(default_factory=dict)
     participation: Written = field(default_factory=dict)
     dropout: Written = field(default_factory=dict)
     faults: Written = field(default_factory=dict)
@@ -124,14 +130,7 @@ class RunSpec:
             raise UsageError("rho names no modality; give one rate, or name=rate for each modality")
         for name, rate in rates.items():
             check_rate(rate, "rho" if name == "rho" else f"rho of {name}")
-        names = ("n_devices", "rounds", "steps", "local_epochs", "batch_size", "threads")
-        counts = {name: getattr(self, name) for name in names}
-        for name, count in counts.items():
-            if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-                raise UsageError(f"{name.replace('_', '-')} must be a whole number of at least 1, got {count}")
-            most = MOST_DEVICES if name == "n_devices" else MOST
-            if count is not None and count > most:
-                raise UsageError(f"{name.replace('_', '-')} must be at most {most:,}, got {str(count)[:40]}")
+        self._check_counts()
         for name in LIMITS:
             _check_limit(getattr(self, name), name.replace("_", "-"))
         for name, values in (("device-rank", self.device_rank), ("device-encoder-width", self.device_encoder_width)):
@@ -141,12 +140,34 @@ class RunSpec:
         self._check_choices()
         self._settle()
 
+    def _check_counts(self) -> None:
+        names = ("n_devices", "rounds", "steps", "local_epochs", "batch_size", "threads")
+        counts = {name: getattr(self, name) for name in names if (name, getattr(self, name)) != ("n_devices", ALL)}
+        for name, count in counts.items():
+            if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+                raise UsageError(f"{name.replace('_', '-')} must be a whole number of at least 1, got {count}")
+            most = MOST_DEVICES if name == "n_devices" else MOST
+            if count is not None and count > most:
+                raise UsageError(f"{name.replace('_', '-')} must be at most {most:,}, got {str(count)[:40]}")
+
     def _settle(self) -> None:
         """Give settings and conditions one spelling and one type, so that equal specs are equal."""
         asked = {name: plain(parsed_setting(name, value)) for name, value in flat(self.set).items()}
         object.__setattr__(self, "set", asked)
         for name in TYPES:
             object.__setattr__(self, name, departing(condition(name, getattr(self, name))))
+        law = self.conditions.partition.law
+        if self.n_devices == ALL and law != "group":
+            raise UsageError(f"n-devices all needs --partition group, which says how many there are; got {law}")
+
+    @property
+    def known_devices(self) -> int:
+        """N; raises UsageError where the data have yet to say it."""
+        if self.n_devices == ALL:
+            raise UsageError(
+                "n-devices all is a number once the data are there, and this command prepares none; say it"
+            )
+        return self.n_devices
 
     @property
     def conditions(self) -> Conditions:

@@ -229,7 +229,8 @@ def _check_devices(record: Record, what: str) -> None:
     """Refuse a score that lacks a device: its average would be over fewer than the table says."""
     expected = record["identity"]["n_devices"]
     references = {name: scores["client"] for name, scores in record["metrics"].get("references", {}).items()}
-    for where, by_metric in [*record["metrics"]["client"].items(), *references.items()]:
+    without = {f"without {name}": scores["client"] for name, scores in record["metrics"].get("without", {}).items()}
+    for where, by_metric in [*record["metrics"]["client"].items(), *references.items(), *without.items()]:
         for metric in record["identity"]["scorers"]:
             devices = by_metric.get(metric)
             if devices is not None and len(devices) != expected:

@@ -20,7 +20,7 @@ from mlecs_bench.report.evidence import (
 )
 from mlecs_bench.report.frame import BOTH_POINTS, EvalPoint, Row, Stat, build_rows, expected_seeds, honest_sentence
 from mlecs_bench.report.markdown import table_text
-from mlecs_bench.report.modalities import modalities_table
+from mlecs_bench.report.modalities import modalities_table, rounds_table
 from mlecs_bench.report.samples import answer_blocks
 from mlecs_bench.report.scores import USUAL_STATS, Asked, score_tables
 from mlecs_bench.report.steps import steps_table
@@ -159,7 +159,8 @@ def _scores(view: StudyView) -> Section:
 
 
 def _modalities(view: StudyView) -> Section:
-    return _section(view, "Modalities", "", [modalities_table(view.setting, view.suffix)], [])
+    tables = [modalities_table(view.setting, view.suffix), rounds_table(view.setting, view.suffix)]
+    return _section(view, "Modalities", "", tables, [])
 
 
 def _communication(view: StudyView) -> Section:

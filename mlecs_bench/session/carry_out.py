@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlecs_bench.plan.spec import RunSpec, rho_text
+from mlecs_bench.plan.spec import ALL, RunSpec, rho_text
 from mlecs_bench.plan.study import keep_study
 
 if TYPE_CHECKING:
@@ -29,14 +29,37 @@ def sweep_text(sweep: Sweep) -> str:
     return f"{len(sweep.specs)} runs into {sweep.out}; packages are being loaded"
 
 
-def planned(request: Request, registry: Registry) -> Plan:
+def planned(request: Request, registry: Registry, view: View | None = None) -> Plan:
     """Return the plan of a request, whose workers and fleet are there; raises UsageError and PluginError."""
     from mlecs_bench.execution.jobs import Execution
     from mlecs_bench.execution.protocol import check_places
-    from mlecs_bench.plan.resolve import resolve
 
     check_places(Execution(**vars(request.places)), registry)
-    return resolve(request.spec, registry)
+    return resolved(request, registry, view)
+
+
+def resolved(request: Request, registry: Registry, view: View | None = None) -> Plan:
+    """Return the plan of a request; where the data say how many devices there are, they are prepared under the view.
+
+    Raises UsageError and PluginError.
+    """
+    from mlecs_bench.plan.resolve import resolve
+
+    if request.spec.n_devices != ALL:
+        return resolve(request.spec, registry)
+    import pluggy
+
+    from mlecs_bench.doors.hookspecs import PROJECT, HookSpecs
+    from mlecs_bench.execution.all_groups import counted
+    from mlecs_bench.execution.protocol import prepare
+
+    observers = pluggy.PluginManager(PROJECT)
+    observers.add_hookspecs(HookSpecs)
+    if view is not None:
+        observers.register(view, name="live-view")
+    cache_dir = request.places.cache_dir
+    spec = counted(request.spec, registry, lambda plan: prepare(plan, registry, cache_dir, observers))
+    return resolve(spec, registry)
 
 
 def run_cells(plan: Plan, places: Places, registry: Registry, view: View) -> Cells:

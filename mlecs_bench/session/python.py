@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, TypeVar, Un
 from mlecs_bench.doors.registry import Loaded, Registry
 from mlecs_bench.doors.unregistered import TAKEN, unregistered
 from mlecs_bench.errors import UsageError
-from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.plan.settings import SPEC_KEYS
 from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.plan.study import study_of
@@ -43,7 +42,7 @@ class RunSettings(TypedDict, total=False):
     algo: Required[str | type[Any] | AlgorithmInfo]
     dataset: Required[str | DatasetInfo]
     rho: Required[float | str | Mapping[str, float]]
-    n_devices: int | None
+    n_devices: int | Literal["all"] | None
     profile: str | Profile | None
     seeds: Sequence[int] | int | str | None
     n_seeds: int | None
@@ -68,6 +67,8 @@ class RunSettings(TypedDict, total=False):
     answer: Literal["generate", "rank"] | None
     min_modalities: Literal[0, 1] | None
     modalities: Literal["bernoulli", "exact"] | str | Mapping[str, Any] | None
+    partition: Literal["iid", "group"] | str | Mapping[str, Any] | None
+    sample_rho: float | str | Mapping[str, Any] | None
     participation: float | int | str | Mapping[str, Any] | None
     dropout: float | str | Mapping[str, Any] | None
     faults: Mapping[str, Any] | None
@@ -127,7 +128,7 @@ def run(*, quiet: bool = False, **settings: Unpack[RunSettings]) -> Run:
     Raises UsageError for a wrong request before anything runs, FailedCellsError when all cells have ended and some of
     them in an error, and Interrupted on Ctrl-C, after which the same call goes on.
     """
-    from mlecs_bench.session.carry_out import run_cells, run_text
+    from mlecs_bench.session.carry_out import resolved, run_cells, run_text
     from mlecs_bench.session.environment import borrowed_process
     from mlecs_bench.session.progress import make_view
     from mlecs_bench.session.results import FailedCellsError, Run, failed_cells
@@ -143,7 +144,7 @@ def run(*, quiet: bool = False, **settings: Unpack[RunSettings]) -> Run:
     view = make_view(len(request.spec.seeds), sys.stderr, quiet)
     view.say(run_text(request.spec))
     try:
-        plan = resolve(request.spec, registry)  # a wrong request is refused before everything else is imported
+        plan = resolved(request, registry, view)  # a wrong request is refused before everything else is imported
         with borrowed_process():
             cells = run_cells(plan, places, registry, view)
     finally:

@@ -84,14 +84,14 @@ def mlecs_algorithm() -> AlgorithmInfo:
         paper="Li et al. 2020, arXiv 1812.06127",
         build=FedProx,
         options=Options,
-        needs=lambda _: Needs(same=("lora",)),
+        needs=lambda _: Needs(same=("lora",), copes=("absence", "drift")),
         exchanges=(
             Exchange("lora", "both", "LoRA of the SLM", "r * sum(in + out)"),
             Exchange("scalar", "up", "n_j", "1"),
         ),
         reproduced=("The local objective: the supervised loss plus the proximal term around what was broadcast.",),
         readings=(
-            "All devices take part in every round, so the mean is weighted by n_j; the paper draws devices with that "
+            "The mean is over the devices that take part in a round, weighted by n_j; the paper draws them with that "
             "probability and takes the plain mean.",
         ),
         deviations=("Only the adapters are shared and held near the average: encoders and connectors stay local.",),

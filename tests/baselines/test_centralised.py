@@ -148,7 +148,7 @@ def test_the_card_names_it_as_a_bound_and_no_method_of_a_paper():
     info = toy.ALGORITHMS["centralised"]
     assert (info.paper, info.exchanges, info.server_score) == ("none: a control row of ours", (), True)
     assert "not a federation" in info.summary
-    assert Needs(private_stages=0, pool=True) == NEEDS
+    assert Needs(private_stages=0, pool=True, copes=("absence", "drift")) == NEEDS
 
 
 def test_samples_of_others_miss_what_their_devices_lack(profile, samples):

@@ -122,7 +122,7 @@ def test_a_wrong_request_is_refused_in_one_line(call, fake):
         (("--preset", "table3"), "no preset 'table3'. Did you mean 'table2'?"),
         (("--study", "none.yaml"), "cannot read the file none.yaml: No such file"),
         (("--preset", "table1", "--data-dir", "d"), "--data-dir is one folder and the sweep has several datasets"),
-        ((*GRID, "--n-devices", "3,x"), "n-devices must be whole numbers with commas, got 3,x"),
+        ((*GRID, "--n-devices", "3,x"), "n-devices must be whole numbers with commas, or all, got 3,x"),
         ((*GRID, "--n-devices", "0"), "n-devices must be a whole number of at least 1, got 0"),
         ((*GRID[:-1], "0.5,2"), "rho must be in (0, 1], got 2"),
         ((*GRID, "--budget", "half"), "budget must be paper or equal, got half"),

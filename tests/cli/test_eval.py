@@ -36,6 +36,30 @@ def saved(tmp_path_factory):
     return out, result["record"], result["path"], job
 
 
+@pytest.mark.slow
+def test_a_record_says_who_held_what_and_a_saved_model_scores_by_what_was_held_in_the_last_round(tmp_path):
+    changes = {"rho": 1, "rounds": 3, "schedule": {"d0": {2: ["text"], 3: ["audio", "text"]}}, "robustness": True}
+    with installed():
+        (job,) = toy_jobs(tmp_path, algo="ml-ecs", **changes)
+        job = dataclasses.replace(job, execution=dataclasses.replace(job.execution, save_models=True))
+        told = []
+        run_job(job, told.append)
+    assert told[-1].values["error"] is None
+    record, everything = told[-1].values["record"], list(toy.NAMES)
+    rounds = [everything, ["text"], ["audio", "text"]]
+    assert record["realised"]["modalities_by_round"] == {"d00": rounds, "d01": [everything] * 3}
+    assert record["realised"]["rate_by_round"] == [1.0, 4 / 6, 5 / 6]
+    assert record["realised"]["modalities"] == {"d00": everything, "d01": everything}
+    assert record["identity"]["conditions"]["schedule"]["devices"] == {"d00": {"2": ["text"], "3": ["audio", "text"]}}
+    without, received = record["metrics"]["without"], record["metrics"]["client"]["received"]
+    for metric, by_device in received.items():
+        assert without["video"]["client"][metric]["d00"] == by_device["d00"], "it holds no video in the last round"
+        assert all(one["client"][metric].keys() == by_device.keys() for one in without.values())
+    models = {one["device"]: one for one in scored((tmp_path, None, None, job), str(tmp_path))}
+    assert models["d00"]["modalities"] == ["audio", "text"]
+    assert all(one["scores"] == one["recorded"] for one in models.values())
+
+
 def scored(saved, *arguments: str) -> list[dict]:
     with installed():
         result = CliRunner().invoke(

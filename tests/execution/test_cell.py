@@ -8,18 +8,21 @@ import re
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from fake_jobs import FakeJob, FakePlan
 from mlecs_bench.cli.run import run as run_command
+from mlecs_bench.data.parts import Part, Partition
 from mlecs_bench.doors.events import Event
 from mlecs_bench.doors.hookspecs import hookimpl
 from mlecs_bench.doors.registry import Registry
-from mlecs_bench.execution.cell import run_job
+from mlecs_bench.execution.cell import _dealt, run_job
 from mlecs_bench.execution.jobs import Execution
 from mlecs_bench.execution.protocol import run
 from mlecs_bench.execution.workers import STOP_SECONDS, LocalWorkers
+from mlecs_bench.plan.conditions import Conditions, condition
 from mlecs_bench.testing.cells import no_observers, toy_plan
 from mlecs_bench.testing.installed import installed
 
@@ -170,3 +173,24 @@ def test_a_worker_that_dies_costs_its_own_job_and_is_replaced_and_all_stop_at_on
     assert time.monotonic() - before < STOP_SECONDS + 5
     assert not process.is_alive()
     assert [event.cell.seed for event in told] == [1, 2, 3, 4, 5]
+
+
+def test_a_record_counts_labels_redraws_and_what_samples_kept_only_where_these_are_not_as_usual():
+    part = [Part((0, 2, 3), (1,)), Part((4, 5), (6,))]
+    samples = SimpleNamespace(
+        targets=["up", "up", "down", "up", "sit", "up", "down"], manifest=SimpleNamespace(labels=("down", "sit", "up"))
+    )
+
+    def dealt(settings, labels=("down", "sit", "up"), rates=()):
+        samples.manifest.labels = labels
+        conditions = Conditions(partition=condition("partition", settings))
+        plan = SimpleNamespace(conditions=conditions, device_ids=("d00",))
+        layout = SimpleNamespace(partition=Partition(part[0], (part[1],), 0, redraws=4))
+        builder = SimpleNamespace(layout=layout, sample_rates=dict(rates))
+        return _dealt(SimpleNamespace(builder=builder, samples=samples, recipe=SimpleNamespace(plan=plan)))
+
+    classes = {"server": {"down": 1, "sit": 0, "up": 2}, "d00": {"down": 0, "sit": 1, "up": 1}}
+    assert dealt("dirichlet:0.3") == {"partition_redraws": 4, "classes": classes}
+    assert dealt("public-share=0.3", labels=()) == {"partition_redraws": 4}
+    assert dealt(None) == {}
+    assert dealt(None, rates={"rgb": 0.5}) == {"sample_rates": {"rgb": 0.5}}

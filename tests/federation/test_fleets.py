@@ -60,9 +60,18 @@ def test_devices_of_a_fresh_interpreter_give_the_record_of_every_algorithm(cells
         check_over_bytes(cells, elsewhere, algo, tmp_path / algo, in_process(algo))
 
 
+@pytest.mark.nightly
+def test_devices_of_a_fresh_interpreter_know_the_modalities_of_every_round(cells, elsewhere, tmp_path):
+    plan = cells.plan("ml-ecs", rounds=3, rho=1, schedule="markov:fail=0.6,repair=0.4", robustness=True)
+    here = cells.run(plan, lambda request: request_fleet(cells.registry, "in-process", request))
+    there = cells.run(plan, lambda request: SerialisedFleet(elsewhere, request.recipe), tmp_path)
+    assert_same(here, there)
+    assert set(here.outcome.metrics["without"]) == set(toy.NAMES)
+
+
 OVER_BYTES = (
     "deterministic", "stateless", "device-order", "over-bytes", "resumable", "finite-messages", "counted-messages",
-    "received-messages", "budget-paper", "budget-equal", "one-device", "no-modality",
+    "received-messages", "budget-paper", "budget-equal", "one-device", "no-modality", "drift-resumable",
 )  # fmt: skip  # the checks that a fleet can break
 
 

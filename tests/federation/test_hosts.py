@@ -32,7 +32,8 @@ from mlecs_bench.federation.turns import (
 
 IDS = ("d00", "d01")
 FLOAT_ROUND = (
-    b'{"round": 2.0, "score": true, "last": false, "answers": false, "model": false, "after": null, "train": true}'
+    b'{"round": 2.0, "score": true, "last": false, "answers": false, "model": false, "without_each": false, '
+    b'"after": null, "train": true}'
 )
 """The head of an ask whose round is no whole number."""
 DTYPES = (

@@ -25,6 +25,24 @@ SPELLINGS = {
             {"d1": ["acce"], "d0": ["rgb", "depth", "rgb"]},
         ),
     ],
+    "partition": [
+        ("dirichlet:0.3", {"law": "dirichlet", "number": 0.3}, "law=dirichlet,number=0.30", "number=.3,dirichlet"),
+        ("shards:2", {"law": "shards", "number": 2}, {"law": "shards", "number": "2", "min_samples": 2, "by": "group"}),
+        (
+            "group:stratum,min-samples=9",
+            {"law": "group", "by": "stratum", "min-samples": 9},
+            "group,by=stratum,min_samples=9",
+        ),
+        ("public-share=0.5,test-share=0.2", {"public_share": 0.5, "test_share": "0.2", "clusters": 10}),
+    ],
+    "sample_rho": [
+        (0.5, "0.5", {"rate": 0.5}, {"rate": "0.5", "rates": {}}),
+        (
+            "acce=0.5,rgb=1,depth=0.7",
+            {"rgb": 1, "acce": 0.5, "depth": "0.7"},
+            {"rates": {"acce": 0.5, "depth": 0.7, "rgb": 1}},
+        ),
+    ],
     "participation": [
         (0.5, "0.5", {"fraction": 0.5}),
         (2, "2", {"devices": "2"}),
@@ -127,6 +145,53 @@ def test_an_impossible_condition_is_refused_in_one_line(written, words):
 
 
 @pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"partition": "dirichlet"}, "partition: the law dirichlet needs a number, such as dirichlet:0.5"),
+        ({"partition": "dirichlet:0"}, "partition: alpha of dirichlet must be above 0 and at most 1,000,000, got 0"),
+        (
+            {"partition": "shards:2.5"},
+            "partition: shards of a device must be a whole number of at least 1, got 2.5; 2 would do",
+        ),
+        ({"partition": "iid:3"}, "partition: the law iid takes no number, got 3; leave it out"),
+        ({"partition": "diri:3"}, "option 'law' of partition must be one of iid, dirichlet, shards, group, quantity"),
+        ({"partition": "iid,group"}, "partition names one law, such as dirichlet:0.3, got 'iid,group'"),
+        ({"partition": "group,law=iid"}, "partition names one law"),
+        ({"partition": "quantity:many"}, "option 'number' of partition must be a number, got 'many'"),
+        ({"partition": "min-samples=1"}, "partition: min_samples must be at least 2, got 1"),
+        ({"partition": "public-share=1"}, "partition: public_share must be from 0.01 to 0.99, got 1"),
+        ({"partition": "test-share=0"}, "partition: test_share must be from 0.01 to 0.99, got 0"),
+        ({"partition": "by=stratum"}, "partition: by=stratum names the groups of the law group, got the law iid"),
+        ({"partition": {"clusters": 1}}, "partition: clusters must be at least 2, got 1"),
+        ({"partition": {"alpha": 1}}, "partition has no option 'alpha'"),
+        ({"partition": "group", "split": "sequence"}, "use --split frame, or group:COLUMN"),
+        ({"n_devices": "all"}, "n-devices all needs --partition group, which says how many there are; got iid"),
+        ({"n_devices": "all", "partition": "group"}, "n-devices all is a number once the data are there"),
+        ({"n_devices": "some"}, "n-devices must be a whole number of at least 1, got some"),
+        ({"sample_rho": 0}, "sample-rho: the rate must be in (0, 1], got 0"),
+        ({"sample_rho": "acce=2"}, "sample-rho: the rate of acce must be in (0, 1], got 2"),
+        ({"sample_rho": "acce=0.5,rgb=0.5"}, "sample-rho has no rate for modality 'depth'"),
+        ({"sample_rho": {"smell": 0.5}}, "sample-rho has unknown modality 'smell'"),
+        ({"sample_rho": {"rate": 0.5, "rates": {"rgb": 1}}}, "give one rate, or a rate for each modality"),
+    ],
+)
+def test_an_impossible_dealing_is_refused_before_any_data_are_there(settings, words):
+    assert words in refusal(**settings)
+
+
+def test_a_dealing_is_named_by_its_law_and_what_is_not_as_usual_in_it():
+    for written, words in (
+        ("dirichlet:0.3", "partition dirichlet 0.3"),
+        ("shards:2,min-samples=9", "partition shards 2, min samples 9"),
+        ("group:stratum", "partition group by stratum"),
+        ("test-share=0.2,public-share=0.5", "test share 0.2, public share 0.5"),
+    ):
+        assert plan(partition=written).variant == words
+    assert plan(sample_rho="0.5").variant == "sample rho 0.5"
+    assert plan(sample_rho="acce=0.5,rgb=1,depth=1").variant == "sample rho acce=0.5,depth=1,rgb=1"
+
+
+@pytest.mark.parametrize(
     ("given", "words"),
     [
         ({"participation": 0.1}, "participation 0.1 of 3 devices is none; give at least 0.17, or more devices"),
@@ -205,6 +270,15 @@ def test_an_algorithm_that_does_not_cope_with_what_a_condition_brings_is_refused
         given.check(3, [], (change,), "mine")
         with pytest.raises(UsageError, match=f"algorithm 'mine' does not say that it copes with {words}; .*'{change}'"):
             given.check(3, [], (), "mine")
+
+
+def test_every_schedule_has_words_that_tell_it_from_another():
+    written = ["markov:fail=0.2,repair=0.5", "markov:fail=0.5,repair=0.2", "duty:on=3,off=1", "duty:on=1,off=3"]
+    given = [{"d1": {3: "rgb"}}, {"d1": {2: "rgb"}}, {"d2": {3: "rgb"}}, {"d1": {3: "depth+rgb"}}]
+    words = [plan(schedule=one).variant for one in (*written, *given)]
+    assert len(set(words)) == len(words)
+    assert (words[0], words[4]) == ("modalities fail 0.2 repair 0.5", "modalities d01@3=rgb")
+    assert (plan(robustness=True).variant, plan(robustness=False)) == ("robustness", plan())
 
 
 def test_all_fields_of_conditions_are_settings_and_have_usual_values():

@@ -45,6 +45,8 @@ FULL = {
     "evaluate": "all",
     "min_modalities": 0,
     "modalities": {"d3": ["vision"], "d01": "none"},
+    "partition": "dirichlet:0.3,public-share=0.5",
+    "sample_rho": 0.8,
     "data_dir": "~/mine",
     "threads": 2,
 }
@@ -143,6 +145,7 @@ def test_a_plan_is_named_by_the_settings_in_which_it_departs_from_the_usual():
     assert plan_of(options={"temperature": "1.0"}).variant == ""
     limits = "rounds=3, steps=7, batch_size=2, private limit 11, public limit 7, dtype=bfloat16, base_bits=8"
     wanted = f"temperature=0.5, amt_trains=lora, {limits}, 5 devices, modalities d01=none d03=vision"
+    wanted += ", partition dirichlet 0.3, public share 0.5, sample rho 0.8"
     wanted += ", budget equal, split sequence, evaluate all"
     assert full_plan().variant == wanted
 

@@ -59,6 +59,8 @@ FULL = spec(
     threads=2,
     local_epochs=2,
     modalities="d1=audio, d00=vision+audio",
+    partition="group:user,min-samples=9",
+    sample_rho={"audio": 0.5, "vision": 1},
     participation=2,
     dropout=0.1,
     faults={"byzantine": "nan", "count": 1},

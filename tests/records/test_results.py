@@ -311,6 +311,11 @@ def test_the_schema_is_itself_valid_and_accepts_what_may_be_absent():
 def test_a_record_that_lacks_a_device_is_refused():
     record = make_record()
     del record["metrics"]["client"]["received"]["rouge_lsum"]["d01"]
+    own = record["metrics"]["client"]["received"]
+    robust = make_record()
+    robust["metrics"]["without"] = {"audio": {"client": {"rouge_lsum": own["rouge_lsum"]}, "server": None}}
+    with pytest.raises(RecordError, match=r"r has rouge_lsum of 2 devices \(without audio\), expected 3"):
+        check_record(robust, "r")
     with pytest.raises(RecordError, match=r"r has rouge_lsum of 2 devices \(received\), expected 3"):
         check_record(record, "r")
 

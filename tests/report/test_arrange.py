@@ -210,3 +210,13 @@ def test_limits_of_a_try_are_said_and_those_of_a_profile_are_not():
     record["realised"]["limits"] = {"private_limit": 8, "public_limit": None, "test_limit": 3}
     about = settings_of([record])[0].about
     assert ", at most 8 training samples of a device, all public training samples" in about
+
+
+def test_a_row_scored_without_each_modality_stands_in_for_one_that_is_not_unless_that_has_more_seeds():
+    usual = [make_record(seed=seed) for seed in (27, 34)]
+    robust = [with_identity(make_record(seed=seed), robustness=True) for seed in (27, 34)]
+    for records, expected in (([*usual, *robust], True), ([*robust, *usual], True), ([*usual, robust[0]], False)):
+        (setting,) = settings_of(records)
+        (row,) = setting.rows.values()
+        assert row.identity.get("robustness", False) is expected
+        assert len(row.records) == 2

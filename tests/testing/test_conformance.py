@@ -11,12 +11,14 @@ from mlecs_bench.testing import checks_of
 
 FAST = ("multi-fedavg", "vast")
 """Checked with the fast tests; the others take minutes together."""
-LONG = ("twenty-devices", "absence-repeats")
-"""Checks that take as long as six others."""
+LONG = ("twenty-devices", "absence-repeats", "drift-resumable")
+"""Checks that take as long as several others."""
+NIGHTLY = ("absence-repeats", "drift-device-order", "drift-resumable")
+"""Checks that take long and are made nightly but of one algorithm."""
 CARD = ("loads", "card", "options", "needs", "four-steps", "declared-messages", "deterministic", "budget-paper")
 ON_DEVICES = (
     "stateless", "resumable", "over-bytes", "received-messages", "own-data", "own-modalities", "absent-samples",
-    "only-own-state", "counted-steps", "budget-equal", "one-modality", "no-modality",
+    "only-own-state", "counted-steps", "budget-equal", "one-modality", "no-modality", "losing-everything",
 )  # fmt: skip  # what a step on a device can break
 AT_THE_SERVER = (
     "stateless", "resumable", "device-order", "only-own-state", "counted-steps", "server-score", "frozen-backbones",
@@ -38,7 +40,7 @@ def first_party(kind: Kind) -> list[str]:
 
 
 def _marks(name: str, check: str) -> list[Any]:
-    if name not in FAST and check == "absence-repeats":
+    if name not in FAST and check in NIGHTLY:
         return [pytest.mark.nightly]
     return [] if name in FAST and check not in LONG else [pytest.mark.slow]
 
