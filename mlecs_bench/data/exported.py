@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.data.partition import Part, Partition
+from mlecs_bench.data.parts import Part, Partition
 from mlecs_bench.data.samples import REFERENCES, Prepared, Samples, save_prepared
 from mlecs_bench.data.writing import Writing
 from mlecs_bench.errors import AccessError, DataError
@@ -53,7 +53,7 @@ def export_from_json(text: str) -> Export:
     public, *devices = (
         Part(tuple(part["train"]), tuple(part["test"])) for part in [values["cut"]["public"], *values["cut"]["devices"]]
     )
-    cut = Partition(public, tuple(devices), values["cut"]["unused"])
+    cut = Partition(public, tuple(devices), values["cut"]["unused"], values["cut"]["redraws"])
     writing = Writing(tuple(values["writing"]["scripts"]), values["writing"]["english"])
     return Export(values["party"], values["seed"], cut, writing, values["several"])
 

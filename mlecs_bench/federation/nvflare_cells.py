@@ -6,9 +6,9 @@ says its certificate alone. Nothing but bytes is read from messages.
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -88,7 +88,8 @@ class ServerCell:
         self._cell.set_message_interceptor(_stranger)
         self._cell.register_request_cb(CHANNEL, TOPIC, self._requested)
         _start(self._cell, f"listen at {bind}:{kit.port}")
-        atexit.register(self._cell.stop)
+        # Its threads would keep the process: they are waited for before `atexit` has its turn.
+        threading._register_atexit(self._cell.stop)  # type: ignore[attr-defined]  # as concurrent.futures does
 
     def open(self, answer: Answer) -> None:
         """Have requests answered by `answer`."""
