@@ -22,6 +22,7 @@ from mlecs_bench.plan.plan import Plan
 from mlecs_bench.plan.resolve import planned
 
 SEED, KEY, ROUNDS = 27, "key", 2
+PARTIES = ("server", "d00", "d01", "d02")
 MakeFleet = Callable[[FleetRequest], Fleet]
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 import fabricated
-from fleet_cells import Cells, Result, request_fleet
+from fleet_cells import PARTIES, SEED, Cells, Result, request_fleet
 from mlecs_bench.doors.registry import Loaded, Registry
+from mlecs_bench.federation.exporting import export
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +48,11 @@ def in_process(cells) -> Callable[[str], Result]:
         return cells.run(cells.plan(algo), lambda request: request_fleet(cells.registry, "in-process", request))
 
     return result
+
+
+@pytest.fixture(scope="module")
+def exports(cells, tmp_path_factory) -> Mapping[str, Path]:
+    """Return a folder for every party of a cell, with its own data alone."""
+    folder = tmp_path_factory.mktemp("exports")
+    plan = cells.plan()
+    return {party: export(cells.samples, plan, SEED, party, folder / party).folder for party in PARTIES}

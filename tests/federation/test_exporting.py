@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import toy
-from fleet_cells import SEED, assert_same
+from fleet_cells import PARTIES, SEED, assert_same
 from mlecs_bench.data.exported import FILE, export_from_json
 from mlecs_bench.data.samples import Samples, open_prepared
 from mlecs_bench.errors import AccessError, DataError, UsageError
@@ -20,15 +20,6 @@ from mlecs_bench.federation.build import Builder, lay_out
 from mlecs_bench.federation.exporting import export
 from mlecs_bench.federation.fleet import FleetRequest, build_host, open_samples
 from mlecs_bench.federation.portable import Order, order_from_json
-
-PARTIES = ("server", "d00", "d01", "d02")
-
-
-@pytest.fixture(scope="module")
-def exports(cells, tmp_path_factory) -> Mapping[str, Path]:
-    folder = tmp_path_factory.mktemp("exports")
-    plan = cells.plan()
-    return {party: export(cells.samples, plan, SEED, party, folder / party).folder for party in PARTIES}
 
 
 class Apart:

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,10 +22,10 @@ import torch
 import toy
 from fleet_cells import assert_same, gone
 from machines import Machines, two_machines
-from mlecs_bench.data.samples import save_prepared
+from mlecs_bench.data.samples import open_prepared, save_prepared
 from mlecs_bench.doors.events import Event
 from mlecs_bench.errors import MessageError, MlecsError, UsageError
-from mlecs_bench.federation.fleet import FleetRequest
+from mlecs_bench.federation.fleet import FleetRequest, open_samples
 from mlecs_bench.federation.messages import Message
 from mlecs_bench.federation.nvflare_cells import read_kit
 from mlecs_bench.federation.nvflare_fleet import Network, NvflareFleet, check_argument, checked_reply
@@ -48,20 +48,27 @@ class Net:
     folder: Path
     site: Path
     data: Path
+    own: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     running: dict[str, subprocess.Popen] = dataclasses.field(default_factory=dict)
     ended: list[int] = dataclasses.field(default_factory=list)
 
     def start(self, id_: str, *more: str) -> None:
-        """Let a person type `mlecs-bench device` on the other machine."""
+        """Let a person type `mlecs-bench device` on the other machine.
+
+        A device in `own` has that folder, and of all other data nothing: in its view their folders are empty.
+        """
+        data, hidden = self.data, []
+        if id_ in self.own:
+            data, hidden = self.own[id_], [self.data, *(path for name, path in self.own.items() if name != id_)]
         command = [
             sys.executable, "-m", "mlecs_bench.cli.main", "device", "--startup-kit", str(self.kits / id_),
-            "--device", id_, "--data-dir", str(self.data), "--state-dir", str(self.folder / f"state-{id_}"),
+            "--device", id_, "--data-dir", str(data), "--state-dir", str(self.folder / f"state-{id_}"),
             "--cache-dir", str(self.folder / f"cache-{id_}"), *more,
         ]  # fmt: skip
         environment = os.environ | {"PYTHONPATH": str(self.site), "OMP_NUM_THREADS": "1"}
         with (self.folder / f"{id_}.log").open("a") as log:
             self.running[id_] = subprocess.Popen(
-                self.machines.command_there(*command), env=environment, stdout=log, stderr=log
+                self.machines.command_there(*command, hidden=hidden), env=environment, stdout=log, stderr=log
             )
 
     def stop(self, id_: str, how: signal.Signals = signal.SIGKILL) -> None:
@@ -212,6 +219,25 @@ def test_a_network_is_written_as_the_servers_kit_and_perhaps_an_address(tmp_path
     (tmp_path / "fed_client.json").write_text("{}")
     with pytest.raises(UsageError, match=r"fed_client.json cannot be read \(KeyError: 'servers'\); provision anew$"):
         read_kit(tmp_path, server=False)
+
+
+@with_nvflare
+@pytest.mark.slow
+def test_parties_that_see_their_own_data_alone_give_the_same_bits(cells, net, exports, in_process, tmp_path):
+    """The server runs on the public samples, each device on a folder of its own, and cannot see the others'."""
+    for id_ in list(net.running):
+        net.stop(id_, signal.SIGTERM)
+    net.own = exports
+    try:
+        started(net)
+        apart = dataclasses.replace(
+            cells, samples=open_samples(exports["server"]), prepared=open_prepared(exports["server"])
+        )
+        assert_same(apart.run(apart.plan("ml-ecs"), net.fleet, tmp_path), in_process("ml-ecs"))
+    finally:
+        net.own = {}
+        for id_ in list(net.running):
+            net.stop(id_, signal.SIGTERM)
 
 
 @with_nvflare
