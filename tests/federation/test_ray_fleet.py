@@ -125,7 +125,7 @@ def test_what_goes_wrong_on_a_node_is_a_refusal_and_a_late_device_is_missing_unt
         assert type(missing.error()) is DeviceMissing
         assert missing.message == "d00 gave no reply in round 1 within 2 s"
         os.kill(pid, signal.SIGCONT)
-        fleet._timeout = 30.0
+        fleet._timeout = 150.0
         assert ask(1).upload.tensors["x/turns"].item() == 1, "the late turn was taken once"
         died = ask(2, fault=DEATH)
         assert type(died.error()) is DeviceMissing
@@ -161,5 +161,5 @@ def test_a_killed_actor_and_then_a_killed_node_leave_the_bits_as_they_are(cells,
     expected = in_process("ml-ecs")
     assert_same(cells.run(cells.plan("ml-ecs"), make, tmp_path, tell), expected)
     assert killed == ["actor", "node"]
-    assert len(notes) == 2
+    assert len(notes) in (2, 3), "a group that was replaced may be on the node that dies"
     assert all("; it is replaced" in note for note in notes)
