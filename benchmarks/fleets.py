@@ -48,7 +48,9 @@ class Side:
         self._server = builder.server()
         place = fleet_place(name)
         host = functools.partial(build_host, recipe, registry=registry, builder=builder)
-        self.fleet: Fleet = registry.fleet(place.name).info.make(FleetRequest(recipe, host, place.number))
+        self.fleet: Fleet = registry.fleet(place.name).info.make(
+            FleetRequest(recipe, host, place.number, argument=place.argument)
+        )
 
     def rounds(self) -> Iterator[dict[str, bytes]]:
         """Play round after round without scores; yield the uploads of each as bytes."""

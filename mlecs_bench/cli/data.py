@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from mlecs_bench.cli.flags import ONE_RUN, SETTINGS, parsed, settings_file, with_flags
 from mlecs_bench.cli.key_value import KeyValueGroup
 from mlecs_bench.data.cache import CACHE_VARIABLE, default_cache_dir
 from mlecs_bench.data.samples import MANIFEST_FILE, DataRequest, Prepared, Samples, open_prepared
@@ -108,6 +109,43 @@ def prepare(name: str, as_json: bool, quiet: bool, **given: Any) -> None:
     present = {m: int(has.sum()) for m, has in Samples.open(prepared).presence.items()}
     row = _row(prepared) | {"present": present, "notes": list(prepared.manifest.notes)}
     click.echo(json.dumps(row, indent=2) if as_json else _prepared_text(row))
+
+
+@data.command()
+@with_flags(ONE_RUN, SETTINGS)
+@settings_file
+@click.option(
+    "--seed", type=int, required=True, metavar="S", help="The seed of the run: who has which samples depends on it."
+)
+@click.option("--party", required=True, metavar="ID", help="Whose data: a device such as d01, or server.")
+@click.option("--to", type=click.Path(path_type=Path), required=True, metavar="DIR", help="A new folder.")
+@_CACHE_DIR
+@_QUIET
+def export(
+    file: Path | None, seed: int, party: str, to: Path, cache_dir: Path | None, quiet: bool, **flags: Any
+) -> None:
+    """Write what one party of a run may see into a folder of its own.
+
+    The settings are those of 'mlecs-bench run'. A device gets its own samples and the public training samples, through
+    the modalities that it holds; the server gets the public samples.
+    """
+    from mlecs_bench.execution.protocol import prepare_data
+    from mlecs_bench.federation.exporting import export as write
+    from mlecs_bench.session.carry_out import planned
+    from mlecs_bench.session.request import SettingsFile, build_request, read_file
+
+    request = build_request(parsed(flags), read_file(file) if file else SettingsFile())
+    registry = Registry.installed()
+    plan = planned(request, registry)
+    with shown_progress(quiet) as progress:
+        prepared = prepare_data(plan, registry, _cache_dir(cache_dir), progress)
+    exported = write(Samples.open(prepared), plan, seed, party, to.expanduser())
+    samples = Samples.open(exported)
+    names = [m for m in exported.manifest.modality_names if m in samples.column_names]
+    click.echo(
+        f"{to}: {len(samples.table):,} of {exported.manifest.n_samples:,} samples through "
+        f"{', '.join(names) or 'no modality'}, for {party} and seed {seed}"
+    )
 
 
 def _cache_dir(given: Path | None) -> Path:

@@ -208,8 +208,10 @@ PLACES = (
                  f" the folder of a study.yaml, else {DEFAULT_OUT}]"),
     click.option("--workers", metavar="N", help="Cells at a time, or kind of workers: N, NAME, NAME:ARGUMENT."
                  "  [default: one per core, or one on a GPU]"),
-    click.option("--fleet", metavar="NAME", help="Where the devices of a cell live: in-process, or processes:2."
-                 "  [default: in-process]"),
+    click.option("--fleet", metavar="NAME", help="Where the devices of a cell live: in-process, processes:2,"
+                 " or on other machines (docs/networks.md).  [default: in-process]"),
+    click.option("--round-timeout", type=float, metavar="SECONDS", help="How long devices in a fleet elsewhere may take"
+                 " for a round before they are missing from it.  [default: as long as it takes]"),
     click.option("--track", metavar="A,B", help="Trackers to tell: tensorboard, mlflow, wandb.  [default: those of the"
                  " file, else none]"),
     click.option("--save-predictions/--no-save-predictions", default=None, help="Keep every answer beside the record."

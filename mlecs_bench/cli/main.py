@@ -39,6 +39,7 @@ COMMANDS = {
     ),
     "run": LazyCommand("mlecs_bench.cli.run:run", "Run one algorithm on one dataset at one rate."),
     "sweep": LazyCommand("mlecs_bench.cli.sweep:sweep", "Run many cells: a preset, a study file or lists."),
+    "device": LazyCommand("mlecs_bench.cli.device:device", "Be a device of a federation whose server is elsewhere."),
     "status": LazyCommand("mlecs_bench.cli.status:status", "Show how far the sweeps of FOLDER are."),
     "comm": LazyCommand("mlecs_bench.cli.comm:comm", "Count what algorithms transmit, without weights."),
     "check": LazyCommand("mlecs_bench.cli.check:check", "Check a plugin against the contract."),

@@ -158,9 +158,12 @@ def features_of(modalities: Sequence[Modality], extra: dict[str, Any] | None = N
     return datasets.Features({**columns, **(extra or {})})
 
 
-def save_prepared(table: datasets.Dataset, manifest: Manifest, folder: Path) -> Prepared:
+def save_prepared(
+    table: datasets.Dataset, manifest: Manifest, folder: Path, more: Mapping[str, str] | None = None
+) -> Prepared:
     """Write `table` and `manifest` to `folder` atomically: a reader sees the whole folder or none.
 
+    `more` are texts by the names of the files that they are written to.
     Where another process was first, its folder stays and is returned.
     """
     import secrets
@@ -174,6 +177,8 @@ def save_prepared(table: datasets.Dataset, manifest: Manifest, folder: Path) -> 
     part.mkdir()
     try:
         table.save_to_disk(str(part / "table"))
+        for name, text in (more or {}).items():
+            (part / name).write_text(text, encoding="utf-8")
         (part / MANIFEST_FILE).write_text(json.dumps(manifest.to_json(), indent=1))
         try:
             part.rename(folder)
@@ -223,7 +228,14 @@ class Samples:
             raise DataError(
                 f"{path} is not a table ({cause}); delete {prepared.folder} to prepare the data again"
             ) from error
-        return cls(prepared.manifest, table)
+        from mlecs_bench.data.exported import ExportedSamples, is_exported
+
+        return ExportedSamples(prepared, table) if is_exported(prepared.folder) else cls(prepared.manifest, table)
+
+    @property
+    def table(self) -> datasets.Dataset:
+        """The table as it is stored."""
+        return self._table.with_format(None)
 
     def __len__(self) -> int:
         return len(self.ids)

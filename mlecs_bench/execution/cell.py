@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mlecs_bench.data.exported import ExportedSamples
 from mlecs_bench.doors.events import Event, telling
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import MlecsError
@@ -124,7 +125,8 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
     recipe = Recipe(plan, job.seed, job.key, job.data, job.execution.cache_dir, folder, lease.text)
     host = partial(build_host, recipe, registry=registry, builder=builder, evaluator=evaluator)
     place = fleet_place(job.execution.fleet)
-    fleet = registry.fleet(place.name).info.make(FleetRequest(recipe, host, place.number, tell, place.argument))
+    kind = registry.fleet(place.name).info
+    fleet = kind.make(FleetRequest(recipe, host, place.number, tell, place.argument, job.execution.round_timeout))
     parts = _Parts(builder, evaluator, fleet, recipe)
     info = registry.algorithm(plan.algorithm.name).info
     try:
@@ -153,10 +155,13 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
         outcome = _with_references(run.run(), parts, registry)
     finally:
         fleet.close()
-    origin = provenance(plan.torch_device, started) | {"resumed_from_round": resumed, "fleet": job.execution.fleet}
+    where = place.name if kind.argument == "text" else job.execution.fleet  # records hold no addresses and no paths
+    origin = provenance(plan.torch_device, started) | {"resumed_from_round": resumed, "fleet": where}
     origin |= {"hub": commits} if (commits := _hub_commits(plan)) else {}
     origin |= {"lost_attempts": list(job.lost)} if job.lost else {}
     origin |= {"missing": list(outcome.missing)} if outcome.missing else {}
+    wire = getattr(fleet, "wire", None)
+    origin |= {"wire": dict(wire)} if wire is not None else {}
     kept = Kept(builder, outcome)
     if outcome.answers and kept.lacking():
         text = f"answers are not kept: the run had scored {' and '.join(kept.lacking())} before they were asked for"
@@ -166,6 +171,8 @@ def _compute(job: Job, registry: Registry, lease: Lease, tell: Tell) -> tuple[di
 
 def _keeps_answers(job: Job, builder: Builder) -> bool:
     """Are answers kept? As the user says, and unasked where no party has many test samples."""
+    if isinstance(builder.samples, ExportedSamples):
+        return False  # answers are written beside their targets, which are not here
     if job.execution.save_predictions is not None:
         return job.execution.save_predictions
     cut = builder.layout.partition
@@ -182,6 +189,8 @@ def _with_references(outcome: Outcome, parts: _Parts, registry: Registry) -> Out
     started = time.perf_counter()
     plan, cut = parts.recipe.plan, parts.builder.layout.partition
     held = {"server": cut.public, **dict(zip(plan.device_ids, cut.devices, strict=True))}
+    if isinstance(parts.samples, ExportedSamples):
+        held = {"server": cut.public}  # what devices are tested on is not here
     info = registry.dataset(plan.dataset.name).info
     scores = reference_scores(info, parts.samples, held, parts.evaluator, parts.recipe.cache_dir)
     seconds = outcome.cost["seconds"] | {"references": time.perf_counter() - started}

@@ -27,7 +27,8 @@ class Execution:
     a cell live, as users write it. `retry_failed`: cells that have failed before are run again. `track` names the
     trackers that are told of them. `save_predictions`: answers are kept beside records, None where no party has many
     test samples; `save_models`: so are trained models. `brief`: results hold of their
-    records no more than what a sweep says of all of them in the end.
+    records no more than what a sweep says of all of them in the end. `round_timeout` are the seconds that
+    devices elsewhere have for a round.
     """
 
     out: Path
@@ -41,6 +42,7 @@ class Execution:
     save_models: bool = False
     argument: str = ""
     brief: bool = False
+    round_timeout: float | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlecs_bench.data.samples import DataRequest, Prepared
+from mlecs_bench.data.exported import is_exported
+from mlecs_bench.data.samples import DataRequest, Prepared, open_prepared
 from mlecs_bench.doors.events import CellRef, Event
 from mlecs_bench.doors.events import telling as telling_of
 from mlecs_bench.doors.hookspecs import MetricRequest, WorkersRequest
@@ -63,7 +64,13 @@ def prepare(plan: Plan, registry: Registry, cache_dir: Path, observers: pluggy.P
 def prepare_data(
     plan: Plan, registry: Registry, cache_dir: Path, progress: Callable[[int, int, str], None]
 ) -> Prepared:
-    """Return the prepared data of a plan; `progress(done, total, what)` is called meanwhile."""
+    """Return the prepared data of a plan; `progress(done, total, what)` is called meanwhile.
+
+    Data that were exported for the server of a network are taken as they are.
+    """
+    exported = open_prepared(plan.data_dir) if plan.data_dir is not None and is_exported(plan.data_dir) else None
+    if exported is not None:
+        return exported
     dataset = registry.dataset(plan.dataset.name)
     return dataset.info.prepare(DataRequest(plan.data_dir, cache_dir, plan.data_options, progress))
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from mlecs_bench.data.exported import ExportedSamples
 from mlecs_bench.data.kinds import sample_kinds, sequence_kinds
 from mlecs_bench.data.partition import (
     Columns,
@@ -68,12 +69,16 @@ class Layout:
 
 def lay_out(plan: Plan, seed: int, samples: Samples) -> Layout:
     """Return the layout of a seed: of the samples their groups and strata decide it, and the columns a law looks at."""
-    dealing = plan.conditions.partition.dealing
-    cut = deal(columns_of(plan, samples), plan.split, plan.n_devices, seed, dealing)
-    cut = limited(cut, plan.profile.private_limit, plan.profile.public_limit, seed)
-    cut = limit_tests(cut, plan.profile.test_limit, seed)
+    cut = samples.export.cut if isinstance(samples, ExportedSamples) else cut_samples(plan, seed, samples)
     masks = deal_modalities(plan, seed, samples.manifest.modality_names)
     return Layout(cut, masks, schedule_modalities(plan, seed, masks))
+
+
+def cut_samples(plan: Plan, seed: int, samples: Samples) -> Partition:
+    """Return the rows of all parties, with no more than the plan's most of each."""
+    cut = deal(columns_of(plan, samples), plan.split, plan.n_devices, seed, plan.conditions.partition.dealing)
+    cut = limited(cut, plan.profile.private_limit, plan.profile.public_limit, seed)
+    return limit_tests(cut, plan.profile.test_limit, seed)
 
 
 def columns_of(plan: Plan, samples: Samples) -> Columns:
@@ -264,8 +269,14 @@ class Builder:
     def _pool(self, name: str, sight: Sight, held: Sequence[str], t: int) -> PooledData:
         """Return the training samples of all parties through the modalities in `held`, as they are in round t.
 
-        What the party that a sample comes from lacks is missing; a sample of which nothing is left is left out.
+        What the party that a sample comes from lacks is missing; a sample of which nothing is left is left out. Raises
+        UsageError where the data are those of one party.
         """
+        if isinstance(self.samples, ExportedSamples):
+            owner = self.samples.export.party
+            raise UsageError(
+                f"{name} needs the data of all parties, and here are those of {owner} alone; use the whole"
+            )
         cut, everything, schedule = self.layout.partition, self.samples.manifest.modality_names, self.layout.schedule
         owners = [(cut.public, everything), *((part, schedule.held(j, t)) for j, part in enumerate(cut.devices))]
         shares = []

@@ -22,7 +22,7 @@ from mlecs_bench.federation.evaluation import evaluator_of
 from mlecs_bench.federation.host import DeviceHost, Greeting
 from mlecs_bench.federation.roster import BuiltDevices, KeptDevices, Roster
 from mlecs_bench.federation.scoring import Scoring
-from mlecs_bench.federation.turns import Ask, FileTurns, MemoryTurns, Refusal, Reply
+from mlecs_bench.federation.turns import Ask, FileTurns, MemoryTurns, Refusal, Reply, Turns
 from mlecs_bench.files import parsed_json
 from mlecs_bench.plan.plan import plan_from_json
 
@@ -92,17 +92,19 @@ def build_host(
     registry: Registry,
     builder: Builder | None = None,
     evaluator: Scoring | None = None,
+    turns: Turns | None = None,
 ) -> DeviceHost:
     """Return the host of the devices `ids`; those of one builder share its backbones, and may share an evaluator.
 
-    Raises MlecsError for data or models that are not here.
+    Their turns are kept in `turns`, None for where the recipe says. Raises MlecsError for data or models that are not
+    here.
     """
     plan = recipe.plan
     if builder is None:
         builder = Builder(plan, recipe.seed, open_samples(recipe.data), registry)
     algorithm = registry.algorithm(plan.algorithm.name).info.build(plan.options)
     evaluator = evaluator or evaluator_of(plan, builder.samples, registry, recipe.cache_dir)
-    turns = FileTurns(recipe.turns, recipe.key, recipe.lease) if recipe.turns else MemoryTurns()
+    turns = turns or turns_of(recipe)
     few = plan.conditions.participation.per_round(plan.n_devices) < plan.n_devices
     # Where few of the devices are there at a time, only these take memory.
     roster: Roster = BuiltDevices(builder, ids) if few else KeptDevices([builder.device(id_) for id_ in ids])
@@ -120,6 +122,11 @@ def build_host(
     )
 
 
+def turns_of(recipe: Recipe) -> Turns:
+    """Return where the turns of a recipe's devices are kept."""
+    return FileTurns(recipe.turns, recipe.key, recipe.lease) if recipe.turns else MemoryTurns()
+
+
 def open_samples(folder: Path) -> Samples:
     """Return the prepared data in a folder; raises DataError when it is gone."""
     prepared = open_prepared(folder)
@@ -134,7 +141,8 @@ class FleetRequest:
 
     `recipe` builds any of the devices anywhere; `host(ids)` builds some in this process, on the server's backbones.
     `argument` is what the user wrote behind the fleet's name, "" for nothing, and `size` is that as a number: 2 for
-    ``processes:2``. `tell` is told of what a user may want to know.
+    ``processes:2``. `tell` is told of what a user may want to know. A device that gives no reply for `round_timeout`
+    seconds is missing from the round (a refusal of that kind); None waits.
     """
 
     recipe: Recipe
@@ -142,6 +150,7 @@ class FleetRequest:
     size: int | None = None
     tell: Tell = silent
     argument: str = ""
+    round_timeout: float | None = None
 
 
 class InProcessFleet:

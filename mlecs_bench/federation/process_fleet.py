@@ -10,26 +10,33 @@ import multiprocessing
 import os
 import signal
 import time
-import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
-
-import torch
 
 from mlecs_bench.doors.events import Event, Tell, silent
 from mlecs_bench.doors.hookspecs import FleetInfo
 from mlecs_bench.doors.registry import Registry
-from mlecs_bench.errors import MessageError, MlecsError
+from mlecs_bench.errors import MlecsError
 from mlecs_bench.federation.fleet import (
     FleetRequest,
     Recipe,
     build_host,
     greetings_from_json,
-    greetings_json,
     recipe_from_json,
+)
+from mlecs_bench.federation.packets import (
+    REFUSAL,
+    Packet,
+    Service,
+    answer_in,
+    drained,
+    hello_packet,
+    late,
+    turn_packet,
 )
 from mlecs_bench.federation.processes import (
     THREAD_VARIABLES,
@@ -38,9 +45,8 @@ from mlecs_bench.federation.processes import (
     interrupts_wait,
     start_process,
 )
-from mlecs_bench.federation.turns import Ask, Refusal, Reply
+from mlecs_bench.federation.turns import Ask, DeviceMissing, Refusal, Reply
 from mlecs_bench.machine import usable_cores
-from mlecs_bench.models.memory import memory_ran_out
 from mlecs_bench.plan.preflight import visible_gpus
 
 if TYPE_CHECKING:
@@ -59,25 +65,37 @@ WORD = 8
 
 @dataclass
 class _Member:
-    """One process: its devices, our end of its pipe, and the turns that it still owes."""
+    """One process: its devices, our end of its pipe, the turns that it still owes, and the one that it is at."""
 
     devices: tuple[str, ...]
     number: int
     process: SpawnProcess
     pipe: Connection
     owed: deque[str] = field(default_factory=deque)
+    at: tuple[str, int] | None = None
 
 
 class ProcessFleet:
-    """Devices in `size` processes; a process gets every `size`-th device."""
+    """Devices in `size` processes; a process gets every `size`-th device.
 
-    def __init__(self, recipe: Recipe, size: int, gpus: Sequence[str] = (), tell: Tell = silent) -> None:
+    A device that has not replied after `timeout` seconds is missing from the round; None waits for ever. Its process
+    finishes the turn all the same, and keeps it.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        size: int,
+        gpus: Sequence[str] = (),
+        tell: Tell = silent,
+        timeout: float | None = None,
+    ) -> None:
         ids = recipe.plan.device_ids
         self._recipe = recipe
         self._gpus = tuple(gpus)
         self._tell = tell
+        self._timeout = timeout
         self._context = multiprocessing.get_context("spawn")
-        self._after = 0
         for variable in THREAD_VARIABLES:
             os.environ.setdefault(variable, str(recipe.plan.threads))
         size = min(size, len(ids))
@@ -99,13 +117,21 @@ class ProcessFleet:
 
     def hello(self, after: int) -> Mapping[str, Greeting]:
         """Greet the devices of all processes, which build them meanwhile."""
-        self._after = after
-        for member in self._members:
-            _send(member, "hello", str(after).encode())
+        for member in self._living():
+            if member.at is not None:
+                _received(member)  # a late reply
+                member.at = None
+            _send(member, hello_packet(after))
         greetings: dict[str, Greeting] = {}
         for member in self._members:
             greetings |= self._greeted(member)
         return greetings
+
+    def _living(self) -> list[_Member]:
+        """Return the processes, new ones for those that were given up."""
+        for member in [member for member in self._members if member.pipe.closed]:
+            self._members[member.number] = self._started(member.devices, member.number)
+        return self._members
 
     def _greeted(self, member: _Member) -> dict[str, Greeting]:
         packet = _received(member)
@@ -114,48 +140,64 @@ class ProcessFleet:
                 f"the process of {', '.join(member.devices)} {how_it_ended(member.process)} while starting"
             )
         word, body = packet
-        if word == "refusal":
+        if word == REFUSAL:
             raise Refusal.from_bytes(body).error()
         return greetings_from_json(body.decode())
 
     def exchange(self, asks: Mapping[str, Ask]) -> Iterator[tuple[str, Reply | Refusal]]:
         """Have the processes work side by side, each on its devices in turn; yield replies as they come."""
         deaths = 0
-        for member in self._members:
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        for member in self._living():
             member.owed = deque(id_ for id_ in member.devices if id_ in asks)
             self._ask_next(member, asks)
         while busy := [member for member in self._members if member.owed]:
-            for pipe in wait([member.pipe for member in busy]):
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ready = wait([member.pipe for member in busy], left)
+            if not ready:
+                yield from late(busy, asks, self._timeout)
+            for pipe in ready:
                 member = next(m for m in busy if m.pipe is pipe)
                 packet = _received(member)
                 if packet is None:
                     deaths += 1
-                    self._replace(member, deaths)
+                    yield from self._replace(member, deaths)
                 else:
-                    yield member.owed.popleft(), _reply(packet)
+                    yield from self._replied(member, packet, asks)
                 self._ask_next(self._members[member.number], asks)
-        self._after = max(ask.round for ask in asks.values())
 
     def _ask_next(self, member: _Member, asks: Mapping[str, Ask]) -> None:
-        if member.owed:
+        """Ask a process for the next turn that it owes, unless it is still at one."""
+        if member.owed and member.at is None:
             id_ = member.owed[0]
-            _send(member, "turn", id_.encode() + b"\n" + asks[id_].to_bytes())
+            member.at = id_, asks[id_].round
+            _send(member, turn_packet(id_, asks[id_]))
 
-    def _replace(self, member: _Member, deaths: int) -> None:
-        """Put a new process in the place of a dead one; what it owed is asked for again."""
-        if deaths >= MOST_DEATHS:
-            raise MlecsError(
-                f"the process of {', '.join(member.devices)} {how_it_ended(member.process)}, {deaths} times in one "
-                "round; every finished round is kept"
-            )
+    def _replied(
+        self, member: _Member, packet: Packet, asks: Mapping[str, Ask]
+    ) -> Iterator[tuple[str, Reply | Refusal]]:
+        """Yield the reply in a packet, unless it is of a round that is over."""
+        at, member.at = member.at, None
+        if at is not None and at[0] in member.owed and asks[at[0]].round == at[1]:
+            member.owed.remove(at[0])
+            yield at[0], answer_in(packet)
+
+    def _replace(self, member: _Member, deaths: int) -> Iterator[tuple[str, Refusal]]:
+        """Put a new process in the place of a dead one; what it owed is asked for again.
+
+        After too many deaths what it owed is missing from the round.
+        """
         member.pipe.close()
-        text = f"the process of {', '.join(member.devices)} {how_it_ended(member.process)}; it is replaced"
-        self._tell(Event("note", values={"text": text}))
+        what = f"the process of {', '.join(member.devices)} {how_it_ended(member.process)}"
+        if deaths >= MOST_DEATHS:
+            text = f"{what}, {deaths} times in one round; every finished round is kept"
+            for id_ in drained(member.owed):
+                yield id_, Refusal.of(DeviceMissing(text))
+            return
+        self._tell(Event("note", values={"text": f"{what}; it is replaced"}))
         new = self._started(member.devices, member.number)
         new.owed = member.owed
         self._members[member.number] = new
-        _send(new, "hello", str(self._after).encode())
-        self._greeted(new)
 
     def close(self) -> None:
         """Let the processes end, or end them where they are in a turn; what their devices have kept is whole."""
@@ -170,15 +212,16 @@ class ProcessFleet:
                 member.process.join()
 
 
-def _send(member: _Member, word: str, body: bytes) -> None:
+def _send(member: _Member, packet: Packet) -> None:
     """Send a packet; that the process is dead shows when its answer is awaited."""
+    word, body = packet
     try:
         member.pipe.send_bytes(word.ljust(WORD).encode() + body)
     except OSError:
         return
 
 
-def _received(member: _Member) -> tuple[str, bytes] | None:
+def _received(member: _Member) -> Packet | None:
     """Return the next packet of a process, or None when it is dead."""
     try:
         data = member.pipe.recv_bytes()
@@ -187,35 +230,17 @@ def _received(member: _Member) -> tuple[str, bytes] | None:
     return data[:WORD].decode().strip(), data[WORD:]
 
 
-def _reply(packet: tuple[str, bytes]) -> Reply | Refusal:
-    word, body = packet
-    try:
-        return Reply.from_bytes(body) if word == "reply" else Refusal.from_bytes(body)
-    except MessageError as error:
-        return Refusal.of(error)
-
-
 def serve(pipe: Connection, recipe: str, devices: Sequence[str], threads: int, gpu: str | None) -> None:
     """Be a process of a fleet: build the devices of a recipe, greet, and take turns until the pipe closes."""
     start_process(threads, gpu)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # there is nothing to clean up: files are written whole
-    host: DeviceHost | None = None
+    service = Service(partial(_host, recipe, devices))
     while True:
         try:
             data = pipe.recv_bytes()
         except (EOFError, OSError):
             return
-        word, body = data[:WORD].decode().strip(), data[WORD:]
-        try:
-            if host is None:
-                host = _host(recipe, devices)
-            answer, content = _answer(host, word, body)
-        except MlecsError as error:
-            answer, content = "refusal", Refusal.of(error).to_bytes()
-        except torch.OutOfMemoryError as error:
-            answer, content = "refusal", Refusal.of(memory_ran_out(error)).to_bytes()
-        except Exception:  # noqa: BLE001  # a defect must reach the cell it happened in; the traceback is kept
-            answer, content = "refusal", Refusal("defect", traceback.format_exc()).to_bytes()
+        answer, content = service.answer(data[:WORD].decode().strip(), data[WORD:])
         pipe.send_bytes(answer.ljust(WORD).encode() + content)
 
 
@@ -224,17 +249,10 @@ def _host(recipe: str, devices: Sequence[str]) -> DeviceHost:
     return build_host(recipe_from_json(recipe, registry), devices, registry)
 
 
-def _answer(host: DeviceHost, word: str, body: bytes) -> tuple[str, bytes]:
-    if word == "hello":
-        return "hello", greetings_json(host.hello(int(body))).encode()
-    id_, _, ask = body.partition(b"\n")
-    return "reply", host.turn(id_.decode(), Ask.from_bytes(ask)).to_bytes()
-
-
 def _processes(request: FleetRequest) -> Fleet:
     gpus = visible_gpus() if request.recipe.plan.torch_device == "cuda" else []
     size = request.size or len(gpus) or usable_cores()
-    return ProcessFleet(request.recipe, size, gpus, request.tell)
+    return ProcessFleet(request.recipe, size, gpus, request.tell, request.round_timeout)
 
 
 FLEET = FleetInfo(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Scores = Mapping[str, Mapping[str, Any]]
 """Metric → its value, n and direction, as a record holds them."""
-_UPLOAD, _MODEL = "upload", "model"
+_UPLOAD, _MODEL, _STATE = "upload", "model", "state"
 LENGTH = 8
 """Bytes of a length."""
 DEPTH = 2
@@ -322,6 +322,19 @@ class Turn:
     def previous(self) -> int:
         """The round that the device had finished before this one, 0 for none."""
         return self.round - 1 if self.before is None else self.before
+
+    def to_bytes(self) -> bytes:
+        """Return the turn as it travels to where the device goes on."""
+        tensors = with_kind(_STATE, self.state) | with_kind(_UPLOAD, self.reply.upload.tensors)
+        head = {"round": self.round, "before": self.before, "reply": self.reply.kept()}
+        return packed(head, Message(tensors, self.reply.upload.scalars))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Turn:
+        """Read what `to_bytes` wrote; raises MessageError on anything else."""
+        head, message = unpacked(data, {"round": (int,), "before": (int, NoneType), "reply": (dict,)})
+        upload = Message(message.of_kind(_UPLOAD), message.scalars)
+        return cls(head["round"], message.of_kind(_STATE), Reply(upload, **head["reply"]), head["before"])
 
 
 class Turns(Protocol):

@@ -91,6 +91,7 @@ class RunSettings(TypedDict, total=False):
     track: Sequence[str] | str | None
     save_predictions: bool | None
     save_models: bool | None
+    round_timeout: float | None
     cache_dir: Folder | None
 
 

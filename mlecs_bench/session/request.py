@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.plan.study import Study, default_folder, preset, study_of
 
 DEFAULT_OUT = "results/scratch"
-PLACE_KEYS = ("out", "workers", "fleet", "cache_dir", "track", "save_predictions", "save_models")
+PLACE_KEYS = ("out", "workers", "fleet", "cache_dir", "track", "save_predictions", "save_models", "round_timeout")
 OTHER_KEYS = ("n_seeds", *PLACE_KEYS)
 
 
@@ -35,7 +36,8 @@ class Places:
 
     `workers` None leaves the number of processes to the protocol, `engine` None the kind of workers; `argument` is
     what stands behind that name. `fleet` is where the devices of a cell live, `track` names the trackers that are told.
-    `save_predictions` None keeps answers where there are not many.
+    `save_predictions` None keeps answers where there are not many. `round_timeout` are the seconds that devices
+    elsewhere have for a round, None for as long as it takes.
     """
 
     out: Path
@@ -47,6 +49,7 @@ class Places:
     save_predictions: bool | None = None
     save_models: bool = False
     argument: str = ""
+    round_timeout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -188,6 +191,7 @@ def places_of(settings: Mapping[str, Any], default_out: Path | str = DEFAULT_OUT
         track=tracker_names(settings.get("track")),
         save_predictions=_yes_or_no(settings, "save_predictions"),
         save_models=bool(_yes_or_no(settings, "save_models")),
+        round_timeout=_seconds(settings, "round_timeout"),
     )
 
 
@@ -205,6 +209,15 @@ def _yes_or_no(settings: Mapping[str, Any], name: str) -> bool | None:
     if value is not None and not isinstance(value, bool):
         raise UsageError(f"{name.replace('_', '-')} must be true or false, got {value}")
     return value
+
+
+def _seconds(settings: Mapping[str, Any], name: str) -> float | None:
+    value = settings.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise UsageError(f"{name.replace('_', '-')} must be a positive number of seconds, got {value}")
+    return float(value)
 
 
 def _workers(value: Any) -> tuple[int | None, Place | None]:

@@ -4,160 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import itertools
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from elsewhere_plugins import DEATH, DEFECT, MEMORY
 
-import fabricated
 import toy
+from fleet_cells import Cells, Result, assert_same, gone, request_fleet
 from mlecs_bench.doors.events import Event, Tell
-from mlecs_bench.doors.registry import Loaded, Registry
 from mlecs_bench.errors import MlecsError, PluginError
 from mlecs_bench.federation import process_fleet
-from mlecs_bench.federation.build import Builder
-from mlecs_bench.federation.checkpoint import server_file
-from mlecs_bench.federation.engine import Cell, CellRun, Outcome
-from mlecs_bench.federation.evaluation import evaluator_of
-from mlecs_bench.federation.fleet import Fleet, FleetRequest, Recipe, build_host, fleet_place, recipe_from_json
+from mlecs_bench.federation.fleet import Fleet, FleetRequest, recipe_from_json
 from mlecs_bench.federation.messages import Message
 from mlecs_bench.federation.process_fleet import ProcessFleet
-from mlecs_bench.federation.turns import KINDS, Ask, DefectError, Refusal, StaleTurn
-from mlecs_bench.plan.plan import Plan
-from mlecs_bench.plan.resolve import planned
+from mlecs_bench.federation.turns import KINDS, Ask, DefectError, DeviceMissing, Refusal, StaleTurn
 from mlecs_bench.testing import checks_of_info
 from mlecs_bench.testing.fleets import ReversedFleet
 from serialised import Elsewhere, SerialisedFleet
-
-SEED, KEY, ROUNDS = 27, "key", 2
-MakeFleet = Callable[[FleetRequest], Fleet]
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Iterator[Path]:
-    """A folder of the import path with the plugins of `elsewhere`, as if they were installed."""
-    folder = tmp_path_factory.mktemp("site")
-    fabricated.install(Path(__file__).parents[1] / "elsewhere", folder)
-    sys.path.insert(0, str(folder))
-    importlib.invalidate_caches()
-    yield folder
-    sys.path.remove(str(folder))
-    importlib.invalidate_caches()
-
-
-@pytest.fixture(scope="module")
-def registry(site) -> Registry:
-    return Registry.installed()
-
-
-@dataclasses.dataclass(frozen=True)
-class Cells:
-    """Makes cells of the toy dataset that differ in their fleets alone."""
-
-    registry: Registry
-    profile: Loaded
-    prepared: object
-    samples: object
-    cache_dir: Path
-
-    def plan(self, algo: str = "multi-fedavg", **changes: object) -> Plan:
-        spec = toy.toy_spec(algo=algo, **({"rounds": ROUNDS, "steps": 1} | changes))
-        return planned(spec, self.registry.algorithm(algo), self.registry.dataset("toy"), self.profile)
-
-    def recipe(self, plan: Plan, turns: Path | None = None) -> Recipe:
-        return Recipe(plan, SEED, KEY, self.prepared.folder, self.cache_dir, turns)
-
-    def run(self, plan: Plan, make: MakeFleet, folder: Path | None = None, tell: Tell | None = None) -> Result:
-        """Run a cell to its end and close its fleet."""
-        recipe = self.recipe(plan, folder)
-        builder = Builder(plan, SEED, self.samples, self.registry)
-        evaluator = evaluator_of(plan, self.samples, self.registry, self.cache_dir)
-        parts = {"registry": self.registry, "builder": builder, "evaluator": evaluator}
-        fleet = make(FleetRequest(recipe, functools.partial(build_host, recipe, **parts)))
-        info = self.registry.algorithm(plan.algorithm.name).info
-        server = builder.server()
-        cell = Cell(
-            algorithm=info.build(plan.options),
-            server=server,
-            fleet=fleet,
-            evaluator=evaluator,
-            key=KEY,
-            rounds=plan.rounds,
-            evaluate_all=True,
-            server_score=plan.server_score,
-            checkpoint=folder and server_file(folder),
-            robustness=plan.robustness,
-        )
-        run = CellRun(cell if tell is None else dataclasses.replace(cell, tell=tell))
-        try:
-            outcome = run.run()
-        finally:
-            fleet.close()
-        return Result(outcome, dict(run.greetings), server.state())
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """All of a finished cell that its record is made of, and the server's state."""
-
-    outcome: Outcome
-    greetings: dict
-    server: dict[str, torch.Tensor]
-
-
-def assert_same(one: Result, other: Result) -> None:
-    assert one.outcome.metrics == other.outcome.metrics
-    assert one.outcome.comm == other.outcome.comm
-    assert one.outcome.cost["steps"] == other.outcome.cost["steps"]
-    fresh = [{id_: dataclasses.replace(g, finished=0) for id_, g in r.greetings.items()} for r in (one, other)]
-    assert fresh[0] == fresh[1]
-    assert not toy.differing(one.server, other.server)
-
-
-@pytest.fixture(scope="module")
-def cells(registry, profile, prepared, samples, tmp_path_factory) -> Cells:
-    loaded = Loaded(profile.name, profile, "mlecs-bench", "0")
-    return Cells(registry, loaded, prepared, samples, tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="module")
-def in_process(cells) -> Callable[[str], Result]:
-    """Return what a cell of an algorithm gives in this process, run once."""
-
-    @functools.cache
-    def result(algo: str) -> Result:
-        return cells.run(cells.plan(algo), lambda request: request_fleet(cells.registry, "in-process", request))
-
-    return result
-
-
-def request_fleet(registry: Registry, name: str, request: FleetRequest) -> Fleet:
-    """Make a fleet by the name that users write."""
-    place = fleet_place(name)
-    own = {"size": place.number, "argument": place.argument}
-    return registry.fleet(place.name).info.make(dataclasses.replace(request, **own))
-
-
-def gone(pid: int, seconds: float = 20.0) -> bool:
-    """Wait until a process is gone, or has ended and waits to be collected by somebody else."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return True
-        except OSError:
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def pids(fleet: ProcessFleet) -> list[int]:
@@ -309,12 +178,20 @@ def test_errors_of_the_other_side_arrive_as_they_are_and_too_many_deaths_in_one_
     assert reply.upload.tensors["x/turns"].item() == 1, "what failed has left nothing"
     assert ask_one(faulty, 1).to_bytes() == reply.to_bytes()
     monkeypatch.setattr(process_fleet, "MOST_DEATHS", 2)
-    with pytest.raises(
-        MlecsError, match=r"^the process of d00 was killed by SIGKILL.*, 2 times in one round; every finished round is"
-    ) as caught:
-        ask_one(faulty, 2, fault=DEATH)
-    assert "\n" not in str(caught.value)
+    missing = ask_one(faulty, 2, fault=DEATH).error()
+    assert type(missing) is DeviceMissing
+    assert str(missing).startswith("the process of d00 was killed by SIGKILL")
+    assert str(missing).endswith(", 2 times in one round; every finished round is kept")
+    assert "\n" not in str(missing)
     assert len(started) == 2, "a process that dies again and again is replaced only so often"
+    assert ask_one(faulty, 2).upload.tensors["x/turns"].item() == 2, "in the next round there is a new one"
+    monkeypatch.setattr(faulty, "_timeout", 0.5)
+    os.kill(pids(faulty)[0], signal.SIGSTOP)
+    late = ask_one(faulty, 3).error()
+    assert (type(late), str(late)) == (DeviceMissing, "d00 gave no reply in round 3 within 0.5 s")
+    os.kill(pids(faulty)[0], signal.SIGCONT)
+    monkeypatch.setattr(faulty, "_timeout", None)
+    assert ask_one(faulty, 3).upload.tensors["x/turns"].item() == 3, "the late turn is taken once"
 
 
 @pytest.mark.slow
