@@ -17,6 +17,8 @@ from mlecs_bench.errors import MlecsError, did_you_mean
 from mlecs_bench.files import disk_failure
 from mlecs_bench.session.environment import ensure_home, quiet_libraries
 
+LONGEST_LINE = 4000
+"""Characters of an error: of a value of thousands, which it shows, the middle is left out."""
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended, as shells count it (128 + SIGINT)."""
 
@@ -131,6 +133,7 @@ def _print_anything() -> None:
 
 def _fail(message: str, code: int) -> int:
     line = " ".join(message.split())
+    line = line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
     print(line if code == INTERRUPTED else f"error: {line}", file=sys.stderr)
     return code
 
