@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from campaigns import damage
-from campaigns.damage import SilentDamageError, Tally, attempted, one_of
+from campaigns import file_damage
+from campaigns.file_damage import SilentDamageError, Tally, attempted, one_of
 from jsonl_files import samples_in
 from vast_files import open_samples, record
 
@@ -56,7 +56,7 @@ def _packed(generator: np.random.Generator, content: bytes, name: str) -> tuple[
     name += ".gz" * packs
     if generator.random() < 0.5:
         return name, whole, False
-    change = one_of(generator, damage.OF_BYTES)
+    change = one_of(generator, file_damage.OF_BYTES)
     damaged = change(generator, whole)
     return name, damaged, packs and _gunzipped(damaged) is None
 
@@ -105,15 +105,15 @@ def vast_annotations(count: int, seed: int, folder: Path) -> Tally:
     tally, generator = Tally("vast annotations"), np.random.default_rng([seed, 1])
     records = [record(name, vast_cap=f"the target of {name}") for name in ("a.1", "b.1", "video2.mp4")]
     for number in range(count):
-        values = damage.odd_json(generator, records) if generator.random() < 0.7 else records
+        values = file_damage.odd_json(generator, records) if generator.random() < 0.7 else records
         listed = generator.random() < 0.6 or not isinstance(values, list)
         text = (
-            damage.as_json(generator, values)
+            file_damage.as_json(generator, values)
             if listed
-            else "\n".join(damage.as_json(generator, value) for value in values)
+            else "\n".join(file_damage.as_json(generator, value) for value in values)
         )
         name = "notes.json" if listed else "notes.jsonl"
-        name, content, must = _packed(generator, damage.to_bytes(text), name)
+        name, content, must = _packed(generator, file_damage.to_bytes(text), name)
         _attempt_vast(tally, f"input {number}", folder / "vast", name, content, must)
     return tally
 
@@ -122,8 +122,10 @@ def msrvtt_annotations(count: int, seed: int, folder: Path) -> Tally:
     """Damage MSR-VTT's own annotation file."""
     tally, generator = Tally("MSR-VTT annotations"), np.random.default_rng([seed, 2])
     for number in range(count):
-        values = damage.odd_json(generator, VIDEOS) if generator.random() < 0.7 else VIDEOS
-        name, content, must = _packed(generator, damage.to_bytes(damage.as_json(generator, values)), "msrvtt.json")
+        values = file_damage.odd_json(generator, VIDEOS) if generator.random() < 0.7 else VIDEOS
+        name, content, must = _packed(
+            generator, file_damage.to_bytes(file_damage.as_json(generator, values)), "msrvtt.json"
+        )
         _attempt_vast(tally, f"input {number}", folder / "msrvtt", name, content, must, fresh=True)
     return tally
 
@@ -170,14 +172,14 @@ PICTURE = _picture()
 
 
 def _jsonl(generator: np.random.Generator) -> bytes:
-    rows = damage.odd_json(generator, ROWS) if generator.random() < 0.8 else ROWS
+    rows = file_damage.odd_json(generator, ROWS) if generator.random() < 0.8 else ROWS
     rows = rows if isinstance(rows, list) else [rows]
-    return damage.to_bytes("\n".join(damage.as_json(generator, row) for row in rows))
+    return file_damage.to_bytes("\n".join(file_damage.as_json(generator, row) for row in rows))
 
 
 def _json(generator: np.random.Generator) -> bytes:
-    rows = damage.odd_json(generator, ROWS) if generator.random() < 0.8 else ROWS
-    return damage.to_bytes(damage.as_json(generator, rows))
+    rows = file_damage.odd_json(generator, ROWS) if generator.random() < 0.8 else ROWS
+    return file_damage.to_bytes(file_damage.as_json(generator, rows))
 
 
 def _csv(generator: np.random.Generator) -> bytes:
@@ -194,7 +196,7 @@ def _csv(generator: np.random.Generator) -> bytes:
             row.append("more")
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator=one_of(generator, ["\n", "\r\n"])).writerows(cells)
-    return damage.to_bytes(buffer.getvalue())
+    return file_damage.to_bytes(buffer.getvalue())
 
 
 ODD_CELLS = (
@@ -253,7 +255,7 @@ def own_tables(count: int, seed: int, folder: Path) -> Tally:
         if not name.endswith(".parquet"):
             name, content, must = _packed(generator, content, name)
         elif generator.random() < 0.6:
-            content = one_of(generator, damage.OF_BYTES)(generator, content)
+            content = one_of(generator, file_damage.OF_BYTES)(generator, content)
         (own / name).write_bytes(content)
         (own / "a.jpg").write_bytes(PICTURE)
         manifest: Any = {**MANIFEST, "samples": name}
@@ -262,7 +264,7 @@ def own_tables(count: int, seed: int, folder: Path) -> Tally:
         text = yaml.safe_dump(manifest)
         if generator.random() < 0.25:
             text = _odd_manifest(generator, manifest)
-        (own / "dataset.yaml").write_bytes(damage.to_bytes(text))
+        (own / "dataset.yaml").write_bytes(file_damage.to_bytes(text))
         label = f"input {number} ({name}, {content[:300]!r}, {text[:200]!r})"
         attempted(tally, label, partial(_attempt_table, own, name, must))
     return tally
@@ -285,9 +287,9 @@ def _attempt_table(own: Path, name: str, must: bool) -> None:
 
 
 def _odd_manifest(generator: np.random.Generator, manifest: Any) -> str:
-    values = damage.odd_json(generator, manifest)
-    text = damage.as_json(generator, values) if generator.random() < 0.5 else ""
-    text = text or damage.to_bytes(str(yaml.safe_dump(manifest))).decode("utf-8", "replace")
+    values = file_damage.odd_json(generator, manifest)
+    text = file_damage.as_json(generator, values) if generator.random() < 0.5 else ""
+    text = text or file_damage.to_bytes(str(yaml.safe_dump(manifest))).decode("utf-8", "replace")
     kind = int(generator.integers(5))
     if kind == 0:
         return text[: int(generator.integers(1, len(text)))]

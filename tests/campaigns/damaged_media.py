@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 import ur_fall_files
-from campaigns import damage
-from campaigns.damage import SilentDamageError, Tally, attempted, one_of
+from campaigns import file_damage
+from campaigns.file_damage import SilentDamageError, Tally, attempted, one_of
 from mlecs_bench.errors import DataError
 from mlecs_plugins.datasets.vast.media import MediaError, read_picture, read_waveform, sample_frames
 from vast_files import SOUND_RATE, open_samples, record, sound_frames, tone, write_media, write_records
@@ -98,7 +98,7 @@ def pictures(count: int, seed: int, folder: Path) -> Tally:
         values = _pixels(number % 7)
         content = png(values)
         forges = generator.random() < 0.4
-        change = _forged if forges else one_of(generator, damage.OF_BYTES)
+        change = _forged if forges else one_of(generator, file_damage.OF_BYTES)
         damaged = change(generator, content)
         path = folder / "a.png"
         path.write_bytes(damaged)
@@ -160,14 +160,14 @@ def media(count: int, seed: int, folder: Path) -> Tally:
     originals = _media(folder)
     for number in range(count):
         name, content = one_of(generator, list(originals.items()))
-        change = one_of(generator, damage.OF_BYTES)
-        at_head = generator.random() < 0.5 and change is not damage.cut
+        change = one_of(generator, file_damage.OF_BYTES)
+        at_head = generator.random() < 0.5 and change is not file_damage.cut
         head = min(len(content), 1200)
         damaged = change(generator, content[:head]) + content[head:] if at_head else change(generator, content)
         path = folder / name
         path.write_bytes(damaged)
         least = len(content) if name == "a.wav" else (1 - SHARE) * len(content)
-        must = change is damage.cut and len(damaged) < least
+        must = change is file_damage.cut and len(damaged) < least
 
         def attempt(path: Path = path, must: bool = must) -> None:
             frames = _refusing(partial(sample_frames, path, 4))
@@ -247,7 +247,7 @@ def archives(count: int, seed: int, folder: Path) -> Tally:
             warnings.simplefilter("ignore")
             content = originals.get(key) if packed is members else None
             content = content or originals.setdefault(key, _archive(scratch / shape, packed))
-        change = one_of(generator, damage.OF_BYTES)
+        change = one_of(generator, file_damage.OF_BYTES)
         damaged = change(generator, content) if packed is members else content
         own = folder / "own"
         shutil.rmtree(own, ignore_errors=True)
@@ -321,7 +321,7 @@ def _odd_table(generator: np.random.Generator, content: bytes) -> bytes:
         rows[row], rows[other] = rows[other], rows[row]
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_MINIMAL).writerows(rows)
-    return damage.to_bytes(buffer.getvalue())
+    return file_damage.to_bytes(buffer.getvalue())
 
 
 def _small_folder(folder: Path) -> Path:
@@ -344,7 +344,7 @@ def ur_fall_tables(count: int, seed: int, folder: Path) -> Tally:
     n = sum(len(rows) for rows in ur_fall_files.LABELS.values())
     for number in range(count):
         path, content = one_of(generator, list(originals.items()))
-        change = _odd_table if generator.random() < 0.7 else one_of(generator, damage.OF_BYTES)
+        change = _odd_table if generator.random() < 0.7 else one_of(generator, file_damage.OF_BYTES)
         damaged = change(generator, content)
         path.write_bytes(damaged)
 
@@ -372,7 +372,7 @@ def ur_fall_archives(count: int, seed: int, folder: Path) -> Tally:
     wanted = ur_fall_files.open_samples(own, folder / "cache").array("rgb")
     for number in range(count):
         path, content = one_of(generator, list(originals.items()))
-        change = one_of(generator, damage.OF_BYTES)
+        change = one_of(generator, file_damage.OF_BYTES)
         damaged = change(generator, content)
         path.write_bytes(damaged)
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 import toy
-from campaigns import damage
-from campaigns.damage import SilentDamageError, Tally, attempted, one_of
+from campaigns import file_damage
+from campaigns.file_damage import SilentDamageError, Tally, attempted, one_of
 from mlecs_bench.models.loading import check_stored_tokenizer
 from mlecs_bench.models.sources import check_files, content_id, is_given_bos
 from mlecs_bench.models.texts import Texts
@@ -88,15 +88,15 @@ def _damaged(generator: np.random.Generator, path: Path, content: bytes) -> byte
         values: Any = json.loads(content)
         if path.name == "tokenizer.json" and generator.random() < 0.6:  # few of its parts are not words
             part = one_of(generator, [key for key in values if key != "model"])
-            odd = damage.odd_json(generator, values[part])
+            odd = file_damage.odd_json(generator, values[part])
             values = {**values, part: odd}
             values["model"] = {**values["model"]}
             if generator.random() < 0.3:
-                values["model"][one_of(generator, list(values["model"]))] = one_of(generator, damage.ODD_VALUES)
+                values["model"][one_of(generator, list(values["model"]))] = one_of(generator, file_damage.ODD_VALUES)
         else:
-            values = damage.odd_json(generator, values)
-        return damage.to_bytes(damage.as_json(generator, values))
-    change = one_of(generator, damage.OF_BYTES)
+            values = file_damage.odd_json(generator, values)
+        return file_damage.to_bytes(file_damage.as_json(generator, values))
+    change = one_of(generator, file_damage.OF_BYTES)
     return bytes(change(generator, content))
 
 

@@ -14,12 +14,13 @@ import time
 import traceback
 from collections import Counter
 
-import hypothesis
 import pytest
-from hypothesis import strategies
 
 import damage
 from damage_targets import targets
+
+hypothesis = pytest.importorskip("hypothesis", reason="of the environment campaigns alone")
+strategies = pytest.importorskip("hypothesis.strategies")
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(7200)]
 COUNT = 2000

@@ -131,7 +131,7 @@ def states_of(host: DeviceHost) -> dict[str, torch.Tensor]:
 
 
 def without_seconds(reply: Reply) -> bytes:
-    return Reply(reply.upload, reply.scores, reply.losses, reply.steps, {}).to_bytes()
+    return Reply(reply.upload, reply.scores, reply.losses, reply.steps, {"training": 0.0, "evaluation": 0.0}).to_bytes()
 
 
 # --------------------------------------------------------------------------------------------------------------- turns
