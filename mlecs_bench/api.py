@@ -118,6 +118,7 @@ if TYPE_CHECKING:
     from mlecs_bench.report.scores import (
         ScoreColumn,
         ScoreLayout,
+        beside_published,
         file_part,
         score_columns,
         score_notes,
@@ -364,6 +365,7 @@ _HOMES = {
     "report.scores": (
         "ScoreColumn",
         "ScoreLayout",
+        "beside_published",
         "file_part",
         "score_columns",
         "score_notes",
@@ -543,6 +545,7 @@ __all__ = [
     "adaptive_step",
     "agreement",
     "answer_pairs",
+    "beside_published",
     "build_host",
     "check_pairs",
     "communication_table",

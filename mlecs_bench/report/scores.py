@@ -379,10 +379,15 @@ def _entry(placed: Placed | None, column: ScoreColumn, asked: Asked, layout: Sco
     expected = row.seeds if layout.sent else asked.seeds  # else the column of seeds says it
     first = column.eval_point == asked.eval_points[0]
     published = layout.published(place, column) if asked.published and first else None
+    number = beside_published(score_number(row, cell, expected), published, row)
+    return _Entry(number, cell, row.directions.get(column.metric, True))
+
+
+def beside_published(number: Number, published: Published | None, row: Row) -> Number:
+    """Return a row's number beside what is published in its place, with a difference only where both are comparable."""
     if published is not None:
         published = replace(published, comparable=not not_comparable(row))
-    number = replace(score_number(row, cell, expected), published=published)
-    return _Entry(number, cell, row.directions.get(column.metric, True))
+    return replace(number, published=published)
 
 
 def score_number(row: Row, cell: SeedMean, seeds: Sequence[int]) -> Number:

@@ -17,6 +17,7 @@ from mlecs_bench.api import (
     Stat,
     StudyView,
     Table,
+    beside_published,
     control_notes,
     file_part,
     honest_sentence,
@@ -201,7 +202,7 @@ def _number(placed: Placed | None, score: ScoreColumn, view: StudyView) -> Numbe
         return None
     first = score.eval_point == view.asked.eval_points[0]
     published = _published_in_table2(placed[0], score) if view.asked.published and first else None
-    return replace(score_number(placed[1], cell, view.asked.seeds), published=published)
+    return beside_published(score_number(placed[1], cell, view.asked.seeds), published, placed[1])
 
 
 def _explained(table: Table, columns: Sequence[ScoreColumn], *more: str) -> Table:
