@@ -150,7 +150,8 @@ def condition(name: str, written: Any) -> Any:
         return type_()
     if isinstance(written, bool) or not isinstance(written, str | int | float | Mapping):
         raise UsageError(f"{name.replace('_', '-')} must be a text, a number or a mapping, got {written!r}")
-    return build_options(type_, type_.fields_of(written), name.replace("_", "-"))
+    fields = {str(field).replace("-", "_"): value for field, value in type_.fields_of(written).items()}
+    return build_options(type_, fields, name.replace("_", "-"))
 
 
 def departing(condition: Any) -> dict[str, Any]:

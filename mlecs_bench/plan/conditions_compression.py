@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from mlecs_bench.doors.hookspecs import Change
 from mlecs_bench.doors.options import option
-from mlecs_bench.errors import check_choice
-from mlecs_bench.plan.conditions_text import Written, pairs_of
+from mlecs_bench.errors import UsageError, check_choice
+from mlecs_bench.plan.conditions_text import Written, headed
 
 CompressionLaw = Literal["none", "fp16", "int8", "topk"]
 """How numbers travel: as they are, as half floats, as bytes on a scale, or the largest changes alone."""
@@ -50,13 +50,14 @@ class Compression:
 
     @classmethod
     def fields_of(cls, written: Written) -> Mapping[str, Any]:
-        """Read ``int8``, ``topk:0.01``, ``law=int8,direction=up``, or a mapping of the fields."""
+        """Read ``int8``, ``topk:0.01,direction=up``, ``law=int8,direction=up``, or a mapping of the fields."""
         if isinstance(written, Mapping):
             return written
-        if "=" in str(written):
-            return pairs_of(str(written), "compression")
-        law, colon, keep = str(written).partition(":")
-        return {"law": law, "keep": keep} if colon else {"law": law}
+        head, pairs = headed(str(written), "compression")
+        law, colon, keep = head.partition(":")
+        if colon and law != "topk":
+            raise UsageError(f"compression {law} takes no number, got '{head}'; a share is for topk, as in topk:0.01")
+        return pairs | ({"law": law} if law else {}) | ({"keep": keep} if colon else {})
 
     def words(self) -> str:
         """Return how messages travel, such as "int8 messages up"."""

@@ -11,7 +11,7 @@ from mlecs_bench.doors.hookspecs import Change
 from mlecs_bench.doors.options import option
 from mlecs_bench.errors import UsageError, did_you_mean
 from mlecs_bench.plan.conditions_rounds import other_fields
-from mlecs_bench.plan.conditions_text import pairs_of
+from mlecs_bench.plan.conditions_text import headed
 from mlecs_bench.plan.structure import canonical_devices, usual_id
 
 PRESETS: Mapping[str, Mapping[str, float]] = {
@@ -74,9 +74,11 @@ class Network:
     @classmethod
     def fields_of(cls, written: Any) -> Mapping[str, Any]:
         """Read the name of a preset, or the fields, among them one that is called preset."""
-        fields: dict[str, Any] = {"preset": written}
-        if isinstance(written, Mapping) or "=" in str(written):
-            fields = dict(written if isinstance(written, Mapping) else pairs_of(str(written), "network"))
+        if isinstance(written, Mapping):
+            fields = dict(written)
+        else:
+            preset, pairs = headed(str(written), "network")
+            fields = {**pairs, **({"preset": preset} if preset else {})}
         if "preset" not in fields:
             return fields
         preset = str(fields.pop("preset"))

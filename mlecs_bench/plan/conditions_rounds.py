@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 from mlecs_bench.doors.hookspecs import Change
 from mlecs_bench.doors.options import default_text, option
 from mlecs_bench.errors import UsageError, check_choice
-from mlecs_bench.plan.conditions_text import pairs_of
+from mlecs_bench.plan.conditions_text import headed, pairs_of
 from mlecs_bench.plan.structure import canonical_devices, usual_id
 
 Sampling = Literal["uniform", "weighted"]
@@ -77,10 +77,12 @@ class Participation:
             away = written.get("away")
             rounds = {id_: str(t) for id_, t in away.items()} if isinstance(away, Mapping) else away
             return {**written, "away": rounds} if away else written
-        if "=" in str(written):
-            return pairs_of(str(written), "participation")
-        whole = isinstance(written, int) or (isinstance(written, str) and written.strip().isdecimal())
-        return {"devices" if whole else "fraction": written}
+        head, pairs = headed(str(written), "participation")
+        if not head:
+            return pairs
+        if head.lstrip("-").isdecimal() and int(head) < 1:
+            raise UsageError(f"participation {head} asks nobody; give a share such as 0.5, or at least 1 device")
+        return {"devices" if head.isdecimal() else "fraction": head, **pairs}
 
     def words(self) -> str:
         """Return what is not as usual in words."""
@@ -171,7 +173,8 @@ class Dropout:
         """Read a probability, which is that of losing the work, or the fields themselves."""
         if isinstance(written, Mapping):
             return written
-        return pairs_of(str(written), "dropout") if "=" in str(written) else {"during": written}
+        head, pairs = headed(str(written), "dropout")
+        return {**pairs, **({"during": head} if head else {})}
 
     def words(self) -> str:
         """Return the probabilities in words."""

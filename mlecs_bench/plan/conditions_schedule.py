@@ -78,7 +78,11 @@ class Scheduled:
                 return {"law": "given", "devices": _told(written)}
             return {**written, "devices": _told(written["devices"])} if "devices" in written else written
         law, colon, text = str(written).partition(":")
-        return {"law": law.strip(), **(pairs_of(text, "schedule") if colon else {})}
+        if not colon or law.strip() not in PARAMETERS:
+            return {"law": law.strip()}  # whoever reads it says which laws there are
+        if not all(pair.partition("=")[2] for pair in text.split(",")):
+            raise UsageError(f"schedule is written markov:fail=0.2,repair=0.5 or duty:on=3,off=1, got '{written}'")
+        return {"law": law.strip(), **pairs_of(text, "schedule")}
 
     def words(self) -> str:
         """Return how modalities come and go; what is told is named, so that two tables can be told apart."""

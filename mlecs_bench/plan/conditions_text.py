@@ -24,6 +24,17 @@ def pairs_of(text: str, what: str) -> dict[str, str]:
     return found
 
 
+def headed(text: str, what: str) -> tuple[str, dict[str, str]]:
+    """Return what stands before the pairs of ``0.5,min-devices=2``, "" for nothing, and the pairs.
+
+    Raises UsageError for anything else.
+    """
+    head, comma, rest = text.partition(",")
+    if "=" in head:
+        return "", pairs_of(text, what)
+    return head.strip(), pairs_of(rest, what) if comma else {}
+
+
 def by_device(written: Mapping[Any, Any], what: str) -> dict[str, Any]:
     """Return values by device, d03 for "3" and "d3", in order; what is no device is left for a check to refuse.
 

@@ -20,6 +20,7 @@ from mlecs_bench.report.comparisons import (
     difference_contents,
     overall,
 )
+from mlecs_bench.report.conditions import conditions_label
 from mlecs_bench.report.evidence import flip_text
 from mlecs_bench.report.frame import (
     BOTH_POINTS,
@@ -32,7 +33,7 @@ from mlecs_bench.report.frame import (
     score_rows,
 )
 from mlecs_bench.report.markdown import report_markdown
-from mlecs_bench.report.pairing import Pair, Pairing, Record, origin_notes
+from mlecs_bench.report.pairing import Pair, Pairing, Record, conditioned, origin_notes
 from mlecs_bench.report.statistics import ALPHA, FEW_SEEDS, MARGIN, POWER, SignFlip
 from mlecs_bench.report.table import Line, Number, Report, Section, Table
 
@@ -265,10 +266,18 @@ def _rows(comparisons: Sequence[AtPoints]) -> list[Row]:
 
 
 def _line(all_: AtPoints, c: Comparison, folders: bool, several: bool) -> Line:
-    arms = (c.candidate.label,) if folders else (c.candidate.label, c.baseline.label)
+    arms = (c.candidate.label,) if folders else _told_apart(c)
     scores = (_score(_common(c, row)) for row in (c.candidate_row, c.baseline_row))
     labels = (c.rho, str(c.n_devices), *arms, *([all_.scored(c)] if several else []))
     return Line(labels, (*scores, *([all_.verdict] if several else []), *difference_contents(c)))
+
+
+def _told_apart(c: Comparison) -> tuple[str, str]:
+    """Return the algorithms of A and B, with the conditions of their federations where these differ."""
+    ours, theirs = c.candidate_row, c.baseline_row
+    if conditions_label(ours.identity) == conditions_label(theirs.identity):
+        return c.candidate.label, c.baseline.label
+    return conditioned(c.candidate, ours), conditioned(c.baseline, theirs)
 
 
 def _values(c: Comparison, row: Row) -> Mapping[int, float]:

@@ -14,6 +14,7 @@ from mlecs_bench.errors import RecordError, UsageError, did_you_mean
 from mlecs_bench.records.names import key_digits, rho_label
 from mlecs_bench.records.results import canonical_json
 from mlecs_bench.report.arrange import NO_CARDS, Arm, Cards, Place, Setting, arrange
+from mlecs_bench.report.conditions import condition_words, conditions_label
 from mlecs_bench.report.controls import NO_FLOOR
 from mlecs_bench.report.frame import Row, build_rows, flatten
 
@@ -91,13 +92,14 @@ def pair_algorithms(
         labels = "; ".join(arm.label for arm in (ours.arms if len(ours.arms) > 1 else arms))
         raise UsageError(f"'{candidate}' and '{baseline}' are the same; name two of: {labels}")
     across = ours.one_setting or theirs.one_setting
-    placed = [
-        Pair((place.arm.label, other.arm.label), setting, (place, row), (other, second.rows[other]))
+    found = [
+        (Pair((place.arm.label, other.arm.label), setting, (place, row), (other, second.rows[other])), second)
         for setting in settings
         for place, row in setting.rows.items()
         if (setting.label, place) in ours.rows
         for second, other in _counterparts(setting, place, theirs, settings if across else [setting])
     ]
+    placed = [pair for pair, _ in found]
     if not placed:
         of = [[s.rows[p] for s in settings for p in s.rows if (s.label, p) in side.rows] for side in sides]
         raise RecordError(
@@ -105,7 +107,7 @@ def pair_algorithms(
             f"{_nearest(of[0], of[1], OF_AN_ALGORITHM)}; run both with the same settings"
         )
     notes = [
-        *_alone_notes(settings, placed, (*ours.arms, *theirs.arms)),
+        *_alone_notes(settings, found, (*ours.arms, *theirs.arms)),
         *_control_notes(arms, theirs.arms, folder),
         *(_setting_notes(placed) if across else ()),
     ]
@@ -124,7 +126,10 @@ class _Side:
 def _counterparts(
     setting: Setting, place: Place, side: _Side, settings: Sequence[Setting]
 ) -> list[tuple[Setting, Place]]:
-    """Return where the other side has what stands at a place: in the same setting, and only failing that in others."""
+    """Return where the other side has what stands at a place: in the same setting, and only failing that in others.
+
+    Of the others those count that differ in the fewest things, and of these the ones with the fewest conditions.
+    """
     found = [
         (one, other)
         for one in settings
@@ -132,7 +137,13 @@ def _counterparts(
         if (one.label, other) in side.rows and replace(other, arm=place.arm) == place
         if (one.label, other) != (setting.label, place)
     ]
-    return [(one, other) for one, other in found if one is setting] or found
+    same = [(one, other) for one, other in found if one is setting]
+    if same or not found:
+        return same
+    ours = setting.rows[place].identity
+    theirs = [one.rows[other].identity for one, other in found]
+    distances = [(len(apart(ours, other, OF_AN_ALGORITHM)), len(condition_words(other))) for other in theirs]
+    return [where for where, distance in zip(found, distances, strict=True) if distance == min(distances)]
 
 
 def _named(name: str, settings: Sequence[Setting], variants: Mapping[str, str], folder: str) -> _Side:
@@ -141,7 +152,8 @@ def _named(name: str, settings: Sequence[Setting], variants: Mapping[str, str], 
     found = [(label, place) for label, place, _ in every if name in (place.arm.algo, place.arm.label)]
     if found:
         return _side(found)
-    found = [
+    found = [(label, place) for label, place, row in every if _words(name) == _words(conditioned(place.arm, row))]
+    found = found or [
         (label, place)
         for label, place, row in every
         if any(_is_printed_of(name, place, record, variants) for record in row.records)
@@ -154,6 +166,7 @@ def _named(name: str, settings: Sequence[Setting], variants: Mapping[str, str], 
     if name in references:
         raise UsageError(f"'{name}' is a trivial reference, not an algorithm; tables of scores show it beside them")
     known = {text for _, place, _ in every for text in (place.arm.algo, place.arm.label)}
+    known |= {conditioned(place.arm, row) for _, place, row in every if condition_words(row.identity)}
     raise UsageError(f"no algorithm '{name}' in {folder}. {did_you_mean(name, known)}")
 
 
@@ -173,12 +186,17 @@ def _is_printed_of(name: str, place: Place, record: Record, variants: Mapping[st
     cell = f"{place.arm.label} {place.data.label} rho {place.rho} {place.n_devices} devices seed {identity['seed']}"
     words = _words(name)
     return place.arm.algo in words and words <= _words(
-        f"{place.arm.algo} {cell} {variants.get(str(record['key']), '')}"
+        f"{place.arm.algo} {cell} {variants.get(str(record['key']), '')} {conditions_label(identity)}"
     )
 
 
 def _words(label: str) -> set[str]:
-    return set(re.sub(r"[()\[\]\"|\\*=]|, ", " ", label).split())
+    return set(re.sub(r"[()\[\]\"|\\*=,]", " ", label).split())
+
+
+def conditioned(arm: Arm, row: Row) -> str:
+    """Return an algorithm with the conditions of its federation, such as "ml-ecs (static)"."""
+    return f"{arm.label} ({conditions_label(row.identity)})"
 
 
 def _setting_notes(placed: Sequence[Pair]) -> list[str]:
@@ -198,9 +216,16 @@ def _control_notes(arms: Sequence[Arm], baselines: Sequence[Arm], folder: str) -
     return [f"compare with '{arm.label}', too: {arm.control.says}" for arm in floors if arm.control]
 
 
-def _alone_notes(settings: Sequence[Setting], placed: Sequence[Pair], arms: Sequence[Arm]) -> list[str]:
-    """Return what rows of the algorithms have no counterpart, by setting, the rates of one in one line."""
-    paired = {(pair.setting.label, place) for pair in placed for place, _ in (pair.candidate, pair.baseline)}
+def _alone_notes(settings: Sequence[Setting], found: Sequence[tuple[Pair, Setting]], arms: Sequence[Arm]) -> list[str]:
+    """Return what rows of the algorithms have no counterpart, by setting, the rates of one in one line.
+
+    `found` are the pairs with the setting of their second rows.
+    """
+    paired = {
+        where
+        for pair, second in found
+        for where in ((pair.setting.label, pair.candidate[0]), (second.label, pair.baseline[0]))
+    }
     rates: dict[tuple[str, str, int, str], list[str]] = {}
     for setting in settings:
         for place in setting.rows:

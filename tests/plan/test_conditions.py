@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
@@ -125,6 +126,33 @@ def test_every_condition_is_equal_however_it_is_written_and_survives_json():
             assert plan_from_json(made.to_json(), REGISTRY) == made
 
 
+def test_what_stands_before_pairs_is_the_short_form_and_dashes_are_underscores():
+    for name, mixed, fields in (
+        ("compression", "topk:0.05,direction=up", {"law": "topk", "keep": 0.05, "direction": "up"}),
+        ("participation", "0.5,min-devices=2,too-few=repeat", {"fraction": 0.5, "min_devices": 2, "too_few": "repeat"}),
+        ("participation", "2, min-devices=1", {"devices": 2, "min_devices": 1}),
+        ("dropout", "0.1,after=0.05", {"during": 0.1, "after": 0.05}),
+        ("network", "4g,deadline=30", {"preset": "4g", "deadline": 30}),
+        ("partition", "dirichlet:0.3,min-samples=5", {"law": "dirichlet", "number": 0.3, "min-samples": 5}),
+    ):
+        assert condition(name, mixed) == condition(name, fields) != condition(name, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "words"),
+    [
+        ("participation", "0", "participation 0 asks nobody; give a share such as 0.5, or at least 1 device"),
+        ("participation", -2, "participation -2 asks nobody"),
+        ("compression", "int8:2", "compression int8 takes no number, got 'int8:2'; a share is for topk"),
+        ("schedule", "weekly:3", "option 'law' of schedule must be one of static, markov, duty, given, got 'weekly'"),
+        ("schedule", "duty:3,1", "schedule is written markov:fail=0.2,repair=0.5 or duty:on=3,off=1, got 'duty:3,1'"),
+    ],
+)
+def test_a_slip_in_the_short_form_is_met_with_how_it_is_written(name, written, words):
+    with pytest.raises(UsageError, match=re.escape(words)):
+        condition(name, written)
+
+
 def test_the_usual_conditions_stand_in_no_identity_no_name_and_no_table():
     usual = plan(**dict.fromkeys(TYPES))
     assert usual == plan()
@@ -155,7 +183,7 @@ def test_compression_is_named_by_its_law_its_share_and_its_direction():
         ("topk:1", "compression: the share that topk keeps must be above 0 and below 1, such as 0.01, got 1.0"),
         ("topk:0", "above 0 and below 1, such as 0.01, got 0.0"),
         ("topk:few", "option 'keep' of compression must be a number, got 'few'"),
-        ("int8:0.5", "compression: a share is kept by topk and by no other, such as topk:0.5"),
+        ("int8:0.5", "compression int8 takes no number, got 'int8:0.5'; a share is for topk, as in topk:0.01"),
         ("direction=up", "compression: a direction needs a law, such as law=int8,direction=up"),
         ("law=int8,direction=out", "option 'direction' of compression must be one of both, up, down, got 'out'"),
         ({"kind": "int8"}, "compression has no option 'kind'. Known: direction, keep, law"),
@@ -234,7 +262,7 @@ def test_a_dealing_is_named_by_its_law_and_what_is_not_as_usual_in_it():
     [
         ({"participation": 0.1}, "participation 0.1 of 3 devices is none; give at least 0.17, or more devices"),
         ({"participation": 4}, "participation asks 4 devices a round of 3; give at most 3"),
-        ({"participation": -1}, "devices must be at least 1, got -1"),
+        ({"participation": -1}, "participation -1 asks nobody"),
         ({"participation": 1.5}, "fraction must be above 0 and at most 1, got 1.5"),
         ({"participation": "half"}, "option 'fraction' of participation must be a number, got 'half'"),
         ({"participation": {"fraction": 0.5, "devices": 2}}, "fraction and devices exclude each other"),

@@ -287,6 +287,23 @@ def test_a_label_of_a_setting_compares_it_with_another_and_says_what_differs(tmp
     assert any("training.budget equal / paper" in note for note in found["notes"])
 
 
+def test_a_condition_is_held_against_the_usual_one_and_both_are_named(tmp_path):
+    int8 = {"compression": {"law": "int8"}}
+    conditions = [int8, {"partition": {"law": "dirichlet", "number": 0.3}}, {"dropout": {"during": 0.2}, **int8}]
+    others = [record for one in conditions for record in with_all(runs("ml-ecs", THEIRS), conditions=one)]
+    folder = write(tmp_path / "study", runs("ml-ecs", OURS), others)
+    for usual in ("ml-ecs", "ml-ecs (static)"):
+        found = values("ml-ecs (int8 messages)", usual, folder, "--stat", "avg")
+        sides = {(c["a"]["mean"], c["b"]["mean"]) for c in found["comparisons"]}
+        assert sides == {(statistics.fmean(THEIRS), statistics.fmean(OURS))}, usual
+        assert not any("only ml-ecs has" in note and "static" in note for note in found["notes"])
+        text = printed("ml-ecs (int8 messages)", usual, folder, "--stat", "avg")
+        assert "| ml-ecs (int8 messages) | ml-ecs (static) |" in " ".join(text.split())
+    words = refused(2, "ml-ecs (int8 mesages)", "ml-ecs", folder)
+    assert "Did you mean 'ml-ecs (int8 messages)'?" in words
+    assert values("ml-ecs (dropout 0.2,int8 messages)", "ml-ecs (static)", folder, "--stat", "avg")["comparisons"]
+
+
 def test_two_seeds_decide_nothing(tmp_path):
     far = [0.9 + 0.0001 * i for i in range(5)]
     for n, expected in ((2, "undecided"), (3, "better")):
