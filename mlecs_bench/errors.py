@@ -22,6 +22,10 @@ class UsageError(MlecsError):
 
     exit_code = 2
 
+    def __str__(self) -> str:
+        """Return the one line: what a user has given may hold ends of lines, which are shown as such."""
+        return "\\n".join(super().__str__().splitlines())
+
 
 class DataError(MlecsError):
     """Data is missing, corrupt or inconsistent; the message names the file."""

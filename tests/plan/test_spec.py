@@ -191,3 +191,10 @@ def test_a_mapping_without_seeds_gets_those_of_the_protocol():
 def test_a_rate_is_written_as_on_the_command_line():
     for rho, text in ((0.5, "0.5"), (1, "1"), (1.0, "1"), ({"vision": 1.0, "audio": 0.25}, "audio=0.25,vision=1")):
         assert rho_text(rho) == text
+
+
+def test_a_refusal_stays_one_line_whatever_is_given():
+    for name in ("\n", "a\r\nb", "a\u2028b"):
+        words = refusal(set={name: 1})
+        assert len(words.splitlines()) == 1
+        assert "\\n" in words
