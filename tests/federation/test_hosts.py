@@ -445,8 +445,10 @@ def test_asks_replies_and_refusals_come_back_from_bytes_as_they_were():
     for kind, text in itertools.product(KINDS, ("", "one line", "größe\nTraceback:\n  x\n", "\n")):
         refusal = Refusal(kind, text)
         assert Refusal.from_bytes(refusal.to_bytes()) == refusal
-        assert type(refusal.error()) is KINDS[kind]
-        assert str(refusal.error()) == text
+        error = refusal.error()
+        assert type(error) is KINDS[kind]
+        assert error.args == (text,)
+        assert str(error) == ("\\n".join(text.splitlines()) if KINDS[kind] is UsageError else text)
 
 
 def test_bytes_of_an_ask_are_these():
