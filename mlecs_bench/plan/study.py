@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -42,6 +43,10 @@ from mlecs_bench.plan.spec import RunSpec
 FILE_KEYS = ("title", "about", "candidate", "report", "layout", "track", "settings", "blocks")
 BLOCK_KEYS = (*SPEC_KEYS, "n_seeds")
 STUDY_FILE = "study.yaml"
+PATH_KEYS = ("slm", "llm", "proxy", "device_slm", "profile", "bertscore_model", "data_options")
+"""Settings that may name files or folders beside `data_dir`."""
+VARIABLE = re.compile(r"\$([A-Za-z_]\w*|\{[A-Za-z_]\w*\})(/.*)?")
+"""A value that is a path by a variable of the machine."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,19 @@ class Study:
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds that every run of the study has, whatever its block; raises UsageError for none."""
-        asked = [
+        return tuple(sorted(set.intersection(*self._seeds_of_blocks())))
+
+    @property
+    def further_seeds(self) -> tuple[int, ...]:
+        """The seeds that runs of some blocks alone have; raises UsageError for none."""
+        asked = self._seeds_of_blocks()
+        return tuple(sorted(set.union(*asked) - set.intersection(*asked)))
+
+    def _seeds_of_blocks(self) -> list[set[int]]:
+        return [
             set(chosen_seeds(_setting(self, block, "seeds"), _setting(self, block, "n_seeds")))
             for block in self.blocks.values()
         ]
-        return tuple(sorted(set.intersection(*asked)))
 
     def overlaid(self, flags: Mapping[str, Any]) -> Study:
         """Return the study with settings replaced, in all blocks, by the flags that were given."""
@@ -100,6 +113,7 @@ class Study:
 
     def _specs_of(self, block: Mapping[str, Any], find_registry: Callable[[], Registry]) -> Iterator[RunSpec]:
         settings = merged(self.settings, block)
+        settings |= {name: _of_this_machine(settings[name]) for name in PATH_KEYS if name in settings}
         if settings.get("data_dir"):
             settings["data_dir"] = expanded(str(settings["data_dir"]))
         seeds = chosen_seeds(settings.pop("seeds", None), settings.pop("n_seeds", None))
@@ -230,6 +244,21 @@ def expanded(folder: str) -> str:
     if "$" in path:
         name = path[path.index("$") :].strip("${}").split("/")[0].rstrip("}")
         raise UsageError(f"the study needs your data: set the variable {name} to its folder, or give --data-dir")
+    return path
+
+
+def _of_this_machine(value: Any) -> Any:
+    """Return a setting with $VARIABLE or $VARIABLE/path replaced, in lists and mappings too; other $ signs stay."""
+    if isinstance(value, Mapping):
+        return {name: _of_this_machine(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_of_this_machine(one) for one in value]
+    if not isinstance(value, str) or not VARIABLE.fullmatch(value):
+        return value
+    path = os.path.expandvars(value)
+    if path == value:
+        name = value.split("/")[0].strip("${}")
+        raise UsageError(f"the study names a file or folder of your machine: set the variable {name} to it")
     return path
 
 

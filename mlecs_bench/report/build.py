@@ -41,10 +41,11 @@ class Wanted:
     """What a report shows: when devices are scored, the algorithm that is held against the others, published values.
 
     `diagnostics` shows those of datasets in tables. `candidate` None: that of the first study that names one of the
-    algorithms, else the algorithm with ablations, else the last one. `studies` add their sections, in place of some of
-    the report's own. Tables of scores show `metrics` (none: all of them) and `stats`. `seeds` are those that were asked
-    for (none: all that occur), `about` is what the study says of itself. `answers` are the paths of records by key,
-    beside which there may be answers to show; `variants` say in what a record departs from the usual, by key.
+    algorithms, else the algorithm with ablations, else the last one. `studies` add their sections, in place of some
+    of the report's own. Tables of scores show `metrics` (none: all of them) and `stats`. `seeds` are those that
+    were asked for (none: all that occur), `further_seeds` those of some blocks of the study alone, `about` is what
+    the study says of itself. `answers` are the paths of records by key, beside which there may be answers to show;
+    `variants` say in what a record departs from the usual, by key.
     """
 
     eval_points: tuple[EvalPoint, ...] = BOTH_POINTS
@@ -57,6 +58,7 @@ class Wanted:
     metrics: tuple[str, ...] = ()
     stats: tuple[Stat, ...] = USUAL_STATS
     seeds: tuple[int, ...] = ()
+    further_seeds: tuple[int, ...] = ()
     about: str = ""
 
     def asked(self, rows: Sequence[Row], candidate: str) -> Asked:
@@ -64,7 +66,7 @@ class Wanted:
         return Asked(
             eval_points=self.eval_points,
             candidate=candidate,
-            seeds=expected_seeds(rows, self.seeds),
+            seeds=expected_seeds(rows, self.seeds, self.further_seeds),
             published=self.published,
             diagnostics=self.diagnostics,
             metrics=self.metrics,

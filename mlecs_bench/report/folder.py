@@ -111,7 +111,8 @@ def built_report(folder: Path, choice: Choice, warn: Callable[[str], None]) -> B
         variants=variants,
         metrics=choice.metrics,
         stats=choice.stats,
-        seeds=_seeds(study),
+        seeds=_seeds(study)[0],
+        further_seeds=_seeds(study)[1],
         about=study.about if study else "",
     )
     cards = known_cards(found.records, registry)
@@ -138,12 +139,12 @@ def _candidate(
     return next((name for name in named if name in there), None) or with_ablations(records, registry)
 
 
-def _seeds(study: Study | None) -> tuple[int, ...]:
-    """Return the seeds that a study asked for, none where there is no study or its file says none that can be read."""
+def _seeds(study: Study | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the seeds that a study asked for everywhere, and in some blocks alone; none where its file says none."""
     try:
-        return study.seeds if study else ()
+        return (study.seeds, study.further_seeds) if study else ((), ())
     except UsageError:
-        return ()
+        return (), ()
 
 
 def _check_folder(folder: Path) -> None:

@@ -294,6 +294,10 @@ def not_comparable(row: Row) -> list[str]:
     return [reason for reason, holds in found.items() if holds]
 
 
-def expected_seeds(rows: Sequence[Row], asked: Sequence[int] = ()) -> tuple[int, ...]:
-    """Return the seeds that every row should have: those that a study asked for, else all that occur."""
-    return tuple(sorted(asked)) or tuple(sorted({seed for row in rows for seed in row.seeds}))
+def expected_seeds(rows: Sequence[Row], asked: Sequence[int] = (), elsewhere: Sequence[int] = ()) -> tuple[int, ...]:
+    """Return the seeds that every row should have: those that a study asked for, else all that occur.
+
+    Of the seeds that the study asked for in some of its blocks alone (`elsewhere`) those count that occur in a row.
+    """
+    occurring = {seed for row in rows for seed in row.seeds}
+    return tuple(sorted({*asked, *(occurring & {*elsewhere})} or occurring))

@@ -87,6 +87,7 @@ def started(arguments: Sequence[str], log: Path) -> Child:
     """Start `mlecs-bench` with these arguments in a forked child, whose output goes to the file `log`."""
     sys.stdout.flush()
     sys.stderr.flush()
+    log.write_bytes(b"")  # a child may be stopped before it opens its log
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # later Pythons warn of forks beside threads
         pid = os.fork()

@@ -223,6 +223,12 @@ def test_seeds_of_a_block_replace_those_of_the_study():
         assert [spec.seeds for spec in study_of({**ONE, **block}, **settings).specs()] == [seeds]
 
 
+def test_seeds_of_all_blocks_and_of_some_are_told_apart():
+    study = study_of({**ONE, "seeds": [1, 2, 3]}, {**ONE, "seeds": [2, 3, 4]}, {**ONE, "seeds": [9, 3, 2]})
+    assert (study.seeds, study.further_seeds) == ((2, 3), (1, 4, 9))
+    assert (study_of(ONE).seeds, study_of(ONE).further_seeds) == (PROTOCOL, ())
+
+
 def test_a_flag_for_seeds_replaces_them_everywhere():
     for named in ({"n_seeds": 2}, {"seeds": [5, 6]}, {}):
         for study in (study_of(ONE, **named), study_of({**ONE, **named})):
@@ -405,6 +411,21 @@ def test_a_variable_that_is_not_set_is_named(monkeypatch):
     for text in ("$MLECS_TEST_DATA", "$MLECS_TEST_DATA/vast", "${MLECS_TEST_DATA}", "/a/${MLECS_TEST_DATA}/b"):
         with pytest.raises(UsageError, match="set the variable MLECS_TEST_DATA to its folder, or give --data-dir"):
             study_of({**ONE, "data_dir": text}).specs()
+
+
+def test_models_and_towers_may_lie_where_variables_say(monkeypatch):
+    monkeypatch.setenv("MLECS_TEST_MODELS", "/my/models")
+    monkeypatch.delenv("MLECS_TEST_NONE", raising=False)
+    towers = {"vision_tower": "$MLECS_TEST_MODELS/tower.pth", "features": "towers"}
+    models = {"slm": ["${MLECS_TEST_MODELS}/a", "gpt2"], "llm": "$MLECS_TEST_MODELS", "data_options": towers}
+    specs = study_of({**ONE, **models, "algo": "fedmllm", "options": {"prompt_suffix": "$MLECS_TEST_MODELS"}}).specs()
+    assert [spec.slm for spec in specs] == ["/my/models/a", "gpt2"]
+    assert {spec.llm for spec in specs} == {"/my/models"}
+    assert [dict(spec.data_options) for spec in specs] == [{**towers, "vision_tower": "/my/models/tower.pth"}] * 2
+    assert [dict(spec.options) for spec in specs] == [{"prompt_suffix": "$MLECS_TEST_MODELS"}] * 2  # is no path
+    for key in ("slm", "llm", "proxy", "bertscore_model"):
+        with pytest.raises(UsageError, match=r"set the variable MLECS_TEST_NONE to it"):
+            study_of({**ONE, key: "$MLECS_TEST_NONE/x"}).specs()
 
 
 def test_a_flag_for_the_data_needs_no_variable(monkeypatch):

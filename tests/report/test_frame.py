@@ -39,6 +39,8 @@ def test_the_expected_seeds_are_those_asked_for_or_all_that_occur():
     assert expected_seeds(build_rows(scored(seeds=PROTOCOL_SEEDS[:2]))) == PROTOCOL_SEEDS[:2]
     ours = [make_record(algo=a, seed=s) for a in ("a", "b") for s in (1, 2, 3)]
     assert expected_seeds(build_rows(ours[:-1])) == (1, 2, 3)
+    assert expected_seeds(build_rows(ours[:-1]), (1, 2), (3, 4)) == (1, 2, 3)  # 4 belongs to other blocks
+    assert expected_seeds(build_rows(ours[:-1]), (1, 2)) == (1, 2)
 
 
 def test_the_summary_holds_both_points_of_evaluation_and_the_values_by_seed():
