@@ -159,13 +159,15 @@ class GainLine:
 class GainPanel:
     """Gains of one data set against one swept number; `metric` names the gains, `what` the number.
 
-    `every`: the values are all there are, such as rounds, and not those that somebody chose.
+    `base` is the value that the other panels share. `every`: the values are all there are, such as rounds, and not
+    those that somebody chose.
     """
 
     title: str
     metric: str
     what: str
     lines: Sequence[GainLine]
+    base: float | None = None
     every: bool = False
 
 

@@ -53,6 +53,8 @@ LINE_HEIGHT = 10.0
 """Points from one line of a label to the next."""
 NARROWEST_AXIS = 100.0
 """Points along the x axis of the narrowest panel, beside which tick labels have to find room."""
+LABEL_ROOM = 60.0
+"""Points that the labels of a panel's y axis take of its width, and the space between panels."""
 ENOUGH_TICKS = 3
 """Ticks of a logarithmic axis at which powers of ten need no other numbers between them."""
 MOST_MARKERS = 7
@@ -167,6 +169,7 @@ def spending_figure(panels: Sequence[SpendingPanel]) -> Figure:
 def gains_figure(panels: Sequence[GainPanel]) -> Figure:
     """Return gains against swept numbers, about a line at zero: a colour per label, a dashed line at the second point.
 
+    A dotted line stands at the base.
     All panels of one metric have the same scale. Values have an axis of powers of two where the largest is more than 8
     times the smallest, and stand beside each other where lines share them. Raises ValueError without panels or for a
     panel without lines.
@@ -183,6 +186,8 @@ def gains_figure(panels: Sequence[GainPanel]) -> Figure:
         alike = [line for other in panels if other.metric == panel.metric for line in other.lines]
         _scale_scores(ax, [Estimate(0.0), *(gain for line in alike for gain in line.gains)])
         ax.axhline(0, color="black", linewidth=0.8, zorder=1.5)
+        if panel.base is not None:
+            ax.axvline(panel.base, color="#777777", linestyle=":", linewidth=0.9, zorder=1)
         _draw_gains(ax, panel, looks, points)
     handles: dict[str, tuple[Artist, ...]] = {
         label: (line_handle(_gain_look(look, first=True)),) for label, look in looks.items()
@@ -310,12 +315,14 @@ def _set_log_ticks(
     ax.minorticks_off()
 
 
-def _are_apart(ax: Axes, one: float, other: float, text: Callable[[float], str]) -> bool:
-    """Have two ticks of an axis room for their labels beside each other?"""
+def _are_apart(
+    ax: Axes, one: float, other: float, text: Callable[[float], str], length: float = NARROWEST_AXIS
+) -> bool:
+    """Have two ticks of an axis of so many points room for their labels beside each other?"""
     to_axes = ax.transScale + ax.transLimits
     distance = abs(to_axes.transform((one, 0))[0] - to_axes.transform((other, 0))[0])
     room = (text_width(text(one)) + text_width(text(other))) / 2 + text_width("0")
-    return bool(distance * NARROWEST_AXIS >= room)
+    return bool(distance * length >= room)
 
 
 def _count_text(count: float) -> str:
@@ -411,7 +418,7 @@ def _draw_gains(ax: Axes, panel: GainPanel, looks: Mapping[str, Look], points: S
 
 
 def _scale_swept(ax: Axes, panel: GainPanel) -> None:
-    """Set the axis of a swept number, with ticks at its values as far as they have room."""
+    """Set the axis of a swept number, with a tick at each of its values, named where there is room."""
     from matplotlib.ticker import MaxNLocator
 
     values = sorted({value for line in panel.lines for value in line.values})
@@ -426,12 +433,19 @@ def _scale_swept(ax: Axes, panel: GainPanel) -> None:
     if panel.every:
         ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
         return
-    ticks: list[float] = []
-    for value in (low, high, *values[1:-1]):
-        if all(_are_apart(ax, value, other, "{:g}".format) for other in ticks):
-            ticks.append(value)
-    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    named: list[float] = []
+    for value in (*([] if panel.base is None else [panel.base]), low, high, *values):
+        if all(_are_apart(ax, value, other, "{:g}".format, _axis_room(ax)) for other in named):
+            named.append(value)
+    ax.set_xticks(values, [f"{value:g}" if value in named else "" for value in values])
     ax.minorticks_off()
+
+
+def _axis_room(ax: Axes) -> float:
+    """Return about how many points the x axis of a panel is long, before anything is laid out."""
+    spec = ax.get_subplotspec()
+    columns = 1 if spec is None else spec.get_gridspec().ncols
+    return float(ax.figure.bbox.width / ax.figure.dpi * POINTS_PER_INCH / columns - LABEL_ROOM)
 
 
 def _draw_interval(ax: Axes, place: float, estimate: Estimate, colour: str) -> None:

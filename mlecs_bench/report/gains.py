@@ -23,7 +23,7 @@ SHOWN: tuple[Stat, ...] = ("avg", "server")
 """The scores whose gains are shown, a table and a figure each: the average device and the server."""
 OWN_POINT: EvalPoint = "local"
 """When devices are scored in rounds before the last."""
-ROUND, ROUND_WORDS = "round", "after each round"
+ROUND, ROUND_WORDS = "round", "after each round of the base"
 MOST_ROUNDS = 20
 """Rounds that a table shows of a run; the figure has all."""
 
@@ -228,13 +228,13 @@ def _contents(one: Comparison) -> list[Number | None]:
 
 def _caption(gains: Gains, asked: Asked) -> str:
     several = len(asked.points_of(gains.stat)) > 1
-    rounds = "" if not gains.by_round else f" {_round_words(gains)}: neither corrected nor judged."
+    rounds = f" {_round_words(gains)} These are not corrected and have no verdict." if gains.by_round else ""
     both = " Holds at both: the verdict of both points, undecided where they differ." if several else ""
     return (
         f"{_what(gains, asked)} Mean ± sd (ddof = 1), low and high the ends of Student's t interval, 95 %; p: "
         f"two-sided paired t-test, corrected: Holm over the lines of the table{' at one point' if several else ''}, "
-        f"the base once.{both} Better, worse: the corrected p is below {ALPHA:g} and the interval above or below zero; tied: it lies "
-        f"within ±{MARGIN:g}; undecided: neither, or fewer than {FEW_SEEDS} seeds.{rounds}"
+        f"the base once.{both} Better, worse: the corrected p is below {ALPHA:g} and the interval above or below zero; "
+        f"tied: it lies within ±{MARGIN:g}; undecided: neither, or fewer than {FEW_SEEDS} seeds.{rounds}"
     )
 
 
@@ -249,8 +249,8 @@ def _what(gains: Gains, asked: Asked) -> str:
 
 
 def _round_words(gains: Gains) -> str:
-    of = "" if gains.stat == SERVER else " after local training alone, which is all that records hold of them"
-    return f"After each round of the base's runs: scored{of}"
+    at = "" if gains.stat == SERVER else ", scored after local training, the one point that records hold of every round"
+    return f"Round: the base's runs after each of their rounds{at}."
 
 
 # --------------------------------------------------------------------------------------------------------- figures
@@ -260,12 +260,13 @@ def draw_gains_of(gains: Gains, asked: Asked, suffix: str = "") -> Figure:
     """Return a panel per axis, and one of rounds where they were scored: a line per algorithm and point."""
     panels = [_panel(axis, gains, asked) for axis in gains.swept.axes]
     if gains.by_round:
+        when = f", {OWN_POINT}" if len(asked.points_of(gains.stat)) > 1 else ""
         lines = list(_lines(gains.by_round, (OWN_POINT,)))
-        panels.append(GainPanel(ROUND_WORDS, f"gain in {gains.score}", ROUND, lines, every=True))
+        panels.append(GainPanel(f"{ROUND_WORDS}{when}", f"gain in {gains.score}", ROUND, lines, every=True))
     return draw_gains(
         f"{gains.name}{suffix}",
         f"{gains.swept.data.label}: gain in {gains.score} over {gains.swept.floor.label}",
-        f"{_what(gains, asked)}{f' {_round_words(gains)}.' if gains.by_round else ''}",
+        f"{_what(gains, asked)} Dotted: the base.{f' {_round_words(gains)}' if gains.by_round else ''}",
         panels,
         gains.rows(),
     )
@@ -273,7 +274,9 @@ def draw_gains_of(gains: Gains, asked: Asked, suffix: str = "") -> Figure:
 
 def _panel(axis: Axis, gains: Gains, asked: Asked) -> GainPanel:
     own = [gain for gain in gains.on_axes if gain.axis == axis.path]
-    return GainPanel(axis.words, f"gain in {gains.score}", axis.name, list(_lines(own, asked.points_of(gains.stat))))
+    lines = list(_lines(own, asked.points_of(gains.stat)))
+    base = gains.swept.base.numbers[axis.path]
+    return GainPanel(axis.words, f"gain in {gains.score}", axis.name, lines, base)
 
 
 def _lines(gains: Sequence[Gain], points: Sequence[EvalPoint]) -> Iterator[GainLine]:
