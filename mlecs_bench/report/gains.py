@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
@@ -89,12 +90,17 @@ def _on_axes(swept: Swept, stat: Stat, asked: Asked) -> tuple[Gain, ...]:
     pairs = [of_arm for of_spot in by_spot.values() for of_arm in of_spot]
     tested = iter(at_points([corrected(of_point) for of_point in zip(*pairs, strict=True)]))
     found = {where: [next(tested) for _ in of_spot] for where, of_spot in by_spot.items()}
-    return tuple(
-        Gain(axis.path, value, one)
+    by_axis = [
+        [Gain(axis.path, value, one) for value, spot in axis.spots.items() for one in found[id(spot)]]
         for axis in swept.axes
-        for value, spot in axis.spots.items()
-        for one in found[id(spot)]
-    )
+    ]
+    return tuple(gain for gains in by_axis for gain in _moving(gains))
+
+
+def _moving(gains: Sequence[Gain]) -> list[Gain]:
+    """Return the gains on one axis of the algorithms that have several there, and not that of the base alone."""
+    counts = Counter(gain.arm for gain in gains)
+    return [gain for gain in gains if counts[gain.arm] > 1]
 
 
 def _compared(swept: Swept, spot: Spot, arm: Arm, stat: Stat, point: EvalPoint) -> Comparison | None:
@@ -258,7 +264,8 @@ def _round_words(gains: Gains) -> str:
 
 def draw_gains_of(gains: Gains, asked: Asked, suffix: str = "") -> Figure:
     """Return a panel per axis, and one of rounds where they were scored: a line per algorithm and point."""
-    panels = [_panel(axis, gains, asked) for axis in gains.swept.axes]
+    shown = {gain.axis for gain in gains.on_axes}
+    panels = [_panel(axis, gains, asked) for axis in gains.swept.axes if axis.path in shown]
     if gains.by_round:
         when = f", {OWN_POINT}" if len(asked.points_of(gains.stat)) > 1 else ""
         lines = list(_lines(gains.by_round, (OWN_POINT,)))

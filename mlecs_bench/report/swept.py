@@ -92,9 +92,17 @@ class Swept:
         return [self.base, *others]
 
     def rivals(self) -> list[Arm]:
-        """Return the algorithms that are held against the control: all but itself and ablations."""
+        """Return the algorithms that are held against the control: those that one of the axes was swept with.
+
+        The control itself and ablations are none of them, nor are those that stand at some values by chance.
+        """
         found = dict.fromkeys(arm for spot in self.spots for arm in spot.setting.arms)
-        return [arm for arm in found if arm != self.floor and not arm.is_ablation]
+        others = [arm for arm in found if arm != self.floor and not arm.is_ablation]
+        return [arm for arm in others if any(self._has(arm, axis) for axis in leading(self.axes))]
+
+    def _has(self, arm: Arm, axis: Axis) -> bool:
+        rows = [row for spot in axis.spots.values() if (row := spot.row(arm, self.data))]
+        return len(rows) >= FEWEST_VALUES
 
     def base_words(self) -> str:
         """Return the swept numbers of the base."""
@@ -159,16 +167,18 @@ def _swept(spots: Sequence[Spot]) -> Iterator[Swept]:
             continue
         sizes = [(*_size(of), _weight(spot, data)) for spot, of in zip(own, axes, strict=True)]
         chosen = max(range(len(own)), key=lambda i: sizes[i])
-        if _leading(axes[chosen]):
-            yield Swept(data, floor, own[chosen], tuple(axes[chosen]))
+        found = Swept(data, floor, own[chosen], tuple(axes[chosen]))
+        if found.rivals():
+            yield found
 
 
 def _size(axes: Sequence[Axis]) -> tuple[int, int, int]:
     """Return how much goes through a spot: axes, those of them that need no others, and spots on them."""
-    return len(axes), len(_leading(axes)), sum(len(axis.spots) for axis in axes)
+    return len(axes), len(leading(axes)), sum(len(axis.spots) for axis in axes)
 
 
-def _leading(axes: Iterable[Axis]) -> list[Axis]:
+def leading(axes: Iterable[Axis]) -> list[Axis]:
+    """Return the axes that need no others beside them."""
     return [axis for axis in axes if axis.path not in COMPANIONS]
 
 

@@ -190,6 +190,25 @@ def test_ablations_are_left_out_and_bounds_from_above_are_shown():
     assert sorted(arm.algo for arm in found.rivals()) == ["centralised", "ml-ecs"]
 
 
+def test_an_algorithm_that_was_not_swept_is_left_out_and_on_axes_where_it_has_the_base_alone():
+    rated = [with_identity(one, algo={"name": "multi-fedavg"}) for one in crossing() if _is_rival(one, limit=128, n=3)]
+    limited = [with_identity(one, algo={"name": "fedilora"}) for one in crossing() if _is_rival(one, n=3, rho=0.5)]
+    table = tables([*crossing(), *rated, *limited])["avg"]
+    shown = {(line.labels[0], line.labels[-1]) for line in table.lines}
+    assert shown == {
+        *((name, "ml-ecs") for name in ("private_limit", "devices", "rho", "round")),
+        *(("private_limit", "fedilora"), ("round", "fedilora")),
+    }
+
+
+def _is_rival(record, limit=None, n=None, rho=None) -> bool:
+    """Is it one of ML-ECS's with these numbers?"""
+    own = record["identity"]
+    found = {"limit": own["training"]["private_limit"], "n": own["n_devices"], "rho": own["rho"]["audio"]}
+    asked = {"limit": limit, "n": n, "rho": rho}
+    return own["algo"]["name"] == "ml-ecs" and all(found[k] == v for k, v in asked.items() if v is not None)
+
+
 def test_every_dataset_has_its_own_axes(undrawn):
     other = [with_identity(one, dataset={"name": "ur-fall"}) for one in against_limits()]
     (group,) = swept([*against_limits(), *other])
