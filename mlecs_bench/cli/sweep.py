@@ -20,7 +20,7 @@ from mlecs_bench.plan.spec import ALL
 from mlecs_bench.records.failures import reason_of
 from mlecs_bench.report.frame import honest_line
 from mlecs_bench.session.carry_out import Cells, sweep_cells, sweep_text
-from mlecs_bench.session.outcome import lacking_lines, majority_of_rows, scoring_line
+from mlecs_bench.session.outcome import lacking_lines, scoring_line
 from mlecs_bench.session.progress import Listener, cell_name, make_view
 from mlecs_bench.session.request import PLACE_KEYS, Chosen, Places, Sweep, build_sweep
 
@@ -230,7 +230,6 @@ def _result_text(cells: Cells, places: Places) -> str:
     if any(not result.skipped or result.failed_at for _, result in failed):  # not of a file that cannot be read
         lines.append(f"The errors are in {out / 'failures'}; run the same command with --retry failed to try again.")
     lines.append(scoring_line([r.record for _, r in cells if r.record is not None and not r.skipped]))
-    lines.append(majority_of_rows(records))
     lines += lacking_lines([result for _, result in cells], places)
     if records:
         lines += [f"Tables and figures: mlecs-bench report {out}", honest_line(records)]
