@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from machines import Machines
+from mlecs_bench.testing.installed import TOYS
 
 START = "from ray.scripts.scripts import main; main()"
 
@@ -82,8 +83,8 @@ class Cluster:
     def _node(self, name: str, address: str, own: Sequence[str], hidden: Sequence[Path]) -> Node:
         cache = self._folder / f"cache-{name}"
         environment = os.environ | {
-            "PYTHONPATH": str(self._site), "MLECS_BENCH_CACHE": str(cache), "RAY_USAGE_STATS_ENABLED": "0",
-            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(map(str, (self._site, TOYS))), "MLECS_BENCH_CACHE": str(cache),
+            "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1",
         }  # fmt: skip
         command = [
             sys.executable, "-c", START, "start", "--block", f"--node-ip-address={address}", "--num-cpus=2",
