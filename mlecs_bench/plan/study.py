@@ -81,8 +81,8 @@ class Study:
     @property
     def further_seeds(self) -> tuple[int, ...]:
         """The seeds that runs of some blocks alone have; raises UsageError for none."""
-        asked = self._seeds_of_blocks()
-        return tuple(sorted(set.union(*asked) - set.intersection(*asked)))
+        asked = {seed for of_block in self._seeds_of_blocks() for seed in of_block}
+        return tuple(sorted(asked.difference(self.seeds)))
 
     def _seeds_of_blocks(self) -> list[set[int]]:
         return [

@@ -203,10 +203,14 @@ def _setting_of(identity: Mapping[str, Any]) -> dict[str, Any]:
     return parts | {"structure": {k: v for k, v in identity["structure"].items() if k != "proxy"}}
 
 
+def setting_parts(setting: Setting) -> dict[str, Any]:
+    """Return the parts of an identity that all rows of a setting share."""
+    return _setting_of(next(iter(setting.rows.values())).identity)
+
+
 def differs_in_conditions_alone(setting: Setting) -> str:
     """Return what is the same for settings that differ in nothing but the conditions of the federation."""
-    identity = next(iter(setting.rows.values())).identity
-    return canonical_json({name: part for name, part in _setting_of(identity).items() if name != CONDITIONS})
+    return canonical_json({name: part for name, part in setting_parts(setting).items() if name != CONDITIONS})
 
 
 def _setting(members: Sequence[Row], label: str, arms: Mapping[str, Arm], data: Mapping[str, Data]) -> Setting:
@@ -342,7 +346,7 @@ def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     paths = sorted({path for values in flat for path in values})
     differing = [path for path in paths if len({values.get(path) for values in flat}) > 1]
     return [
-        ", ".join(f"{_setting_name(path)} {_bare(v.get(path, 'absent'))}".lstrip() for path in differing) for v in flat
+        ", ".join(f"{setting_name(path)} {_bare(v.get(path, 'absent'))}".lstrip() for path in differing) for v in flat
     ]
 
 
@@ -358,7 +362,7 @@ def _named_conditions(setting: Mapping[str, Any], shared: Collection[str]) -> di
     return {CONDITIONS: conditions_label({CONDITIONS: own}), **flat}
 
 
-def _setting_name(path: str) -> str:
+def setting_name(path: str) -> str:
     """Return what users call a part of an identity: a number of the profile as `--set` does, else the last name.
 
     The words of conditions need no name.

@@ -20,6 +20,7 @@ from mlecs_bench.report.evidence import (
     statistics_tables,
 )
 from mlecs_bench.report.frame import BOTH_POINTS, EvalPoint, Row, Stat, build_rows, expected_seeds, honest_sentence
+from mlecs_bench.report.gains import TITLE, draw_gains_of, gains_of, gains_table
 from mlecs_bench.report.markdown import table_text
 from mlecs_bench.report.modalities import modalities_table, rounds_table
 from mlecs_bench.report.robustness import Family, families, robustness_tables, without_table
@@ -28,6 +29,7 @@ from mlecs_bench.report.scores import USUAL_STATS, Asked, score_tables
 from mlecs_bench.report.spending import draw_costs, draw_costs_by_condition
 from mlecs_bench.report.steps import steps_table
 from mlecs_bench.report.study import StudyView
+from mlecs_bench.report.swept import Swept, swept_numbers
 from mlecs_bench.report.table import Figure, Report, Section, Table
 
 if TYPE_CHECKING:
@@ -92,6 +94,8 @@ def build_report(
     settings = arrange(rows, candidate, cards, _order(wanted.studies))
     views = [StudyView(setting, asked, number) for number, setting in enumerate(settings)]
     sections = [_robustness(family, asked, i) for i, family in enumerate(families(settings))]
+    groups = swept_numbers(settings)
+    sections += [_gains(group, asked, i, several=len(groups) > 1) for i, group in enumerate(groups)]
     sections += [section for view in views for section in _sections(view, wanted.studies) if _says_something(section)]
     sections += [section for view in views if (section := _answers(view, wanted.answers, cards)).answers]
     warnings = (*warnings, *_dirty(records))
@@ -167,6 +171,16 @@ def _robustness(family: Family, asked: Asked, number: int) -> Section:
     suffix = f"-{number + 1}" if number else ""
     figure = draw_costs_by_condition(family, suffix)
     return Section(title, about, robustness_tables(family, asked, suffix), [figure] if figure else [])
+
+
+def _gains(group: Sequence[Swept], asked: Asked, number: int, *, several: bool) -> Section:
+    """Return gains over the control against the numbers that settings differ in."""
+    name = group[0].base.setting.label if several else ""
+    suffix = f"-{number + 1}" if number else ""
+    found = [gains for swept in group for gains in gains_of(swept, asked)]
+    tables = [gains_table(gains, asked, suffix, name) for gains in found]
+    figures = [draw_gains_of(gains, asked, suffix) for gains in found]
+    return Section(f"{TITLE} ({name})" if name else TITLE, "", tables, figures)
 
 
 def _scores(view: StudyView) -> Section:

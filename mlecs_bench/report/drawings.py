@@ -15,6 +15,7 @@ from mlecs_bench.report.figure_parts import (
     Curve,
     CurvePanel,
     Estimate,
+    GainPanel,
     Point,
     PointPanel,
     ShareBar,
@@ -25,6 +26,7 @@ from mlecs_bench.report.figures import (
     communication_figure,
     curves_figure,
     figure_bytes,
+    gains_figure,
     shares_figure,
     spending_figure,
 )
@@ -256,6 +258,11 @@ def _curve(arm: Arm, row: Row, metric: str) -> Curve | None:
 def draw_spending(name: str, title: str, caption: str, panels: Sequence[SpendingPanel], rows: Sequence[Row]) -> Figure:
     """Return scores of `rows` against what was spent; raises ValueError for a panel without lines."""
     return _figure(name, title, f"{caption} {INTERVAL} A line has that of its end.", rows, spending_figure(panels))
+
+
+def draw_gains(name: str, title: str, caption: str, panels: Sequence[GainPanel], rows: Sequence[Row]) -> Figure:
+    """Return what `rows` gain against swept numbers; raises ValueError for a panel without lines."""
+    return _figure(name, title, f"{caption} {INTERVAL}", rows, gains_figure(panels))
 
 
 def _figure(name: str, title: str, caption: str, rows: Sequence[Row], drawing: Drawing) -> Figure:

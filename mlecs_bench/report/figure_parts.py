@@ -136,6 +136,41 @@ class SpendingPanel:
     lines: Sequence[Spending]
 
 
+@dataclass(frozen=True)
+class GainLine:
+    """What a label gains at each value of a swept number; `scored` says when, "" where there is one point alone."""
+
+    label: str
+    values: Sequence[float]
+    gains: Sequence[Estimate]
+    scored: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.values) != len(self.gains) or not self.values:
+            raise ValueError(
+                f"'{self.label}' needs one gain for every value, got {len(self.values)} values and "
+                f"{len(self.gains)} gains"
+            )
+        if not all(map(math.isfinite, self.values)):
+            raise ValueError(f"what is swept are finite numbers, got {list(self.values)}")
+
+
+@dataclass(frozen=True)
+class GainPanel:
+    """Gains of one data set against one swept number; `metric` names the gains, `what` the number.
+
+    `base` is the value that the other panels share. `every`: the values are all there are, such as rounds, and not
+    those that somebody chose.
+    """
+
+    title: str
+    metric: str
+    what: str
+    lines: Sequence[GainLine]
+    base: float | None = None
+    every: bool = False
+
+
 def _refuse_negative(value: float, owner: ShareBar | Point) -> None:
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"what is sent is a finite number of at least 0, got {owner}")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.report.figure_layout import (
     POINTS_PER_INCH,
@@ -30,6 +30,8 @@ from mlecs_bench.report.figure_parts import (
     Curve,
     CurvePanel,
     Estimate,
+    GainLine,
+    GainPanel,
     Point,
     PointPanel,
     ShareBar,
@@ -51,12 +53,18 @@ LINE_HEIGHT = 10.0
 """Points from one line of a label to the next."""
 NARROWEST_AXIS = 100.0
 """Points along the x axis of the narrowest panel, beside which tick labels have to find room."""
+LABEL_ROOM = 60.0
+"""Points that the labels of a panel's y axis take of its width, and the space between panels."""
 ENOUGH_TICKS = 3
 """Ticks of a logarithmic axis at which powers of ten need no other numbers between them."""
 MOST_MARKERS = 7
 """Markers along one curve; more would hide its line."""
 LOG_SHARES_FROM = 30.0
 """Largest over smallest positive share above which bars of one linear scale would hide the small ones."""
+LOG_VALUES_FROM = 8.0
+"""Largest over smallest swept number above which its axis is one of powers of two."""
+BESIDE, MOST_BESIDE = 3.0, 12.0
+"""Points from one line's intervals to the next one's at the same value, and at most from the first to the last."""
 
 
 @own_style()
@@ -154,6 +162,40 @@ def spending_figure(panels: Sequence[SpendingPanel]) -> Figure:
         _name_panel(ax, panel.title, panel.metric, panel.what)
         _draw_spending(ax, panel.lines, looks)
     add_legend(figure, {label: (line_handle(look.curve()),) for label, look in looks.items()})
+    return settled(figure, axes, heights)
+
+
+@own_style()
+def gains_figure(panels: Sequence[GainPanel]) -> Figure:
+    """Return gains against swept numbers, about a line at zero: a colour per label, a dashed line at the second point.
+
+    A dotted line stands at the base.
+    All panels of one metric have the same scale. Values have an axis of powers of two where the largest is more than 8
+    times the smallest, and stand beside each other where lines share them. Raises ValueError without panels or for a
+    panel without lines.
+    """
+    _refuse_empty("figure of gains", {"panels": panels})
+    _refuse_empty("figure of gains", {f"lines in panel '{panel.title}'": panel.lines for panel in panels})
+    lines = [line for panel in panels for line in panel.lines]
+    looks, points = looks_of(line.label for line in lines), _points_of(lines)
+    heights = row_heights(len(panels))
+    figure, axes = grid(len(panels), heights)
+    for ax, panel in zip(axes, panels, strict=True):
+        _name_panel(ax, panel.title, panel.metric, panel.what)
+        _scale_swept(ax, panel)
+        alike = [line for other in panels if other.metric == panel.metric for line in other.lines]
+        _scale_scores(ax, [Estimate(0.0), *(gain for line in alike for gain in line.gains)])
+        ax.axhline(0, color="black", linewidth=0.8, zorder=1.5)
+        if panel.base is not None:
+            ax.axvline(panel.base, color="#777777", linestyle=":", linewidth=0.9, zorder=1)
+        _draw_gains(ax, panel, looks, points)
+    handles: dict[str, tuple[Artist, ...]] = {
+        label: (line_handle(_gain_look(look, first=True)),) for label, look in looks.items()
+    }
+    if len(points) > 1:
+        plain = Look("#555555", "o", "", (0, None))
+        handles |= {point: (line_handle(_gain_look(plain, first=point == points[0])),) for point in points}
+    add_legend(figure, handles)
     return settled(figure, axes, heights)
 
 
@@ -261,23 +303,26 @@ def _set_log_ticks(
     ax: Axes, low: float, high: float, text: Callable[[float], str], chosen: Sequence[float] = ()
 ) -> None:
     """Set the `chosen` ticks and the round numbers from `low` to `high` that have room, powers of ten first."""
-    to_axes = ax.transScale + ax.transLimits
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-
-    def are_apart(one: float, other: float) -> bool:
-        distance = abs(to_axes.transform((one, 0))[0] - to_axes.transform((other, 0))[0])
-        room = (text_width(text(one)) + text_width(text(other))) / 2 + text_width("0")
-        return bool(distance * NARROWEST_AXIS >= room)
-
     ticks = list(chosen)
     for digit in (1, 3, 2, 5, 4, 6, 7, 8, 9):
         if len(ticks) - len(chosen) >= ENOUGH_TICKS:
             break
         for tick in (digit * 10.0**decade for decade in decades):
-            if low <= tick <= high and all(are_apart(tick, other) for other in ticks):
+            if low <= tick <= high and all(_are_apart(ax, tick, other, text) for other in ticks):
                 ticks.append(tick)
     ax.set_xticks(ticks, [text(tick) for tick in ticks])
     ax.minorticks_off()
+
+
+def _are_apart(
+    ax: Axes, one: float, other: float, text: Callable[[float], str], length: float = NARROWEST_AXIS
+) -> bool:
+    """Have two ticks of an axis of so many points room for their labels beside each other?"""
+    to_axes = ax.transScale + ax.transLimits
+    distance = abs(to_axes.transform((one, 0))[0] - to_axes.transform((other, 0))[0])
+    room = (text_width(text(one)) + text_width(text(other))) / 2 + text_width("0")
+    return bool(distance * length >= room)
 
 
 def _count_text(count: float) -> str:
@@ -335,6 +380,72 @@ def _stretches(curve: Curve) -> list[list[tuple[int, Estimate]]]:
         else:
             runs.append([])
     return [run for run in runs if run]
+
+
+def _points_of(lines: Iterable[GainLine]) -> list[str]:
+    """Return the points of evaluation of gains, in the order they first occur."""
+    return list(dict.fromkeys(line.scored for line in lines if line.scored))
+
+
+def _gain_look(look: Look, *, first: bool) -> dict[str, Any]:
+    """Return the properties of a line of gains: solid with full markers, or dashed with empty ones."""
+    own = look.curve() | {"linestyle": "solid", "markersize": 0.8 * look.curve()["markersize"]}
+    empty = {"linestyle": (0, (3, 1.5)), "markerfacecolor": "white", "markeredgecolor": look.colour}
+    return own if first else own | empty | {"markeredgewidth": 1.0}
+
+
+def _draw_gains(ax: Axes, panel: GainPanel, looks: Mapping[str, Look], points: Sequence[str]) -> None:
+    from matplotlib.transforms import ScaledTranslation
+
+    apart = min(BESIDE, MOST_BESIDE / len(panel.lines))
+    for i, line in enumerate(panel.lines):
+        look = looks[line.label]
+        properties = _gain_look(look, first=line.scored in ("", *points[:1]))
+        beside = 0.0 if panel.every else apart * (i - (len(panel.lines) - 1) / 2)
+        place = ax.transData + ScaledTranslation(beside / POINTS_PER_INCH, 0, ax.figure.dpi_scale_trans)
+        known = [(value, gain.interval) for value, gain in zip(line.values, line.gains, strict=True) if gain.interval]
+        if panel.every and known:
+            lows, highs = zip(*(ends for _, ends in known), strict=True)
+            ax.fill_between([value for value, _ in known], lows, highs, color=look.colour, alpha=0.13, linewidth=0)
+        else:
+            for value, ends in known:
+                ax.plot(
+                    [value, value], ends, color=look.colour, linewidth=0.9, marker="_", markersize=3, transform=place
+                )
+        step = math.ceil(len(line.values) / MOST_MARKERS) if panel.every else 1
+        means = [gain.mean for gain in line.gains]
+        ax.plot(line.values, means, zorder=3, transform=place, markevery=step, **properties)
+
+
+def _scale_swept(ax: Axes, panel: GainPanel) -> None:
+    """Set the axis of a swept number, with a tick at each of its values, named where there is room."""
+    from matplotlib.ticker import MaxNLocator
+
+    values = sorted({value for line in panel.lines for value in line.values})
+    low, high = values[0], values[-1]
+    if low > 0 and high > LOG_VALUES_FROM * low and not panel.every:
+        margin = (high / low) ** 0.07
+        ax.set_xscale("log", base=2)
+        ax.set_xlim(low / margin, high * margin)
+    else:
+        margin = 0.07 * (high - low) or 0.5
+        ax.set_xlim(low - margin, high + margin)
+    if panel.every:
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
+        return
+    named: list[float] = []
+    for value in (*([] if panel.base is None else [panel.base]), low, high, *values):
+        if all(_are_apart(ax, value, other, "{:g}".format, _axis_room(ax)) for other in named):
+            named.append(value)
+    ax.set_xticks(values, [f"{value:g}" if value in named else "" for value in values])
+    ax.minorticks_off()
+
+
+def _axis_room(ax: Axes) -> float:
+    """Return about how many points the x axis of a panel is long, before anything is laid out."""
+    spec = ax.get_subplotspec()
+    columns = 1 if spec is None else spec.get_gridspec().ncols
+    return float(ax.figure.bbox.width / ax.figure.dpi * POINTS_PER_INCH / columns - LABEL_ROOM)
 
 
 def _draw_interval(ax: Axes, place: float, estimate: Estimate, colour: str) -> None:

@@ -124,11 +124,15 @@ def _mean(scores: Mapping[str, Mapping[str, Any]]) -> float:
     return fmean(score["value"] for score in scores.values())
 
 
+WORTH_SAYING = 10.0
+"""Seconds of scoring below which nobody asks for fewer samples."""
+
+
 def scoring_line(records: Sequence[Record]) -> str:
-    """Return that scoring took longer than training, where it did, and what would shorten it."""
+    """Return that scoring took longer than training, where it did and took long, and what would shorten it."""
     seconds = [record["cost"]["seconds"] for record in records]
     trained, scored = (sum(one.get(what, 0.0) for one in seconds) for what in ("training", "evaluation"))
-    if scored <= trained:
+    if scored <= max(trained, WORTH_SAYING):
         return ""
     return (
         f"Scoring took longer ({scored:,.0f} s) than training ({trained:,.0f} s): --limit-test N scores fewer samples."

@@ -26,8 +26,25 @@ from matplotlib.colors import to_rgba
 from PIL import Image
 
 from mlecs_bench.report import figure_layout, figure_look, figures
-from mlecs_bench.report.figure_parts import Bar, BarPanel, Curve, CurvePanel, Estimate, Point, PointPanel, ShareBar
-from mlecs_bench.report.figures import ablation_figure, communication_figure, curves_figure, figure_bytes
+from mlecs_bench.report.figure_parts import (
+    Bar,
+    BarPanel,
+    Curve,
+    CurvePanel,
+    Estimate,
+    GainLine,
+    GainPanel,
+    Point,
+    PointPanel,
+    ShareBar,
+)
+from mlecs_bench.report.figures import (
+    ablation_figure,
+    communication_figure,
+    curves_figure,
+    figure_bytes,
+    gains_figure,
+)
 
 SIX = ("ml-ecs", "standalone", "multi-fedavg", "co-plms", "fedilora", "fedmllm")
 LONG = "ml-ecs (amt_trains=encoder,lora,connector)"
@@ -707,3 +724,52 @@ def test_numbers_that_cannot_be_drawn_are_one_line_of_error():
         with pytest.raises(ValueError) as caught:  # noqa: PT011 - the line says which number
             make()
         assert "\n" not in str(caught.value)
+
+
+# Gains
+
+
+@pytest.mark.usefixtures("unsettled")
+def test_panels_of_gains_share_a_scale_and_wide_axes_have_powers_of_two():
+    gain = Estimate(0.1, 0.0, 0.2)
+    wide = [GainLine("a", (16, 128, 1024), [gain] * 3, point) for point in ("local", "received")]
+    narrow = [GainLine("b", (3, 5, 20), [Estimate(-0.4)] * 3, "local")]
+    every = [GainLine("a", range(1, 31), [gain] * 30, "local")]
+    figure = gains_figure(
+        [
+            GainPanel("w", "m", "x", wide, base=128),
+            GainPanel("n", "m", "x", narrow),
+            GainPanel("e", "m", "x", every, every=True),
+        ]
+    )
+    first, second, third = figure.axes
+    assert [ax.get_xscale() for ax in figure.axes] == ["log", "linear", "linear"]
+    assert [tick.get_text() for tick in first.get_xticklabels()] == ["16", "128", "1024"]
+    assert first.get_ylim() == second.get_ylim() == third.get_ylim()
+    assert first.get_ylim()[0] < -0.4
+    means = [line for line in first.lines if len(line.get_xdata()) == 3]
+    assert [line.get_linestyle() for line in means] == ["-", "--"]
+    assert [list(line.get_ydata()) for line in means] == [[0.1] * 3] * 2
+    assert len(first.lines) == 2 + 2 * 3 + 2  # lines, their intervals, zero and the base
+    assert len(third.collections) == 1
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "local", "received"]
+
+
+@pytest.mark.parametrize(
+    ("values", "gains"), [((1, 2), [Estimate(0.1)]), ((), []), ((1, float("nan")), [Estimate(0.1), Estimate(0.2)])]
+)
+def test_lines_of_gains_that_cannot_be_are_refused(values, gains):
+    with pytest.raises(ValueError, match=r"one gain for every value|finite numbers"):
+        GainLine("x", values, gains)
+
+
+def test_values_that_are_swept_have_a_tick_each_and_names_where_there_is_room(monkeypatch):
+    monkeypatch.setattr(figure_layout, "LAYOUT_PASSES", 1)
+    gain = Estimate(0.1, 0.0, 0.2)
+    values = [2**i for i in range(4, 11)]
+    lines = [GainLine("a", values, [gain] * 7)]
+    figure = gains_figure([GainPanel("samples", "ROUGE-L", "n", lines, base=512)] * 3)
+    assert_texts_are_apart_and_inside(figure)
+    assert all([tick.get_loc() for tick in ax.xaxis.get_major_ticks()] == values for ax in figure.axes)
+    named = {tick.get_text() for tick in figure.axes[0].get_xticklabels() if tick.get_text()}
+    assert {"16", "512"} < named < set(map(str, values))

@@ -20,7 +20,7 @@ def test_a_run_says_once_that_scoring_took_longer_than_training_and_else_nothing
     assert scoring_line([timed(40, 30), timed(10, 40)]) == (
         "Scoring took longer (70 s) than training (50 s): --limit-test N scores fewer samples."
     )
-    for records in ([timed(40, 30), timed(40, 30)], [timed(5, 5)], [make_record()], []):
+    for records in ([timed(40, 30), timed(40, 30)], [timed(5, 5)], [timed(1, 9)], [make_record()], []):
         assert scoring_line(records) == ""
 
 
