@@ -61,10 +61,15 @@ class Fleets:
     argument: str = ""
 
     def request(self, turns: Path | None = None) -> FleetRequest:
-        """Return a request for the devices of the toy cell, which keep their turns in a folder."""
+        """Return a request for the devices of the toy cell, which keep their turns in a folder.
+
+        Every folder stands for a cell of its own: devices that keep their turns elsewhere know cells by their keys.
+        """
         (job,) = toy_jobs(new_folder(), n_devices=N_DEVICES)
         registry = Registry.installed()
-        recipe = Recipe(job.plan, job.seed, job.key, job.data, job.execution.cache_dir, turns or new_folder())
+        turns = turns or new_folder()
+        key = f"{job.key}-{turns.name}"
+        recipe = Recipe(job.plan, job.seed, key, job.data, job.execution.cache_dir, turns)
         builder = Builder(job.plan, job.seed, open_samples(job.data), registry)
         evaluator = evaluator_of(job.plan, builder.samples, registry, recipe.cache_dir)
         host = partial(build_host, recipe, registry=registry, builder=builder, evaluator=evaluator)
