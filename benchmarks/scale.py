@@ -137,7 +137,7 @@ def measure(n: int, folder: Path) -> dict[str, Any]:
     registry = Registry.installed()
     observers, _ = registry.observers()
     execution = Execution(folder / "out", folder / "cache")
-    warm = plan_jobs(resolve_all(specs_of(25)[:1], registry, folder / "warm")[0], registry, execution, observers)
+    warm = plan_jobs(resolve_all(specs_of(25)[:1], registry, execution, observers)[0], registry, execution, observers)
     del warm  # data are prepared, and packages loaded
     process = psutil.Process()
     before = process.memory_info().rss
@@ -150,7 +150,7 @@ def measure(n: int, folder: Path) -> dict[str, Any]:
         found[f"{name} MiB"] = (process.memory_info().rss - before) / MIB
 
     with timed("plan"):
-        plans, _ = resolve_all(specs_of(n), registry, execution.out)
+        plans, _ = resolve_all(specs_of(n), registry, execution, observers)
         jobs = plan_jobs(plans, registry, execution, observers)
     found["cells"] = len(jobs)
 
