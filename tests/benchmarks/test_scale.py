@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("psutil")
-
 
 @pytest.mark.nightly
 def test_every_part_of_a_sweep_of_many_cells_is_measured(tmp_path):
