@@ -25,7 +25,7 @@ from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.plan.study import read_study
 from mlecs_bench.records.failures import read_failure, read_failures, write_failure
 from mlecs_bench.records.results import read_record, with_digests
-from mlecs_bench.session.request import PLACE_KEYS, build_sweep
+from mlecs_bench.session.request import PLACE_KEYS, Chosen, build_sweep
 from mlecs_bench.session.status_file import read_statuses
 
 REGISTRY = Registry.installed()
@@ -117,7 +117,7 @@ def _specs(study: Any) -> list[str]:
 
 
 def _settings(path: Path) -> list[str]:
-    asked = build_sweep(path, None, {}, dict.fromkeys(PLACE_KEYS), retry_failed=False, registry=REGISTRY)
+    asked = build_sweep(Chosen(path), {}, dict.fromkeys(PLACE_KEYS), retry_failed=False, registry=REGISTRY)
     return _specs(asked.study)
 
 

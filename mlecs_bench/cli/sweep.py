@@ -20,9 +20,9 @@ from mlecs_bench.plan.spec import ALL
 from mlecs_bench.records.failures import reason_of
 from mlecs_bench.report.frame import honest_line
 from mlecs_bench.session.carry_out import Cells, sweep_cells, sweep_text
-from mlecs_bench.session.outcome import lacking_lines, scoring_line
+from mlecs_bench.session.outcome import lacking_lines, majority_of_rows, scoring_line
 from mlecs_bench.session.progress import Listener, cell_name, make_view
-from mlecs_bench.session.request import PLACE_KEYS, Places, Sweep, build_sweep
+from mlecs_bench.session.request import PLACE_KEYS, Chosen, Places, Sweep, build_sweep
 
 if TYPE_CHECKING:
     from mlecs_bench.doors.events import Event
@@ -53,6 +53,7 @@ class _Sweep(click.Command):
     help="A study that comes with a plugin, such as table1; mlecs-bench show paper lists those of the paper.",
 )
 @settings_file
+@click.option("--blocks", metavar="A,B", help="Run only these blocks of the study, in this order.")
 @with_flags(GRID, LISTS, PLACES)
 @offline_flag
 @click.option("--retry", type=click.Choice(["failed"]), help="Run cells again that have failed before.")
@@ -95,11 +96,12 @@ def sweep(
 
 def _asked(flags: dict[str, Any]) -> Sweep:
     """Return the request that the flags describe; raises UsageError."""
-    name, path, retry = (flags.pop(key) for key in ("preset_name", "file", "retry"))
+    name, path, retry, blocks = (flags.pop(key) for key in ("preset_name", "file", "retry", "blocks"))
     places = {key: flags.pop(key) for key in PLACE_KEYS}
     settings = _lists(parsed(flags))
     given = {key: value for key, value in settings.items() if value not in (None, {}, [])}
-    return build_sweep(path, name, given, places, retry_failed=retry == "failed")
+    only = [part.strip() for part in (blocks or "").split(",") if part.strip()]
+    return build_sweep(Chosen(path, name, only), given, places, retry_failed=retry == "failed")
 
 
 def _lists(settings: dict[str, Any]) -> dict[str, Any]:
@@ -228,6 +230,7 @@ def _result_text(cells: Cells, places: Places) -> str:
     if any(not result.skipped or result.failed_at for _, result in failed):  # not of a file that cannot be read
         lines.append(f"The errors are in {out / 'failures'}; run the same command with --retry failed to try again.")
     lines.append(scoring_line([r.record for _, r in cells if r.record is not None and not r.skipped]))
+    lines.append(majority_of_rows(records))
     lines += lacking_lines([result for _, result in cells], places)
     if records:
         lines += [f"Tables and figures: mlecs-bench report {out}", honest_line(records)]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -95,14 +95,19 @@ class Study:
         blocks = {name: _beside(block, flags) for name, block in self.blocks.items()}
         return replace(self, blocks=blocks, settings=merged(self.settings, flags))
 
-    def specs(self, registry: Registry | None = None) -> list[RunSpec]:
+    def specs(self, registry: Registry | None = None, only: Sequence[str] = ()) -> list[RunSpec]:
         """Return one spec per combination of the lists, block by block, each once; raises UsageError.
 
-        `registry` (None: the installed plugins) says of options with lists whether a list is one value.
+        `registry` (None: the installed plugins) says of options with lists whether a list is one value. `only` names
+        blocks, in the order in which they are wanted; none: all of them.
         """
+        for name in only:
+            if name not in self.blocks:
+                raise UsageError(f"the study has no block '{name}'. {did_you_mean(name, self.blocks)}")
         find_registry = cache(lambda: registry or Registry.installed())
         found: dict[str, RunSpec] = {}
-        for name, block in self.blocks.items():
+        for name in only or self.blocks:
+            block = self.blocks[name]
             where = f"block '{name}': " if name else ""  # flags alone have one block, without a name
             try:
                 for spec in self._specs_of(block, find_registry):

@@ -143,9 +143,13 @@ def _order(studies: Sequence[StudyInfo]) -> Order:
 
 
 def _default_candidate(rows: Sequence[Row], studies: Sequence[StudyInfo], cards: Cards) -> str:
-    """Return the candidate where nobody names one: a study's, one that has ablations, else the last one by name."""
-    rivals = [row for row in rows if control_key(row.identity) not in cards.controls]
-    names = [str(row.identity["algo"]["name"]) for row in rivals or rows]
+    """Return the candidate where nobody names one: a study's, one that has ablations, else the last one by name.
+
+    One that sends nothing is a candidate only where no other is there.
+    """
+    rivals = [row for row in rows if control_key(row.identity) not in cards.controls] or list(rows)
+    sending = [row for row in rivals if any(record["comm"]["entries"] for record in row.records)]
+    names = [str(row.identity["algo"]["name"]) for row in sending or rivals]
     bases = [name.partition("/")[0] for name in names]
     of_studies = [study.candidate for study in studies if study.candidate in bases]
     ablated = [base for name, base in zip(names, bases, strict=True) if name != base]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.doors.scoring import ranked_name
 from mlecs_bench.execution.references import MOST_FREQUENT
-from mlecs_bench.records.names import MOST_ANSWERS, models_path
+from mlecs_bench.records.names import MOST_ANSWERS, models_path, rho_label
 from mlecs_bench.records.predictions import has_predictions, how_to_get
+from mlecs_bench.records.results import group_key
 
 if TYPE_CHECKING:
     from mlecs_bench.execution.jobs import CellResult
@@ -65,6 +66,9 @@ def transmitted_text(summary: Mapping[str, Any]) -> str:
 MAJORITY = MOST_FREQUENT["classification"]
 LEVEL = 0.02
 """How far above the most frequent class a mean score still counts as being at its level."""
+AT_LEVEL = "At the level of always answering the most frequent label"
+SHOWN_ROWS = 3
+"""Rows of a sweep that are named."""
 
 
 def majority_line(records: Sequence[Record]) -> str:
@@ -73,21 +77,49 @@ def majority_line(records: Sequence[Record]) -> str:
     It is the headline score that counts, of ranked labels where these are better, and the better of both points of
     evaluation.
     """
-    held = [record for record in records if MAJORITY in record["metrics"].get("references", {})]
-    if not held:
-        return ""
-    metric = next((name for name, scorer in held[0]["identity"]["scorers"].items() if scorer is not None), "")
-    parties = {"devices": _of_devices, "server": _of_server}
-    low = {name: found for name, of in parties.items() if (found := _if_low(held, metric, of))}
+    low = _low_parties(records)
+    metric = _headline(records)
+    texts = [f"{name} ({metric} {score:.3f} against {level:.3f})" for name, (score, level) in low.items()]
+    return f"{AT_LEVEL}: {' and '.join(texts)}. {_what_helps(records)}" if low else ""
+
+
+def majority_of_rows(records: Sequence[Record]) -> str:
+    """Return which rows of a sweep have ended at the level of the most frequent class, and what helps; "" if none."""
+    rows: dict[str, list[Record]] = {}
+    for record in records:
+        rows.setdefault(group_key(record["identity"]), []).append(record)
+    low = [(of_row, parties) for of_row in rows.values() if (parties := _low_parties(of_row))]
     if not low:
         return ""
-    ranked = any(ranked_name(metric) in record["identity"]["scorers"] for record in held)
-    texts = [f"{name} ({metric} {score:.3f} against {level:.3f})" for name, (score, level) in low.items()]
+    texts = [f"{_row_name(of_row[0])}: {' and '.join(parties)}" for of_row, parties in low[:SHOWN_ROWS]]
+    more = [f"{len(low) - SHOWN_ROWS} more"] if len(low) > SHOWN_ROWS else []
+    held = [record for of_row, _ in low for record in of_row]
+    return f"{AT_LEVEL}, {len(low)} of {len(rows)} rows: {'; '.join([*texts, *more])}. {_what_helps(held)}"
+
+
+def _row_name(record: Record) -> str:
+    identity = record["identity"]
+    return f"{identity['algo']['name']} on {identity['dataset']['name']} at rho {rho_label(identity['rho'])}"
+
+
+def _what_helps(records: Sequence[Record]) -> str:
+    metric = _headline(records)
+    ranked = any(ranked_name(metric) in record["identity"]["scorers"] for record in records)
     helps = ["more steps", *([] if ranked else ["ranking the labels (--answer rank)"]), "higher learning rates"]
-    return (
-        f"At the level of always answering the most frequent label: {' and '.join(texts)}. "
-        f"What usually helps: {', '.join(helps)}."
-    )
+    return f"What usually helps: {', '.join(helps)}."
+
+
+def _headline(records: Sequence[Record]) -> str:
+    scorers = records[0]["identity"]["scorers"] if records else {}
+    return next((name for name, scorer in scorers.items() if scorer is not None), "")
+
+
+def _low_parties(records: Sequence[Record]) -> dict[str, tuple[float, float]]:
+    """Return for each kind of party that has ended at the level of the most frequent class its score and that level."""
+    held = [record for record in records if MAJORITY in record["metrics"].get("references", {})]
+    metric = _headline(held)
+    parties = {"devices": _of_devices, "server": _of_server}
+    return {name: found for name, of in parties.items() if held and (found := _if_low(held, metric, of))}
 
 
 Scored = Callable[[Record, str], tuple[list[float], float] | None]

@@ -17,7 +17,15 @@ from mlecs_bench.errors import UsageError
 from mlecs_bench.plan.settings import SPEC_KEYS
 from mlecs_bench.plan.spec import RunSpec
 from mlecs_bench.plan.study import study_of
-from mlecs_bench.session.request import OTHER_KEYS, PLACE_KEYS, Places, build_request, build_sweep, check_settings
+from mlecs_bench.session.request import (
+    OTHER_KEYS,
+    PLACE_KEYS,
+    Chosen,
+    Places,
+    build_request,
+    build_sweep,
+    check_settings,
+)
 
 if TYPE_CHECKING:
     from mlecs_bench.doors.hookspecs import AlgorithmInfo, DatasetInfo
@@ -163,15 +171,17 @@ def sweep(
     study: Folder | Mapping[str, Any] | None = None,
     *,
     preset: str | None = None,
+    blocks: Sequence[str] = (),
     retry: Literal["failed"] | None = None,
     quiet: bool = False,
     **settings: Any,
 ) -> Results:
     """Run many cells as `mlecs-bench sweep` does: a study file (or what one holds), a preset, or lists of settings.
 
-    Settings are those of `run`, of which some may be lists (docs/sweeps.md); beside a study or a preset they replace
-    its own. Cells run in this process, one after the other, unless `workers` says otherwise. A cell that fails costs
-    only itself: it is in `failures` of the results, and nothing is raised; retry="failed" tries it again.
+    Settings are those of `run`, of which some may be lists (docs/sweeps.md); beside a study or a preset they
+    replace its own, of which `blocks` alone are run where some are named. Cells run in this process, one after the
+    other, unless `workers` says otherwise. A cell that fails costs only itself: it is in `failures` of the results,
+    and nothing is raised; retry="failed" tries it again.
 
     Raises UsageError for a wrong request before anything runs, and Interrupted on Ctrl-C, after which the same call
     goes on.
@@ -187,7 +197,10 @@ def sweep(
         raise UsageError(f"retry must be failed, got {retry}")
     names, registry = _with_objects(given)
     places = {key: names.pop(key) for key in PLACE_KEYS if key in names}
-    asked = build_sweep(_study(study), preset, names, places, retry_failed=retry == "failed", registry=registry)
+    if isinstance(blocks, str):
+        raise UsageError(f"blocks must be a list of names, got '{blocks}'")
+    chosen = Chosen(_study(study), preset, blocks)
+    asked = build_sweep(chosen, names, places, retry_failed=retry == "failed", registry=registry)
     asked = dataclasses.replace(asked, places=_here(asked.places))
     view = make_view(sum(len(spec.seeds) for spec in asked.specs), sys.stderr, quiet, brief=True)
     view.say(sweep_text(asked))

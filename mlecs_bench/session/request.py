@@ -69,6 +69,18 @@ class Sweep:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """Which study a sweep is of: one (or its file), or a preset by name; none: of lists of settings alone.
+
+    `blocks` are those of its blocks that are run, none: all of them.
+    """
+
+    study: Path | Study | None = None
+    preset: str | None = None
+    blocks: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class SettingsFile:
     """What a file asks for: runs, which for a file of settings are one block, and where and how to execute them."""
 
@@ -131,25 +143,27 @@ def build_request(
 
 
 def build_sweep(
-    study: Path | Study | None,
-    preset_name: str | None,
+    chosen: Chosen,
     settings: Mapping[str, Any],
     places: Mapping[str, Any],
     *,
     retry_failed: bool,
     registry: Registry | None = None,
 ) -> Sweep:
-    """Return the sweep of a study (or its file), of a preset, or of `settings` alone, which may be lists.
+    """Return the sweep of what was chosen, or of `settings` alone, which may be lists.
 
     Beside a study or a preset, settings replace its own in all blocks, and places those of a file. `registry` has the
     plugins that settings name (None: those installed). Raises UsageError.
     """
+    study, preset_name, blocks = chosen.study, chosen.preset, chosen.blocks
     if preset_name and study:
         raise UsageError("--preset and --study exclude each other; give one of them")
     if not preset_name and not study and not {"algo", "dataset", "rho"} <= settings.keys():
         raise UsageError("name what to run: --preset NAME, --study FILE, or --algo, --dataset and --rho")
+    if blocks and not (preset_name or study):
+        raise UsageError("blocks are those of a study; give --study FILE or --preset NAME with them")
     file = _of_study(preset(preset_name, Registry.installed())) if preset_name else _file(study)
-    specs = file.study.overlaid(settings).specs(registry)
+    specs = file.study.overlaid(settings).specs(registry, blocks)
     if "data_dir" in settings and len({spec.dataset for spec in specs}) > 1:
         raise UsageError("--data-dir is one folder and the sweep has several datasets; name one with --dataset")
     default = Path("results") / preset_name if preset_name else default_folder(file.path) if file.path else None

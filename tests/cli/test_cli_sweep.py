@@ -131,6 +131,8 @@ def test_a_wrong_request_is_refused_in_one_line(call, fake):
         ((*GRID, "--seeds", "1", "--n-seeds", "1"), "seeds and n-seeds exclude each other"),
         ((*GRID, "--n-seeds", "0"), "n-seeds must be from 1 to 5, got 0"),
         ((*GRID, "--retry", "all"), "'all' is not"),
+        ((*GRID, "--blocks", "a"), "blocks are those of a study; give --study FILE or --preset NAME with them"),
+        (("--preset", "table2", "--blocks", "tabel"), "the study has no block 'tabel'"),
         ((*GRID, "--workers", "0"), "workers must be a whole number of at least 1, NAME or NAME:ARGUMENT, got 0"),
     ):
         code, out, err = call(*arguments)
@@ -150,6 +152,14 @@ def test_a_part_of_a_preset_is_not_kept_as_the_whole(call, fake, tmp_path):
         ("vast", n, (27,), "d") for n in (3, 5, 10, 20)
     ] * 5  # ML-ECS, two controls, two readings of ML-ECS
     assert not (tmp_path / "results/table2/study.yaml").exists()
+
+
+def test_some_blocks_of_a_study_are_run_in_the_order_asked_for_and_the_whole_is_kept(call, fake, tmp_path):
+    text = "blocks: {a: {algo: alpha}, b: {algo: beta}, c: {algo: standalone}}\nsettings: {dataset: d, rho: 0.5}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    assert call("--study", "mine.yaml", "--blocks", "c, a", "--quiet")[0] == 0
+    assert [spec.algo for spec in fake.specs] == ["standalone", "alpha"]
+    assert set(read_study(tmp_path / "results/mine/study.yaml").blocks) == {"a", "b", "c"}
 
 
 def test_a_study_that_was_kept_is_run_again_from_its_folder(call, fake, tmp_path):

@@ -398,6 +398,16 @@ def test_the_study_of_dynamic_federations_has_every_row_under_every_condition(mo
 # The user's data
 
 
+def test_blocks_may_be_chosen_in_any_order():
+    study = Study("", "", {"a": ONE, "b": {**ONE, "rounds": [1, 2]}, "c": {**ONE, "rounds": 3}})
+    rounds = lambda only: [spec.rounds for spec in study.specs(only=only)]  # noqa: E731  # one line says it
+    assert rounds(()) == [None, 1, 2, 3]
+    assert rounds(("c", "b")) == [3, 1, 2]
+    assert rounds(("a",)) == [None]
+    with pytest.raises(UsageError, match=r"no block 'aa'\. Did you mean 'a'\?"):
+        study.specs(only=("b", "aa"))
+
+
 def test_a_variable_in_a_folder_is_replaced(monkeypatch):
     for text in ("$MLECS_TEST_DATA/vast", "${MLECS_TEST_DATA}/vast"):
         monkeypatch.setenv("MLECS_TEST_DATA", "/my/data")

@@ -9,7 +9,7 @@ import pytest
 from cli_fakes import FakeProtocol, call_main, install
 from hand_made import make_record
 from mlecs_bench.execution import protocol
-from mlecs_bench.session.outcome import LEVEL, majority_line
+from mlecs_bench.session.outcome import AT_LEVEL, LEVEL, majority_line, majority_of_rows
 
 SCORERS = {"f1_macro": "f1 1", "f1_weighted": "f1 2"}
 MAJORITY = 0.25
@@ -39,6 +39,20 @@ def test_a_run_above_it_or_without_classes_says_nothing():
     assert majority_line([ended(local=[above] * 3, server=above + 0.01)]) == ""
     assert majority_line([make_record()]) == ""
     assert majority_line([]) == ""
+
+
+def test_a_sweep_names_the_rows_at_that_level_each_by_the_mean_over_its_seeds():
+    high = [ended(local=[0.9] * 3, server=0.9, algo="alpha", seed=seed) for seed in (27, 34)]
+    low = [ended(algo=name, rho=0.5, seed=seed) for name in "bcdef" for seed in (27, 34)]
+    assert majority_of_rows(high) == majority_of_rows([]) == ""
+    assert majority_of_rows([*high, *low[:2]]) == (
+        f"{AT_LEVEL}, 1 of 2 rows: b on vast at rho 0.5: devices and server. "
+        "What usually helps: more steps, ranking the labels (--answer rank), higher learning rates."
+    )
+    said = majority_of_rows([*high, *low])
+    assert said.startswith(f"{AT_LEVEL}, 5 of 6 rows: b on")
+    assert "; d on vast at rho 0.5: devices and server; 2 more. What" in said
+    assert "e on" not in said
 
 
 def test_the_better_point_counts_and_the_mean_over_seeds():

@@ -93,7 +93,8 @@ def test_settings_are_those_of_the_command_line_each_with_a_type():
     names = {*SPEC_KEYS, *OTHER_KEYS}
     assert set(RunSettings.__annotations__) == names, "add what is missing to RunSettings"
     assert set(inspect.signature(mlecs_bench.run).parameters) == {*names, "quiet"}
-    assert set(inspect.signature(mlecs_bench.sweep).parameters) == {*names, "quiet", "study", "preset", "retry"}
+    of_sweeps = {"quiet", "study", "preset", "blocks", "retry"}
+    assert set(inspect.signature(mlecs_bench.sweep).parameters) == names | of_sweeps
 
 
 def test_a_run_takes_its_settings_as_the_command_does_and_stays_in_this_process(fake_run, tmp_path):
