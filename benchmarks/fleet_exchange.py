@@ -107,8 +107,8 @@ def started(command: Sequence[str]) -> Iterator[None]:
 
 
 @contextmanager
-def place_of(fleet: str, folder: Path, data: Path) -> Iterator[str]:
-    """Give a fleet as users name it, with what it needs beside this process."""
+def place_of(fleet: str, folder: Path, data: Path, groups: int = 1) -> Iterator[str]:
+    """Give a fleet as users name it, with what it needs beside this process; on Ray it has so many groups."""
     with ExitStack() as stack:
         if fleet == "ray":
             port = free_port()
@@ -117,7 +117,7 @@ def place_of(fleet: str, folder: Path, data: Path) -> Iterator[str]:
             more = ["--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder / 'ray'}"]
             stack.enter_context(started([sys.executable, "-c", start, *node, *more]))
             time.sleep(15)
-            yield f"ray:127.0.0.1:{port},groups=1"
+            yield f"ray:127.0.0.1:{port},groups={groups}"
         elif fleet == "nvflare":
             (folder / "project.yml").write_text(PROJECT.format(port=free_port()))
             provision = [sys.executable, "-m", "nvflare.lighter.provision", "-p", "project.yml", "-w", "kits"]

@@ -4,9 +4,10 @@
     python benchmarks/fleets.py --devices 3 --steps 2 --rounds 4 --fleet processes:2      # ours, in-process beside it
 
 The same devices, training and messages as in ours: a client asks `DeviceHost.turn`, and what travels are the bytes of
-our messages; aggregation is the algorithm's own, in the order of devices. A client's host is built once per process of
-Flower's ("model cached"), with --rebuild at every message, as in Flower's quickstarts; states are files in both.
-The first round warms up and is left out. Memory is the sum of PSS of this process and its children.
+our messages; aggregation is the algorithm's own, in the order of devices. A process of Flower's builds the model once,
+and keeps the clients that it has met on it ("model cached"), or with --rebuild at every message, as in Flower's
+quickstarts. States are files in both, since a client is asked in whichever process is free.
+The first round warms up and is left out. Memory is the largest sum of PSS of all processes behind a round.
 """
 
 from __future__ import annotations
@@ -36,21 +37,40 @@ from mlecs_bench.federation.messages import Message as Ours
 from mlecs_bench.federation.turns import Ask, Reply
 from mlecs_bench.plan.resolve import resolve
 from mlecs_bench.plan.spec import RunSpec
+from process_memory import pss
 
 SEED = 27
 
 
-@functools.cache
-def cached_host(recipe: str, id_: str) -> DeviceHost:
-    """Return the host of a device, which this process keeps."""
-    return new_host(recipe, id_)
-
-
-def new_host(recipe: str, id_: str) -> DeviceHost:
-    """Build the host of a device; its turns are files."""
+def new_builder(text: str) -> tuple[Recipe, Builder]:
+    """Return what builds devices on one backbone."""
     torch.set_num_threads(1)
     registry = Registry.installed()
-    return build_host(recipe_from_json(recipe, registry), [id_], registry)
+    recipe = recipe_from_json(text, registry)
+    return recipe, Builder(recipe.plan, recipe.seed, open_samples(recipe.data), registry)
+
+
+cached_builder = functools.cache(new_builder)
+
+
+def new_host(recipe: Recipe, builder: Builder, id_: str) -> DeviceHost:
+    """Build the host of a device; its turns are files."""
+    return build_host(recipe, [id_], Registry.installed(), builder)
+
+
+@functools.cache
+def cached_host(text: str, id_: str) -> DeviceHost:
+    """Return the host of a device, which this process keeps."""
+    return new_host(*cached_builder(text), id_)
+
+
+def host_of(text: str, id_: str, *, rebuild: bool) -> DeviceHost:
+    """Return the host of a device, which is where its last turn, in whichever process, has left it."""
+    if rebuild:
+        return new_host(*new_builder(text), id_)
+    host = cached_host(text, id_)
+    host.restore(id_)
+    return host
 
 
 client = ClientApp()
@@ -61,37 +81,16 @@ def turn(message: Message, _context: Context) -> Message:
     """Take a device's turn."""
     asked = message.content["ask"]
     id_, recipe = str(asked["id"]), str(asked["recipe"])
-    host = new_host(recipe, id_) if asked["rebuild"] else cached_host(recipe, id_)
+    host = host_of(recipe, id_, rebuild=bool(asked["rebuild"]))
     reply = host.turn(id_, Ask.from_bytes(asked["ask"]))
     return Message(RecordDict({"reply": ConfigRecord({"id": id_, "reply": reply.to_bytes()})}), reply_to=message)
-
-
-def memory() -> float:
-    """Return the PSS in MiB of this process and all that it has started."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        children.setdefault(parent, []).append(int(stat.parent.name))
-    todo, total = [os.getpid()], 0.0
-    while todo:
-        pid = todo.pop()
-        todo += children.get(pid, [])
-        try:
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except OSError:
-            continue
-        total += next((int(row.split()[1]) for row in rollup.splitlines() if row.startswith("Pss:")), 0) / 1024
-    return total
 
 
 def server_app(args: argparse.Namespace, folder: Path, seconds: list[float], used: list[float]) -> ServerApp:
     """Return the server's side: rounds of Multi-FedAvg, timed."""
     registry = Registry.installed()
     size = {"n_devices": args.devices, "rounds": args.rounds, "steps": args.steps}
-    plan = resolve(RunSpec("multi-fedavg", "vast", 1.0, split="frame", device="cpu", **size), registry)
+    plan = resolve(RunSpec("multi-fedavg", "vast", 0.8, split="frame", device="cpu", **size), registry)
     info = registry.dataset("vast").info
     data = info.prepare(DataRequest(None, folder, info.options())).folder
     recipe = Recipe(plan, SEED, "benchmark", data, folder, folder / "turns").to_json()
@@ -120,7 +119,7 @@ def server_app(args: argparse.Namespace, folder: Path, seconds: list[float], use
                 found[str(reply.content["reply"]["id"])] = Reply.from_bytes(reply.content["reply"]["reply"]).upload
             algorithm.aggregate(server, {id_: found[id_] for id_ in plan.device_ids}, t)
             seconds.append(time.perf_counter() - started)
-            used.append(memory())
+            used.append(pss())
 
     return app
 

@@ -23,8 +23,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from mlecs_bench.doors.events import Event, Tell
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.execution.jobs import CellResult, Execution, Job
@@ -131,26 +129,31 @@ class NoWork:
         self._jobs.clear()
 
 
+def resident() -> float:
+    """Return the MiB of memory that this process has now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / MIB
+
+
 def measure(n: int, folder: Path) -> dict[str, Any]:
     """Return seconds and MiB of every part for `n` cells."""
     found: dict[str, Any] = {"cells": n}
     registry = Registry.installed()
     observers, _ = registry.observers()
     execution = Execution(folder / "out", folder / "cache")
-    warm = plan_jobs(resolve_all(specs_of(25)[:1], registry, folder / "warm")[0], registry, execution, observers)
+    warm = plan_jobs(resolve_all(specs_of(25)[:1], registry, execution, observers)[0], registry, execution, observers)
     del warm  # data are prepared, and packages loaded
-    process = psutil.Process()
-    before = process.memory_info().rss
+    before = resident()
 
     @contextmanager
     def timed(name: str) -> Iterator[None]:
         started, cpu = time.perf_counter(), time.process_time()
         yield
         found[name], found[f"{name} CPU"] = time.perf_counter() - started, time.process_time() - cpu
-        found[f"{name} MiB"] = (process.memory_info().rss - before) / MIB
+        found[f"{name} MiB"] = resident() - before
 
     with timed("plan"):
-        plans, _ = resolve_all(specs_of(n), registry, execution.out)
+        plans, _ = resolve_all(specs_of(n), registry, execution, observers)
         jobs = plan_jobs(plans, registry, execution, observers)
     found["cells"] = len(jobs)
 

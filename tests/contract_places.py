@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from mlecs_bench.api import Ask, Event, FleetInfo, Message, Reply, TrackerInfo, WorkersInfo, build_host, hookimpl
-from mlecs_bench.doors.registry import Registry
+from mlecs_bench.doors.registry import PluginEntry, Registry
+from mlecs_bench.errors import UsageError
 from mlecs_bench.execution.workers import InProcess
 from mlecs_bench.federation.fleet import InProcessFleet
 
@@ -157,6 +158,40 @@ BROKEN_FLEETS = [
     ("goes-on", fleet(make=forgetful), "d00 has state of round 0 and the server of round 1"),
     ("closes", fleet(ClosesOnce), "closed already"),
 ]
+
+
+# Workers and a fleet that are somewhere, and are told where
+
+
+def check_somewhere(text: str) -> None:
+    if not text.startswith("there:"):
+        raise UsageError(f"the address must be there:PORT, got '{text}'")
+
+
+class Somewhere:
+    """Plugins of both kinds under one name; `asked` has how they were asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int | None]] = []
+
+    @hookimpl
+    def mlecs_workers(self):
+        return self.card(crew(), lambda request: InProcess(request.tell))
+
+    @hookimpl
+    def mlecs_fleet(self):
+        return self.card(fleet(), fleet().make)
+
+    def card(self, usual: Any, make: Callable[[Any], Any]) -> Any:
+        def made(request: Any) -> Any:
+            self.asked.append((request.argument, request.size))
+            return make(request)
+
+        return dataclasses.replace(usual, make=made, argument="text", check_argument=check_somewhere)
+
+
+SOMEWHERE = Somewhere()
+ENTRIES = [PluginEntry("somewhere", kind, "acme", "1.2", "contract_places:SOMEWHERE") for kind in ("workers", "fleet")]
 
 
 # Observers

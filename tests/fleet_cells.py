@@ -5,25 +5,28 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 
 import toy
-from mlecs_bench.doors.events import Tell
+from mlecs_bench.doors.events import Event, Tell
 from mlecs_bench.doors.registry import Loaded, Registry
 from mlecs_bench.federation.build import Builder
 from mlecs_bench.federation.checkpoint import server_file
 from mlecs_bench.federation.engine import Cell, CellRun, Outcome
 from mlecs_bench.federation.evaluation import evaluator_of
 from mlecs_bench.federation.fleet import Fleet, FleetRequest, Recipe, build_host, fleet_place
+from mlecs_bench.federation.turns import Ask, DeviceMissing, Refusal, Reply
 from mlecs_bench.plan.plan import Plan
 from mlecs_bench.plan.resolve import planned
+from mlecs_bench.testing.fleets import Around
 
 SEED, KEY, ROUNDS = 27, "key", 2
 PARTIES = ("server", "d00", "d01", "d02")
 MakeFleet = Callable[[FleetRequest], Fleet]
+Act = Callable[[], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Cells:
     cache_dir: Path
 
     def plan(self, algo: str = "multi-fedavg", **changes: object) -> Plan:
-        spec = toy.toy_spec(algo=algo, **({"rounds": ROUNDS, "steps": 1} | changes))
+        spec = toy.toy_spec(algo=algo, **({"rounds": ROUNDS, "steps": 1, "evaluate": "all"} | changes))
         return planned(spec, self.registry.algorithm(algo), self.registry.dataset("toy"), self.profile)
 
     def recipe(self, plan: Plan, turns: Path | None = None) -> Recipe:
@@ -59,9 +62,10 @@ class Cells:
             evaluator=evaluator,
             key=recipe.key,
             rounds=plan.rounds,
-            evaluate_all=True,
+            evaluate_all=plan.evaluate == "all",
             server_score=plan.server_score,
             checkpoint=folder and server_file(folder),
+            conditions=plan.conditions,
             robustness=plan.robustness,
         )
         run = CellRun(cell if tell is None else dataclasses.replace(cell, tell=tell))
@@ -88,6 +92,50 @@ def assert_same(one: Result, other: Result) -> None:
     fresh = [{id_: dataclasses.replace(g, finished=0) for id_, g in r.greetings.items()} for r in (one, other)]
     assert fresh[0] == fresh[1]
     assert not toy.differing(one.server, other.server)
+
+
+class LosingFleet(Around):
+    """A fleet whose d01 is missing from one round: it cannot be reached, or does its turn when that is too late."""
+
+    def __init__(self, fleet: Fleet, lost: int = 2, *, late: bool = False) -> None:
+        super().__init__(fleet)
+        self._lost = ("d01", lost)
+        self._late = late
+
+    def exchange(self, asks: Mapping[str, Ask]) -> Iterator[tuple[str, Reply | Refusal]]:
+        """Yield replies, and for d01 in its round that it has gone."""
+        lost = {id_: ask for id_, ask in asks.items() if (id_, ask.round) == self._lost}
+        yield from self._fleet.exchange({id_: ask for id_, ask in asks.items() if id_ not in lost})
+        if self._late:
+            list(self._fleet.exchange(lost))
+        for id_ in lost:
+            yield id_, Refusal.of(DeviceMissing(f"{id_} has gone"))
+
+
+def check_a_silent_host(cells: Cells, make: MakeFleet, folder: Path, stop: Act, go_on: Act, seconds: float) -> None:
+    """Let the process of d01 be stopped for all of round 2: the round goes on without it, and its turn comes too late.
+
+    All else is as in this process. `make` makes a fleet that waits for a round for so many seconds, `stop` stops the
+    process, `go_on` lets it go on.
+    """
+    plan = cells.plan("ml-ecs", rounds=4, evaluate="last", participation={"min_devices": 2})
+    took: list[float] = []
+
+    def tell(event: Event) -> None:
+        if event.kind == "round_end":
+            took.append(time.monotonic())
+            {1: stop, 2: go_on}.get(event.round, lambda: None)()
+
+    there = cells.run(plan, make, folder, tell)
+    usual = functools.partial(request_fleet, cells.registry, "in-process")
+    here = cells.run(plan, lambda request: LosingFleet(usual(request), late=True))
+    assert took[1] - took[0] >= seconds
+    assert there.outcome.attended == here.outcome.attended
+    assert [row["lost"] for row in there.outcome.attended] == [{}, {"d01": "missing"}, {}, {}]
+    (missing,) = there.outcome.missing
+    reason = f"d01 gave no reply in round 2 within {seconds:g} s"
+    assert missing == {"round": 2, "device": "d01", "reason": reason}
+    assert_same(there, here)
 
 
 def request_fleet(registry: Registry, name: str, request: FleetRequest) -> Fleet:

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from machines import Machines
+from mlecs_bench.testing.installed import TOYS
+from mlecs_plugins.workers.ray_workers import LOOPBACK_VARIABLE
 
 START = "from ray.scripts.scripts import main; main()"
 
@@ -81,9 +83,11 @@ class Cluster:
 
     def _node(self, name: str, address: str, own: Sequence[str], hidden: Sequence[Path]) -> Node:
         cache = self._folder / f"cache-{name}"
-        environment = os.environ | {
-            "PYTHONPATH": str(self._site), "MLECS_BENCH_CACHE": str(cache), "RAY_USAGE_STATS_ENABLED": "0",
-            "OMP_NUM_THREADS": "1",
+        # With the variable, which other tests set for a loopback of one machine, Ray starts no second node.
+        inherited = {name: value for name, value in os.environ.items() if name != LOOPBACK_VARIABLE}
+        environment = inherited | {
+            "PYTHONPATH": os.pathsep.join(map(str, (self._site, TOYS))), "MLECS_BENCH_CACHE": str(cache),
+            "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1",
         }  # fmt: skip
         command = [
             sys.executable, "-c", START, "start", "--block", f"--node-ip-address={address}", "--num-cpus=2",

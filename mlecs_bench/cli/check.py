@@ -19,6 +19,15 @@ INDENT = 6
 Pairs = tuple[str, ...]
 
 
+def _print_toys(ctx: click.Context, _flag: click.Parameter, wanted: bool) -> None:
+    """Print where the metadata of the toys lies, and leave."""
+    if wanted:
+        from mlecs_bench.testing.installed import TOYS
+
+        click.echo(TOYS)
+        ctx.exit()
+
+
 @click.command()
 @click.argument("name")
 @click.option(
@@ -26,6 +35,11 @@ Pairs = tuple[str, ...]
 )
 @click.option("-o", "--option", multiple=True, metavar="NAME=VALUE", help="An option of the plugin; repeatable.")
 @click.option("--only", multiple=True, metavar="CHECK", help="Run this check only; repeatable.")
+@click.option(
+    "--toys", is_flag=True, is_eager=True, expose_value=False, callback=_print_toys,
+    help="Print the folder that processes need on their PYTHONPATH which run before the checks of workers or a fleet"
+    " begin, such as nodes of a cluster, and stop.",
+)  # fmt: skip  # an option
 @click.option("--list", "as_list", is_flag=True, help="List the checks and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @click.option("--quiet", is_flag=True, help="Show failed checks and the verdict only.")
@@ -33,7 +47,8 @@ Pairs = tuple[str, ...]
 def check(ctx: click.Context, /, name: str, kind: Kind | None, option: Pairs, only: Pairs, **show: bool) -> None:
     """Check a plugin against the contract.
 
-    Runs every check of the plugin NAME, of whichever kind it is, on tiny models and data made on the spot.
+    Runs every check of the plugin NAME, of whichever kind it is, on tiny models and data made on the spot. Workers and
+    fleets may be named with their argument, such as ray:10.0.0.1:6379.
     """
     checks = _chosen(_checks_of(name, kind, option), only)
     as_json = show["as_json"]
@@ -53,7 +68,7 @@ def _checks_of(name: str, kind: Kind | None, option: Pairs) -> list[Check]:
     """Return the checks of a plugin; an unknown name is refused before the heavy packages are imported."""
     registry = Registry.installed()
     if kind is None:
-        registry.kinds_of(name)
+        registry.kinds_of(name.partition(":")[0])
     from mlecs_bench.testing import checks_of
 
     return checks_of(name, kind, parse_pairs(option, "--option"), registry)

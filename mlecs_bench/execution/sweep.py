@@ -137,7 +137,7 @@ def what_there_is(job: Job) -> CellResult | None:
     """Return how a cell has ended that is not run: its record, how it failed before, or that its file is damaged."""
     out = job.execution.out
     try:
-        found = stored_record(out, job.identity)
+        found = stored_record(out, job.identity, option_words(job.plan.departures))
         if found is not None:
             return CellResult(job.seed, *found, skipped=True)
         failure = find_failure(out, job.identity)

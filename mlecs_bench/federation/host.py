@@ -126,7 +126,7 @@ class DeviceHost:
         self._finished = dict.fromkeys(self._roster.ids, 0)
         self._broken: set[str] = set()
         for id_ in self._roster.ids:
-            self._restore(id_)
+            self.restore(id_)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -149,12 +149,24 @@ class DeviceHost:
                 self._start_afresh(id_)
         return {id_: self._greeting(id_) for id_ in self._roster.ids}
 
+    def restore(self, id_: str) -> None:
+        """Bring a device to its last finished round, as what is kept of its turns says, wherever they were taken."""
+        kept = self._kept(id_)
+        if kept:
+            self._finished[id_] = kept[0].round
+        if not self._roster.come_and_go:  # else its state is put back when it comes
+            if kept:
+                self._load(self._roster.come(id_), kept[0].state)
+            elif id_ in self._broken:
+                self._begin_again(id_)
+        self._broken.discard(id_)
+
     def _here(self, id_: str) -> Device:
         """Return a device in the state of its last finished round."""
         device = self._roster.come(id_)
         if not self._roster.come_and_go:
             if id_ in self._broken:
-                self._restore(id_)
+                self.restore(id_)
         elif kept := self._kept(id_):
             self._load(device, kept[0].state)
         return device
@@ -244,18 +256,6 @@ class DeviceHost:
 
     def _replies(self, id_: str) -> dict[int, Reply]:
         return {turn.round: turn.reply for turn in self._kept(id_)}
-
-    def _restore(self, id_: str) -> None:
-        """Bring a device to its last finished round."""
-        kept = self._kept(id_)
-        if kept:
-            self._finished[id_] = kept[0].round
-        if not self._roster.come_and_go:  # else its state is put back when it comes
-            if kept:
-                self._load(self._roster.come(id_), kept[0].state)
-            elif id_ in self._broken:
-                self._begin_again(id_)
-        self._broken.discard(id_)
 
     def _start_afresh(self, id_: str) -> None:
         if self._turns is not None:

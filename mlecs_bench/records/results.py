@@ -13,7 +13,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -105,9 +105,12 @@ def record_path(out: Path, identity: Mapping[str, Any], variant: str = "") -> Pa
     return out / FOLDER / record_name(identity, variant)
 
 
-def keyed(folder: Path, identity: Mapping[str, Any]) -> list[Path]:
-    """Return the files directly in `folder` that are named after a cell, today or in 0.1.0, whatever else they say."""
-    files = _files_by_key(folder)
+def keyed(folder: Path, identity: Mapping[str, Any], *, lately: bool = False) -> list[Path]:
+    """Return the files directly in `folder` that are named after a cell, today or in 0.1.0, whatever else they say.
+
+    `lately`: of thousands, those that were there some moments ago will do.
+    """
+    files = _files_by_key(folder, lately=lately)
     if not files:
         return []
     keys = dict.fromkeys(identity_key(one)[:KEY_DIGITS] for one in (identity, legacy.former(identity)))
@@ -118,10 +121,28 @@ SETTLED_NS = 2 * 10**9
 """How long ago a folder's last change must lie for its time to tell the next one: clocks of file systems are coarse."""
 MOST_LISTED = 8
 """Of how many folders the names are kept."""
-_LISTED: dict[Path, tuple[int, Mapping[str, Sequence[str]]]] = {}
+MANY, LATELY_NS = 1000, 2 * 10**9
+"""From how many keys on a list may be so old for those whom the files of some moments ago will do."""
 
 
-def _files_by_key(folder: Path) -> Mapping[str, Sequence[str]]:
+@dataclass(frozen=True)
+class _Listed:
+    """The names of the files in a folder by their keys, the folder's time when they were read, and when that was."""
+
+    changed: int
+    at: int
+    names: Mapping[str, Sequence[str]]
+
+    def holds(self, changed: int, *, lately: bool) -> bool:
+        """Are these still the names in the folder, which has changed last at a time?"""
+        settled = self.changed == changed and self.at - self.changed > SETTLED_NS
+        return settled or (lately and len(self.names) >= MANY and 0 <= time.time_ns() - self.at < LATELY_NS)
+
+
+_LISTED: dict[Path, _Listed] = {}
+
+
+def _files_by_key(folder: Path, *, lately: bool) -> Mapping[str, Sequence[str]]:
     """Return the names of the files in a folder that end in a key, sorted, by that key.
 
     The folder is listed anew when its time says that it has changed, or may have: else every look-up in a sweep of n
@@ -132,8 +153,8 @@ def _files_by_key(folder: Path) -> Mapping[str, Sequence[str]]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     known = _LISTED.get(folder)
-    if known is not None and known[0] == changed:
-        return known[1]
+    if known is not None and known.holds(changed, lately=lately):
+        return known.names
     listed = time.time_ns()
     found: dict[str, list[str]] = {}
     for name in sorted(name for name in os.listdir(folder) if name.endswith(".json") and name[0] != "."):  # noqa: PTH208  # names alone, of thousands
@@ -141,10 +162,9 @@ def _files_by_key(folder: Path) -> Mapping[str, Sequence[str]]:
         if dashes:
             found.setdefault(key, []).append(name)
     _LISTED.pop(folder, None)
-    if listed - changed > SETTLED_NS:
-        while len(_LISTED) >= MOST_LISTED:
-            del _LISTED[next(iter(_LISTED))]
-        _LISTED[folder] = changed, found
+    while len(_LISTED) >= MOST_LISTED:
+        del _LISTED[next(iter(_LISTED))]
+    _LISTED[folder] = _Listed(changed, listed, found)
     return found
 
 
@@ -156,7 +176,7 @@ def write_record(out: Path, record: Mapping[str, Any], variant: str = "") -> Pat
     """
     values: Record = plain(record)
     check_record(values, "the new record")
-    found = stored_record(out, values["identity"])
+    found = stored_record(out, values["identity"], variant)
     if found is None:
         path = record_path(out, values["identity"], variant)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -396,9 +416,13 @@ def find_record(out: Path, identity: Mapping[str, Any]) -> Path | None:
     return found[0] if found is not None else None
 
 
-def stored_record(out: Path, identity: Mapping[str, Any]) -> tuple[Path, Record] | None:
-    """Return path and content of the cell's record in `out`, or None; raises RecordError as `find_record`."""
-    for path in (path for folder in (out / FOLDER, out) for path in keyed(folder, identity)):
+def stored_record(out: Path, identity: Mapping[str, Any], variant: str | None = None) -> tuple[Path, Record] | None:
+    """Return path and content of the cell's record in `out`, or None; raises RecordError as `find_record`.
+
+    Who knows the `variant` of its name need not read all names: a record of another name is then found some moments
+    after it has appeared among thousands.
+    """
+    for path in _candidates(out, identity, variant):
         record = read_record(path)
         if record["key"] != identity_key(identity):
             raise RecordError(
@@ -406,3 +430,14 @@ def stored_record(out: Path, identity: Mapping[str, Any]) -> tuple[Path, Record]
             )
         return path, record
     return None
+
+
+def _candidates(out: Path, identity: Mapping[str, Any], variant: str | None) -> Iterator[Path]:
+    """Yield the files that may be the record of a cell, the usual name of a known variant first."""
+    usual = None if variant is None else record_path(out, identity, variant)
+    if usual is not None and usual.exists():
+        yield usual
+    for folder in (out / FOLDER, out):
+        for path in keyed(folder, identity, lately=usual is not None):
+            if usual is None or path.exists():  # it may have been deleted lately
+                yield path

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.doors.hookspecs import TrackerInfo
 from mlecs_bench.doors.options import NoOptions, build_options
+from mlecs_bench.doors.places import Place, PlaceInfo, place
 from mlecs_bench.doors.registry import DOORS, Kind, Loaded, PluginEntry, Registry
 from mlecs_bench.errors import MlecsError, PluginError, UsageError
 from mlecs_bench.execution.tracking import check_packages
@@ -102,42 +103,52 @@ DATASET_CHECKS: tuple[Callable[[Material], None], ...] = (
     dataset_checks.federated_round,
 )
 LOADS = "The plugin can be imported and its hook returns its card."
+MakeSubject = Callable[[Loaded[Any], Mapping[str, object], str], Any]
 
 
 @dataclass(frozen=True)
 class Contract:
     """The checks of one kind of plugin.
 
-    `subject(loaded, options)` is what they look at; `origin(info)` is an object by whose module errors are located.
+    `subject(loaded, options, argument)` is what they look at, of workers and a fleet with what users write behind the
+    name; `origin(info)` is an object by whose module errors are located.
     """
 
-    subject: Callable[[Loaded[Any], Mapping[str, object]], Any]
+    subject: MakeSubject
     checks: Sequence[Callable[[Any], None]]
     origin: Callable[[Any], object]
 
 
-def _without_options(subject: Callable[[str, Any], Any]) -> Callable[[Loaded[Any], Mapping[str, object]], Any]:
-    return lambda loaded, _options: subject(loaded.name, loaded.info)
+def _without_options(subject: Callable[[str, Any], Any]) -> MakeSubject:
+    return lambda loaded, _options, _argument: subject(loaded.name, loaded.info)
 
 
-def _material(loaded: Loaded[Any], options: Mapping[str, object]) -> Material:
+def _at_a_place(subject: Callable[[str, Any, str], Any]) -> MakeSubject:
+    return lambda loaded, _options, argument: subject(loaded.name, loaded.info, argument)
+
+
+def _algorithm(loaded: Loaded[Any], options: Mapping[str, object], _argument: str) -> Subject:
+    return Subject(loaded, options)
+
+
+def _material(loaded: Loaded[Any], options: Mapping[str, object], _argument: str) -> Material:
     return Material(loaded.name, loaded.info, options)
 
 
-def _watching(loaded: Loaded[Any], _options: Mapping[str, object]) -> observer_checks.Watching:
+def _watching(loaded: Loaded[Any], _options: Mapping[str, object], _argument: str) -> observer_checks.Watching:
     if isinstance(loaded.info, TrackerInfo):
         check_packages(loaded.name, loaded.info)
     return observer_checks.Watching(loaded.name, loaded.info)
 
 
 CONTRACTS: Mapping[Kind, Contract] = {
-    "algorithm": Contract(Subject, ALGORITHM_CHECKS, attrgetter("build")),
+    "algorithm": Contract(_algorithm, ALGORITHM_CHECKS, attrgetter("build")),
     "dataset": Contract(_material, DATASET_CHECKS, attrgetter("prepare")),
     "metric": Contract(_without_options(metric_checks.Measure), metric_checks.METRIC_CHECKS, attrgetter("make")),
     "encoder": Contract(_without_options(encoder_checks.Encoding), encoder_checks.ENCODER_CHECKS, attrgetter("build")),
     "profile": Contract(_without_options(profile_checks.Given), profile_checks.PROFILE_CHECKS, lambda _: None),
-    "workers": Contract(_without_options(workers_checks.Crew), workers_checks.WORKERS_CHECKS, attrgetter("make")),
-    "fleet": Contract(_without_options(fleet_checks.Fleets), fleet_checks.FLEET_CHECKS, attrgetter("make")),
+    "workers": Contract(_at_a_place(workers_checks.Crew), workers_checks.WORKERS_CHECKS, attrgetter("make")),
+    "fleet": Contract(_at_a_place(fleet_checks.Fleets), fleet_checks.FLEET_CHECKS, attrgetter("make")),
     "observer": Contract(_watching, observer_checks.OBSERVER_CHECKS, lambda info: getattr(info, "make", info)),
     "study": Contract(_without_options(study_checks.Question), study_checks.STUDY_CHECKS, attrgetter("sections")),
 }
@@ -148,15 +159,31 @@ def checks_of(
 ) -> list[Check]:
     """Return the checks of the installed plugin called `name`, or of all when several kinds have one of that name.
 
-    `options` are option values, as text or as they are. A plugin that cannot be loaded gets one check, which fails.
-    Raises UsageError for an unknown name, and for options that the plugin does not have.
+    `options` are option values, as text or as they are. Behind the name of workers or a fleet may stand what users
+    write there, such as the address of a cluster: ``ray:10.0.0.1:6379``; other kinds of that name are left out then. A
+    plugin that cannot be loaded gets one check, which fails. Raises UsageError for an unknown name, for options that
+    the plugin does not have, and for an argument that is wrong or lacks.
     """
     registry = registry or Registry.installed()
-    kinds = registry.kinds_of(name) if kind is None else [kind]
-    return [check for k in kinds for check in _checks_of_kind(registry, k, name, options or {})]
+    where = place(name, "check") if ":" in name else Place(name)
+    kinds = registry.kinds_of(where.name) if kind is None else [kind]
+    if where.argument:
+        kinds = _kinds_of_places(kinds, where)
+    return [check for k in kinds for check in _checks_of_kind(registry, k, where, options or {})]
 
 
-def _checks_of_kind(registry: Registry, kind: Kind, name: str, options: Mapping[str, object]) -> list[Check]:
+def _kinds_of_places(kinds: Sequence[Kind], where: Place) -> list[Kind]:
+    """Return the kinds that may be written with an argument; raises UsageError where there is none."""
+    found = [kind for kind in kinds if issubclass(DOORS[kind][1] or object, PlaceInfo)]
+    if not found:
+        raise UsageError(
+            f"'{where.name}' ({', '.join(kinds)}) takes nothing behind its name, got ':{where.argument}'; leave it out"
+        )
+    return found
+
+
+def _checks_of_kind(registry: Registry, kind: Kind, where: Place, options: Mapping[str, object]) -> list[Check]:
+    name = where.name
     try:
         loaded = registry.load(kind, name)
     except MlecsError as error:
@@ -164,7 +191,7 @@ def _checks_of_kind(registry: Registry, kind: Kind, name: str, options: Mapping[
         if entry is None:
             raise
         return [Check("loads", LOADS, name, partial(_raise, _naming(entry, error)))]
-    return checks_of_info(loaded, options, kind)
+    return checks_of_info(loaded, options, kind, argument=where.argument)
 
 
 def _naming(entry: PluginEntry, error: MlecsError) -> MlecsError:
@@ -182,18 +209,22 @@ def checks_of_info(
     options: Mapping[str, object] | None = None,
     kind: Kind | None = None,
     fleet: MakeFleet = in_process,
+    argument: str = "",
 ) -> list[Check]:
     """Return the checks of a plugin that need not be installed; raises UsageError for options that it refuses.
 
     The kind need be given for an observer only: all others are known by what their hook returns. `fleet` makes what
     the devices of an algorithm's runs live in. The runs that they are compared with, and what a check has to watch
-    step by step, are always in this process.
+    step by step, are always in this process. `argument` is what users write behind the name of workers or a fleet;
+    raises UsageError for one that the card does not take.
     """
     info, given = loaded.info, options or {}
     contract = CONTRACTS[kind or _kind_of(loaded)]
     if given:
         build_options(getattr(info, "options", NoOptions), given, f"'{loaded.name}'")
-    subject = contract.subject(loaded, given)
+    if isinstance(info, PlaceInfo):
+        Place(loaded.name, argument).check(info, "check")
+    subject = contract.subject(loaded, given, argument)
     if isinstance(subject, Subject):
         subject = dataclasses.replace(subject, fleet=fleet)
     origin = contract.origin(info)
@@ -229,6 +260,7 @@ def parametrize_with_checks(
 ) -> pytest.MarkDecorator:
     """Return a pytest decorator that runs a test once per check of the plugins `names`, as its argument `check`.
 
+    Names are as `checks_of` takes them: an engine that needs one is named with its argument.
     `kind` chooses where several kinds share a name. The test calls it: ``def test_contract(check): check()``.
     """
     import pytest

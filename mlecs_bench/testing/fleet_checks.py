@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from mlecs_bench.doors.events import Event, silent
 from mlecs_bench.doors.hookspecs import FleetInfo
+from mlecs_bench.doors.places import Place
 from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import MlecsError
 from mlecs_bench.federation.build import Builder
@@ -53,20 +54,27 @@ class _Killed(Exception):  # noqa: N818  # it stands for the death of the server
 
 @dataclass(frozen=True)
 class Fleets:
-    """The fleet under test, and the toy cell whose devices live in it."""
+    """The fleet under test with what users write behind its name, and the toy cell whose devices live in it."""
 
     name: str
     info: FleetInfo
+    argument: str = ""
 
     def request(self, turns: Path | None = None) -> FleetRequest:
-        """Return a request for the devices of the toy cell, which keep their turns in a folder."""
+        """Return a request for the devices of the toy cell, which keep their turns in a folder.
+
+        Every folder stands for a cell of its own: devices that keep their turns elsewhere know cells by their keys.
+        """
         (job,) = toy_jobs(new_folder(), n_devices=N_DEVICES)
         registry = Registry.installed()
-        recipe = Recipe(job.plan, job.seed, job.key, job.data, job.execution.cache_dir, turns or new_folder())
+        turns = turns or new_folder()
+        key = f"{job.key}-{turns.name}"
+        recipe = Recipe(job.plan, job.seed, key, job.data, job.execution.cache_dir, turns)
         builder = Builder(job.plan, job.seed, open_samples(job.data), registry)
         evaluator = evaluator_of(job.plan, builder.samples, registry, recipe.cache_dir)
         host = partial(build_host, recipe, registry=registry, builder=builder, evaluator=evaluator)
-        return FleetRequest(recipe, host)
+        size = Place(self.name, self.argument).number
+        return FleetRequest(recipe, host, size, argument=self.argument)
 
     @contextmanager
     def opened(self, request: FleetRequest) -> Iterator[Fleet]:

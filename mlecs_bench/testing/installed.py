@@ -1,7 +1,8 @@
 """A toy algorithm and a toy dataset as installed plugins, so that any process of this machine can load them.
 
-Workers and fleets may run cells in other processes, which find plugins by their metadata alone. `installed` writes that
-metadata to a folder of the import path, as pip would.
+Workers and fleets may run cells in other processes, which find plugins by their metadata alone. That of the toys lies
+in `TOYS`, which `installed` puts on the import path; processes that run already, as nodes of a cluster do, need it on
+theirs.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from mlecs_bench.federation.device import Device
     from mlecs_bench.federation.server import Server
 
+TOYS = Path(__file__).with_name("toys")
+"""A folder with the metadata of the toys, as pip would write them."""
 DISTRIBUTION = "mlecs-bench-toys"
 ALGORITHM = "toy-average"
 DATASET = "toy-words"
@@ -102,23 +104,10 @@ DATASET_INFO = DatasetInfo(
 )
 
 
-@cache
-def _site() -> Path:
-    """Return a folder with the metadata of the toys; written once per process."""
-    info = toy.process_folder() / "site" / f"{DISTRIBUTION.replace('-', '_')}-0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {DISTRIBUTION}\nVersion: 0\n")
-    (info / "entry_points.txt").write_text(
-        f"[mlecs_bench.algorithms]\n{ALGORITHM} = {__name__}:ALGORITHM_INFO\n"
-        f"[mlecs_bench.datasets]\n{DATASET} = {__name__}:DATASET_INFO\n"
-    )
-    return info.parent
-
-
 @contextmanager
 def installed() -> Iterator[None]:
     """Have the toys installed in this process and in those that it starts meanwhile."""
-    site, before = str(_site()), dict(os.environ)
+    site, before = str(TOYS), dict(os.environ)
     allowed = before.get(PLUGINS_VARIABLE)
     sys.path.append(site)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [before.get("PYTHONPATH"), site]))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlecs_bench.doors.events import Event
 from mlecs_bench.doors.hookspecs import WorkersInfo, WorkersRequest
+from mlecs_bench.doors.places import Place
 from mlecs_bench.execution.cell import run_job
 from mlecs_bench.execution.jobs import Job
 from mlecs_bench.federation.checkpoint import cell_in_use, checkpoint_folder
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from mlecs_bench.execution.workers import Workers
 
 SIZE = 2
+"""How many jobs workers may run at a time where no number is behind their name."""
 SEEDS = (27, 34)
 PATIENCE = 240.0
 """Seconds after which jobs count as lost."""
@@ -52,15 +54,20 @@ class Ran:
 
 @dataclass(frozen=True)
 class Crew:
-    """The workers under test."""
+    """The workers under test, and what users write behind their name."""
 
     name: str
     info: WorkersInfo
     argument: str = ""
 
+    @property
+    def size(self) -> int:
+        """How many jobs they may run at a time: the number behind the name, else `SIZE`."""
+        return Place(self.name, self.argument).number or SIZE
+
     def make(self, tell: Tell) -> Workers:
-        """Return fresh workers for `SIZE` jobs at a time."""
-        workers: Workers = self.info.make(WorkersRequest(SIZE, threads=1, tell=tell, argument=self.argument))
+        """Return fresh workers."""
+        workers: Workers = self.info.make(WorkersRequest(self.size, threads=1, tell=tell, argument=self.argument))
         return workers
 
     @cached_property
@@ -104,9 +111,9 @@ def room(crew: Crew) -> None:
     workers.wait(0.0)
     workers.stop()
     workers.stop()
-    if not 1 <= free <= SIZE:
+    if not 1 <= free <= crew.size:
         fail(
-            f"fresh workers have room for 1 to {SIZE} jobs",
+            f"fresh workers have room for 1 to {crew.size} jobs",
             f"`free` is {free}",
             "count the jobs that can be started now",
         )

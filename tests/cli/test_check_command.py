@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
 from functools import partial
@@ -11,6 +12,7 @@ import pytest
 from cli_fakes import call_main, install
 from contract_plugins import BUILT_WITH, ENTRIES
 from mlecs_bench.doors.registry import PluginEntry
+from mlecs_bench.testing.installed import ALGORITHM, ALGORITHM_INFO, DATASET, DATASET_INFO, DISTRIBUTION
 
 
 @pytest.fixture
@@ -92,6 +94,14 @@ def test_a_wrong_request_is_refused_in_one_line(call):
         code, out, err = call(*arguments)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert err.startswith(expected)
+
+
+def test_toys_prints_where_processes_that_run_already_find_the_plugins_of_the_checks(call):
+    code, out, err = call("--toys")
+    (info,) = importlib.metadata.distributions(path=[out.strip()])
+    assert (code, err, info.name) == (0, "", DISTRIBUTION)
+    points = {point.name: point.load() for point in info.entry_points}
+    assert points == {ALGORITHM: ALGORITHM_INFO, DATASET: DATASET_INFO}
 
 
 def test_a_plugin_that_cannot_be_imported_is_a_failed_check(call):

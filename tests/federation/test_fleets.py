@@ -16,7 +16,7 @@ import pytest
 from elsewhere_plugins import DEATH, DEFECT, MEMORY
 
 import toy
-from fleet_cells import Cells, Result, assert_same, gone, request_fleet
+from fleet_cells import Cells, Result, assert_same, check_a_silent_host, gone, request_fleet
 from mlecs_bench.doors.events import Event, Tell
 from mlecs_bench.errors import MlecsError, PluginError
 from mlecs_bench.federation import process_fleet
@@ -192,6 +192,21 @@ def test_errors_of_the_other_side_arrive_as_they_are_and_too_many_deaths_in_one_
     os.kill(pids(faulty)[0], signal.SIGCONT)
     monkeypatch.setattr(faulty, "_timeout", None)
     assert ask_one(faulty, 3).upload.tensors["x/turns"].item() == 3, "the late turn is taken once"
+
+
+@pytest.mark.nightly
+def test_a_round_goes_on_without_a_process_that_is_silent_and_its_device_comes_back(cells, tmp_path):
+    fleets: list[ProcessFleet] = []
+
+    def make(request: FleetRequest) -> Fleet:
+        fleets.append(ProcessFleet(request.recipe, 3, timeout=5.0))
+        return fleets[0]
+
+    def act(number: signal.Signals) -> None:
+        os.kill(pids(fleets[0])[1], number)
+
+    acts = functools.partial(act, signal.SIGSTOP), functools.partial(act, signal.SIGCONT)
+    check_a_silent_host(cells, make, tmp_path, *acts, 5.0)
 
 
 @pytest.mark.slow

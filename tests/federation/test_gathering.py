@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import toy
+from fleet_cells import LosingFleet
 from mlecs_bench.errors import NotFiniteError
 from mlecs_bench.federation.attendance import Attendance
 from mlecs_bench.federation.build import Builder, Federation
@@ -21,10 +22,10 @@ from mlecs_bench.federation.host import DeviceHost
 from mlecs_bench.federation.mailbox import Mailbox
 from mlecs_bench.federation.messages import Message
 from mlecs_bench.federation.roster import BuiltDevices
-from mlecs_bench.federation.turns import DeviceMissing, MemoryTurns, Refusal, StaleTurn
+from mlecs_bench.federation.turns import DeviceMissing, MemoryTurns, StaleTurn
 from mlecs_bench.plan.conditions import Conditions, condition
 from mlecs_bench.testing import toy as made
-from mlecs_bench.testing.fleets import Around, ReversedFleet
+from mlecs_bench.testing.fleets import ReversedFleet
 from mlecs_bench.testing.steps import Listening
 
 IDS = ("d00", "d01", "d02")
@@ -294,19 +295,6 @@ def test_faulty_uploads_are_what_they_are_called_and_the_server_refuses_what_is_
     assert all(list(uploads) == ["d00", "d02"] for uploads in merged.values())
     with pytest.raises(NotFiniteError, match=r"^d01: tensor '.*' holds NaN"):
         watch({"byzantine": "nan", "devices": ["d1"], "refused": "stop"})
-
-
-class LosingFleet(Around):
-    """A fleet whose d01 cannot be reached in one round."""
-
-    def __init__(self, fleet, lost=2):
-        super().__init__(fleet)
-        self._lost = ("d01", lost)
-
-    def exchange(self, asks):
-        yield from self._fleet.exchange({k: a for k, a in asks.items() if (k, a.round) != self._lost})
-        if "d01" in asks and ("d01", asks["d01"].round) == self._lost:
-            yield "d01", Refusal.of(DeviceMissing("d01 has gone"))
 
 
 @pytest.mark.slow

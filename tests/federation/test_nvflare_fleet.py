@@ -6,13 +6,15 @@ They need NVFlare (tox -e nvflare); without it only what users write is looked a
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,10 +22,11 @@ import pytest
 import torch
 
 import toy
-from fleet_cells import assert_same, gone
+from fleet_cells import assert_same, check_a_silent_host, gone, request_fleet
 from machines import Machines, two_machines
 from mlecs_bench.data.samples import open_prepared, save_prepared
 from mlecs_bench.doors.events import Event
+from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import MessageError, MlecsError, UsageError
 from mlecs_bench.federation.fleet import FleetRequest, open_samples
 from mlecs_bench.federation.messages import Message
@@ -31,6 +34,9 @@ from mlecs_bench.federation.nvflare_cells import read_kit
 from mlecs_bench.federation.nvflare_fleet import Network, NvflareFleet, check_argument, checked_reply
 from mlecs_bench.federation.packets import REPLY
 from mlecs_bench.federation.turns import Ask, DeviceMissing, Refusal, Reply
+from mlecs_bench.testing.cells import toy_jobs
+from mlecs_bench.testing.fleet_checks import FLEET_CHECKS, Fleets
+from mlecs_bench.testing.installed import TOYS, installed
 from mlecs_bench.testing.toy import N_SAMPLES, make_columns, make_manifest, make_table
 from nvflare_kits import provision
 from ray_cluster import children
@@ -77,6 +83,12 @@ class Net:
         process.send_signal(how)
         process.wait(timeout=30)
         self.ended.append(process.pid)
+
+    def send(self, id_: str, number: signal.Signals) -> None:
+        """Send a signal to all processes of a device."""
+        pid = self.running[id_].pid
+        for one in (pid, *children(pid)):
+            os.kill(one, number)
 
     def fleet(self, request: FleetRequest, timeout: float | None = None) -> NvflareFleet:
         """Return the server's side."""
@@ -160,24 +172,86 @@ def test_a_device_that_is_late_is_missing_and_its_turn_is_taken_once(cells, net,
     asks = {id_: Ask(1, Message()) for id_ in IDS}
     try:
         fleet.hello(0)
-        stopped = net.running["d01"]
-        pids = [stopped.pid, *children(stopped.pid)]
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+        net.send("d01", signal.SIGSTOP)
         fleet._timeout = 3.0
         answers = dict(fleet.exchange(asks))
         assert {id_ for id_, answer in answers.items() if isinstance(answer, Reply)} == {"d00", "d02"}
         missing = answers["d01"]
         assert type(missing.error()) is DeviceMissing
         assert missing.message == "d01 gave no reply in round 1 within 3 s"
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+        net.send("d01", signal.SIGCONT)
         fleet._timeout = 60.0
         again = dict(fleet.exchange(asks))
         assert [again[id_].upload.tensors["x/turns"].item() for id_ in IDS] == [1, 1, 1]
         assert again["d00"].to_bytes() == answers["d00"].to_bytes()
     finally:
         fleet.close()
+
+
+@with_nvflare
+@pytest.mark.nightly
+def test_a_round_goes_on_without_a_silent_device_which_comes_back(cells, net, tmp_path):
+    started(net)
+
+    def stop() -> None:
+        time.sleep(1.0)  # until it has asked for its next turn
+        net.send("d01", signal.SIGSTOP)
+
+    make = functools.partial(net.fleet, timeout=8.0)
+    check_a_silent_host(cells, make, tmp_path, stop, lambda: net.send("d01", signal.SIGCONT), 8.0)
+
+
+@with_nvflare
+@pytest.mark.nightly
+def test_a_device_that_stops_and_a_cable_that_is_cut_for_a_minute_cost_no_bit(cells, net, tmp_path):
+    """The rounds wait, since the timeout is longer."""
+    started(net)
+    minute, ended = 60.0, []
+
+    def later(act: Callable[[], None]) -> None:
+        timer = threading.Timer(minute, act)
+        timer.start()
+        ended.append((timer, time.monotonic()))
+
+    def tell(event: Event) -> None:
+        if event.kind == "round_end" and event.round == 1:
+            net.send("d01", signal.SIGSTOP)
+            later(lambda: net.send("d01", signal.SIGCONT))
+        if event.kind == "round_end" and event.round == 2:
+            waits.append(time.monotonic() - ended[0][1])
+            if net.machines.apart:
+                net.machines.cut()
+                later(net.machines.mend)
+        if event.kind == "round_end" and event.round == 3 and net.machines.apart:
+            waits.append(time.monotonic() - ended[1][1])
+
+    waits: list[float] = []
+    plan = cells.plan("ml-ecs", rounds=3)
+    there = cells.run(plan, functools.partial(net.fleet, timeout=300.0), tmp_path, tell)
+    assert all(minute < seconds < 3 * minute for seconds in waits), waits
+    assert_same(there, cells.run(plan, functools.partial(request_fleet, cells.registry, "in-process")))
+
+
+@with_nvflare
+@pytest.mark.nightly
+def test_the_contract_of_fleets_holds_with_devices_on_another_machine(net, tmp_path):
+    """They are devices of the toys that the checks install, and go from one run to the next."""
+    for id_ in list(net.running):
+        net.stop(id_, signal.SIGTERM)
+    site, data = net.site, net.data
+    with installed():
+        (job,) = toy_jobs(tmp_path, n_devices=len(IDS))
+    net.site, net.data = TOYS, job.data
+    argument = f"{net.kits / 'server'},bind={net.machines.here}"
+    try:
+        started(net)
+        fleets = Fleets("nvflare", Registry.installed().fleet("nvflare").info, argument)
+        for check in FLEET_CHECKS:
+            check(fleets)
+    finally:
+        net.site, net.data = site, data
+        for id_ in list(net.running):
+            net.stop(id_, signal.SIGTERM)
 
 
 def reply(**changes: object) -> Reply:

@@ -15,15 +15,17 @@ import pytest
 from elsewhere_plugins import DEATH, DEFECT
 
 import toy
-from fleet_cells import assert_same, gone
+from fleet_cells import assert_same, check_a_silent_host, gone
 from machines import two_machines
 from mlecs_bench.doors.events import Event
+from mlecs_bench.doors.registry import Registry
 from mlecs_bench.errors import UsageError
 from mlecs_bench.federation.fleet import Fleet, FleetRequest
 from mlecs_bench.federation.messages import Message
 from mlecs_bench.federation.ray_fleet import Cluster as Written
 from mlecs_bench.federation.ray_fleet import RayFleet, check_argument
 from mlecs_bench.federation.turns import Ask, DeviceMissing, Refusal
+from mlecs_bench.testing.fleet_checks import FLEET_CHECKS, Fleets
 from ray_cluster import Cluster, joined
 
 with_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
@@ -134,6 +136,31 @@ def test_what_goes_wrong_on_a_node_is_a_refusal_and_a_late_device_is_missing_unt
     finally:
         fleet.close()
         fleet.close()
+
+
+@with_ray
+@pytest.mark.nightly
+def test_a_round_goes_on_without_a_silent_actor_and_its_device_comes_back(cells, cluster, tmp_path):
+    pids: list[int] = []
+    fleets: list[RayFleet] = []
+
+    def make(request: FleetRequest) -> Fleet:
+        fleets.append(ray_fleet(cluster, 3, request, timeout=8.0))
+        return fleets[0]
+
+    def stop() -> None:
+        pids.append(pid_of(fleets[0], 1))
+        os.kill(pids[0], signal.SIGSTOP)
+
+    check_a_silent_host(cells, make, tmp_path, stop, lambda: os.kill(pids[0], signal.SIGCONT), 8.0)
+
+
+@with_ray
+@pytest.mark.nightly
+def test_the_contract_of_fleets_holds_on_the_cluster(cluster):
+    fleets = Fleets("ray", Registry.installed().fleet("ray").info, f"{cluster.address},groups=2")
+    for check in FLEET_CHECKS:
+        check(fleets)
 
 
 @with_ray

@@ -429,6 +429,40 @@ def test_the_schema_lists_every_part_that_is_compared():
     assert schema["properties"]["schema"]["const"] == results.SCHEMA
 
 
+def test_a_sweep_reads_the_names_of_many_records_rarely_and_still_sees_every_record_that_others_write(
+    tmp_path, monkeypatch
+):
+    """Whoever asks with the variant sees a record of the usual name at once, and one of another name moments later."""
+    monkeypatch.setattr(results, "MANY", 3)
+    records = [make_record(seed=seed) for seed in range(8)]
+    read, listed = [], os.listdir
+    monkeypatch.setattr(results.os, "listdir", lambda folder: read.append(folder) or listed(folder))
+
+    def found(record, variant: str | None = ""):
+        stored = results.stored_record(tmp_path, record["identity"], variant)
+        return stored and stored[0].name
+
+    for record in records[:4]:
+        write_record(tmp_path, record)
+    assert [found(record) for record in records[3:5]] == [results.record_name(records[3]["identity"]), None]
+    read.clear()
+    for record in records[4:]:
+        assert found(record) is None
+        path = write_record(tmp_path, record)
+        assert found(record) == path.name
+    assert tmp_path / results.FOLDER not in read
+    renamed = path.rename(path.with_name(f"other--{path.name.rpartition('--')[2]}"))
+    assert found(records[7], None) == renamed.name, "who does not know the name reads all"
+    path = renamed.rename(path)
+    assert found(records[7]) == path.name
+    path.rename(renamed)
+    monkeypatch.setattr(results, "LATELY_NS", 0)
+    assert found(records[7]) == renamed.name
+    monkeypatch.setattr(results, "LATELY_NS", 10**12)
+    renamed.unlink()
+    assert found(records[7]) is None, "a name that is still listed is no record"
+
+
 def test_files_of_a_cell_are_found_whatever_was_written_or_deleted_just_before(tmp_path, monkeypatch):
     for settled in (10**12, -(10**15)):  # as if every folder had just changed, or had not for long
         monkeypatch.setattr(results, "SETTLED_NS", settled)

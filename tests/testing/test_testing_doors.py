@@ -85,6 +85,41 @@ def test_fleets():
     broken("fleet", contract_places.BROKEN_FLEETS)
 
 
+def test_an_engine_that_has_to_be_told_where_is_checked_with_what_users_write_behind_its_name():
+    registry = Registry([*Registry.installed().entries("algorithm"), *contract_places.ENTRIES])
+    asked = contract_places.SOMEWHERE.asked
+    asked.clear()
+    found = checks_of("somewhere:there:6379", registry=registry)
+    assert [check.name for check in found] == [
+        check.name for kind in ("workers", "fleet") for check in checks_of("somewhere:there:1", kind, registry=registry)
+    ]
+    for check in found:
+        if check.name in ("loads", "card", "room"):
+            check()
+    assert asked == [("there:6379", 2)]
+    for name, reason in (
+        ("somewhere", "^the address must be there:PORT, got ''$"),
+        ("somewhere:6379", "^the address must be there:PORT, got '6379'$"),
+        ("somewhere:", r"^check takes NAME or NAME:ARGUMENT, such as processes:2, got 'somewhere:'$"),
+        ("ml-ecs:there", r"^'ml-ecs' \(algorithm\) takes nothing behind its name, got ':there'; leave it out$"),
+        ("elsewhere:there", "^no plugin 'elsewhere'. Did you mean 'somewhere'"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            checks_of(name, registry=registry)
+    with pytest.raises(UsageError, match=r"^check processes takes a number from 1 on, such as processes:2, got 'x'$"):
+        checks_of("processes:x", "fleet")
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+def test_the_contract_holds_for_an_engine_with_an_argument():
+    registry = Registry(contract_places.ENTRIES)
+    contract_places.SOMEWHERE.asked.clear()
+    for check in checks_of("somewhere:there:6379", registry=registry):
+        check()
+    assert set(contract_places.SOMEWHERE.asked) == {("there:6379", 2), ("there:6379", None)}
+
+
 @pytest.mark.slow
 def test_studies():
     import contract_studies
