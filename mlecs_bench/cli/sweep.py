@@ -101,6 +101,8 @@ def _asked(flags: dict[str, Any]) -> Sweep:
     settings = _lists(parsed(flags))
     given = {key: value for key, value in settings.items() if value not in (None, {}, [])}
     only = [part.strip() for part in (blocks or "").split(",") if part.strip()]
+    if blocks is not None and not only:
+        raise UsageError("--blocks names no block; leave it out for all of them")
     return build_sweep(Chosen(path, name, only), given, places, retry_failed=retry == "failed")
 
 

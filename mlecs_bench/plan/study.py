@@ -47,6 +47,8 @@ PATH_KEYS = ("slm", "llm", "proxy", "device_slm", "profile", "bertscore_model", 
 """Settings that may name files or folders beside `data_dir`."""
 VARIABLE = re.compile(r"\$([A-Za-z_]\w*|\{[A-Za-z_]\w*\})(/.*)?")
 """A value that is a path by a variable of the machine."""
+NAMED = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
+"""A variable in a path."""
 
 
 @dataclass(frozen=True)
@@ -245,11 +247,16 @@ def _check_keys(values: Mapping[str, Any], known: tuple[str, ...], what: str) ->
 
 def expanded(folder: str) -> str:
     """Return a folder with $VARIABLES replaced; raises UsageError for one that is not set."""
-    path = os.path.expandvars(folder)
-    if "$" in path:
-        name = path[path.index("$") :].strip("${}").split("/")[0].rstrip("}")
+    name = _unset(folder)
+    if name:
         raise UsageError(f"the study needs your data: set the variable {name} to its folder, or give --data-dir")
-    return path
+    return os.path.expandvars(folder)
+
+
+def _unset(text: str) -> str:
+    """Return the first variable of a text that is not set or empty, "" where all are set."""
+    names = [plain or braced for plain, braced in NAMED.findall(text)]
+    return next((name for name in names if not os.environ.get(name)), "")
 
 
 def _of_this_machine(value: Any) -> Any:
@@ -260,11 +267,10 @@ def _of_this_machine(value: Any) -> Any:
         return [_of_this_machine(one) for one in value]
     if not isinstance(value, str) or not VARIABLE.fullmatch(value):
         return value
-    path = os.path.expandvars(value)
-    if path == value:
-        name = value.split("/")[0].strip("${}")
+    name = _unset(value)
+    if name:
         raise UsageError(f"the study names a file or folder of your machine: set the variable {name} to it")
-    return path
+    return os.path.expandvars(value)
 
 
 def default_folder(path: Path) -> Path:

@@ -113,7 +113,8 @@ def gap_note(gaps: Mapping[tuple[Block, EvalPoint], Gap], data: Data) -> str:
     ]
     return (
         f"{GAP} ({data.headline} {GAP_STAT}): (score - {floor}) / ({ceiling} - {floor}), by means over common seeds; "
-        f"shown where the interval of {ceiling} - {floor} lies above zero. {'; '.join(sizes)}"
+        f"shown where the interval of {ceiling} - {floor} lies above zero. This difference is, mean ± sd: "
+        f"{'; '.join(sizes)}"
     )
 
 

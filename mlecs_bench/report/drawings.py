@@ -260,9 +260,15 @@ def draw_spending(name: str, title: str, caption: str, panels: Sequence[Spending
     return _figure(name, title, f"{caption} {INTERVAL} A line has that of its end.", rows, spending_figure(panels))
 
 
-def draw_gains(name: str, title: str, caption: str, panels: Sequence[GainPanel], rows: Sequence[Row]) -> Figure:
-    """Return what `rows` gain against swept numbers; raises ValueError for a panel without lines."""
-    return _figure(name, title, f"{caption} {INTERVAL}", rows, gains_figure(panels))
+def draw_gains(
+    words: tuple[str, str, str], panels: Sequence[GainPanel], rows: Sequence[Row], labels: Sequence[str]
+) -> Figure:
+    """Return what `rows` gain against swept numbers, under a name, a title and a caption (`words`).
+
+    `labels` share their colours with other figures. Raises ValueError for a panel without lines.
+    """
+    name, title, caption = words
+    return _figure(name, title, f"{caption} {INTERVAL}", rows, gains_figure(panels, labels))
 
 
 def _figure(name: str, title: str, caption: str, rows: Sequence[Row], drawing: Drawing) -> Figure:

@@ -166,10 +166,11 @@ def spending_figure(panels: Sequence[SpendingPanel]) -> Figure:
 
 
 @own_style()
-def gains_figure(panels: Sequence[GainPanel]) -> Figure:
+def gains_figure(panels: Sequence[GainPanel], labels: Sequence[str] = ()) -> Figure:
     """Return gains against swept numbers, about a line at zero: a colour per label, a dashed line at the second point.
 
-    A dotted line stands at the base.
+    A dotted line stands at the base. `labels` have their colours whether they are drawn or not, so that figures share
+    them.
     All panels of one metric have the same scale. Values have an axis of powers of two where the largest is more than 8
     times the smallest, and stand beside each other where lines share them. Raises ValueError without panels or for a
     panel without lines.
@@ -177,7 +178,9 @@ def gains_figure(panels: Sequence[GainPanel]) -> Figure:
     _refuse_empty("figure of gains", {"panels": panels})
     _refuse_empty("figure of gains", {f"lines in panel '{panel.title}'": panel.lines for panel in panels})
     lines = [line for panel in panels for line in panel.lines]
-    looks, points = looks_of(line.label for line in lines), _points_of(lines)
+    drawn, points = {line.label for line in lines}, _points_of(lines)
+    shared = looks_of([*labels, *(line.label for line in lines)])
+    looks = {label: look for label, look in shared.items() if label in drawn}
     heights = row_heights(len(panels))
     figure, axes = grid(len(panels), heights)
     for ax, panel in zip(axes, panels, strict=True):

@@ -270,13 +270,12 @@ def draw_gains_of(gains: Gains, asked: Asked, suffix: str = "") -> Figure:
         when = f", {OWN_POINT}" if len(asked.points_of(gains.stat)) > 1 else ""
         lines = list(_lines(gains.by_round, (OWN_POINT,)))
         panels.append(GainPanel(f"{ROUND_WORDS}{when}", f"gain in {gains.score}", ROUND, lines, every=True))
-    return draw_gains(
+    words = (
         f"{gains.name}{suffix}",
         f"{gains.swept.data.label}: gain in {gains.score} over {gains.swept.floor.label}",
         f"{_what(gains, asked)} Dotted: the base.{f' {_round_words(gains)}' if gains.by_round else ''}",
-        panels,
-        gains.rows(),
     )
+    return draw_gains(words, panels, gains.rows(), [arm.label for arm in gains.swept.rivals()])
 
 
 def _panel(axis: Axis, gains: Gains, asked: Asked) -> GainPanel:

@@ -105,8 +105,11 @@ class Swept:
         return len(rows) >= FEWEST_VALUES
 
     def base_words(self) -> str:
-        """Return the swept numbers of the base."""
-        return ", ".join(f"{axis.name} {self.base.numbers[axis.path]:g}" for axis in self.axes)
+        """Return the swept numbers of the base, and its rate and number of devices in any case."""
+        swept = [f"{axis.name} {self.base.numbers[axis.path]:g}" for axis in self.axes]
+        paths = {axis.path for axis in self.axes}
+        always = {RATE: self.base.rho, DEVICES: str(self.base.n_devices)}
+        return ", ".join([*swept, *(f"{NAMES[path]} {text}" for path, text in always.items() if path not in paths)])
 
 
 def swept_numbers(settings: Sequence[Setting]) -> list[list[Swept]]:

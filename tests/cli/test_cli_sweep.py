@@ -133,6 +133,7 @@ def test_a_wrong_request_is_refused_in_one_line(call, fake):
         ((*GRID, "--retry", "all"), "'all' is not"),
         ((*GRID, "--blocks", "a"), "blocks are those of a study; give --study FILE or --preset NAME with them"),
         (("--preset", "table2", "--blocks", "tabel"), "the study has no block 'tabel'"),
+        (("--preset", "table2", "--blocks", ""), "--blocks names no block; leave it out for all of them"),
         ((*GRID, "--workers", "0"), "workers must be a whole number of at least 1, NAME or NAME:ARGUMENT, got 0"),
     ):
         code, out, err = call(*arguments)

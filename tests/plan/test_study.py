@@ -416,8 +416,14 @@ def test_a_variable_in_a_folder_is_replaced(monkeypatch):
         assert [s.data_dir for s in study_of({**ONE, "data_dir": "/own"}, data_dir=text).specs()] == ["/own"]
 
 
-def test_a_variable_that_is_not_set_is_named(monkeypatch):
-    monkeypatch.delenv("MLECS_TEST_DATA", raising=False)
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_variable_that_is_not_set_or_empty_is_named(monkeypatch, empty):
+    if empty:
+        monkeypatch.setenv("MLECS_TEST_DATA", "")
+    else:
+        monkeypatch.delenv("MLECS_TEST_DATA", raising=False)
+    with pytest.raises(UsageError, match="set the variable MLECS_TEST_DATA to it"):
+        study_of({**ONE, "slm": "$MLECS_TEST_DATA"}).specs()
     for text in ("$MLECS_TEST_DATA", "$MLECS_TEST_DATA/vast", "${MLECS_TEST_DATA}", "/a/${MLECS_TEST_DATA}/b"):
         with pytest.raises(UsageError, match="set the variable MLECS_TEST_DATA to its folder, or give --data-dir"):
             study_of({**ONE, "data_dir": text}).specs()

@@ -763,6 +763,16 @@ def test_lines_of_gains_that_cannot_be_are_refused(values, gains):
         GainLine("x", values, gains)
 
 
+@pytest.mark.usefixtures("unsettled")
+def test_figures_of_gains_share_the_colours_of_labels_that_one_of_them_lacks():
+    line = GainLine("b", (1, 2, 3), [Estimate(0.1, 0.0, 0.2)] * 3)
+    alone, shared = (gains_figure([GainPanel("w", "m", "x", [line])], labels) for labels in ((), ("a", "b")))
+    colours = [next(one for one in of.axes[0].lines if len(one.get_xdata()) == 3).get_color() for of in (alone, shared)]
+    assert colours[0] == figure_look.looks_of(["b"])["b"].colour
+    assert colours[1] == figure_look.looks_of(["a", "b"])["b"].colour != colours[0]
+    assert [text.get_text() for text in shared.legends[0].get_texts()] == ["b"]
+
+
 def test_values_that_are_swept_have_a_tick_each_and_names_where_there_is_room(monkeypatch):
     monkeypatch.setattr(figure_layout, "LAYOUT_PASSES", 1)
     gain = Estimate(0.1, 0.0, 0.2)

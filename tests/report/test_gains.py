@@ -123,7 +123,7 @@ def undrawn(monkeypatch):
     names = ("communication_figure", "ablation_figure", "curves_figure", "spending_figure")
     for name in names:
         monkeypatch.setattr(drawings, name, lambda *_: None)
-    monkeypatch.setattr(drawings, "gains_figure", panels.extend)
+    monkeypatch.setattr(drawings, "gains_figure", lambda shown, labels: panels.extend(shown))
     monkeypatch.setattr(drawings, "figure_bytes", lambda _: {"svg": b"<svg/>", "png": b"", "pdf": b""})
     return panels
 
