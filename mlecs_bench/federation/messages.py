@@ -93,7 +93,8 @@ class Message:
             raise MessageError(f"{len(data)} bytes are not a message: {reason}") from error
         if not whole:
             raise MessageError(f"{len(data)} bytes are not the message that was sent: their digest is another")
-        return cls(tensors, scalars)
+        # The reader yields tensors in an order of chance: those of one message come in the same one everywhere.
+        return cls(dict(sorted(tensors.items())), scalars)
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:

@@ -189,3 +189,11 @@ def test_renaming_to_a_kind_is_undone_by_taking_the_kind():
     back = Message(with_kind("lora", tensors)).of_kind("lora")
     assert list(back) == list(tensors)
     assert all(back[name] is tensors[name] for name in tensors)
+
+
+def test_tensors_arrive_in_the_order_of_their_names_whatever_order_they_were_sent_in():
+    names = [f"lora/{i:02d}" for i in range(12)]
+    for order in (names, names[::-1], names[6:] + names[:6]):
+        data = Message({name: torch.tensor([float(name[-2:])]) for name in order}).to_bytes()
+        for _ in range(5):
+            assert list(Message.from_bytes(data).tensors) == names
