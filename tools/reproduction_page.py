@@ -12,6 +12,7 @@ their identity. Nothing else on the page may hold a score, so that no number can
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
 from collections import Counter
@@ -20,9 +21,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from mlecs_bench.doors.registry import Registry
-from mlecs_bench.plan.study import read_study
+from mlecs_bench.plan.study import NAMED, STUDY_FILE, read_study
 from mlecs_bench.records.results import read_folder
 from mlecs_bench.report.arrange import Arm, Data, Setting, arrange
 from mlecs_bench.report.comparisons import AtPoints, Comparison, families
@@ -115,14 +117,20 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 def cells(order: Order) -> str:
     """Return how many cells of a study have records, of how many, and by which commits."""
     records = _records(order.folder)
-    study = read_study(ROOT / order.folder / "study.yaml")
-    asked = sum(len(spec.seeds) for spec in study.specs())
+    asked = _cells_asked(ROOT / order.folder / STUDY_FILE)
     commits = Counter(record["provenance"]["git"]["commit"][:10] for record in records)
     dirty = sum(bool(record["provenance"]["git"]["dirty"]) for record in records)
     if dirty:
         raise ValueError(f"{order.folder}: {dirty} records were made from a checkout with changes")
     made = " and ".join(f"`{commit}`" for commit in commits)
     return f"{len(records)} of {asked} cells have records, made at commit {made}."
+
+
+def _cells_asked(path: Path) -> int:
+    """Return how many cells a study asks for, wherever its data and models lie: any folder will do to count them."""
+    anywhere = {plain or braced: "/elsewhere" for plain, braced in NAMED.findall(path.read_text(encoding="utf-8"))}
+    with patch.dict(os.environ, anywhere):
+        return sum(len(spec.seeds) for spec in read_study(path).specs())
 
 
 # Scores

@@ -101,6 +101,7 @@ def built_report(folder: Path, choice: Choice, warn: Callable[[str], None]) -> B
     left_out = [f"left out: {Path(problem.split()[0]).name}" for problem in found.problems]
     texts = record_variants(found.records, registry)
     variants = {record["key"]: text for record, text in zip(found.records, texts, strict=True)}
+    seeds, further_seeds = _seeds(study)
     wanted = Wanted(
         eval_points=choice.eval_points,
         candidate=candidate,
@@ -111,8 +112,8 @@ def built_report(folder: Path, choice: Choice, warn: Callable[[str], None]) -> B
         variants=variants,
         metrics=choice.metrics,
         stats=choice.stats,
-        seeds=_seeds(study)[0],
-        further_seeds=_seeds(study)[1],
+        seeds=seeds,
+        further_seeds=further_seeds,
         about=study.about if study else "",
     )
     cards = known_cards(found.records, registry)

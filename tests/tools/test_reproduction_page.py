@@ -45,7 +45,8 @@ def folder(tmp_path, monkeypatch) -> Path:
     blocks = (
         "{usual: {algo: [standalone, ml-ecs], rho: 0.5}, sum: {algo: ml-ecs, options: {kt_reduction: sum}, rho: 0.5}}"
     )
-    (tmp_path / "study" / "study.yaml").write_text(f"settings: {{dataset: vast}}\nblocks: {blocks}\n")
+    settings = "{dataset: vast, data_dir: $MLECS_TEST_NOWHERE, slm: $MLECS_TEST_NOWHERE/slm}"
+    (tmp_path / "study" / "study.yaml").write_text(f"settings: {settings}\nblocks: {blocks}\n")
     monkeypatch.setattr(tool, "ROOT", tmp_path)
     tool._records.cache_clear()
     yield tmp_path / "study"
@@ -65,6 +66,7 @@ def test_the_committed_page_is_what_the_records_give():
     """To renew it: python -m tools.reproduction_page."""
     tool._records.cache_clear()
     page = tool.PAGE.read_text(encoding="utf-8")
+    assert tool.BLOCK.search(page), "the page shows nothing of the records"
     assert tool.filled(page) == page
 
 
